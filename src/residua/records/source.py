@@ -1,0 +1,82 @@
+"""Whose keys these are: the fingerprint that keeps one model's memory from correcting another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from residua.errors import SourceMismatchError
+
+# A norm is computed in float64, so equal parameters give equal norms on any device; a 16-bit copy of the same
+# parameters moves each norm by less than its rounding error.
+TOLERANCE = {"float64": 1e-6, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model and layer that made some keys.
+
+    Attributes
+    ----------
+    name : str
+        What to call the model in messages, such as its class.
+    key : str
+        The module or step whose data are the keys.
+    dtype : str
+        The parameters' dtype, which decides how closely norms must agree.
+    parameters : dict of str to (list of int, float)
+        Shape and Euclidean norm of each parameter.
+    extra : dict
+        Anything else that must be equal, such as a tokenizer's hash.
+    """
+
+    name: str
+    key: str
+    dtype: str = "float32"
+    parameters: dict[str, tuple[list[int], float]] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def difference(self, other: Source) -> str | None:
+        """The first thing that differs, in words; None when both are the same model and layer."""
+        if self.key != other.key:
+            return f"keys come from {self.key!r} here and from {other.key!r} there"
+        if self.extra != other.extra:
+            return f"{self.extra} here and {other.extra} there"
+        if self.parameters.keys() != other.parameters.keys():
+            names = sorted(self.parameters.keys() ^ other.parameters.keys())
+            return f"parameter {names[0]!r} exists on one side only ({len(names)} such)"
+        tolerance = max(TOLERANCE.get(self.dtype, 1e-6), TOLERANCE.get(other.dtype, 1e-6))
+        for name, (shape, norm) in self.parameters.items():
+            shape_there, norm_there = other.parameters[name]
+            if list(shape) != list(shape_there):
+                return f"parameter {name!r} has shape {list(shape)} here and {list(shape_there)} there"
+            if not math.isclose(norm, norm_there, rel_tol=tolerance, abs_tol=1e-12):
+                return f"parameter {name!r} has norm {norm:.7g} here and {norm_there:.7g} there"
+        return None
+
+    def require(self, other: Source | None) -> None:
+        """Raise ``SourceMismatchError`` when `other` is known and is another model or layer."""
+        if other is None:
+            return
+        difference = self.difference(other)
+        if difference is not None:
+            raise SourceMismatchError(
+                f"this memory was made by {self.name} (key {self.key!r}), the data by {other.name} "
+                f"(key {other.key!r}): {difference}. Encode with the model that made the memory, or build a new one"
+            )
+
+    def to_json(self) -> dict:
+        """A plain dictionary of JSON types."""
+        return {
+            "name": self.name,
+            "key": self.key,
+            "dtype": self.dtype,
+            "parameters": {name: [list(shape), norm] for name, (shape, norm) in self.parameters.items()},
+            "extra": self.extra,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict) -> Source:
+        """The inverse of ``to_json``."""
+        parameters = {name: (list(shape), float(norm)) for name, (shape, norm) in data["parameters"].items()}
+        return cls(data["name"], data["key"], data["dtype"], parameters, dict(data["extra"]))
