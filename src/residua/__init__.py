@@ -31,7 +31,7 @@ _HOME = {
     "errors": "residua.errors",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     from residua import errors

@@ -153,14 +153,17 @@ class Encoded:
             When the file is missing, torn, not ``.npz``, or lacks keys or logits.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            with open(path, "rb") as file:
+                loaded = np.load(file, allow_pickle=False)
+                if isinstance(loaded, np.ndarray):
+                    raise MemoryFileError(f"{path} holds one array; expected an .npz with keys and logits")
+                arrays = dict(loaded)
         except FileNotFoundError as error:
             raise MemoryFileError(f"there is no file {path}; expected an .npz written by Encoded.save") from error
+        except MemoryFileError:
+            raise
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise MemoryFileError(f"{path} is not a whole .npz file ({error}); encode again") from error
-        except AttributeError as error:  # np.load gives a bare array for an .npy file
-            raise MemoryFileError(f"{path} holds one array; expected an .npz with keys and logits") from error
         about = json.loads(arrays.pop("about").tobytes()) if "about" in arrays else {}
         head = None
         if "head.weight" in arrays:

@@ -28,6 +28,9 @@ class Source:
         Shape and Euclidean norm of each parameter.
     extra : dict
         Anything else that must be equal, such as a tokenizer's hash.
+    statistics : dict of str to list of float
+        What the keys were standardised with, ``{"mean": ..., "scale": ...}``, one number per dimension; empty
+        when they were not. Keys standardised by other statistics cannot be compared.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Source:
     dtype: str = "float32"
     parameters: dict[str, tuple[list[int], float]] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
+    statistics: dict[str, list[float]] = field(default_factory=dict)
 
     def difference(self, other: Source) -> str | None:
         """The first thing that differs, in words; None when both are the same model and layer."""
@@ -52,6 +56,11 @@ class Source:
                 return f"parameter {name!r} has shape {list(shape)} here and {list(shape_there)} there"
             if not math.isclose(norm, norm_there, rel_tol=tolerance, abs_tol=1e-12):
                 return f"parameter {name!r} has norm {norm:.7g} here and {norm_there:.7g} there"
+        if self.statistics != other.statistics:
+            return (
+                "the keys were standardised by different statistics; pass like= (the memory, or the Encoded "
+                "it was built from) to encode, so that both are scaled alike"
+            )
         return None
 
     def require(self, other: Source | None) -> None:
@@ -73,10 +82,18 @@ class Source:
             "dtype": self.dtype,
             "parameters": {name: [list(shape), norm] for name, (shape, norm) in self.parameters.items()},
             "extra": self.extra,
+            "statistics": self.statistics,
         }
 
     @classmethod
     def from_json(cls, data: dict) -> Source:
         """The inverse of ``to_json``."""
         parameters = {name: (list(shape), float(norm)) for name, (shape, norm) in data["parameters"].items()}
-        return cls(data["name"], data["key"], data["dtype"], parameters, dict(data["extra"]))
+        return cls(
+            data["name"],
+            data["key"],
+            data["dtype"],
+            parameters,
+            dict(data["extra"]),
+            dict(data.get("statistics", {})),
+        )

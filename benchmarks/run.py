@@ -1,0 +1,57 @@
+"""Run benchmarks and write what they measured: ``python -m benchmarks.run [name ...]``, without names all.
+
+A benchmark is a module of this folder with ``main() -> dict`` of JSON types; its answer goes to
+``benchmarks/results/<name>.json`` beside the machine and the command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.machine import machine
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+
+def names() -> list[str]:
+    """The benchmarks there are: every module here but ``machine``, ``run`` and private ones."""
+    found = (module.name for module in pkgutil.iter_modules([str(HERE)]))
+    return sorted(name for name in found if name not in ("machine", "run") and not name.startswith("_"))
+
+
+def run(name: str) -> dict:
+    """Run one benchmark and return the record to write."""
+    start = time.perf_counter()
+    results = importlib.import_module(f"benchmarks.{name}").main()
+    return {
+        "benchmark": name,
+        "command": f"python -m benchmarks.run {name}",
+        "seconds": round(time.perf_counter() - start, 1),
+        "machine": machine(),
+        "results": results,
+    }
+
+
+def main(chosen: list[str]) -> None:
+    """Run the chosen benchmarks, or all; an unknown name ends the program with the list of known ones."""
+    known = names()
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        raise SystemExit(f"no benchmark called {', '.join(unknown)}; there are: {', '.join(known)}")
+    RESULTS.mkdir(exist_ok=True)
+    for name in chosen or known:
+        record = run(name)
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+        print(f"{name}: {record['seconds']} s")
+        print(json.dumps(record["results"], indent=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,242 @@
+"""What a fitted scikit-learn estimator sees and says of rows: keys and logits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.special import expit
+
+from residua.errors import (
+    EncodeError,
+    InputError,
+    LabelError,
+    MissingDependencyError,
+    NonFiniteError,
+    ParameterError,
+    ShapeError,
+)
+
+FLOOR = 1e-7  # the least probability that becomes a logit
+_DENSE = 1 << 28  # numbers; a sparse input larger than this is not made dense
+
+_ACTIVATIONS = {
+    "identity": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "logistic": expit,
+}
+
+
+class Keys(NamedTuple):
+    """Keys of some rows, where in the estimator they are from, and what standardised them (empty: nothing)."""
+
+    keys: np.ndarray
+    name: str
+    statistics: dict[str, list[float]]
+
+
+def require_fitted(estimator) -> bool:
+    """Whether the fitted `estimator` is a classifier (else it is a regressor).
+
+    Raises
+    ------
+    EncodeError
+        When it is neither, has several outputs of classes, or is not fitted.
+    """
+    sk = import_sklearn()
+    kind = type(estimator).__name__
+    classifier = sk.base.is_classifier(estimator)
+    if not classifier and not sk.base.is_regressor(estimator):
+        raise EncodeError(f"{kind} is neither a classifier nor a regressor; pass the estimator that predicts")
+    try:
+        sk.utils.validation.check_is_fitted(estimator)
+    except sk.exceptions.NotFittedError as error:
+        raise EncodeError(f"this {kind} is not fitted; call .fit(X, y) on all its training rows first") from error
+    if classifier and isinstance(getattr(estimator, "classes_", None), list):
+        raise LabelError(f"{kind} predicts several targets; encode each target's classifier on its own")
+    return classifier
+
+
+def keys_of(estimator, X, *, key=None, statistics: dict[str, list[float]] | None = None) -> Keys:
+    """Keys of the rows of X, float32 (n, d).
+
+    The activations of the last hidden layer of an ``MLP*``; otherwise the input of the last step (X itself
+    when the estimator is no pipeline), standardised to mean 0 and standard deviation 1.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+        Pipelines, ``FrozenEstimator`` and fitted searches are looked into.
+    X : array-like, sparse matrix or DataFrame of shape (n, n_features)
+        Rows to make keys of.
+    key : callable, optional
+        ``key(X)`` gives the keys (n, d), used as they are.
+    statistics : dict, optional
+        ``{"mean": (d,), "scale": (d,)}`` of the rows that are remembered; by default those of X.
+
+    Raises
+    ------
+    EncodeError
+        When the last step's input is not numbers, or is sparse and too large to be made dense.
+    NonFiniteError
+        When it holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LinearRegression
+    >>> X, y = np.array([[0.0], [2.0]]), np.array([0.0, 1.0])
+    >>> made = keys_of(LinearRegression().fit(X, y), X)
+    >>> made.keys.tolist(), made.statistics
+    ([[-1.0], [1.0]], {'mean': [1.0], 'scale': [1.0]})
+    """
+    if key is not None:
+        if not callable(key):
+            raise ParameterError(f"key={key!r}; for an estimator, expected a callable: key(X) gives keys (n, d)")
+        return Keys(_numbers(key(X), "key(X)"), f"callable {getattr(key, '__qualname__', type(key).__name__)}", {})
+    last, inputs = input_of_last_step(estimator, X)
+    kind = type(last).__name__
+    inputs = _numbers(inputs, f"the input of {kind}")
+    sk = import_sklearn()
+    if isinstance(last, (sk.neural_network.MLPClassifier, sk.neural_network.MLPRegressor)) and len(last.coefs_) > 1:
+        activation = _ACTIVATIONS[last.activation]
+        for weight, bias in zip(last.coefs_[:-1], last.intercepts_[:-1]):
+            inputs = activation(inputs @ weight + bias)
+        return Keys(inputs.astype(np.float32), f"{kind}:penultimate", {})
+    if statistics is None:
+        scaler = sk.preprocessing.StandardScaler().fit(inputs)
+        statistics = {"mean": scaler.mean_.tolist(), "scale": scaler.scale_.tolist()}
+    mean, scale = np.asarray(statistics["mean"]), np.asarray(statistics["scale"])
+    if mean.shape != (inputs.shape[1],):
+        raise ShapeError(f"the statistics are of {len(mean)} dimensions and the input of {kind} has {inputs.shape[1]}")
+    return Keys(((inputs - mean) / scale).astype(np.float32), f"{kind}:input", statistics)
+
+
+def logits_of(estimator, X) -> np.ndarray:
+    """Logits (n, L), or a regressor's predictions (n,) or (n, m), float32.
+
+    ``decision_function`` where there is one (a lone column s is the two columns [0, s]), else
+    ``log(max(predict_proba, 1e-7))``.
+
+    Raises
+    ------
+    EncodeError
+        When a classifier has neither, or gives columns that are not its classes (one-versus-one).
+    """
+    sk = import_sklearn()
+    if not sk.base.is_classifier(estimator):
+        return np.asarray(estimator.predict(X), dtype=np.float32)
+    kind = type(estimator).__name__
+    if hasattr(estimator, "decision_function"):
+        last = _last(estimator)
+        if getattr(last, "decision_function_shape", None) == "ovo" and len(estimator.classes_) > 2:
+            raise EncodeError(f"{kind} decides one-versus-one; set decision_function_shape='ovr' for logits per class")
+        logits = np.asarray(estimator.decision_function(X), dtype=np.float64)
+        if logits.ndim == 1:
+            logits = np.stack([np.zeros_like(logits), logits], axis=1)
+    elif hasattr(estimator, "predict_proba"):
+        logits = np.log(np.maximum(np.asarray(estimator.predict_proba(X), dtype=np.float64), FLOOR))
+    else:
+        raise EncodeError(
+            f"{kind} has neither decision_function nor predict_proba; expected a classifier with scores: set "
+            "probability=True or wrap it in CalibratedClassifierCV"
+        )
+    if logits.shape[1] != len(estimator.classes_):
+        raise EncodeError(f"{kind} gives {logits.shape[1]} columns for {len(estimator.classes_)} classes")
+    return logits.astype(np.float32)
+
+
+def input_of_last_step(estimator, X):
+    """The estimator that predicts, inside pipelines, searches and ``FrozenEstimator``, and what reaches it."""
+    if hasattr(estimator, "steps"):
+        if len(estimator.steps) > 1:
+            X = estimator[:-1].transform(X)
+        return input_of_last_step(estimator.steps[-1][1], X)
+    inner = _inside(estimator)
+    return (estimator, X) if inner is None else input_of_last_step(inner, X)
+
+
+def class_indices(estimator, y) -> np.ndarray:
+    """Labels as indices into ``estimator.classes_``, int64 (n,). An unseen one raises ``LabelError``."""
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise LabelError(f"labels have shape {y.shape}; expected one per row: multi-label targets are not supported")
+    index = {name: i for i, name in enumerate(np.asarray(estimator.classes_).tolist())}
+    names, inverse = np.unique(y, return_inverse=True)
+    unseen = [name for name in names.tolist() if name not in index]
+    if unseen:
+        raise LabelError(
+            f"labels {unseen[:5]} are not among the {len(index)} classes {list(index)[:10]} this "
+            f"{type(estimator).__name__} was fitted on; drop those rows or fit it on data that hold them"
+        )
+    return np.array([index[name] for name in names.tolist()], dtype=np.int64)[inverse]
+
+
+def import_sklearn():
+    try:
+        import sklearn
+        import sklearn.base
+        import sklearn.exceptions
+        import sklearn.model_selection
+        import sklearn.neural_network
+        import sklearn.preprocessing
+        import sklearn.utils.validation
+    except ImportError as error:
+        raise MissingDependencyError(
+            'encoding an estimator needs scikit-learn; install it with: pip install "residua[sklearn]"'
+        ) from error
+    return sklearn
+
+
+def _inside(estimator):
+    """What a wrapper predicts with: a search's winner, a frozen estimator's content; None for anything else."""
+    if hasattr(estimator, "best_estimator_"):
+        return estimator.best_estimator_
+    return estimator.estimator if type(estimator).__name__ == "FrozenEstimator" else None
+
+
+def _last(estimator):
+    while True:
+        inner = estimator.steps[-1][1] if hasattr(estimator, "steps") else _inside(estimator)
+        if inner is None:
+            return estimator
+        estimator = inner
+
+
+def rows_of(X):
+    if hasattr(X, "iloc") or sparse.issparse(X):
+        return X
+    if hasattr(X, "detach"):
+        X = X.detach().cpu().numpy()
+    if isinstance(X, (np.ndarray, list, tuple)):
+        return np.asarray(X)
+    raise InputError(
+        f"data is a {type(X).__name__}; an estimator takes an array, sparse matrix or DataFrame X with "
+        "labels=, or a pair (X, y)"
+    )
+
+
+def _numbers(values, name: str) -> np.ndarray:
+    if sparse.issparse(values):
+        if values.shape[0] * values.shape[1] > _DENSE:
+            raise EncodeError(
+                f"{name} is sparse, {values.shape}, and too large to be made dense; pass key= (a callable), "
+                "such as a fitted TruncatedSVD's transform"
+            )
+        values = values.toarray()
+    try:
+        values = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise EncodeError(f"{name} is not numbers ({error}); pass key=, a callable that gives keys (n, d)") from error
+    if values.ndim != 2:
+        raise ShapeError(f"{name} has shape {values.shape}; expected (n, d)")
+    if not np.isfinite(values).all():
+        raise NonFiniteError(
+            f"{name} holds {int((~np.isfinite(values)).sum())} NaN or infinite values; impute them in a "
+            "pipeline step, or pass key=, a callable that gives finite keys (n, d)"
+        )
+    return values

@@ -1,0 +1,9 @@
+"""Nearest neighbours over keys, and nothing else."""
+
+from residua.index.exact import Exact
+from residua.index.factory import Factory
+from residua.index.index import Index
+from residua.index.make import choose, load_index, make_index
+from residua.index.recall import Recall, measure_recall
+
+__all__ = ["Exact", "Factory", "Index", "Recall", "choose", "load_index", "make_index", "measure_recall"]

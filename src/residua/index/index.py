@@ -1,0 +1,127 @@
+"""What every index promises: nearest rows of a key table, and nothing about ids or labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from residua.errors import NonFiniteError, ParameterError, ShapeError
+from residua.index.recall import Recall
+from residua.index.rerank import missing
+from residua.records import Neighbours
+
+
+class Index(ABC):
+    """Nearest neighbours over the rows of a key table that somebody else owns.
+
+    Rows are numbered in the order they were built and added, and keep their numbers when others are forgotten.
+    Whatever the engine, the distances returned are recomputed from the stored keys, so they mean the same thing.
+
+    Attributes
+    ----------
+    name : str
+        ``"exact"``, or the FAISS factory string.
+    exact : bool
+        Whether the answer is always the true one.
+    recall : Recall or None
+        What `build` measured, for an approximate index.
+    """
+
+    name: str
+    exact: bool
+    recall: Recall | None = None
+
+    def __init__(self, dim: int, device: torch.device | str):
+        self.dim = dim
+        self.device = torch.device(device)
+
+    def build(self, keys: Tensor) -> None:
+        """Index the rows of `keys`, float32 (n, d), in place of whatever was indexed before."""
+        self._build(self._checked(keys, "keys"))
+
+    def add(self, keys: Tensor) -> None:
+        """Append the rows of `keys`, float32 (m, d), as rows n ... n+m-1."""
+        keys = self._checked(keys, "keys")
+        if len(keys):
+            self._add(keys)
+
+    def forget(self, rows: Tensor) -> None:
+        """Never return `rows` (int64 row numbers) again. Forgetting one twice is no error."""
+        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.device).reshape(-1).unique()
+        if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < self.n:
+            raise ParameterError(f"rows {int(rows[0])} ... {int(rows[-1])} to forget; the index has {self.n} rows")
+        if len(rows):
+            self._forget(rows)
+
+    def search(self, queries: Tensor, k: int, keys: Tensor) -> Neighbours:
+        """The `k` nearest rows of each query.
+
+        Parameters
+        ----------
+        queries : float32 Tensor of shape (q, d)
+        k : int
+            How many neighbours; more than there are rows is no error.
+        keys : float32 Tensor of shape (n, d)
+            All rows, forgotten ones included.
+
+        Returns
+        -------
+        Neighbours
+            Plain (not squared) Euclidean distances, ordered by (distance, row); row -1 at distance inf where
+            there are fewer than `k`.
+
+        Raises
+        ------
+        ShapeError, NonFiniteError, ParameterError
+            Queries of another width, queries with NaN or infinity, a negative `k`.
+        """
+        if k < 0:
+            raise ParameterError(f"k={k} neighbours asked for; expected 0 or more")
+        queries = self._checked(queries, "queries")
+        if len(keys) < self.n or keys.shape[1:] != (self.dim,):
+            raise ShapeError(f"keys have shape {tuple(keys.shape)}; this index covers ({self.n}, {self.dim})")
+        if not (k and len(queries) and self.n):
+            return missing(len(queries), k, self.device)
+        with torch.no_grad():
+            return self._search(queries, k, keys[: self.n])
+
+    def save(self, folder: Path, stem: str) -> list[str]:
+        """Write what cannot be rebuilt from the keys into `folder`; the names of the files written."""
+        return []
+
+    def to_json(self) -> dict:
+        """Everything else that `load_index` needs, in JSON types."""
+        return {"name": self.name}
+
+    def _checked(self, array: Tensor, what: str) -> Tensor:
+        if array.ndim != 2 or array.shape[1] != self.dim:
+            raise ShapeError(f"{what} have shape {tuple(array.shape)}; this index holds keys of shape (n, {self.dim})")
+        array = array.detach().to(self.device, torch.float32)
+        if not array.isfinite().all():
+            bad = int((~array.isfinite().all(dim=1)).sum())
+            raise NonFiniteError(f"{bad} of {len(array)} {what} hold NaN or infinity; remove or repair them first")
+        return array
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """How many rows were ever indexed, forgotten ones included."""
+
+    @abstractmethod
+    def _build(self, keys: Tensor) -> None: ...
+
+    @abstractmethod
+    def _add(self, keys: Tensor) -> None: ...
+
+    @abstractmethod
+    def _forget(self, rows: Tensor) -> None: ...
+
+    @abstractmethod
+    def _search(self, queries: Tensor, k: int, keys: Tensor) -> Neighbours: ...
+
+    def __repr__(self) -> str:
+        measured = f", {self.recall}" if self.recall else ""
+        return f"{type(self).__name__}({self.name!r}, n={self.n}, dim={self.dim}{measured})"

@@ -1,0 +1,154 @@
+"""How much of what the base model said is kept with each row: nothing, all of it, its head, or its top entries."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from residua.errors import ParameterError, StorageError
+from residua.memory.table import Table
+from residua.records import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits
+from residua.records.logits import as_tensor
+
+STORAGES = ("full", "none", "head", "top-m")
+
+
+class Storage(ABC):
+    """Turns a batch's logits into table columns, and table columns back into ``Logits``."""
+
+    name: str
+
+    @abstractmethod
+    def columns(self, batch: Encoded) -> dict[str, Tensor]:
+        """The columns to store for a batch."""
+
+    @abstractmethod
+    def logits(self, table: Table) -> Logits | None:
+        """The stored rows' logits; None when nothing is kept."""
+
+    def require(self, temperature: float) -> None:  # noqa: B027  (most storages serve every temperature)
+        """Raise ``StorageError`` when residuals at this temperature cannot be made."""
+
+    def to_json(self) -> dict:
+        """What a manifest says of this storage."""
+        return {"name": self.name}
+
+
+class NoLogits(Storage):
+    """Labels only: enough for label k-NN and kNN-LM."""
+
+    name = "none"
+
+    def columns(self, batch: Encoded) -> dict[str, Tensor]:
+        return {}
+
+    def logits(self, table: Table) -> None:
+        return None
+
+    def require(self, temperature: float) -> None:
+        raise StorageError(
+            "this memory stores labels only (storage='none'), and residuals need what the model said: "
+            "build it with storage='full', 'head' or 'top-m', or read it with KNNLM"
+        )
+
+
+class FullLogits(Storage):
+    """Every logit, float32."""
+
+    name = "full"
+
+    def columns(self, batch: Encoded) -> dict[str, Tensor]:
+        return {"logits": batch.logits.dense()}
+
+    def logits(self, table: Table) -> DenseLogits:
+        return DenseLogits(table["logits"])
+
+
+class HeadOnly(Storage):
+    """No logits at all: they are recomputed from the keys through the model's last layer."""
+
+    name = "head"
+
+    def __init__(self, head: Head | None = None):
+        self.head = head
+
+    def columns(self, batch: Encoded) -> dict[str, Tensor]:
+        head = batch.logits.head if isinstance(batch.logits, HeadLogits) else batch.head
+        if self.head is None:
+            self.head = self._checked(head, batch)
+        elif head is not None and not torch.equal(head.weight.cpu(), self.head.weight.cpu()):
+            raise StorageError("this batch comes with another last layer than the memory's; encode with one model")
+        return {}
+
+    @staticmethod
+    def _checked(head: Head | None, batch: Encoded) -> Head:
+        if head is None:
+            raise StorageError(
+                "storage='head' needs the model's last layer, and these rows come without one (their key is not its "
+                "input, or its output is not the model's): use storage='full'"
+            )
+        said, again = batch.logits.dense().cpu(), head(as_tensor(batch.keys)).cpu()
+        if not torch.allclose(said, again, rtol=1e-3, atol=1e-3 * max(1.0, float(said.abs().max()))):
+            raise StorageError(
+                f"the head's logits differ from the model's by up to {float((said - again).abs().max()):.3g}: "
+                "the key is not all that the last layer sees; use storage='full'"
+            )
+        return head
+
+    def logits(self, table: Table) -> HeadLogits:
+        return HeadLogits(self.head, table["key"])
+
+
+class TopM(Storage):
+    """The m residual entries largest in magnitude, at one temperature; the rest read as 0 (ResMem, section 4.3).
+
+    The label's entry is always the largest, since its magnitude is the sum of all others'; the rest are the most
+    probable other classes. What is kept of them is their logits and the partition, so that a row can be relabelled.
+    """
+
+    name = "top-m"
+
+    def __init__(self, m: int, temperature: float, classes: int | None = None):
+        self.m, self.temperature, self.classes = m, temperature, classes
+
+    def columns(self, batch: Encoded) -> dict[str, Tensor]:
+        if batch.task != "classification":
+            raise StorageError("storage='top-m' keeps classes; a regression memory stores 'full' predictions")
+        logits = batch.logits.dense()
+        self.classes = logits.shape[1]
+        labels = as_tensor(batch.labels)[:, None].to(logits.device)
+        # The label first, whatever its logit: give it +inf for the choice alone.
+        ids = logits.scatter(1, labels, torch.inf).topk(min(self.m, self.classes), dim=1).indices
+        partition = torch.logsumexp(logits / self.temperature, dim=1)
+        return {"top.ids": ids.int(), "top.values": logits.gather(1, ids), "top.partition": partition}
+
+    def logits(self, table: Table) -> TopLogits:
+        kept = table["top.ids"], table["top.values"], table["top.partition"]
+        return TopLogits(*kept, self.classes, self.temperature)
+
+    def require(self, temperature: float) -> None:
+        if temperature != self.temperature:
+            raise StorageError(
+                f"this memory keeps the top {self.m} residuals at temperature {self.temperature}, and temperature "
+                f"{temperature} was asked: read it at {self.temperature}, or build it with storage='full'"
+            )
+
+    def to_json(self) -> dict:
+        return {"name": self.name, "m": self.m, "temperature": self.temperature, "classes": self.classes}
+
+
+def make_storage(name: str, *, m: int = 128, temperature: float = 1.0, classes: int | None = None) -> Storage:
+    """The storage called `name`, one of ``STORAGES``; `m` and `temperature` are top-m's."""
+    if name == "full":
+        return FullLogits()
+    if name == "none":
+        return NoLogits()
+    if name == "head":
+        return HeadOnly()
+    if name == "top-m":
+        if m < 1 or not temperature > 0:
+            raise ParameterError(f"top-m with m={m}, temperature={temperature}; expected m >= 1 and temperature > 0")
+        return TopM(int(m), float(temperature), classes)
+    raise ParameterError(f"storage={name!r}; expected one of {STORAGES}")

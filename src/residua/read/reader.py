@@ -1,0 +1,219 @@
+"""What every reader of a memory shares: search, weigh, change, combine."""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residua.errors import IdError, MemoryFileError, ParameterError, ShapeError, TaskError
+from residua.memory import Memory
+from residua.memory.folder import write_json
+from residua.read.kernel import check_kernel, weigh
+from residua.records import Change, Encoded, Logits, Neighbours, Values, batches
+from residua.records.logits import as_tensor
+
+QUERIES = 2048  # queries read at a time, so that temporaries stay small
+FILE = "reader.json"  # a saved reader's parameters, beside the memory's own files
+
+
+class Reader(ABC):
+    """A memory, and how to read it. Parameters are attributes; ``with_params`` gives a changed copy.
+
+    In tensors, on the memory's device, a prediction is ``change(memory.search(keys, k)).apply(base(logits))``; the
+    public methods do that for NumPy batches.
+    """
+
+    #: names of the parameters, in the constructor's order
+    names: tuple[str, ...] = ("k", "sigma", "temperature", "kernel", "epsilon")
+
+    def __init__(self, memory: Memory, k: int, sigma, temperature, kernel: str, epsilon):
+        if not isinstance(memory, Memory):
+            raise ParameterError(f"got a {type(memory).__name__} where a Memory is expected: rs.Memory(encoded)")
+        if isinstance(k, bool) or int(k) != k or k < 0:
+            raise ParameterError(f"k={k!r}; expected a whole number >= 0 (0 is no memory: the base itself)")
+        if k > len(memory):
+            raise ParameterError(f"k={k}, and the memory has {len(memory)} rows; choose k <= {len(memory)}")
+        self.memory, self.k, self.kernel = memory, int(k), check_kernel(kernel)
+        if sigma is None:
+            sigma = memory.typical_distance() if k else 1.0
+            sigma = sigma**2 if kernel == "gaussian" else sigma
+        self.sigma = positive("sigma", sigma)
+        self.temperature = positive("temperature", temperature)
+        if epsilon is not None and not 0 < epsilon <= 1:
+            raise ParameterError(f"epsilon={epsilon}; expected a number in (0, 1], or None for 1/L")
+        self.epsilon = epsilon
+
+    # --- what a reader is -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def values(self, queries: int) -> Values:
+        """What the memory's rows say; `queries` neighbourhoods will be read with it."""
+
+    @property
+    def temperature_moves_scores(self) -> bool:
+        """Whether another temperature can change which class scores best."""
+        return self.memory.task == "classification"
+
+    @property
+    def temperature_moves_values(self) -> bool:
+        """Whether another temperature changes what the rows say."""
+        return False
+
+    def base(self, logits: Logits) -> Tensor:
+        """The base's own scores (q, L), float32: softmax(f / T), or predictions for regression."""
+        if self.memory.task == "regression":
+            return logits.dense()
+        return logits.probabilities(None, self.temperature)
+
+    def share(self) -> tuple[float, float]:
+        """(what is left of the base, what multiplies normalised weights), where there are neighbours."""
+        return 1.0, 1.0
+
+    def weights(self, neighbours: Neighbours) -> Tensor:
+        """Normalised weights (q, k): the kernel's, times the rows' own ``weight`` column if they carry one."""
+        own = None
+        if "column.weight" in self.memory.table:
+            own = self.memory.table["column.weight"][neighbours.rows.clamp_min(0)]
+        return weigh(neighbours, self.sigma, self.kernel, own)
+
+    def change(self, neighbours: Neighbours) -> Change:
+        """How these neighbours change a prediction."""
+        weights = self.weights(neighbours)
+        left, given = self.share()
+        scale = torch.where(weights.sum(dim=1, keepdim=True) > 0, left, 1.0)  # no neighbours: the base
+        return Change(scale, neighbours.rows, weights * given, self.values(len(neighbours)))
+
+    def probabilities(self, scores: Tensor, base: Tensor) -> Tensor:
+        """Scores made probabilities: max(scores, epsilon * p_T), renormalised. The argmax is the scores' own."""
+        epsilon = 1 / scores.shape[1] if self.epsilon is None else self.epsilon
+        proper = torch.maximum(scores, epsilon * base)
+        return proper / proper.sum(dim=1, keepdim=True)
+
+    # --- NumPy in, NumPy out ----------------------------------------------------------------------------------
+
+    def scores(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> np.ndarray:
+        """The changed scores.
+
+        Parameters
+        ----------
+        data : Encoded or iterable of Encoded
+            Queries; labels are not needed.
+        exclude_ids : int array of shape (n,) or (n, m), optional
+            Ids whose rows are not neighbours of each query, such as its own when it is remembered.
+
+        Returns
+        -------
+        float32 array of shape (n, L)
+            Classification: rows sum to 1 and may leave [0, 1] (logits in ``space="logits"``).
+            Regression: predictions, of the targets' shape.
+
+        Raises
+        ------
+        ShapeError, TaskError, SourceMismatchError
+            When the queries do not fit the memory, or come from another model.
+        """
+        read = [scores.cpu().numpy() for scores, _ in self.read(data, exclude_ids)]
+        scores = np.concatenate(read) if read else np.empty((0, self.memory.n_outputs), np.float32)
+        return scores[:, 0] if self.memory.task == "regression" and self.memory.flat_labels else scores
+
+    def predict(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> np.ndarray:
+        """Class indices int64 (n,), or the predictions of a regression memory."""
+        scores = self.scores(data, exclude_ids)
+        return scores if self.memory.task == "regression" else scores.argmax(axis=1)
+
+    def predict_proba(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> np.ndarray:
+        """Probabilities float32 (n, L): ``max(scores, epsilon * p_T)`` renormalised (epsilon: 1/L by default).
+
+        Always positive where the base's are, so log-loss is finite, with the same argmax as ``scores``.
+
+        Raises
+        ------
+        TaskError
+            For a regression memory.
+        """
+        if self.memory.task != "classification":
+            raise TaskError("a regression memory has no class probabilities; call predict")
+        read = [self.probabilities(scores, base).cpu().numpy() for scores, base in self.read(data, exclude_ids)]
+        return np.concatenate(read) if read else np.empty((0, self.memory.n_outputs), np.float32)
+
+    def read(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> Iterator[tuple[Tensor, Tensor]]:
+        """(scores, the base's own scores), float32 (b, L) tensors on the memory's device, block by block."""
+        excluded = None if exclude_ids is None else np.asarray(exclude_ids)
+        start = 0
+        for batch in batches(data):
+            self.check(batch)
+            for first in range(0, len(batch), QUERIES):
+                part = batch[first : first + QUERIES] if len(batch) > QUERIES else batch
+                own = None if excluded is None else excluded[start : start + len(part)]
+                start += len(part)
+                base = self.base(part.logits).to(self.memory.device)
+                if self.k == 0 or len(self.memory) == 0:
+                    yield base, base
+                    continue
+                neighbours = self.memory.search(as_tensor(part.keys), self.k, own)
+                yield self.change(neighbours).apply(base), base
+        if excluded is not None and len(excluded) != start:
+            raise IdError(f"exclude_ids have {len(excluded)} rows for {start} queries; expected one row per query")
+
+    def check(self, batch: Encoded) -> None:
+        """Raise when a batch cannot be a query of this memory."""
+        memory = self.memory
+        if batch.task is not None and batch.task != memory.task:
+            raise TaskError(f"{batch.task} data for a {memory.task} memory")
+        if (batch.dim, batch.n_outputs) != (memory.dim, memory.n_outputs):
+            raise ShapeError(
+                f"queries with keys of {batch.dim} and {batch.n_outputs} outputs; this memory has keys of "
+                f"{memory.dim} and {memory.n_outputs} outputs"
+            )
+        if memory.source is not None:
+            memory.source.require(batch.source)
+
+    # --- parameters -------------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> dict:
+        """The parameters by name, as the constructor takes them."""
+        return {name: getattr(self, name) for name in self.names}
+
+    def with_params(self, **changed) -> Reader:
+        """A reader of the same class and memory with some parameters changed."""
+        unknown = set(changed) - set(self.names)
+        if unknown:
+            raise ParameterError(f"{type(self).__name__} has no parameter {sorted(unknown)}; it has {self.names}")
+        return type(self)(self.memory, **{**self.params, **changed})
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.params.items() if value is not None)
+        return f"{type(self).__name__}({self.memory!r}, {shown})"
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Save the memory into folder `path`, and these parameters beside it; ``rs.load(path)`` gives both back.
+
+        Raises
+        ------
+        MemoryFileError
+            As ``Memory.save``.
+        """
+        self.memory.save(path)
+        try:
+            write_json(Path(path) / FILE, {"reader": type(self).__name__, "params": self.params})
+        except OSError as error:
+            raise MemoryFileError(f"cannot write {Path(path) / FILE}: {error.strerror or error}") from error
+
+
+def positive(name: str, value) -> float:
+    """`value` as a float, if it is finite and > 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ParameterError(f"{name}={value!r}; expected a finite number > 0")
+    return number

@@ -1,0 +1,227 @@
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from residua.errors import MemoryFileError, MissingDependencyError, ParameterError
+from residua.index import Exact, Factory, load_index
+from residua.index import factory as factory_module
+
+faiss = pytest.importorskip("faiss")
+
+RUNGS = {
+    "Flat": 1.0,
+    "SQ8": 0.99,
+    "PQ8x4fs": 0.93,
+    "IVF32,Flat": 0.99,
+    "IVF32,PQ8x4fs": 0.93,
+    "HNSW16": 0.99,
+    "OPQ8,IVF16,PQ8x4fs": 0.93,
+    "PCA12,IVF16,Flat": 0.99,
+    "PQ8x4fs,RFlat": 0.93,
+}
+
+
+def built(name, keys, **options):
+    index = Factory(name, keys.shape[1], "cpu", **options)
+    index.build(keys)
+    return index
+
+
+@pytest.fixture(scope="module")
+def truth(clusters):
+    keys, queries = clusters
+    index = Exact(16, "cpu")
+    index.build(keys)
+    return index.search(queries, 20, keys)
+
+
+def recall(found, truth):
+    return float((found.distances <= truth.distances[:, -1:]).float().mean())
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_every_rung_recalls_and_answers_in_our_distances(name, clusters, truth, capfd):
+    keys, queries = clusters
+    index = built(name, keys)
+    found = index.search(queries, 20, keys)
+    assert recall(found, truth) >= RUNGS[name]
+    assert index.recall.value >= RUNGS[name] - 0.03 and not index.exact and index.name == name
+    true = (queries[:, None].double() - keys[found.rows].double()).norm(dim=2)
+    torch.testing.assert_close(found.distances.double(), true, rtol=1e-5, atol=0)
+    assert (found.distances.diff(dim=1) >= 0).all()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_two_builds_are_the_same(clusters):
+    keys, queries = clusters
+    first, second = (built("IVF16,PQ8x4fs", keys).search(queries, 20, keys) for _ in range(2))
+    assert torch.equal(first.rows, second.rows)
+
+
+def test_overfetch_buys_recall(clusters, truth):
+    keys, queries = clusters
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        narrow, wide = (built("PQ4x4fs", keys, overfetch=o) for o in (1, 8))
+    assert recall(narrow.search(queries, 20, keys), truth) + 0.1 < recall(wide.search(queries, 20, keys), truth)
+
+
+@pytest.mark.filterwarnings("ignore:index 'OPQ")
+def test_nprobe_reaches_the_lists_behind_a_rotation(clusters, truth):
+    keys, queries = clusters
+    one, all_lists = (
+        recall(built("OPQ8,IVF64,PQ8x4fs", keys, params={"nprobe": p}).search(queries, 20, keys), truth) for p in (1, 64)
+    )
+    assert one + 0.05 < all_lists
+    assert faiss.extract_index_ivf(built("OPQ8,IVF64,PQ8x4fs", keys)._index).nprobe == 32
+
+
+def test_a_graph_searches_as_wide_as_it_fetches(clusters):
+    keys, queries = clusters
+    index = built("HNSW16", keys, overfetch=2)
+    index.search(queries, 70, keys)
+    assert index._graph.efSearch == 140
+    wide = built("HNSW16", keys, params={"efSearch": 300})
+    wide.search(queries, 5, keys)
+    assert wide._graph.efSearch == 300
+    behind = built("PCA12,HNSW16", keys)
+    behind.search(queries, 30, keys)
+    assert faiss.downcast_index(behind._index.index).hnsw.efSearch == 120
+    lists = built("IVF64_HNSW8,Flat", keys)._index
+    assert faiss.downcast_index(lists.quantizer).hnsw.efSearch == 64
+
+
+def test_forgotten_rows_never_come_back(clusters):
+    keys, queries = clusters
+    for name in ("PQ8x4fs", "IVF32,PQ8x4fs", "HNSW16"):
+        index = built(name, keys)
+        nearest = index.search(queries, 1, keys).rows[:, 0].unique()
+        index.forget(nearest)
+        index.forget(nearest)
+        found = index.search(queries, 30, keys)
+        assert not torch.isin(found.rows, nearest).any() and found.found.all()
+        more = keys[nearest] + 0.001
+        index.add(more)
+        both = torch.cat([keys, more])
+        again = index.search(keys[nearest], 1, both)
+        assert (again.rows[:, 0] >= len(keys)).float().mean() > 0.9
+        index.build(keys)
+        assert torch.isin(index.search(queries, 1, keys).rows, nearest).any()
+
+
+@pytest.mark.parametrize("name", ["PQ8x4fs", "IVF32,Flat", "HNSW16"])
+def test_few_survivors_are_all_found(name, clusters):
+    """Almost everything is forgotten: fetching more and, at last, looking at every row still answers in full."""
+    keys, queries = clusters
+    index = built(name, keys)
+    survivors = torch.tensor([0, 1700, 3999])
+    dead = torch.ones(len(keys), dtype=torch.bool)
+    dead[survivors] = False
+    index.forget(dead.nonzero()[:, 0])
+    found = index.search(queries, 5, keys)
+    assert (found.rows[:, :3].sort(dim=1).values == survivors).all() and (found.rows[:, 3:] == -1).all()
+    index.forget(survivors)
+    assert not index.search(queries, 5, keys).found.any()
+
+
+def test_more_neighbours_than_rows_and_than_the_probed_lists_hold(clusters):
+    keys, queries = clusters
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        index = built("IVF64,Flat", keys[:900], params={"nprobe": 1})
+    found = index.search(queries[:3], 1000, keys[:900])
+    assert found.found.sum(dim=1).tolist() == [900] * 3
+    assert found.rows[0, :900].sort().values.tolist() == list(range(900))
+
+
+def test_empty(clusters):
+    keys, queries = clusters
+    index = built("HNSW8", keys[:0])
+    assert index.recall is None and not index.search(queries, 3, keys[:0]).found.any()
+    index.add(keys)
+    assert index.search(keys[:4], 1, keys).rows[:, 0].tolist() == [0, 1, 2, 3]
+    assert index.search(queries[:0], 3, keys).rows.shape == (0, 3)
+
+
+def test_save_and_load(clusters, tmp_path):
+    keys, queries = clusters
+    index = built("OPQ8,IVF64,PQ8x4fs", keys, params={"nprobe": 16}, overfetch=6)
+    index.forget(torch.arange(0, 4000, 3))
+    assert index.save(tmp_path, "index-3") == ["index-3.faiss"]
+    data = json.loads(json.dumps(index.to_json()))
+    again = load_index(data, tmp_path, keys, torch.arange(0, 4000, 3), device="cpu")
+    for one, other in ((index.search(queries, 20, keys), again.search(queries, 20, keys)),):
+        assert torch.equal(one.rows, other.rows) and torch.equal(one.distances, other.distances)
+    assert again.recall == index.recall and again.params == {"nprobe": 16} and again.overfetch == 6
+    again.add(keys[:10] + 1)
+    assert again.n == 4010
+
+
+def test_a_torn_or_foreign_file_is_refused(clusters, tmp_path):
+    keys, _ = clusters
+    index = built("PQ8x4fs", keys)
+    index.save(tmp_path, "a")
+    with pytest.raises(MemoryFileError, match=r"indexes 4000 keys of 16 dimensions; the memory beside it has 3999"):
+        load_index(index.to_json(), tmp_path, keys[:3999], torch.empty(0), device="cpu")
+    whole = (tmp_path / "a.faiss").read_bytes()
+    for torn in (whole[: len(whole) // 2], b"", np.random.default_rng(0).bytes(300)):
+        (tmp_path / "a.faiss").write_bytes(torn)
+        with pytest.raises(MemoryFileError, match="torn or not a FAISS index"):
+            load_index(index.to_json(), tmp_path, keys, torch.empty(0), device="cpu")
+    (tmp_path / "a.faiss").unlink()
+    with pytest.raises(MemoryFileError, match=r"a\.faiss is missing"):
+        load_index(index.to_json(), tmp_path, keys, torch.empty(0), device="cpu")
+    with pytest.raises(MemoryFileError, match="cannot write"):
+        index.save(tmp_path / "nowhere", "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonsense", "not a FAISS factory string for keys of 16 dimensions: could not parse index string nonsense"),
+        ("PQ7x4fs", "not a FAISS factory string for keys of 16 dimensions: .*multiple"),
+        ("IVF500,Flat", "learns 500 lists and there are 400 keys"),
+        ("IVF4,PQ8x10", "learns 1024 codewords and there are 400 keys"),
+        ("IDMap2,Flat", "add_with_ids"),
+    ],
+)
+def test_indexes_that_cannot_be(name, message, clusters):
+    keys, _ = clusters
+    with pytest.raises(ParameterError, match=message):
+        built(name, keys[:400])
+
+
+def test_parameters_that_cannot_be(clusters):
+    with pytest.raises(ParameterError, match="no search parameter 'nprob' that takes 3"):
+        Factory("IVF4,Flat", 16, "cpu", params={"nprob": 3})
+    with pytest.raises(ParameterError, match="overfetch=0"):
+        Factory("PQ8x4fs", 16, "cpu", overfetch=0)
+
+
+def test_training_on_few_keys_is_quiet(clusters, capfd):
+    keys, _ = clusters
+    built("OPQ2,IVF16,PQ4x4", keys[:300])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_training_samples_when_there_are_many(clusters, monkeypatch):
+    keys, _ = clusters
+    seen = []
+    index = Factory("IVF4,Flat", 16, "cpu")
+    monkeypatch.setattr(factory_module, "_TRAIN_ON", 500)
+    real = faiss.IndexIVFFlat.train
+    monkeypatch.setattr(faiss.IndexIVFFlat, "train", lambda self, x: seen.append(len(x)) or real(self, x))
+    index.build(keys)
+    assert seen == [500]
+
+
+def test_without_faiss(monkeypatch):
+    def absent():
+        raise MissingDependencyError("residua[faiss]")
+
+    monkeypatch.setattr(factory_module, "require_faiss", absent)
+    with pytest.raises(MissingDependencyError):
+        Factory("PQ8x4fs", 16, "cpu")

@@ -1,0 +1,76 @@
+import logging
+
+import pytest
+import torch
+
+from residua.index import Exact, Recall, measure_recall
+from residua.index.recall import true_neighbours
+
+
+class Half(Exact):
+    """Finds only the even rows."""
+
+    name = "half"
+
+    def build(self, keys):
+        super().build(keys)
+        self.forget(torch.arange(1, len(keys), 2))
+
+
+def test_the_exact_index_recalls_everything(clusters):
+    keys, _ = clusters
+    index = Exact(16, "cpu")
+    index.build(keys)
+    assert measure_recall(index, keys) == Recall(1.0, 50, 256)
+
+
+def test_ties_do_not_count_against_it():
+    keys = torch.zeros(500, 2)
+    index = Half(2, "cpu")
+    index.build(keys)
+    assert measure_recall(index, keys).value == 1.0
+
+
+def test_half_the_rows_are_half_the_recall_and_a_warning(clusters):
+    keys, _ = clusters
+    index = Half(16, "cpu")
+    index.build(keys)
+    with pytest.warns(UserWarning, match="index 'half' finds too few of the true neighbours: recall@50 = 0.5"):
+        assert 0.46 < measure_recall(index, keys).value < 0.54
+
+
+def test_it_is_logged_and_deterministic(clusters, caplog):
+    keys, _ = clusters
+    index = Exact(16, "cpu")
+    index.build(keys[:300])
+    with caplog.at_level(logging.INFO, "residua"):
+        first = measure_recall(index, keys[:300])
+    assert first == measure_recall(index, keys[:300])
+    assert "index exact over 300 keys: recall@50 = 1.000 on 256 queries" in caplog.text
+
+
+def test_few_keys():
+    index = Exact(2, "cpu")
+    assert measure_recall(index, torch.zeros(0, 2)) is None
+    index.build(torch.zeros(1, 2))
+    assert measure_recall(index, torch.zeros(1, 2)) is None
+    keys = torch.tensor([[0.0, 0], [1, 0], [2, 0]])
+    index.build(keys)
+    assert measure_recall(index, keys) == Recall(1.0, 3, 3)
+
+
+def test_true_neighbours_of_blocks_are_those_of_the_whole(clusters, monkeypatch):
+    from residua.index import recall as module
+
+    keys, queries = clusters
+    index = Exact(16, "cpu")
+    index.build(keys)
+    whole = index.search(queries, 9, keys)
+    monkeypatch.setattr(module, "blocks", lambda n, each, budget: [slice(i, i + 700) for i in range(0, n, 700)])
+    parts = true_neighbours(queries, 9, keys)
+    assert torch.equal(parts.rows, whole.rows) and torch.equal(parts.distances, whole.distances)
+
+
+def test_json():
+    recall = Recall(0.5, 3, 4)
+    assert Recall(**recall.to_json()) == recall

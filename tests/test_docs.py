@@ -1,0 +1,99 @@
+"""The documentation is run: docstring examples, and the blocks of README.md and docs/ in their order."""
+
+import doctest
+import importlib
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from residua.errors import MissingDependencyError
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src"
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    for path in SOURCE.glob("residua/**/*.py")
+)
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md"))]
+BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def run_examples(test: doctest.DocTest) -> int:
+    report = io.StringIO()
+    outcome = doctest.DocTestRunner(optionflags=FLAGS, verbose=False).run(test, out=report.write, clear_globs=False)
+    assert outcome.failed == 0, report.getvalue()
+    return outcome.attempted
+
+
+def run_python(code: str, name: str, line: int, namespace: dict) -> None:
+    if ">>> " in code:
+        run_examples(doctest.DocTestParser().get_doctest(code, namespace, name, name, line))
+    else:
+        exec(compile("\n" * line + code, name, "exec"), namespace)
+
+
+def run_console(block: str, folder: Path) -> None:
+    """Run each ``$ residua ...`` line; lines shown under it must be what it prints, up to ``...``."""
+    for entry in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
+        command, _, shown = entry.partition("\n")
+        program, *arguments = shlex.split(command, comments=True)
+        if program != "residua":
+            continue
+        script = shutil.which("residua", path=str(Path(sys.executable).parent))
+        assert script, "the residua command is not installed beside this Python"
+        done = subprocess.run([script, *arguments], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
+        if shown.strip():
+            assert doctest.OutputChecker().check_output(shown, done.stdout, FLAGS), f"$ {command}\n{done.stdout}"
+
+
+def run_page(text: str, name: str, folder: Path) -> int:
+    """Run a page's blocks in order, in one namespace and one folder; how many there were."""
+    namespace = {"__name__": "__main__"}
+    blocks = list(BLOCK.finditer(text))
+    for block in blocks:
+        if block[1] == "console":
+            run_console(block[2], folder)
+        else:
+            run_python(block[2], name, text[: block.start(2)].count("\n"), namespace)
+    return len(blocks)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_examples(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        imported = importlib.import_module(module)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    for test in doctest.DocTestFinder(exclude_empty=True).find(imported, module):
+        run_examples(test)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_runs_as_written(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    count = run_page((ROOT / page).read_text(encoding="utf-8"), page, tmp_path)
+    if page == "README.md":
+        assert count > 0
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    assert "make test" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("exec make test")
+
+
+def test_pages_can_fail(tmp_path):
+    assert run_page("```python\na = 1\n```\ntext\n```python\nassert a == 1\n```\n", "page", tmp_path) == 2
+    assert run_page("```text\nnot code\n```\n", "page", tmp_path) == 0
+    with pytest.raises(AssertionError):
+        run_page("```python\na = 1\n```\n```python\nassert a == 2\n```\n", "page", tmp_path)
+    with pytest.raises(AssertionError, match="Expected:"):
+        run_page("```python\n>>> 1 + 1\n3\n```\n", "page", tmp_path)

@@ -1,0 +1,129 @@
+"""The package as a whole: its names, its weight, its version and its error tree."""
+
+import importlib
+import importlib.metadata
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import residua as rs
+from residua import errors
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL"}
+VERBS = ["attach", "encode", "evaluate", "explain", "tune"]
+PUBLIC = [
+    "DenseLogits",
+    "Encoded",
+    "HeadLogits",
+    "KNNLM",
+    "Logits",
+    "Memory",
+    "ResMem",
+    "TopLogits",
+    "__version__",
+    "attach",
+    "encode",
+    "errors",
+    "evaluate",
+    "explain",
+    "load",
+    "tune",
+]
+OBJECTS = [name for name in PUBLIC if name != "__version__"]
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_public_names_are_exactly_these():
+    assert sorted(rs.__all__) == PUBLIC
+    assert dir(rs) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_exists(name):
+    assert getattr(rs, name) is not None
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonesuch'"):
+        _ = rs.nonesuch
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules that a fresh Python has loaded after running `code`."""
+    return set(run(f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})").split())
+
+
+def test_import_is_light():
+    assert not loaded_after("import residua") & {*OPTIONAL, "torch", "numpy", "scipy"}
+
+
+def test_public_names_load_no_optional_dependency():
+    loaded = loaded_after(f"import residua\nfor name in {PUBLIC}:\n    getattr(residua, name)")
+    assert "torch" in loaded
+    assert not loaded & OPTIONAL
+
+
+@pytest.mark.parametrize("first", ["room", "verb"])
+def test_room_and_verb_share_a_name_and_the_attribute_is_the_verb(first):
+    imports = "".join(f"import residua.{verb}\n" for verb in VERBS)
+    reads = "".join(f"rs.{verb}\n" for verb in VERBS)
+    body = imports + reads if first == "room" else reads + imports
+    checks = "".join(f"from residua.{verb} import {verb}; assert rs.{verb} is {verb}\n" for verb in VERBS)
+    run(f"import residua as rs\n{body}{checks}")
+
+
+def test_version_is_one_version():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    entries = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert rs.__version__ == importlib.metadata.version("residua") == pyproject == entries[0]
+
+
+def drawn_tree() -> dict[str, list[str]]:
+    """Class name -> names of its bases, read off the drawing in the docstring of ``residua.errors``."""
+    tree, path = {}, []
+    for line in errors.__doc__.splitlines():
+        found = re.match(r" {4}([│├└─ ]*)([A-Z]\w+)(?: \((\w+)\))?", line)
+        if found:
+            depth = len(found[1]) // 4
+            path[depth:] = [found[2]]
+            parent = path[depth - 1] if depth else "Exception"
+            tree[found[2]] = [parent] + ([found[3]] if found[3] else [])
+    return tree
+
+
+def test_error_tree_is_drawn_as_it_is():
+    real = {
+        name: [base.__name__ for base in cls.__bases__]
+        for name, cls in vars(errors).items()
+        if inspect.isclass(cls) and cls.__module__ == errors.__name__
+    }
+    assert "DtypeError" in real
+    assert drawn_tree() == real
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_public_name_and_its_methods_are_documented(name):
+    thing = getattr(rs, name)
+    assert inspect.getdoc(thing)
+    if inspect.isclass(thing):
+        public = [attribute for attribute in vars(thing) if not attribute.startswith("_")]
+        methods = [m for m in public if callable(getattr(thing, m)) or isinstance(vars(thing)[m], property)]
+        assert [method for method in methods if not inspect.getdoc(getattr(thing, method))] == []
+
+
+@pytest.mark.parametrize("name", ["Encoded", "Memory", "ResMem", "KNNLM", "load", *VERBS])
+def test_what_users_type_has_an_example(name):
+    thing = getattr(rs, name)
+    text = (inspect.getdoc(thing) or "") + (inspect.getdoc(importlib.import_module(thing.__module__)) or "")
+    assert ">>> " in text
