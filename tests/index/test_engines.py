@@ -9,16 +9,26 @@ from residua.index.engines import faiss_candidates, flat_settings, full_float32,
 faiss = pytest.importorskip("faiss")
 
 
+@pytest.fixture
+def two_threads():
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
 @pytest.mark.parametrize("nq", [1, 2, 5000])
+@pytest.mark.usefixtures("two_threads")
 def test_faiss_settings_are_restored_even_after_an_error(nq):
     before = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
     with pytest.raises(ZeroDivisionError), flat_settings(faiss, nq):
         during = faiss.cvar.distance_compute_blas_threshold
         raise ZeroDivisionError
-    assert during != before[0]
+    assert during == (1 if nq == 5000 else 2**31 - 1) != before[0]
     assert (faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()) == before
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_batches_take_blas_and_single_queries_do_not():
     with flat_settings(faiss, 1):
         assert faiss.cvar.distance_compute_blas_threshold > 10**9 and faiss.omp_get_max_threads() == 1

@@ -28,7 +28,7 @@ def test_auto_rungs_recall(clusters, monkeypatch):
     pytest.importorskip("faiss")
     keys, _ = clusters
     monkeypatch.setattr(make, "EXACT_UP_TO", 1000)
-    for most, width in ((10**6, 16), (10**6, 15), (100, 16)):
+    for most, width in ((10**6, 16), (10**6, 15), (100, 16)):  # a scan, an odd width, inverted lists
         monkeypatch.setattr(make, "SCAN_UP_TO", most)
         index = make_index("auto", n=len(keys), dim=width, device="cpu")
         index.build(keys[:, :width].contiguous())

@@ -75,11 +75,13 @@ def missing(q: int, k: int, device: torch.device) -> Neighbours:
 
 def nearest(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Neighbours:
     """The `k` nearest among each query's candidate `rows` (q, c), padded with missing ones when c < k."""
-    packed = pack(distances(queries, keys, rows), rows).sort(dim=1).values[:, :k]
-    if packed.shape[1] < k:
-        lacking = missing(len(queries), k - packed.shape[1], queries.device)
-        packed = torch.cat([packed, pack(lacking.distances, lacking.rows)], dim=1)
-    return unpack(packed)
+    found = distances(queries, keys, rows)
+    order = pack(found, rows).argsort(dim=1)[:, :k]
+    rows, found = rows.gather(1, order), found.gather(1, order)
+    if rows.shape[1] < k:
+        lacking = missing(len(queries), k - rows.shape[1], queries.device)
+        rows, found = torch.cat([rows, lacking.rows], dim=1), torch.cat([found, lacking.distances], dim=1)
+    return Neighbours(rows, found)
 
 
 def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Neighbours:

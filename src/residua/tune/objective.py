@@ -58,6 +58,11 @@ class Tally:
             self.sums["gained"][here] += (now & ~right).sum(dim=0).cpu().numpy()
             self.sums["lost"][here] += (right & ~now).sum(dim=0).cpu().numpy()
 
+    def merge(self, other: Tally) -> None:
+        """Add what another tally counted."""
+        for name, counted in other.sums.items():
+            self.sums[name] += counted
+
     def _loss(self, scores: Tensor, base: Tensor, truth: Tensor, reader: Reader) -> Tensor:
         """Per-row losses (b, S) of scores (b, S, L)."""
         if self.objective == "squared_error":

@@ -34,32 +34,38 @@ class Scored:
     reader: Reader
 
 
-def sweep(reader: Reader, neighbours: Neighbours, logits: Logits, grid: dict) -> Iterator[Scored]:
-    """All settings with k > 0, block by block of queries. Every yielded tensor is overwritten by the next."""
-    device = reader.memory.device
-    ks, sigmas, temperatures = grid["k"], grid["sigma"], grid["temperature"]
-    # Where T moves what the rows say (ResMem on probabilities), each T gathers its own values; else one serves all.
-    groups = [[t] for t in range(len(temperatures))]
-    if not reader.temperature_moves_values:
-        groups = [list(range(len(temperatures)))]
-    own = None
-    if "column.weight" in reader.memory.table:
-        own = reader.memory.table["column.weight"][neighbours.rows.clamp_min(0)].log()
-    at = [reader.with_params(temperature=float(t)) for t in temperatures]
-    bases = [_without_denormals(r.base(logits).to(device)) for r in at]
-    mixes = [r.share() for r in _mixed(reader, grid)]
-    queries, outputs = len(neighbours), bases[0].shape[1]
-    step = max(1, min(512, BLOCK // (int(ks[-1]) * outputs)))
-    for start in range(0, queries, step):
-        part = slice(start, min(start + step, queries))
-        near = neighbours[part]
-        weights = _weights(near, sigmas, reader.kernel, None if own is None else own[part])  # (b, S, K)
-        for group in groups:
-            said = _dense(at[group[0]].values(queries), near.rows.clamp_min(0), outputs)  # (b, K, L)
-            summed = weights.new_zeros(len(near), len(sigmas), outputs)
-            total = weights.new_zeros(len(near), len(sigmas), 1)
+class Sweep:
+    """One search's neighbours under a whole grid; ``block`` scores some of the queries."""
+
+    def __init__(self, reader: Reader, neighbours: Neighbours, logits: Logits, grid: dict):
+        self.reader, self.neighbours, self.grid = reader, neighbours, grid
+        self.at = [reader.with_params(temperature=float(t)) for t in grid["temperature"]]
+        self.bases = [_without_denormals(r.base(logits).to(reader.memory.device)) for r in self.at]
+        self.values = [r.values(len(neighbours)) for r in self.at]
+        # Where T moves what the rows say (ResMem on probabilities), each T gathers its own values; else one serves all.
+        every = range(len(self.at))
+        self.groups = [[t] for t in every] if reader.temperature_moves_values else [list(every)]
+        mixed = [reader.with_params(lmbda=float(v)) for v in grid["lmbda"]] if "lmbda" in grid else [reader]
+        self.shares = [r.share() for r in mixed]
+
+    @property
+    def parts(self) -> list[slice]:
+        """The queries in blocks whose temporaries are small."""
+        outputs = self.bases[0].shape[1]
+        step = max(1, min(512, BLOCK // (int(self.grid["k"][-1]) * outputs)))
+        return [slice(s, min(s + step, len(self.neighbours))) for s in range(0, len(self.neighbours), step)]
+
+    def block(self, part: slice) -> Iterator[Scored]:
+        """All settings with k > 0 of the queries in `part`."""
+        near = self.neighbours[part]
+        weights = self._weights(near)  # (b, S, K)
+        for group in self.groups:
+            outputs = self.bases[0].shape[1]
+            said = _dense(self.values[group[0]], near.rows.clamp_min(0), outputs)  # (b, K, L)
+            summed = weights.new_zeros(len(near), weights.shape[1], outputs)
+            total = weights.new_zeros(len(near), weights.shape[1], 1)
             done = 0
-            for index, k in enumerate(ks):
+            for index, k in enumerate(self.grid["k"]):
                 if k == 0:
                     continue
                 more = weights[:, :, done:k]
@@ -67,30 +73,23 @@ def sweep(reader: Reader, neighbours: Neighbours, logits: Logits, grid: dict) ->
                 total += more.sum(dim=2, keepdim=True)
                 done = k
                 nothing = total == 0  # no neighbour at all: the base
-                divisor = total + nothing
-                for t in group:
-                    base = bases[t][part]
-                    for mix, (left, given) in enumerate(mixes):
-                        if nothing.any():
-                            scale = torch.where(nothing, 1.0, left * divisor)
-                        else:
-                            scale = divisor * left if left != 1 else divisor
-                        numerators = summed if given == 1 else summed * given
+                for mix, (left, given) in enumerate(self.shares):
+                    divisor = total + nothing
+                    scale = torch.where(nothing, 1.0, divisor * left)
+                    numerators = summed if given == 1 else summed * given
+                    for t in group:
+                        base = self.bases[t][part]
                         scores = torch.addcmul(numerators, scale, base[:, None])
-                        yield Scored(part, index, t, mix, scores, divisor, base, at[t])
+                        yield Scored(part, index, t, mix, scores, divisor, base, self.at[t])
 
-
-def _mixed(reader: Reader, grid: dict) -> list[Reader]:
-    return [reader.with_params(lmbda=float(v)) for v in grid["lmbda"]] if "lmbda" in grid else [reader]
-
-
-def _weights(near: Neighbours, sigmas, kernel: str, own: Tensor | None) -> Tensor:
-    """Unnormalised weights (b, S, K), the largest of each row 1, the missing ones 0."""
-    widths = torch.tensor(sigmas, dtype=torch.float32, device=near.rows.device)[:, None]
-    logs = exponents(near.distances[:, None], widths, kernel)
-    if own is not None:
-        logs = logs + own[:, None]
-    return unnormalised(logs, near.found[:, None])
+    def _weights(self, near: Neighbours) -> Tensor:
+        """Unnormalised weights (b, S, K)."""
+        widths = torch.tensor(self.grid["sigma"], dtype=torch.float32, device=near.rows.device)[:, None]
+        logs = exponents(near.distances[:, None], widths, self.reader.kernel)
+        if "column.weight" in self.reader.memory.table:
+            own = self.reader.memory.table["column.weight"][near.rows.clamp_min(0)]
+            logs = logs + own.log()[:, None]
+        return unnormalised(logs, near.found[:, None])
 
 
 def _dense(values: Values, rows: Tensor, outputs: int) -> Tensor:

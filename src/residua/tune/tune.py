@@ -13,7 +13,8 @@ from residua.records import Encoded, batches
 from residua.records.logits import as_tensor
 from residua.tune.grid import full_grid
 from residua.tune.objective import Tally, check_objective
-from residua.tune.sweep import sweep
+from residua.tune.parallel import side_by_side
+from residua.tune.sweep import Sweep
 
 
 def tune(
@@ -89,11 +90,19 @@ def tune(
         if grid["k"][-1] == 0 or not len(batch):
             continue
         neighbours = memory.search(batch.keys, int(grid["k"][-1]), exclude_ids=batch.ids)
+        swept = Sweep(reader, neighbours, batch.logits, grid)
+
+        def count(part: slice, swept=swept, truth=truth, right=right) -> Tally:
+            counted = Tally(shape, objective)
+            for scored in swept.block(part):
+                counted.add(scored, truth, right)
+            return counted
+
         hidden = None if progress is None else not progress
         with tqdm(total=len(batch), desc="tune", unit="row", disable=hidden, delay=0 if progress else 2) as bar:
-            for scored in sweep(reader, neighbours, batch.logits, grid):
-                tally.add(scored, truth, right)
-                bar.update(scored.queries.stop - bar.n)
+            for part, counted in side_by_side(count, swept.parts):
+                tally.merge(counted)
+                bar.update(part.stop - part.start)
     if not tally.rows:
         raise InputError("the validation data hold no rows")
     results = _flat(tally.results(max_fpr), grid, reader)
