@@ -70,11 +70,11 @@ def test_overfetch_buys_recall(clusters, truth):
 
 def test_behind_a_rotation(clusters, tmp_path, capfd):
     """Learning OPQ is slow, so one index is built: it is quiet, it recalls, and nprobe reaches its lists."""
-    keys, queries = (points[:, :8].contiguous() for points in clusters)
-    exact = Exact(8, "cpu")
+    keys, queries = (points[:, :4].contiguous() for points in clusters)
+    exact = Exact(4, "cpu")
     exact.build(keys)
     truth = exact.search(queries, 20, keys)
-    index = built("OPQ4,IVF64,PQ4x4fs", keys, overfetch=10)
+    index = built("OPQ2,IVF64,PQ2x4fs", keys, overfetch=10)
     assert faiss.extract_index_ivf(index._index).nprobe == 32
     assert recall(index.search(queries, 20, keys), truth) > 0.9
     index.save(tmp_path, "opq")

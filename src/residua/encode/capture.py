@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from collections import Counter
 from collections.abc import Callable
 
@@ -52,12 +53,12 @@ class Capture:
         self.key = key
         self.module = find_module(model, name)
         self._model, self._pool, self._of_input = model, pool, side == "input"
-        self._caught: list[Tensor] = []
+        self._caught = _Caught()
         self._handles = []
 
     def __enter__(self) -> Capture:
         # A forward that failed half way leaves what it caught behind; the next one starts clean.
-        self._handles = [self._model.register_forward_pre_hook(lambda *_: self._caught.clear(), prepend=True)]
+        self._handles = [self._model.register_forward_pre_hook(lambda *_: self._caught.values.clear(), prepend=True)]
         if self._of_input:
             handle = self.module.register_forward_pre_hook(self._before, with_kwargs=True)
         else:
@@ -69,16 +70,20 @@ class Capture:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._caught.clear()
+        self._caught.values.clear()
 
     def take(self) -> Tensor:
         """What the last forward pass caught: (n, d) float32, or the module's own tensor when not pooling."""
-        if len(self._caught) != 1:
+        if len(self._caught.values) != 1:
             raise KeyModuleError(
-                f"the key module {self.key!r} ran {len(self._caught)} times in one forward pass; expected "
+                f"the key module {self.key!r} ran {len(self._caught.values)} times in one forward pass; expected "
                 "exactly once: pass key= with the name of a module that does"
             )
-        return self._caught.pop()
+        return self._caught.values.pop()
+
+    def __deepcopy__(self, memo) -> Capture:
+        # A copy of a watched model takes its hooks along; what they catch is cleared by the same hook.
+        return self
 
     def _before(self, module, args, kwargs) -> None:
         self._keep((*args, *kwargs.values()))
@@ -93,7 +98,14 @@ class Capture:
             raise KeyModuleError(f"the key module {self.key!r} gave {kinds}; expected a tensor: name another module")
         # Copied now: the next layer may work in place (`out += shortcut`) on the very tensor the hook was
         # shown.
-        self._caught.append(pooled(tensor, self.module) if self._pool else tensor.detach().clone())
+        self._caught.values.append(pooled(tensor, self.module) if self._pool else tensor.detach().clone())
+
+
+class _Caught(threading.local):
+    """One list per thread: a served model runs in several at once, and each must read its own key."""
+
+    def __init__(self):
+        self.values: list[Tensor] = []
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:

@@ -56,37 +56,41 @@ class Exact(Index):
         self._mean = keys.mean(dim=0, dtype=torch.float64).nan_to_num_(0).float()
         self._centred = (keys - self._mean).contiguous()  # the first `_count` rows are the remembered ones
         self._rows: Tensor | None = None  # the row at each position; None while that is the position itself
+        self._positions: Tensor | None = None  # its inverse, by row; -1 where forgotten
 
     def _add(self, keys: Tensor) -> None:
         end = self._count + len(keys)
         if self._rows is not None:
-            self._rows = self._room(self._rows, end)
+            self._rows = self._room(self._rows, self._count, end)
             self._rows[self._count : end] = torch.arange(self._n, self._n + len(keys), device=self.device)
-        self._centred = self._room(self._centred, end)
+            self._positions = self._room(self._positions, self._n, self._n + len(keys))
+            self._positions[self._n : self._n + len(keys)] = torch.arange(self._count, end, device=self.device)
+        self._centred = self._room(self._centred, self._count, end)
         torch.sub(keys, self._mean, out=self._centred[self._count : end])
         self._n, self._count = self._n + len(keys), end
 
-    def _room(self, buffer: Tensor, length: int) -> Tensor:
+    def _room(self, buffer: Tensor, used: int, length: int) -> Tensor:
         if length <= len(buffer):
             return buffer
         grown = buffer.new_empty((max(length, len(buffer) * 3 // 2), *buffer.shape[1:]))
-        grown[: self._count] = buffer[: self._count]
+        grown[:used] = buffer[:used]
         return grown
 
     def _forget(self, rows: Tensor) -> None:
         if self._rows is None:
             self._rows = torch.arange(len(self._centred), device=self.device)
-        remembered = self._rows[: self._count]
-        at = torch.searchsorted(remembered, rows).clamp_max(self._count - 1) if self._count else rows[:0]
-        at = at[remembered[at] == rows[: len(at)]]
-        if not len(at):
-            return
-        first = int(at[0])
-        stay = torch.ones(self._count - first, dtype=torch.bool, device=self.device)
-        stay[at - first] = False
-        end = self._count - len(at)
+            self._positions = self._rows.clone()
+        holes = self._positions[rows]
+        holes = holes[holes >= 0]
+        end = self._count - len(holes)
+        self._positions[rows] = -1
+        # The last rows move into the holes, so that forgetting costs what is forgotten, not what is remembered.
+        tail = torch.arange(end, self._count, device=self.device)
+        movers = tail[self._positions[self._rows[tail]] >= 0]
+        holes = holes[holes < end]
         for buffer in (self._rows, self._centred):
-            buffer[first:end] = buffer[first : self._count][stay]
+            buffer[holes] = buffer[movers]
+        self._positions[self._rows[holes]] = holes
         self._centred[end : self._count] = 0  # nothing of a forgotten key stays behind
         self._count = end
 

@@ -30,8 +30,15 @@ def adopt(memory, batch: Encoded) -> None:
     else:
         memory.source.require(batch.source)
     extra = {f"column.{name}" for name in batch.columns}
-    if len(memory.table) and extra != {name for name in memory.table.names if name.startswith("column.")}:
+    if memory.table.names and extra != {name for name in memory.table.names if name.startswith("column.")}:
         raise InputError(f"rows bring columns {sorted(batch.columns)}; this memory's rows have {memory.columns}")
+    for name, column in batch.columns.items() if memory.table.names else ():
+        own = memory.table[f"column.{name}"][:0].cpu().numpy()
+        if column.shape[1:] != own.shape[1:] or not np.can_cast(column.dtype, own.dtype):
+            raise InputError(
+                f"column {name!r} has rows of shape {column.shape[1:]} and dtype {column.dtype}; this memory's are of "
+                f"shape {own.shape[1:]} and dtype {own.dtype}"
+            )
 
 
 def row_columns(memory, batch: Encoded, ids: np.ndarray) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from residua.records import Head, Source
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-OWN = ("rows-", "edits-", "head-", "index-")  # how the files that a manifest names begin
+OWN = ("rows-", "edits-", "head-", "index-", f"{MANIFEST}.")  # how the files that a save writes begin
 
 
 @dataclass
@@ -44,7 +44,9 @@ def save(memory, path: str | os.PathLike) -> None:
     path = Path(path).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()) and not (path / MANIFEST).exists():
+        if (path / MANIFEST).exists():
+            _manifest(path)  # another program's, or another version's, is not overwritten
+        elif not all(file.name.startswith(OWN) for file in path.iterdir()):  # our own: a first save was killed
             raise MemoryFileError(f"{path} holds files that are not a memory's; save into an empty or new folder")
         _write(memory, path)
     except OSError as error:
@@ -64,7 +66,7 @@ def _write(memory, path: Path) -> None:
         shards = [] if fresh else list(saved.shards)
         start = 0 if fresh else saved.rows
         table = memory.table
-        if len(table) > start:
+        if len(table) > start or not shards:
             stored = [name for name in table.names if name not in ("alive", "edited")]
             rows = {name: table[name][start:].contiguous().cpu() for name in stored}
             shards.append(_put(path, f"rows-{generation}.safetensors", rows, written))
@@ -103,11 +105,13 @@ def _write(memory, path: Path) -> None:
             "about": memory.index.to_json(),
             "files": [_described(path / name) for name in index_files],
         }
+        manifest["crc32"] = _sum(manifest)
         write_json(path / MANIFEST, manifest)
     except BaseException:
-        for name in written:
-            with contextlib.suppress(OSError):
-                (path / name).unlink(missing_ok=True)
+        if _generation(path) != generation:  # an interrupt may come just after the rename
+            for name in written:
+                with contextlib.suppress(OSError):
+                    (path / name).unlink(missing_ok=True)
         raise
     memory._saved = Saved(path, generation, shards, len(table))
     if fresh:
@@ -177,12 +181,12 @@ def write_json(path: Path, data: dict) -> None:
 def _put(path: Path, name: str, tensors: dict, written: list[str]) -> dict:
     written.append(name)
     save_file(tensors, path / name)
-    with open(path / name, "rb") as file:
-        os.fsync(file.fileno())
     return _described(path / name)
 
 
 def _described(file: Path) -> dict:
+    with open(file, "rb") as stream:
+        os.fsync(stream.fileno())  # on the disk before a manifest names it
     return {"file": file.name, "bytes": file.stat().st_size, "crc32": _crc32(file)}
 
 
@@ -227,7 +231,14 @@ def _manifest(path: Path) -> dict:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise MemoryFileError(f"{path / MANIFEST} has format {found}; this version reads format {FORMAT}")
+    if manifest.get("crc32") != _sum(manifest):
+        raise MemoryFileError(f"{path / MANIFEST} is corrupted: its checksum is not its own")
     return manifest
+
+
+def _sum(manifest: dict) -> int:
+    """Checksum of everything else in a manifest."""
+    return zlib.crc32(json.dumps({name: value for name, value in manifest.items() if name != "crc32"}).encode())
 
 
 def _generation(path: Path) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from residua.errors import EmptyMemoryError, IdError, LabelError, ShapeError
-from residua.index import make_index
+from residua.index import Index, make_index
 from residua.memory import folder
 from residua.memory.accept import adopt, row_columns
 from residua.memory.search import search, typical_distance
@@ -91,7 +91,7 @@ class Memory:
         self._append(data)
         if not len(self.table):
             raise EmptyMemoryError("the data hold no rows; a memory needs at least one labelled example")
-        self._build_index()
+        self.index = self._indexed(self.table["key"])
 
     def _start(self, storage, device) -> None:
         self.table = Table(device)
@@ -101,6 +101,7 @@ class Memory:
         self.version = 0  # counts edits, so that readers know when what they cached is stale
         self._next_id = 0
         self._alive_count = 0
+        self.index = None
         self._saved: folder.Saved | None = None
 
     # --- rows -------------------------------------------------------------------------------------------------
@@ -199,7 +200,6 @@ class Memory:
         before = len(self.table)
         ids = self._append(data, replace=replace)
         if len(ids):
-            self.index.add(self.table["key"][before:])
             if replace:
                 self._forget_rows(self._bearing(ids, before))
             self.version += 1
@@ -232,12 +232,15 @@ class Memory:
         if len(np.unique(ids)) != len(ids):
             raise IdError("an id is given twice; expected one label per id")
         rows = self.rows_of(ids)
-        labels = torch.as_tensor(np.asarray(labels))
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "fiub":
+            raise LabelError(f"the new labels have dtype {labels.dtype}; expected class indices or numbers")
+        labels = torch.as_tensor(labels)
         width = self.table["label"].shape[1:]
         if self.task == "regression":
             if not torch.isfinite(labels.float()).all():
                 raise LabelError("the new targets hold NaN or infinity")
-        elif labels.is_floating_point() or labels.is_complex():
+        elif labels.is_floating_point():
             raise LabelError(f"the new labels have dtype {labels.dtype}; expected class indices")
         elif labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.n_outputs):
             raise LabelError(f"a new label is out of range; the memory has classes 0 ... {self.n_outputs - 1}")
@@ -255,10 +258,17 @@ class Memory:
         return len(rows)
 
     def rebuild(self) -> None:
-        """Drop forgotten rows for good, renumber the rest, and train the index anew on what is remembered."""
-        self.table.keep(self.alive_rows)
+        """Drop forgotten rows for good, renumber the rest, and train the index anew on what is remembered.
+
+        Raises
+        ------
+        ParameterError
+            When too few rows are left to train the index; the memory is then as it was.
+        """
+        rows = self.alive_rows
+        self.index = self._indexed(self.table["key"][rows])
+        self.table.keep(rows)
         self._saved = None
-        self._build_index()
         self.version += 1
 
     # --- search -----------------------------------------------------------------------------------------------
@@ -321,6 +331,8 @@ class Memory:
         given, added = [], []
         try:
             for batch in batches(data):
+                if not len(batch):
+                    continue
                 adopt(self, batch)
                 for start in range(0, len(batch), BATCH):
                     part = batch[start : start + BATCH] if len(batch) > BATCH else batch
@@ -329,8 +341,7 @@ class Memory:
                     else:
                         ids = part.ids
                         given.append(np.unique(ids))
-                    if len(ids):
-                        self._next_id = max(self._next_id, int(ids.max()) + 1)
+                    self._next_id = max(self._next_id, int(ids.max()) + 1)
                     self.table.append(row_columns(self, part, ids))
                     added.append(ids)
             if given and before and not replace:
@@ -341,9 +352,14 @@ class Memory:
                         f"{len(some)} of the ids are in the memory already, such as {some[:5].tolist()}; "
                         "forget them first, or add with replace=True"
                     )
+            if self.index is not None:
+                self.index.add(self.table["key"][before:])
         except BaseException:  # an interrupt too: the memory stays as it was
             self.table.truncate(before)
             self._next_id, self.source = next_id, source
+            if self.index is not None and self.index.n != before:  # interrupted with some of the rows in it
+                self.index = self._indexed(self.table["key"])
+                self.index.forget((~self.table["alive"]).nonzero()[:, 0])
             raise
         self._alive_count += len(self.table) - before
         return np.concatenate(added) if added else np.empty(0, np.int64)
@@ -360,17 +376,19 @@ class Memory:
             self._alive_count -= len(rows)
             self.version += 1
 
-    def _build_index(self) -> None:
+    def _indexed(self, keys: Tensor) -> Index:
+        """An index of the wanted kind over `keys`."""
         wanted = self._index_wanted
-        self.index = make_index(
+        index = make_index(
             wanted["index"],
-            n=len(self.table),
+            n=len(keys),
             dim=self.dim,
             device=self.device,
             params=wanted["params"],
             overfetch=wanted["overfetch"],
         )
-        self.index.build(self.table["key"])
+        index.build(keys)
+        return index
 
 
 def _int_ids(ids) -> np.ndarray:

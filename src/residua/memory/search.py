@@ -19,13 +19,16 @@ def search(memory, keys, k: int, exclude_ids=None) -> Neighbours:
     k = int(k)
     if exclude_ids is None:
         return memory.index.search(queries, k, memory.table["key"])
-    excluded = torch.as_tensor(np.asarray(exclude_ids)).to(memory.device)
-    if excluded.shape[:1] != (len(queries),) or excluded.ndim > 2 or excluded.is_floating_point():
+    excluded = np.asarray(exclude_ids)
+    if excluded.shape[:1] != (len(queries),) or excluded.ndim > 2 or excluded.dtype.kind not in "iu":
         raise IdError(
-            f"exclude_ids have shape {tuple(excluded.shape)} and dtype {excluded.dtype} for {len(queries)} "
+            f"exclude_ids have shape {excluded.shape} and dtype {excluded.dtype} for {len(queries)} "
             "queries; expected integers, (q,) or (q, m)"
         )
-    return _without(memory, queries, k, excluded.reshape(len(queries), -1).long(), k + 4)
+    if not len(memory):
+        return memory.index.search(queries, k, memory.table["key"])
+    excluded = torch.from_numpy(excluded.astype(np.int64)).to(memory.device)
+    return _without(memory, queries, k, excluded[:, None] if excluded.ndim == 1 else excluded, k + 4)
 
 
 def _without(memory, queries: Tensor, k: int, excluded: Tensor, fetch: int) -> Neighbours:

@@ -13,10 +13,13 @@ NOTICE = 1e-18  # beside 1, in float32; the product of two such numbers is still
 
 
 def exponents(distances: Tensor, sigma: float, kernel: str) -> Tensor:
-    """log of the unnormalised weights: -d/sigma (ResMem, eq. 7) or -d²/sigma (kNN-LM), from plain distances."""
+    """log of the weights relative to the nearest's: -d/sigma (ResMem, eq. 7) or -d²/sigma (kNN-LM), from plain
+    ascending distances (..., k). Differences are taken first, so that no sigma is too small and nothing too far."""
+    nearest = distances[..., :1]
+    gap = distances - nearest
     if kernel == "gaussian":
-        return -distances.square() / sigma
-    return -distances / sigma
+        gap = gap * (distances + nearest)
+    return (gap / -sigma).nan_to_num_(0.0, neginf=-torch.inf)  # 0/0: as near as the nearest
 
 
 def weigh(

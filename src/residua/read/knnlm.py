@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 from residua.errors import ParameterError
 from residua.memory import Memory
 from residua.read.reader import Reader
@@ -61,7 +63,7 @@ class KNNLM(Reader):
         epsilon: float | None = None,
     ):
         super().__init__(memory, k, sigma, temperature, kernel, epsilon)
-        if not 0 <= lmbda <= 1:
+        if not (isinstance(lmbda, Real) and 0 <= lmbda <= 1):
             raise ParameterError(f"lmbda={lmbda!r}; expected a share between 0 and 1")
         self.lmbda = float(lmbda)
 

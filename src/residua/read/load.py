@@ -35,12 +35,15 @@ def load(path: str | os.PathLike, device: str = "cpu") -> Reader:
     file = Path(path) / FILE
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-        reader, params = READERS[about["reader"]], about["params"]
     except FileNotFoundError as error:
         raise MemoryFileError(f"{path} holds no {FILE}; save a reader there, or use rs.Memory.load") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MemoryFileError(f"{file} cannot be read as a reader: {error!r}") from error
+    except (OSError, ValueError) as error:
+        raise MemoryFileError(f"{file} cannot be read: {error}") from error
     memory = Memory.load(path, device)
-    loaded = reader(memory, **{**params, "k": min(params["k"], len(memory))})
+    try:
+        reader, params = READERS[about["reader"]], about["params"]
+        loaded = reader(memory, **{**params, "k": min(params["k"], len(memory))})
+    except (KeyError, TypeError, ValueError) as error:
+        raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
     loaded.k = params["k"]  # rows forgotten since may leave fewer than k: that is no error, before saving or after
     return loaded

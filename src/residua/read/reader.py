@@ -6,6 +6,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Reader(ABC):
     def __init__(self, memory: Memory, k: int, sigma, temperature, kernel: str, epsilon):
         if not isinstance(memory, Memory):
             raise ParameterError(f"got a {type(memory).__name__} where a Memory is expected: rs.Memory(encoded)")
-        if isinstance(k, bool) or int(k) != k or k < 0:
+        if not isinstance(k, Real) or isinstance(k, bool) or not float(k).is_integer() or k < 0:
             raise ParameterError(f"k={k!r}; expected a whole number >= 0 (0 is no memory: the base itself)")
         if k > len(memory):
             raise ParameterError(f"k={k}, and the memory has {len(memory)} rows; choose k <= {len(memory)}")
@@ -46,9 +47,9 @@ class Reader(ABC):
             sigma = sigma**2 if kernel == "gaussian" else sigma
         self.sigma = positive("sigma", sigma)
         self.temperature = positive("temperature", temperature)
-        if epsilon is not None and not 0 < epsilon <= 1:
-            raise ParameterError(f"epsilon={epsilon}; expected a number in (0, 1], or None for 1/L")
-        self.epsilon = epsilon
+        if epsilon is not None and not (isinstance(epsilon, Real) and 0 < epsilon <= 1):
+            raise ParameterError(f"epsilon={epsilon!r}; expected a number in (0, 1], or None for 1/L")
+        self.epsilon = None if epsilon is None else float(epsilon)
 
     # --- what a reader is -------------------------------------------------------------------------------------
 
@@ -91,7 +92,8 @@ class Reader(ABC):
         return Change(scale, neighbours.rows, weights * given, self.values(len(neighbours)))
 
     def probabilities(self, scores: Tensor, base: Tensor) -> Tensor:
-        """Scores made probabilities: max(scores, epsilon * p_T), renormalised. The argmax is the scores' own."""
+        """Scores made probabilities: max(scores, epsilon * p_T), renormalised; up to epsilon = 1/L, the largest score's
+        class stays the likeliest."""
         epsilon = 1 / scores.shape[1] if self.epsilon is None else self.epsilon
         proper = torch.maximum(scores, epsilon * base)
         return proper / proper.sum(dim=1, keepdim=True)
@@ -131,7 +133,8 @@ class Reader(ABC):
     def predict_proba(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> np.ndarray:
         """Probabilities float32 (n, L): ``max(scores, epsilon * p_T)`` renormalised (epsilon: 1/L by default).
 
-        Always positive where the base's are, so log-loss is finite, with the same argmax as ``scores``.
+        Always positive where the base's are, so log-loss is finite. With ``epsilon`` up to 1/L the argmax is that of
+        ``scores``, whose largest is at least 1/L.
 
         Raises
         ------

@@ -38,7 +38,7 @@ class LabelValues(Values):
         return classes, torch.ones(classes.shape, device=rows.device)
 
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
-        scores.scatter_add_(1, self.labels[rows], weights)
+        scores.scatter_add_(1, self.labels.take(rows), weights)
 
 
 class ResidualValues(Values):

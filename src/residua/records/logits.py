@@ -87,7 +87,7 @@ class DenseLogits(Logits):
         return DenseLogits(self.table[i])
 
     def dense(self, i: Tensor | None = None) -> Tensor:
-        return (self.table if i is None else self.table[i]).float()
+        return (self.table if i is None else self.table.index_select(0, i)).float()
 
     def at(self, i: Tensor, classes: Tensor) -> Tensor:
         return self.table[i.reshape(-1, *[1] * (classes.ndim - 1)), classes].float()
@@ -113,7 +113,8 @@ class Head:
     def __call__(self, keys: Tensor) -> Tensor:
         """Float32 logits (m, L) of float keys (m, d)."""
         bias = None if self.bias is None else self.bias.to(keys.device, torch.float32)
-        return torch.nn.functional.linear(keys.float(), self.weight.to(keys.device, torch.float32), bias)
+        with torch.autocast(keys.device.type, enabled=False):  # an ambient autocast would round what is recomputed
+            return torch.nn.functional.linear(keys.float(), self.weight.to(keys.device, torch.float32), bias)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class HeadLogits(Logits):
         return HeadLogits(self.head, self.keys[i])
 
     def dense(self, i: Tensor | None = None) -> Tensor:
-        return self.head(self.keys if i is None else self.keys[i])
+        return self.head(self.keys if i is None else self.keys.index_select(0, i))
 
     def at(self, i: Tensor, classes: Tensor) -> Tensor:
         keys = self.keys[i].float()

@@ -42,6 +42,8 @@ class Source:
 
     def difference(self, other: Source) -> str | None:
         """The first thing that differs, in words; None when both are the same model and layer."""
+        if self == other:  # nearly always, and the quickest to see
+            return None
         if self.key != other.key:
             return f"keys come from {self.key!r} here and from {other.key!r} there"
         if self.extra != other.extra:

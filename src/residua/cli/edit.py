@@ -1,0 +1,107 @@
+"""``residua add``, ``forget`` and ``relabel``: change what is remembered, in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from residua.cli.options import FILE, NUMBERS, json_option, memory_argument
+from residua.cli.text import count, report
+from residua.errors import IdError, MemoryFileError
+
+ids_option = click.option("--id", "ids", type=int, multiple=True, help="An id; give it as often as needed.")
+ids_file_option = click.option("--ids-file", type=FILE, help="A text file with one id per line.")
+
+
+@click.command()
+@memory_argument
+@click.argument("encoded", nargs=-1, required=True, type=FILE)
+@click.option("--replace", is_flag=True, help="Forget rows that bear the same ids first.")
+@json_option
+def add(memory: Path, encoded, replace: bool, as_json: bool) -> None:
+    """Remember the rows of encoded .npz files too, all or none."""
+    from residua.memory import Memory
+    from residua.records import Encoded
+
+    opened = Memory.load(memory)
+    ids = opened.add((Encoded.load(path) for path in encoded), replace=replace)
+    opened.save(memory)
+    which = f", ids {ids.min()} to {ids.max()}" if len(ids) else ""
+    text = f"{memory}: {count(len(ids), 'row')} added{which}; {len(opened):,} now"
+    report({"added": len(ids), "ids": ids, "rows": len(opened)}, text, as_json)
+
+
+@click.command()
+@memory_argument
+@ids_option
+@ids_file_option
+@click.option("--rebuild", is_flag=True, help="Also remove them from the files, and train the index anew.")
+@json_option
+def forget(memory: Path, ids, ids_file, rebuild: bool, as_json: bool) -> None:
+    """Forget every row that bears one of the ids, all or none."""
+    from residua.memory import Memory
+
+    opened = Memory.load(memory)
+    gone = opened.forget(wanted_ids(ids, ids_file))
+    if rebuild:
+        opened.rebuild()
+    opened.save(memory)
+    text = f"{memory}: {count(gone, 'row')} forgotten; {len(opened):,} left"
+    report({"forgotten": gone, "rows": len(opened)}, text, as_json)
+
+
+@click.command()
+@memory_argument
+@ids_option
+@ids_file_option
+@click.option(
+    "--label",
+    "labels",
+    type=NUMBERS,
+    multiple=True,
+    required=True,
+    help="The new label: one for all ids, or one for each in their order.",
+)
+@json_option
+def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
+    """Give the rows that bear the ids another label, all or none."""
+    import numpy as np
+
+    from residua.errors import ShapeError
+    from residua.memory import Memory
+
+    if len({len(label) for label in labels}) > 1:
+        raise ShapeError(f"the labels have {sorted({len(label) for label in labels})} numbers; expected as many in each")
+    opened = Memory.load(memory)
+    changed = opened.relabel(wanted_ids(ids, ids_file), np.asarray(labels))
+    opened.save(memory)
+    text = f"{memory}: {count(changed, 'row')} relabelled; {len(opened):,} in all"
+    report({"relabelled": changed, "rows": len(opened)}, text, as_json)
+
+
+def wanted_ids(ids: tuple[int, ...], file: Path | None) -> list[int]:
+    """The ids given one by one, then those of the file.
+
+    Raises
+    ------
+    IdError
+        When there is none at all, or a line is not an integer.
+    MemoryFileError
+        When the file cannot be read.
+    """
+    wanted = list(ids)
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MemoryFileError(f"cannot read ids from {file}: {error}") from error
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    wanted.append(int(line))
+                except ValueError as error:
+                    raise IdError(f"{file}, line {number}: {line.strip()!r} is not an integer id") from error
+    if not wanted:
+        raise IdError("no ids were given; name them with --id 3 --id 4, or with --ids-file")
+    return wanted

@@ -1,0 +1,64 @@
+"""``residua encode``: a model and data become an .npz of keys, logits and labels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from residua.cli.named import data_named, made_as, model_named
+from residua.cli.options import FILE, json_option
+from residua.cli.text import report
+from residua.errors import InputError
+
+TASKS = ("classification", "regression")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data", required=False)
+@click.option("-o", "--output", type=FILE, required=True, help="The .npz file to write.")
+@click.option("--key", help="Module whose output (or, as NAME:input, input) is the key.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Rows per forward pass.")
+@click.option("--like", type=FILE, help="Encode as this memory or encoded .npz was: same key, same scaling.")
+@click.option("--cv", type=click.IntRange(min=2), help="Folds for out-of-fold logits (scikit-learn estimators).")
+@click.option("--task", type=click.Choice(TASKS), help="Inferred from the labels when left out.")
+@json_option
+def encode(model, data, output: Path, key, batch_size, like, cv, task, as_json: bool) -> None:
+    """Run a trained model over data and keep keys, logits and labels.
+
+    MODEL is module:factory; the factory takes nothing and gives the model, or a pair (model, data). DATA is
+    module:factory for a dataset, a loader or a pair (X, y), or an .npz with arrays x and y.
+
+    \b
+    residua encode net:model net:train -o train.npz
+    residua encode net:model pictures.npz -o train.npz --key layer4
+    """
+    from residua.encode import encode as encode_data
+    from residua.memory.folder import MANIFEST
+
+    if output.is_dir():
+        kind = "a memory" if (output / MANIFEST).exists() else "a folder"
+        raise InputError(f"{output} is {kind}; expected the name of an .npz file to write")
+    source, examples = model_named(model)
+    labels = ids = None
+    if data is not None:
+        examples, labels, ids = data_named(data)
+    if examples is None:
+        raise InputError(f"{model!r} gives a model without data; name the data too: residua encode {model} DATA")
+    enc = encode_data(
+        source,
+        examples,
+        labels,
+        key=key,
+        batch_size=batch_size,
+        ids=ids,
+        cv=cv,
+        task=task,
+        like=made_as(like),
+        progress=sys.stderr.isatty(),
+    )
+    enc.save(output)
+    about = {"rows": len(enc), "dim": enc.dim, "outputs": enc.n_outputs, "task": enc.task, "labels": enc.labels is not None}
+    report({**about, "key": enc.source.key, "output": str(output)}, f"{output}: {enc}, key {enc.source.key}", as_json)

@@ -1,0 +1,103 @@
+"""The ``residua`` command: its verbs, and how it fails."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+
+import click
+
+from residua import __version__
+from residua.cli.build import build
+from residua.cli.demo import demo
+from residua.cli.edit import add, forget, relabel
+from residua.cli.encode import encode
+from residua.cli.evaluate import evaluate
+from residua.cli.explain import explain
+from residua.cli.info import info
+from residua.cli.text import one_line
+from residua.cli.tune import tune
+from residua.errors import ResiduaError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+
+
+class Verbs(click.Group):
+    """A group in which what residua raises on purpose is one line on stderr, and Ctrl-C is no failure of its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order of the journey, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context):
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except ResiduaError as error:
+                message = f"{error}{option_hint(str(error), ctx.invoked_subcommand)}"
+                raise click.ClickException(message) from error
+
+    def main(self, *args, standalone_mode: bool = True, **extra):
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            error.message = one_line(error.message)
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("Interrupted.", err=True)
+            sys.exit(INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="residua")
+def main() -> None:
+    """An explicit memory for models you have already trained.
+
+    encode, build, tune, evaluate and explain are the journey; add, forget and relabel change a memory. Models and data
+    are named module:factory (a function of your own, in a module of this folder or an installed one), or are .npz files.
+    """
+
+
+for verb in (demo, encode, build, tune, evaluate, explain, add, forget, relabel, info):
+    main.add_command(verb)
+
+
+def option_hint(message: str, verb: str | None) -> str:
+    """Errors name Python parameters; this says which option is meant, of this verb or else of another one.
+
+    Examples
+    --------
+    >>> option_hint("the id is known; add with replace=True", "add")
+    ' (on the command line: --replace)'
+    >>> option_hint("build it with storage='full'", "tune")
+    " (on the command line: 'residua build' with --storage)"
+    >>> option_hint("no such file", "info")
+    ''
+    """
+    named = dict.fromkeys(re.findall(r"\b([a-z]\w*)=", message))
+    own = options_of(main.commands[verb]) if verb in main.commands else {}
+    here = [own[name] for name in named if name in own]
+    if here:
+        return f" (on the command line: {', '.join(here)})"
+    for other, command in main.commands.items():
+        there = options_of(command)
+        found = [there[name] for name in named if name in there]
+        if found:
+            return f" (on the command line: 'residua {other}' with {', '.join(found)})"
+    return ""
+
+
+def options_of(command: click.Command) -> dict[str, str]:
+    """Python name -> longest spelling of each option."""
+    options = (option for option in command.params if isinstance(option, click.Option))
+    return {option.name: max(option.opts, key=len) for option in options}
+
+
+def _show_warning(message, *_) -> None:
+    click.echo(f"Warning: {one_line(str(message))}", err=True)

@@ -1,0 +1,70 @@
+"""What is printed: text that a terminal cannot be tricked with, and JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import click
+
+
+def one_line(text: str) -> str:
+    r"""`text` with everything unprintable, line ends too, as backslash escapes: a file name may hold anything.
+
+    Examples
+    --------
+    >>> print(one_line("a\x1b[31mb\n"))
+    a\x1b[31mb\n
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def say(text: str = "", indent: str = "") -> None:
+    """Print `text` line by line, each made safe and indented."""
+    for line in text.split("\n"):
+        click.echo((indent + one_line(line)).rstrip())
+
+
+def report(data: dict, text: str, as_json: bool) -> None:
+    """The outcome of a verb: `data` for machines, or `text` for people."""
+    if as_json:
+        click.echo(json.dumps(plain(data), indent=1, allow_nan=False))
+    else:
+        say(text)
+
+
+def plain(value):
+    """`value` in JSON types; arrays become lists, NaN and infinity null.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plain({"a": np.array([1.0, np.nan]), 3: (np.int64(1), True)})
+    {'a': [1.0, None], '3': [1, True]}
+    """
+    if hasattr(value, "tolist"):  # arrays and their scalars
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def shown(params: dict) -> str:
+    """Parameters as ``k=3, sigma=0.5``; those that are None are left out.
+
+    Examples
+    --------
+    >>> shown({"k": 3, "sigma": 0.123456, "epsilon": None})
+    'k=3, sigma=0.1235'
+    """
+    pairs = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in params.items())
+    return ", ".join(f"{name}={value}" for name, value in pairs if value is not None)
+
+
+def count(number: int, noun: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

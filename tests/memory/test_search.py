@@ -1,0 +1,104 @@
+"""Which rows answer: all that are remembered, less those that a query excludes by id."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import residua as rs
+from residua.errors import IdError, NonFiniteError, ParameterError, ShapeError
+
+
+def remember(keys, ids=None, **more):
+    keys = np.asarray(keys, np.float32).reshape(len(keys), -1)
+    return rs.Memory(rs.Encoded(keys, np.zeros((len(keys), 2)), np.zeros(len(keys), int), ids), **more)
+
+
+def test_ties_by_row_and_missing_ones():
+    found = remember([[2], [0], [-2], [2]]).search([[0.0]], 6)
+    assert found.rows.tolist() == [[1, 0, 2, 3, -1, -1]]
+    assert found.distances.tolist() == [[0, 2, 2, 2, np.inf, np.inf]]
+    assert (found.rows.dtype, found.distances.dtype) == (torch.int64, torch.float32)
+
+
+def test_exclusion_is_by_id_not_by_place():
+    memory = remember([[0], [0], [1], [5]], ids=[4, 3, 3, 8])
+    keys = [[0.0], [0.0], [0.0]]
+    assert memory.search(keys, 2, exclude_ids=[3, 4, 99]).rows.tolist() == [[0, 3], [1, 2], [0, 1]]
+    two = memory.search(keys[:1], 3, exclude_ids=[[3, 8]])
+    assert (two.rows.tolist(), two.distances.tolist()) == ([[0, -1, -1]], [[0, np.inf, np.inf]])
+    assert memory.search(keys[:1], 2, exclude_ids=[[4, 3, 8]]).rows.tolist() == [[-1, -1]]
+    assert memory.search(keys[:1], 2, exclude_ids=np.empty((1, 0), int)).rows.tolist() == [[0, 1]]
+
+
+def test_more_rows_bear_the_id_than_were_fetched():
+    memory = remember([[0]] * 50 + [[9]], ids=[1] * 50 + [2])
+    assert memory.search([[0.0], [0.0]], 3, exclude_ids=[1, 2]).rows.tolist() == [[50, -1, -1], [0, 1, 2]]
+
+
+def test_a_forgotten_row_excludes_nothing_else():
+    memory = remember([[0], [1], [2]])
+    memory.forget(0)
+    assert memory.search([[0.0]], 3, exclude_ids=[0]).rows.tolist() == [[1, 2, -1]]
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_exclusion_is_a_filter_of_the_whole_order(data):
+    n, k = data.draw(st.integers(1, 40)), data.draw(st.integers(0, 45))
+    draw = np.random.default_rng(data.draw(st.integers(0, 99)))
+    keys, ids = draw.integers(-3, 4, (n, 1)), draw.integers(0, 5, n)
+    excluded = draw.integers(0, 6, (7, data.draw(st.integers(0, 3))))
+    queries = draw.integers(-4, 5, (7, 1))
+    memory = remember(keys, ids)
+    found = memory.search(queries, k, exclude_ids=excluded)
+    for q in range(7):
+        order = np.lexsort((np.arange(n), np.abs(keys[:, 0] - queries[q, 0])))
+        order = order[~np.isin(ids[order], excluded[q])][:k]
+        assert found.rows[q].tolist() == order.tolist() + [-1] * (k - len(order))
+        assert found.distances[q, : len(order)].tolist() == np.abs(keys[order, 0] - queries[q, 0]).tolist()
+
+
+def test_a_trained_index_excludes_and_forgets_too():
+    pytest.importorskip("faiss")
+    keys = np.random.default_rng(0).normal(size=(200, 4))
+    memory = remember(keys, index="IVF8,Flat", index_params={"nprobe": 8})
+    assert memory.recall.value == 1
+    exact = remember(keys)
+    for m in (memory, exact):
+        m.forget(np.arange(50))
+    mine, true = (m.search(keys, 5, exclude_ids=np.arange(200)) for m in (memory, exact))
+    assert torch.equal(mine.rows, true.rows) and torch.equal(mine.distances, true.distances)
+
+
+def test_bad_queries():
+    memory = remember([[0], [1]])
+    with pytest.raises(ShapeError, match=r"\(n, 1\)"):
+        memory.search([[0.0, 1.0]], 1)
+    with pytest.raises(ShapeError):
+        memory.search([0.0], 1)
+    with pytest.raises(NonFiniteError):
+        memory.search([[np.nan]], 1)
+    with pytest.raises(ParameterError):
+        memory.search([[0.0]], -1)
+    for excluded in ([0, 1], [0.0], ["a"], [[[0]]], 0):
+        with pytest.raises(IdError, match="exclude_ids"):
+            memory.search([[0.0]], 1, exclude_ids=excluded)
+
+
+def test_typical_distance():
+    assert remember([[0], [1], [3], [10]]).typical_distance() == 1  # 1, 1, 2, 7: the lower median
+    assert remember([[0], [4], [10]]).typical_distance() == 4
+    memory = remember([[0], [4], [10], [11]])
+    memory.forget(3)
+    assert memory.typical_distance() == 4
+    assert remember([[2], [2], [2], [5]]).typical_distance() == 3  # copies have no distance to measure
+    assert remember([[2], [2]]).typical_distance() == remember([[2]]).typical_distance() == 1
+
+
+def test_typical_distance_of_a_sample():
+    keys = np.random.default_rng(0).normal(size=(3000, 3))
+    memory = remember(keys)
+    whole, some = memory.typical_distance(sample=3000), memory.typical_distance()
+    assert some == memory.typical_distance() == pytest.approx(whole, rel=0.1)
