@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsRegressor
 import residua as rs
 from benchmarks._cifar import encoded, halves, threads
 
-SMALL = {"k": [10, 53, 100, 200], "sigma": [0.3, 0.7, 1.4], "temperature": [0.7, 1.0, 1.4, 2.0]}
+SMALL = {"k": [5, 10, 25, 53, 100, 200], "sigma": [0.2, 0.4, 0.7, 1.0, 1.4], "temperature": [0.7, 1.0, 1.4, 2.0]}
 
 
 class PlainResMem(ClassifierMixin, BaseEstimator):

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ class Plain:
 
 
 class Machine(RuleBasedStateMachine):
-    storage = {"storage": "full"}
+    storage: ClassVar = {"storage": "full"}
 
     def __init__(self):
         super().__init__()
@@ -201,11 +202,11 @@ class Machine(RuleBasedStateMachine):
 class TopM(Machine):
     """All entries kept, so that the formulas above hold, in the other code path."""
 
-    storage = {"storage": "top-m", "m": CLASSES, "temperature": TEMPERATURE}
+    storage: ClassVar = {"storage": "top-m", "m": CLASSES, "temperature": TEMPERATURE}
 
 
 class Labels(Machine):
-    storage = {"storage": "none"}
+    storage: ClassVar = {"storage": "none"}
 
 
 class TorchEngine(Machine):

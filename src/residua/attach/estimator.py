@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 
 from residua.encode import encode
+from residua.encode.sklearn import keys_of, logits_of
 from residua.errors import LabelError, MissingDependencyError, ParameterError
 from residua.memory import Memory
 from residua.read import ResMem
@@ -63,11 +64,12 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
             why = "a torch module is not fitted again" if is_module else f"cv={self.cv!r} fits its clones without them"
             raise ParameterError(f"fit got {sorted(fit_params)}, and {why}; leave them out")
         self.estimator_ = self.estimator if is_module else clone(self.estimator).fit(X, y, **fit_params)
-        if self._task == "classification" and not is_module and len(self.estimator_.classes_) < 2:
-            raise LabelError(f"y holds 1 class, {self.estimator_.classes_[0]!r}; a classifier needs at least two")
+        classes = getattr(self.estimator_, "classes_", None)
+        if classes is not None and len(classes) < 2:
+            raise LabelError(f"y holds 1 class, {classes[0]!r}; a classifier needs at least two")
         enc = encode(self.estimator_, X, y, key=self.key, cv=self.cv, task=self._task, progress=False)
         if self._task == "classification":
-            self.classes_ = np.arange(enc.n_outputs) if is_module else self.estimator_.classes_
+            self.classes_ = np.arange(enc.n_outputs) if is_module else classes
         enc = _labelled(enc, enc.labels, fit_params.get("sample_weight"))
         self.memory_ = Memory(enc, **{name: getattr(self, name) for name in self._memory_params})
         k = min(NEIGHBOURS, len(enc)) if self.k is None else self.k
@@ -126,9 +128,8 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
             base = get_tags(self.estimator)
-            # A base that takes NaN does not make a distance of it; a pipeline may impute before its last step.
-            finite = self.key is None and not hasattr(self.estimator, "steps")
-            allow_nan = base.input_tags.allow_nan and not finite
+            # A base that takes NaN makes no distance of it.
+            allow_nan = base.input_tags.allow_nan and self.key is not None
             tags.input_tags = replace(base.input_tags, allow_nan=allow_nan, pairwise=False)
             tags.target_tags = replace(base.target_tags, required=True)
         return tags
@@ -137,7 +138,13 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
 
     def _encode(self, X) -> Encoded:
         check_is_fitted(self)
-        return encode(self.estimator_, self._rows(X), key=self.key, like=self.memory_, progress=False)
+        X = self._rows(X)
+        if isinstance(self.estimator_, torch.nn.Module):
+            return encode(self.estimator_, X, key=self.key, like=self.memory_, progress=False)
+        # The base is this object's own: a fingerprint at each prediction would cost a forest more than its trees do.
+        source = self.memory_.source
+        keys = keys_of(self.estimator_, X, key=self.key, statistics=source.statistics or None).keys
+        return Encoded(keys, logits_of(self.estimator_, X), source=source, task=self._task)
 
     def _rows(self, X, y="no_validation", reset: bool = False):
         """X as ``encode`` takes it, its feature names and count learned (`reset`) or checked."""

@@ -19,7 +19,9 @@ STORAGES = ("full", "none", "head", "top-m")
 @click.option("--index", default="exact", show_default=True, help="exact, auto, or a FAISS factory string.")
 @click.option("--index-param", "index_params", multiple=True, metavar="NAME=N", help="Such as nprobe=64.")
 @click.option("--overfetch", type=click.IntRange(min=1), default=4, show_default=True, help="Candidates per neighbour.")
-@click.option("--storage", type=click.Choice(STORAGES), default="full", show_default=True, help="What is kept of logits.")
+@click.option(
+    "--storage", type=click.Choice(STORAGES), default="full", show_default=True, help="What is kept of logits."
+)
 @click.option("--m", type=click.IntRange(min=1), default=128, show_default=True, help="Entries per row (top-m).")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="The one they are kept for (top-m).")
 @click.option("--overwrite", is_flag=True, help="Replace the memory that is there, and its reader.")

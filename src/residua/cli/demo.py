@@ -25,14 +25,15 @@ every verb        residua --help"""
 @click.option("--out", type=click.Path(path_type=Path), default=".", help="Folder of the picture; the current one.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31 - 1), default=0, show_default=True, help="Of every draw.")
 def demo(out: Path, seed: int) -> None:
-    """Correct a digit classifier by its own training examples, and prove it.
+    """Correct a digit classifier by its training examples.
 
     Trains a network that is too small for scikit-learn's handwritten digits, freezes it, remembers its training set,
-    tunes on validation digits, and compares on test digits that nothing has seen. Takes a few seconds; writes a picture.
+    tunes on validation digits, compares on test digits that nothing has seen, and draws what was corrected. Takes
+    a few seconds.
     """
     import residua as rs
     from residua.cli.demo_picture import draw, require_matplotlib
-    from residua.cli.digits import HIDDEN, load_digits, train_base
+    from residua.cli.digits import FILTERS, load_digits, train_base
 
     require_matplotlib()
     digits = load_digits(seed)
@@ -41,7 +42,7 @@ def demo(out: Path, seed: int) -> None:
 
     model = train_base(train, seed)
     size = sum(parameter.numel() for parameter in model.parameters())
-    say(f"2. Base: a network of 64 pixels, {HIDDEN} units and 10 classes ({size} parameters), trained, then frozen")
+    say(f"2. Base: a network of {FILTERS} filters and {size} parameters, too small on purpose; trained, then frozen")
 
     enc_train, enc_val, enc_test = (
         rs.encode(model, part.images, part.labels, progress=False) for part in (train, validation, test)
@@ -66,7 +67,8 @@ def demo(out: Path, seed: int) -> None:
     broken = int(((said == enc_test.labels) & (now != enc_test.labels)).sum())
     chosen = corrected[:DRAWN] if len(corrected) else [0]
     whys = [rs.explain(best, enc_test[int(i)]) for i in chosen]
-    say(f"\n7. Explain: test digit {chosen[0]}, {'the first one corrected' if len(corrected) else 'none was corrected'}\n")
+    which = "the first one corrected" if len(corrected) else "though none was corrected"
+    say(f"\n7. Explain: test digit {chosen[0]}, {which}\n")
     say(str(whys[0]), "   ")
 
     path = out / PICTURE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def draw(
 
     n = max(len(explanations), 1)
     height = 1.5 + 1.72 * n
-    figure = Figure(figsize=(11.4, height), facecolor="white")
+    figure = Figure(figsize=(12.6, height), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.028, 1 - 0.38 / height, title, fontsize=17, weight="bold", va="center")
     figure.text(0.028, 1 - 0.75 / height, subtitle, fontsize=10.5, color="#444444", va="center")
@@ -66,11 +67,14 @@ def draw(
         top=1 - 1.42 / height,
         bottom=0.5 / height,
         hspace=0.62,
-        wspace=0.22,
-        width_ratios=[1, 1.75, *[1] * MEMORIES],
+        wspace=0.3,
+        width_ratios=[1, 2.1, *[1] * MEMORIES],
     )
     for row, (image, why) in enumerate(zip(images, explanations)):
-        _digit(figure.add_subplot(grid[row, 0]), image, "#222222", 1.6)
+        query = figure.add_subplot(grid[row, 0])
+        _digit(query, image, "#222222", 1.6)
+        query.set_title("test digit", fontsize=9.5, pad=5)
+        query.set_xlabel("" if why.label is None else f"truth: {why.label}", fontsize=9.5, labelpad=4)
         _predictions(figure.add_subplot(grid[row, 1]), why)
         for place, neighbour in enumerate(_decisive(why)):
             axes = figure.add_subplot(grid[row, 2 + place])
@@ -103,26 +107,17 @@ def _predictions(axes, why: Explanation) -> None:
             axes.text(max(value, 0) + 0.03, y, f"{value:.2f}", va="center", fontsize=8.5, color="#444444")
     axes.axvline(0, color="#222222", linewidth=0.8)
     axes.set(
-        xlim=(min(-0.02, *after), max(1.0, *after) + 0.22), ylim=(-0.55, 1.55), xticks=[], yticks=places, yticklabels=classes
+        xlim=(min(-0.02, *after), max(1.0, *after) + 0.22),
+        ylim=(-0.55, 1.55),
+        xticks=[],
+        yticks=places,
+        yticklabels=classes,
     )
     axes.tick_params(length=0, labelsize=11)
     axes.set_frame_on(False)
-    y = 1.12
-    axes.text(0.0, y, f"base said {why.base_prediction}", color=BASE, fontsize=10, weight="bold", transform=axes.transAxes)
-    axes.text(
-        0.99,
-        y,
-        f"ResMem says {why.prediction}",
-        color=MEMORY,
-        fontsize=10,
-        weight="bold",
-        ha="right",
-        transform=axes.transAxes,
-    )
-    if why.label is not None:
-        axes.text(
-            0.5, -0.16, f"it is a {why.label}", fontsize=9.5, color="#222222", ha="center", transform=axes.transAxes
-        )
+    heading = {"fontsize": 10, "weight": "bold", "transform": axes.transAxes}
+    axes.text(-0.12, 1.1, f"base said {why.base_prediction}", color=BASE, **heading)
+    axes.text(1.0, 1.1, f"ResMem says {why.prediction}", color=MEMORY, ha="right", **heading)
 
 
 def _memory(axes, image: np.ndarray, why: Explanation, neighbour: int) -> None:
@@ -133,7 +128,7 @@ def _memory(axes, image: np.ndarray, why: Explanation, neighbour: int) -> None:
     _digit(axes, image, colour if strong else GREY, 2.4 if strong else 1.2)
     axes.set_title(f"a remembered {why.labels[neighbour]}", fontsize=9.5, pad=5)
     axes.set_xlabel(
-        f"{to_new:+.2f} to {why.prediction}   {to_old:+.2f} to {why.base_prediction}",
+        f"{to_new:+.2f} to {why.prediction}   {to_old:+.2f} to {why.base_prediction}".replace("-", "\u2212"),
         fontsize=8.5,
         color=colour if strong else GREY,
         labelpad=4,
@@ -151,4 +146,5 @@ def _write(figure, path: Path) -> None:
             f"cannot write {path}: {error.strerror or error}; choose another folder with --out"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from residua.errors import MissingDependencyError
 
-HIDDEN = 8  # units between 64 pixels and 10 classes: too few on purpose
+FILTERS = 4  # averaged to 2 x 2 each: 16 numbers per digit, too few on purpose
 EPOCHS = 40
-SHARES = {"train": 0.45, "validation": 0.2, "test": 0.35}
+SHARES = {"test": 0.35, "validation": 0.2}  # the rest is for training
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ def load_digits(seed: int) -> dict[str, Digits]:
     images = torch.from_numpy((found.images / 16).astype(np.float32))[:, None]
     labels = torch.from_numpy(found.target.astype(np.int64))
     rest, parts = np.arange(len(labels)), {}
-    for name in ("test", "validation"):
-        size = round(SHARES[name] * len(labels))
-        rest, part = train_test_split(rest, test_size=size, random_state=seed, stratify=found.target[rest])
-        parts[name] = part
-    return {name: Digits(images[parts[name]], labels[parts[name]]) for name in ("validation", "test")} | {
-        "train": Digits(images[rest], labels[rest])
-    }
+    for name, share in SHARES.items():
+        size = round(share * len(labels))
+        rest, parts[name] = train_test_split(rest, test_size=size, random_state=seed, stratify=found.target[rest])
+    parts["train"] = rest
+    return {name: Digits(images[rows], labels[rows]) for name, rows in parts.items()}
 
 
 def train_base(train: Digits, seed: int) -> nn.Module:
-    """A network 64 -> 8 -> 10, trained on `train` with Adam and left alone from then on."""
+    """One convolution, averaged to 16 numbers, and a linear layer; trained with Adam and left alone from then on."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 10))
+        model = nn.Sequential(
+            nn.Conv2d(1, FILTERS, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4 * FILTERS, 10)
+        )
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         for _ in range(EPOCHS):
             for rows in torch.randperm(len(train)).split(64):

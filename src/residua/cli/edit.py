@@ -72,7 +72,9 @@ def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
     from residua.memory import Memory
 
     if len({len(label) for label in labels}) > 1:
-        raise ShapeError(f"the labels have {sorted({len(label) for label in labels})} numbers; expected as many in each")
+        raise ShapeError(
+            f"the labels have {sorted({len(label) for label in labels})} numbers; expected as many in each"
+        )
     opened = Memory.load(memory)
     changed = opened.relabel(wanted_ids(ids, ids_file), np.asarray(labels))
     opened.save(memory)

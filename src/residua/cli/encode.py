@@ -60,5 +60,11 @@ def encode(model, data, output: Path, key, batch_size, like, cv, task, as_json: 
         progress=sys.stderr.isatty(),
     )
     enc.save(output)
-    about = {"rows": len(enc), "dim": enc.dim, "outputs": enc.n_outputs, "task": enc.task, "labels": enc.labels is not None}
+    about = {
+        "rows": len(enc),
+        "dim": enc.dim,
+        "outputs": enc.n_outputs,
+        "task": enc.task,
+        "labels": enc.labels is not None,
+    }
     report({**about, "key": enc.source.key, "output": str(output)}, f"{output}: {enc}, key {enc.source.key}", as_json)

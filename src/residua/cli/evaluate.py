@@ -21,7 +21,9 @@ from residua.cli.text import report
 @device_option
 @json_option
 def evaluate(memory: Path, test, validation, confidence, n_bootstrap, seed, reader, device, as_json: bool, **params):
-    """Compare the tuned reader with the model alone, and with label k-NN, on encoded test .npz files.
+    """Compare the tuned reader with the model alone and label k-NN.
+
+    TEST are encoded .npz files whose rows were neither remembered nor tuned on.
 
     \b
     residua evaluate mem/ test.npz --validation val.npz

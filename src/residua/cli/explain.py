@@ -21,7 +21,10 @@ from residua.errors import ParameterError
 @device_option
 @json_option
 def explain(memory: Path, encoded: Path, row: int, exclude_id, reader, device, as_json: bool, **params) -> None:
-    """Take one prediction apart: the model's own scores, and what each remembered row adds to them."""
+    """Take one prediction apart, memory by memory.
+
+    The model's own scores, and what each remembered row adds to them, for one row of an encoded .npz file.
+    """
     from residua.explain import explain as take_apart
     from residua.records import Encoded
 

@@ -14,7 +14,7 @@ from residua.cli.text import count, report, shown
 @memory_argument
 @json_option
 def info(memory: Path, as_json: bool) -> None:
-    """Say what a memory holds: rows, bytes, index and its recall, storage, reader, and whose it is."""
+    """Say what a memory holds, and whose it is."""
     from residua.memory import Memory
     from residua.read import load
     from residua.read.reader import FILE as SAVED

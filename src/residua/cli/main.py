@@ -16,6 +16,7 @@ from residua.cli.encode import encode
 from residua.cli.evaluate import evaluate
 from residua.cli.explain import explain
 from residua.cli.info import info
+from residua.cli.reproduce import reproduce
 from residua.cli.text import one_line
 from residua.cli.tune import tune
 from residua.errors import ResiduaError
@@ -31,13 +32,15 @@ class Verbs(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context):
+        def worded(message) -> str:
+            return one_line(f"{message}{option_hint(str(message), ctx.invoked_subcommand)}")
+
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = lambda message, *_: click.echo(f"Warning: {worded(message)}", err=True)
             try:
                 return super().invoke(ctx)
             except ResiduaError as error:
-                message = f"{error}{option_hint(str(error), ctx.invoked_subcommand)}"
-                raise click.ClickException(message) from error
+                raise click.ClickException(worded(error)) from error
 
     def main(self, *args, standalone_mode: bool = True, **extra):
         if not standalone_mode:
@@ -59,12 +62,13 @@ class Verbs(click.Group):
 def main() -> None:
     """An explicit memory for models you have already trained.
 
-    encode, build, tune, evaluate and explain are the journey; add, forget and relabel change a memory. Models and data
-    are named module:factory (a function of your own, in a module of this folder or an installed one), or are .npz files.
+    encode, build, tune, evaluate and explain are the journey; add, forget and relabel change a memory. A model, or
+    data, is named module:factory: a function of your own, in a module of this folder or an installed one. Data may
+    also be an .npz file.
     """
 
 
-for verb in (demo, encode, build, tune, evaluate, explain, add, forget, relabel, info):
+for verb in (demo, encode, build, tune, evaluate, explain, add, forget, relabel, info, reproduce):
     main.add_command(verb)
 
 
@@ -97,7 +101,3 @@ def options_of(command: click.Command) -> dict[str, str]:
     """Python name -> longest spelling of each option."""
     options = (option for option in command.params if isinstance(option, click.Option))
     return {option.name: max(option.opts, key=len) for option in options}
-
-
-def _show_warning(message, *_) -> None:
-    click.echo(f"Warning: {one_line(str(message))}", err=True)

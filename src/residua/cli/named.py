@@ -70,8 +70,9 @@ def data_named(spec: str) -> tuple[object, object | None, object | None]:
     import numpy as np
 
     try:
-        with np.load(spec, allow_pickle=False) as file:
-            arrays = dict(file)
+        with open(spec, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"one unnamed array": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except FileNotFoundError as error:
         raise MemoryFileError(f"there is no file {spec}; expected an .npz with arrays x and y") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -96,7 +96,7 @@ def reader_of(path: Path, name: str | None, device: str, params: dict):
     if name is None:
         if given:
             options = ", ".join(f"--{parameter}" for parameter in given)
-            raise ParameterError(f"{options} describe a reader of your own; say which one with --reader resmem")
+            raise ParameterError(f"{options} given without a reader; name the one they describe with --reader resmem")
         if path.is_dir() and not (path / SAVED).exists():
             memory = Memory.load(path)
             raise MemoryFileError(

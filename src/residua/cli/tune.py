@@ -27,10 +27,10 @@ OBJECTIVES = ("accuracy", "log_loss", "conservative", "squared_error")
 @device_option
 @json_option
 def tune(memory: Path, validation, reader, objective, max_fpr, kernel, space, device, as_json: bool, **grid) -> None:
-    """Choose k, sigma, temperature (and lmbda) on encoded validation .npz files.
+    """Choose k, sigma, temperature (and lmbda) on validation rows.
 
-    The validation rows must not be in the memory. The best reader is saved into the memory's folder, where evaluate and
-    explain find it.
+    VALIDATION are encoded .npz files, and their rows must not be in the memory. The best reader is saved into the
+    memory's folder, where evaluate and explain find it.
     """
     from residua.memory import Memory
     from residua.read.load import READERS as CLASSES
@@ -40,7 +40,9 @@ def tune(memory: Path, validation, reader, objective, max_fpr, kernel, space, de
 
     opened = Memory.load(memory, device)
     cls = {cls.__name__.lower(): cls for cls in CLASSES.values()}[reader]
-    own = {name: value for name, value in (("kernel", kernel), ("space", space)) if value is not None and name in cls.names}
+    own = {
+        name: value for name, value in (("kernel", kernel), ("space", space)) if value is not None and name in cls.names
+    }
     best = choose(
         cls(opened, k=min(50, len(opened)), **own),
         (Encoded.load(path) for path in validation),

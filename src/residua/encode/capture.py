@@ -133,7 +133,8 @@ def pooled(values: Tensor, module: nn.Module) -> Tensor:
     if values.ndim == 0:
         raise KeyModuleError("the key module gave a single number; expected a tensor with one row per example")
     if values.ndim <= 2 or values.ndim > 5:
-        return values.to(torch.float32, copy=True).reshape(len(values), -1)
+        values = values.to(torch.float32, copy=True)
+        return values.flatten(1) if values.ndim > 1 else values[:, None]
     last = isinstance(module, (nn.Linear, nn.LayerNorm))
     if values.ndim == 3:
         last = last or not type(module).__name__.endswith("1d")

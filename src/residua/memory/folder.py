@@ -26,7 +26,8 @@ from residua.records import Head, Source
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-OWN = ("rows-", "edits-", "head-", "index-", f"{MANIFEST}.")  # how the files that a save writes begin
+# How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
+OWN = ("rows-", "edits-", "head-", "index-", f"{MANIFEST}.", ".tmp")
 
 
 @dataclass

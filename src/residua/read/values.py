@@ -60,22 +60,22 @@ class ResidualValues(Values):
         return torch.arange(said.shape[1], device=rows.device).expand(said.shape), values
 
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
-        self.labels.add_to(scores, rows, weights)
-        if isinstance(self.logits, TopLogits):
-            step = max(1, BLOCK // (rows.shape[1] * self.logits.ids.shape[1]))
-            for start in range(0, len(rows), step):
-                part = slice(start, start + step)
-                classes, said = self._kept(rows[part].reshape(-1))
-                said = said * weights[part].reshape(-1, 1)
-                count = len(rows[part])
-                scores[part].scatter_add_(1, classes.reshape(count, -1), -said.reshape(count, -1))
-            return
-        step = max(1, BLOCK // (rows.shape[1] * scores.shape[1]))
+        top = isinstance(self.logits, TopLogits)
+        entries = self.logits.ids.shape[1] if top else scores.shape[1]
+        step = max(1, BLOCK // (rows.shape[1] * entries))
         for start in range(0, len(rows), step):
-            part = slice(start, start + step)
-            near, where = rows[part].unique(return_inverse=True)
-            said = self.logits.probabilities(near, self.temperature)
-            scores[part] -= embedding_bag(where, said, mode="sum", per_sample_weights=weights[part])
+            near, given = rows[start : start + step], weights[start : start + step]
+            change = torch.zeros_like(scores[start : start + step])
+            self.labels.add_to(change, near, given)
+            if top:
+                classes, said = self._kept(near.reshape(-1))
+                said = (said * given.reshape(-1, 1)).reshape(len(near), -1)
+                change -= torch.zeros_like(change).scatter_add_(1, classes.reshape(len(near), -1), said)
+            else:
+                once, where = near.unique(return_inverse=True)
+                said = self.logits.probabilities(once, self.temperature)
+                change -= embedding_bag(where, said, mode="sum", per_sample_weights=given)
+            scores[start : start + step] += change  # two sums that cancel first: no residual is no change, exactly
 
     def _kept(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Classes and probabilities of the kept entries of rows (m,)."""

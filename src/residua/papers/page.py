@@ -1,0 +1,41 @@
+"""The results page: every committed record, one section each, from nothing but the JSON files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from residua.errors import MemoryFileError
+from residua.papers.record import markdown, read, write
+from residua.papers.registry import MODULES
+
+HEAD = """# Results: the papers, and ours
+
+Generated from `results/*.json` by `residua reproduce page`; a test regenerates it and compares. Do not edit it: run a
+reproduction again (`residua reproduce NAME`), then that command.
+"""
+
+
+def page(results: str | os.PathLike = "results", at: str | os.PathLike = "docs/results.md") -> str:
+    """The text of the page `at`, from the records in folder `results`, in the registry's order.
+
+    Raises
+    ------
+    MemoryFileError
+        When the folder holds no record, or one that is broken.
+    """
+    results, at = Path(results), Path(at)
+    sections = []
+    for name in MODULES:
+        if (results / f"{name}.json").exists():
+            picture = os.path.relpath(results / f"{name}.png", at.parent)
+            sections.append(markdown(read(results / f"{name}.json"), level=2, picture=Path(picture).as_posix()))
+    if not sections:
+        raise MemoryFileError(f"{results} holds no results of {', '.join(MODULES)}; run residua reproduce NAME first")
+    return "\n".join([HEAD, *sections])
+
+
+def write_page(results: str | os.PathLike = "results", at: str | os.PathLike = "docs/results.md") -> Path:
+    """Write the page and return its path."""
+    write(Path(at), page(results, at))
+    return Path(at)

@@ -1,0 +1,196 @@
+"""A run and what it leaves: ``NAME.json`` with everything, ``NAME.md`` to read, ``NAME.png`` to look at."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+from residua import __version__
+from residua.errors import MemoryFileError, MissingDependencyError
+from residua.papers.machine import commit, machine
+from residua.papers.registry import load
+from residua.papers.table import Table
+from residua.papers.work import Work
+
+DIGITS = 6  # significant ones of every number that is kept
+
+
+def reproduce(
+    name: str, out: str | os.PathLike = "results", *, fresh: bool = False, progress: bool = False, **options
+) -> dict:
+    """Run a reproduction and write ``NAME.json``, ``NAME.md`` and ``NAME.png`` into folder `out`.
+
+    A run that is stopped leaves its finished cells in ``NAME.part``; the same call goes on from there.
+
+    Parameters
+    ----------
+    name : str
+        One of ``residua.papers.registry.MODULES``.
+    out : path, default "results"
+    fresh : bool, default False
+        Start over, whatever an earlier run left.
+    progress : bool, default False
+        Show a bar.
+    **options
+        The reproduction's own; its defaults are the published run.
+
+    Returns
+    -------
+    dict
+        What the JSON file holds: ``reproduction``, ``command``, ``options``, ``seconds``, ``machine``, ``results``.
+
+    Raises
+    ------
+    ParameterError
+        When the name or an option does not exist.
+    MissingDependencyError
+        When an optional dependency is missing; known before the work starts.
+    MemoryFileError
+        When a file cannot be written.
+    """
+    reproduction = load(name)
+    settings = reproduction.settings(options)
+    require_matplotlib()
+    out = Path(out)
+    part = out / f"{name}.part"
+    if fresh:
+        part.unlink(missing_ok=True)
+    work = Work(part, {"reproduction": name, "version": __version__, "commit": commit()}, progress)
+    results = reproduction.run(work, **settings)
+    record = rounded(
+        {
+            "reproduction": name,
+            "command": command(name, settings, reproduction.options),
+            "options": settings,
+            "seconds": float(f"{work.seconds:.1f}"),
+            "machine": machine(),
+            "results": results,
+        }
+    )
+    write(out / f"{name}.json", to_json(record))
+    write(out / f"{name}.md", markdown(record))
+    save_figure(reproduction.draw(record["results"]), out / f"{name}.png")
+    work.finish()
+    return record
+
+
+def markdown(record: dict, level: int = 1, picture: str | None = None) -> str:
+    """A record as a Markdown section that ends with a line feed; nothing but the record is read.
+
+    Parameters
+    ----------
+    record : dict
+    level : int, default 1
+        Of the heading.
+    picture : str, optional
+        Address of the PNG; by default the file beside.
+    """
+    name, about = record["reproduction"], record["machine"]
+    reproduction = load(name)
+    what = about["gpu"] or f"{about['cores']} cores of {about['cpu']}"
+    made = f"commit `{about['commit'][:12]}`" if about["commit"] else f"version {about['versions']['residua']}"
+    if about["commit"] and about["commit"].endswith("+"):
+        made += " with changes"
+    blocks = [
+        f"{'#' * level} {reproduction.title}",
+        f"{reproduction.source}. Made by `{record['command']}` in {record['seconds']:.0f} s on {what}, {made}.",
+        *(str(block) if isinstance(block, Table) else block for block in reproduction.tell(record["results"])),
+        f"![{reproduction.title}]({picture or name + '.png'})",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def command(name: str, settings: dict, options: dict) -> str:
+    """The command line of a run; options at their defaults are left out."""
+    words = ["residua", "reproduce", name]
+    for option, value in settings.items():
+        if value != options[option].default:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{option.replace('_', '-')}", text]
+    return " ".join(words)
+
+
+def read(path: str | os.PathLike) -> dict:
+    """A record that ``reproduce`` wrote.
+
+    Raises
+    ------
+    MemoryFileError
+        When the file is missing, torn or something else.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MemoryFileError(f"there is no {path}; make it with: residua reproduce {path.stem}") from error
+    except (OSError, ValueError) as error:
+        raise MemoryFileError(f"{path} is not whole JSON ({error}); make it again") from error
+    missing = {"reproduction", "command", "seconds", "machine", "results"} - set(record if isinstance(record, dict) else ())
+    if missing:
+        raise MemoryFileError(f"{path} has no {sorted(missing)}; expected what residua reproduce writes")
+    return record
+
+
+def rounded(value):
+    """`value` in JSON types, its numbers to six significant digits, NaN and infinity as None.
+
+    Examples
+    --------
+    >>> rounded({"a": (0.12345678, float("nan")), "b": 1234567})
+    {'a': [0.123457, None], 'b': 1234567}
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def to_json(record: dict) -> str:
+    """JSON with lists of numbers on one line each, so that a change of one number is a change of one line."""
+    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+    inner = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s*\]")
+    return inner.sub(lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]", text) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def require_matplotlib() -> None:
+    """Raise ``MissingDependencyError`` now rather than after the work."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError('a reproduction draws its figure with matplotlib: pip install "residua[plot]"') from error
+
+
+def save_figure(figure, path: Path) -> None:
+    """Write a matplotlib Figure as PNG, whole or not at all, without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
+        os.replace(part, path)
+    except OSError as error:
+        raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,32 @@
+"""The reproductions there are. A new one is one line here, and a module with a ``REPRODUCTION``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from residua.errors import ParameterError
+from residua.papers.reproduction import Reproduction
+
+# name -> (module, one line of help); known without importing any of them. In the order of the results page.
+MODULES = {
+    "theorem33": ("residua.papers.theorem33", "ResMem, Theorem 3.3: risk against n of base, 1-NN and ResMem."),
+    "tabular": ("residua.papers.tabular", "ResMem on small tables: where it helps, and where it cannot."),
+}
+
+
+def load(name: str) -> Reproduction:
+    """The reproduction called `name`.
+
+    Raises
+    ------
+    ParameterError
+        When there is none.
+
+    Examples
+    --------
+    >>> load("theorem33").source
+    'ResMem (arXiv 2302.01576), Theorem 3.3'
+    """
+    if name not in MODULES:
+        raise ParameterError(f"there is no reproduction {name!r}; expected one of {', '.join(MODULES)}")
+    return import_module(MODULES[name][0]).REPRODUCTION

@@ -1,0 +1,57 @@
+import json
+
+import numpy as np
+import pytest
+
+import residua as rs
+
+
+def test_build_is_the_verb_of_the_library(run, encoded):
+    done = run("build", "train.npz", "val.npz", "-o", "out", "--json")
+    assert json.loads(done.stdout) == {
+        "rows": 90,
+        "index": "exact",
+        "storage": "full",
+        "output": "out",
+        "recall": None,
+    }
+    memory = rs.Memory.load("out")
+    assert memory.ids.tolist() == list(range(90))
+    np.testing.assert_array_equal(memory.labels, np.concatenate([encoded["train"].labels, encoded["val"].labels]))
+
+
+def test_storage_options_arrive(run, encoded):
+    run("build", "train.npz", "-o", "out", "--storage", "top-m", "--m", 2, "--temperature", 1.5)
+    storage = rs.Memory.load("out").storage
+    assert (storage.name, storage.m, storage.temperature) == ("top-m", 2, 1.5)
+
+
+def test_index_options_arrive(run, encoded):
+    pytest.importorskip("faiss")
+    done = run("build", "train.npz", "-o", "out", "--index", "IVF2,Flat", "--index-param", "nprobe=2", "--overfetch", 8)
+    assert "index='IVF2,Flat'" in done.stdout and "recall@50 = 1.000" in done.stdout
+    assert rs.Memory.load("out")._index_wanted == {"index": "IVF2,Flat", "params": {"nprobe": 2}, "overfetch": 8}
+
+
+@pytest.mark.parametrize("text", ["nprobe", "nprobe=", "nprobe=many"])
+def test_index_parameters_are_numbers(run, encoded, text):
+    done = run("build", "train.npz", "-o", "out", "--index", "IVF2,Flat", "--index-param", text, code=1)
+    assert "expected NAME=NUMBER" in done.stderr
+
+
+def test_a_memory_is_replaced_only_when_told(run, mem, here):
+    rs.ResMem(rs.Memory.load(mem), k=3).save(mem)
+    assert "--overwrite" in run("build", "val.npz", "-o", "mem", code=1).stderr
+    assert len(rs.Memory.load(mem)) == 60 and (mem / "reader.json").exists()
+    run("build", "val.npz", "-o", "mem", "--overwrite")
+    assert len(rs.Memory.load(mem)) == 30 and not (mem / "reader.json").exists()
+
+
+def test_a_folder_of_other_things_is_refused(run, encoded, here):
+    assert "files that are not a memory's" in run("build", "train.npz", "-o", ".", code=1).stderr
+
+
+def test_rows_without_labels_are_refused(run, here):
+    rs.Encoded(np.eye(2), np.eye(2)).save("bare.npz")
+    assert "no labels" in run("build", "bare.npz", "-o", "out", code=1).stderr
+    assert not (here / "out").exists()

@@ -1,0 +1,150 @@
+import signal
+import subprocess
+import sys
+import warnings
+
+import click
+import pytest
+
+import residua as rs
+from residua.cli import build, encode, main, options, tune
+from residua.cli.main import option_hint
+from residua.errors import ParameterError
+from residua.memory.storage import STORAGES
+from residua.read.kernel import KERNELS
+from residua.read.load import READERS
+from residua.read.resmem import SPACES
+from residua.records.encoded import TASKS
+from residua.tune.objective import OBJECTIVES
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["encode", "--help"], ["demo", "-h"], []])
+def test_help_is_light(words):
+    code = (
+        "import sys\nfrom residua.cli.main import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print(*sorted(name for name in sys.modules if '.' not in name), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split("\n"))
+    assert "click" in loaded
+    assert not loaded & {"torch", "numpy", "scipy", "sklearn", "matplotlib", "faiss", "pandas"}
+
+
+def test_version(run):
+    assert run("--version").stdout == f"residua, version {rs.__version__}\n"
+
+
+def test_help_lists_every_verb_in_order(run):
+    text = run("--help").stdout
+    verbs = ["demo", "encode", "build", "tune", "evaluate", "explain", "add", "forget", "relabel", "info"]
+    places = [text.index(f"\n  {verb} ") for verb in verbs]
+    assert places == sorted(places)
+
+
+def test_every_verb_and_option_is_explained():
+    for name, command in main.main.commands.items():
+        assert command.get_short_help_str(), name
+        for option in command.params:
+            assert not isinstance(option, click.Option) or option.help, f"{name} {option.name}"
+
+
+@pytest.mark.parametrize(
+    ("shown", "real"),
+    [
+        (options.READERS, [name.lower() for name in READERS]),
+        (options.KERNELS, KERNELS),
+        (options.SPACES, SPACES),
+        (build.STORAGES, STORAGES),
+        (encode.TASKS, TASKS),
+        (tune.OBJECTIVES, [name for names in OBJECTIVES.values() for name in names]),
+        (tune.MEASURES, tune.OBJECTIVES),
+    ],
+)
+def test_choices_are_the_librarys(shown, real):
+    assert sorted(shown) == sorted(real)
+
+
+def test_an_error_is_one_line_on_stderr_and_exit_code_1(run):
+    done = run("info", "nowhere", code=1)
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+    assert "nowhere is not a memory" in done.stderr
+
+
+def test_wrong_usage_is_exit_code_2(run):
+    assert "No such command 'forgte'" in run("forgte", code=2).stderr
+    assert "--row" in run("explain", "mem", "a.npz", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["info", "a\x1b[31m\nb"], 1),
+        (["encode", "a\x1b[31m:b", "-o", "c.npz"], 1),
+        (["add", "mem", "a\x1b[31m.npz"], 1),
+        (["info", "mem", "--\x1b[31m"], 2),
+        (["\x1b[31m"], 2),
+        (["tune", "mem", "val.npz", "--k", "\x1b[31m"], 2),
+    ],
+)
+def test_control_characters_are_never_echoed(run, mem, words, code):
+    done = run(*words, code=code)
+    assert "\x1b" not in done.output and "\\x1b[31m" in done.stderr
+
+
+def test_control_characters_of_a_good_name_are_not_echoed_either(run, mem):
+    odd = mem.with_name("m\x1b[31m")
+    mem.rename(odd)
+    assert "m\\x1b[31m" in run("info", odd).stdout
+
+
+def test_hints_name_the_option(run, mem):
+    run("tune", "mem", "val.npz", "--k", "3")
+    assert "(on the command line: --replace)" in option_hint_of_add_twice(run)
+
+
+def option_hint_of_add_twice(run) -> str:
+    import numpy as np
+
+    rs.Encoded(np.zeros((1, 2)), np.zeros((1, 3)), [0], [7]).save("seven.npz")
+    return run("add", "mem", "seven.npz", code=1).stderr
+
+
+def test_hint_is_only_for_parameters_that_are_options():
+    assert option_hint("sigma=3", "evaluate") == " (on the command line: --sigma)"
+    assert option_hint("dtype=3; x == y", "evaluate") == ""
+    assert option_hint("k=3", None) == " (on the command line: 'residua tune' with --k)"
+
+
+def test_a_warning_is_one_line_on_stderr(run, mem, monkeypatch):
+    def load(path, device="cpu"):
+        warnings.warn("this\nand that, replace=True", UserWarning, stacklevel=2)
+        raise ParameterError("stop here")
+
+    monkeypatch.setattr(rs.Memory, "load", load)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = run("add", "mem", "train.npz", code=1)
+    expected = "Warning: this\\nand that, replace=True (on the command line: --replace)\nError: stop here\n"
+    assert done.stderr == expected
+
+
+def test_interrupted_encode_is_130_and_leaves_the_old_file(run, here, encoded):
+    before = (here / "train.npz").read_bytes()
+    done = run("encode", "net:model", "net:Interrupted", "-o", "train.npz", "--batch-size", 2, code=128 + signal.SIGINT)
+    assert "Interrupted." in done.stderr
+    assert (here / "train.npz").read_bytes() == before
+    assert not list(here.glob("*.part"))
+
+
+def test_interrupted_save_is_130_and_leaves_the_old_memory(run, mem, monkeypatch):
+    before = {file.name: file.read_bytes() for file in mem.iterdir()}
+
+    def interrupt(path, data):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("residua.memory.folder.write_json", interrupt)
+    run("add", "mem", "val.npz", code=130)
+    assert {file.name: file.read_bytes() for file in mem.iterdir()} == before
+    assert len(rs.Memory.load(mem)) == 60
