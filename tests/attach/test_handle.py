@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import residua as rs
+from residua.attach import Handle
 from residua.errors import EncodeError, InputError, KeyModuleError, ParameterError, SourceMismatchError
 
 
@@ -63,12 +64,17 @@ def test_an_error_in_the_block_detaches(model, reader, x):
     assert hooks_in(model) == 0
 
 
-def test_a_lost_handle_detaches(model, reader):
-    handle = rs.attach(model, reader)
-    assert hooks_in(model) > 0
-    del handle
-    assert hooks_in(model) == 0
-    rs.attach(model, reader).detach()
+def test_a_lost_handle_leaves_the_memory_attached_and_is_found_again(model, reader, x):
+    base = model(x)
+    rs.attach(model, reader)
+    gc.collect()
+    assert not torch.equal(model(x), base)
+    handle = Handle.of(model)
+    assert handle.attached and handle.reader is reader
+    handle.detach()
+    assert hooks_in(model) == 0 and not handle.attached
+    with pytest.raises(InputError, match="no memory is attached"):
+        Handle.of(model)
 
 
 def test_nothing_keeps_a_forgotten_model_alive(model, reader, x):

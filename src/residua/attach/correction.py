@@ -36,10 +36,17 @@ class Correction:
 
     def __init__(self, model: nn.Module, reader: Reader, key: str):
         self.reader, self.paused = reader, 0
+        self.key = key
         self._model, self._capture = model, Capture(model, key)
         self._capture.__enter__()
         # After the capture's hooks, which may be on this very module.
         self._hook = model.register_forward_hook(self)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Correction | None:
+        """The correction attached to this very model, if there is one."""
+        hooks = (hook for hook in model._forward_hooks.values() if isinstance(hook, cls) and hook._model is model)
+        return next(hooks, None)
 
     def remove(self) -> None:
         """Take both hooks off the model; twice is once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +11,6 @@ from residua.attach.correction import Correction
 from residua.encode.fingerprint import source_of_module
 from residua.errors import EncodeError, InputError, ParameterError
 from residua.read import Reader
-
-_attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handle:
@@ -36,7 +33,8 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
     Returns
     -------
     Handle
-        A context manager. The memory stays attached as long as the handle lives: keep it, or use ``with``.
+        A context manager. Without ``with``, the memory stays attached until ``handle.detach()``, whatever becomes of
+        the handle; ``Handle.of(model)`` finds it again.
 
     Raises
     ------
@@ -88,16 +86,16 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
             "the model is compiled, and a compiled model's inner hooks are optimised away; attach to the module that "
             "was compiled (model._orig_mod) and call that"
         )
-    if model in _attached:
+    if Correction.of(model) is not None:
         raise InputError(
             f"this {type(model).__name__} has a memory attached already; detach it first, or give its handle "
-            "another reader: handle.reader = reader"
+            "another reader: handle.reader = reader (a lost handle is residua.attach.Handle.of(model))"
         )
-    return Handle(model, reader, _key_of(model, reader, key))
+    return Handle(model, Correction(model, reader, _key_of(model, reader, key)))
 
 
 class Handle:
-    """What ``rs.attach`` returns: holds a memory to a model until ``detach``, the end of its block, or its own end.
+    """What ``rs.attach`` returns: holds a memory to a model until ``detach`` or the end of its block.
 
     Attributes
     ----------
@@ -106,13 +104,22 @@ class Handle:
         The module whose input or output is the key.
     """
 
-    def __init__(self, model: nn.Module, reader: Reader, key: str):
-        self.model, self.key = model, key
-        self._correction = Correction(model, reader, key)
-        # Holds the hooks and not the handle, so that losing the handle frees the model.
-        self._end = weakref.finalize(self, _detach, self._correction, weakref.ref(model))
-        self._end.atexit = False
-        _attached.add(model)
+    def __init__(self, model: nn.Module, correction: Correction):
+        self.model, self.key, self._correction = model, correction.key, correction
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Handle:
+        """The handle of an attached model.
+
+        Raises
+        ------
+        InputError
+            When no memory is attached to it.
+        """
+        correction = Correction.of(model)
+        if correction is None:
+            raise InputError(f"no memory is attached to this {type(model).__name__}: rs.attach(model, reader)")
+        return cls(model, correction)
 
     @property
     def reader(self) -> Reader:
@@ -132,7 +139,7 @@ class Handle:
     @property
     def attached(self) -> bool:
         """Whether the model still answers with its memory."""
-        return self._end.alive
+        return Correction.of(self.model) is self._correction
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -145,7 +152,7 @@ class Handle:
 
     def detach(self) -> None:
         """Give the model back as it was. Detaching again is no error."""
-        self._end()
+        self._correction.remove()
 
     def __enter__(self) -> Handle:
         if not self.attached:
@@ -178,8 +185,3 @@ def _key_of(model: nn.Module, reader: Reader, key: str | None) -> str:
     if source is not None:
         source.require(source_of_module(model, key))
     return key
-
-
-def _detach(correction: Correction, model: weakref.ref[nn.Module]) -> None:
-    correction.remove()
-    _attached.discard(model())

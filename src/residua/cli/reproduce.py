@@ -106,12 +106,10 @@ class Values(click.ParamType):
 
 def _option(name: str, option) -> click.Option:
     default = option.default
-    several = isinstance(default, tuple)
-    if several:
-        kind = Values(type(default[0]))
+    if isinstance(default, tuple):
+        kind, shown = Values(type(default[0])), ",".join(map(str, default))
     else:
-        kind = click.Choice(option.choices) if option.choices else type(default)
-    shown = ",".join(map(str, default)) if several else str(default)
+        kind, shown = click.Choice(option.choices) if option.choices else type(default), str(default)
     return click.Option(
         [f"--{name.replace('_', '-')}"], type=kind, default=None, help=f"{option.help} [default: {shown}]"
     )

@@ -53,7 +53,9 @@ def slope_interval(
     return float(slope(x, y.mean(axis=0))), float(low), float(high)
 
 
-def mean_interval(differences: np.ndarray, overlap: float = 0.0, confidence: float = 0.95) -> tuple[float, float, float]:
+def mean_interval(
+    differences: np.ndarray, overlap: float = 0.0, confidence: float = 0.95
+) -> tuple[float, float, float]:
     """Mean of paired differences with Student's interval, widened where the repetitions share data.
 
     Random splits of one data set train on overlapping rows, so their differences are not independent and the plain

@@ -134,7 +134,9 @@ WIKITEXT103_KEYS = Published(
     },
 )
 BOOKS = Published(f"{KNNLM}, Table 2", {"base": 11.89, "knnlm": 10.89})
-WIKI_MEMORY = Published(f"{KNNLM}, Table 3", {"trained on 3B": 15.17, "trained on 100M": 19.59, "100M + memory of 3B": 13.73})
+WIKI_MEMORY = Published(
+    f"{KNNLM}, Table 3", {"trained on 3B": 15.17, "trained on 100M": 19.59, "100M + memory of 3B": 13.73}
+)
 DOMAIN = Published(
     f"{KNNLM}, Table 4",
     {"wiki model on books": 34.84, "with a memory of books": 20.47, "books model": 11.89, "lmbda": 0.65},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from residua import __version__
 from residua.errors import MemoryFileError, MissingDependencyError
-from residua.papers.machine import commit, machine
+from residua.papers.machine import machine
 from residua.papers.registry import load
 from residua.papers.table import Table
 from residua.papers.work import Work
@@ -58,7 +58,8 @@ def reproduce(
     part = out / f"{name}.part"
     if fresh:
         part.unlink(missing_ok=True)
-    work = Work(part, {"reproduction": name, "version": __version__, "commit": commit()}, progress)
+    made_on = machine()  # before the run: the checkout may move on under a long one
+    work = Work(part, {"reproduction": name, "version": __version__, "commit": made_on["commit"]}, progress)
     results = reproduction.run(work, **settings)
     record = rounded(
         {
@@ -66,7 +67,7 @@ def reproduce(
             "command": command(name, settings, reproduction.options),
             "options": settings,
             "seconds": float(f"{work.seconds:.1f}"),
-            "machine": machine(),
+            "machine": made_on,
             "results": results,
         }
     )
@@ -128,7 +129,9 @@ def read(path: str | os.PathLike) -> dict:
         raise MemoryFileError(f"there is no {path}; make it with: residua reproduce {path.stem}") from error
     except (OSError, ValueError) as error:
         raise MemoryFileError(f"{path} is not whole JSON ({error}); make it again") from error
-    missing = {"reproduction", "command", "seconds", "machine", "results"} - set(record if isinstance(record, dict) else ())
+    missing = {"reproduction", "command", "seconds", "machine", "results"} - set(
+        record if isinstance(record, dict) else ()
+    )
     if missing:
         raise MemoryFileError(f"{path} has no {sorted(missing)}; expected what residua reproduce writes")
     return record
@@ -178,7 +181,9 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError('a reproduction draws its figure with matplotlib: pip install "residua[plot]"') from error
+        raise MissingDependencyError(
+            'a reproduction draws its figure with matplotlib: pip install "residua[plot]"'
+        ) from error
 
 
 def save_figure(figure, path: Path) -> None:

@@ -37,7 +37,9 @@ class Table:
     def __str__(self) -> str:
         cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (self.columns, *self.rows)]
         widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(self.columns))]
-        lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in cells]
+        lines = [
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in cells
+        ]
         lines = [f"| {' | '.join(line)} |" for line in lines]
         rule = ":" + "-" * (widths[0] + 1) + "|" + "".join("-" * (width + 1) + ":|" for width in widths[1:])
         return "\n".join([lines[0], "|" + rule, *lines[1:]])

@@ -69,7 +69,9 @@ def split(name: str, seed: int) -> Split:
     return Split((X, y), (X_val, y_val), (X_test, y_test))
 
 
-def long_tail(seed: int, n: int = 900, clusters: int = 90, classes: int = 4, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
+def long_tail(
+    seed: int, n: int = 900, clusters: int = 90, classes: int = 4, d: int = 6
+) -> tuple[np.ndarray, np.ndarray]:
     """Clusters of Zipf frequencies, each of one class that its neighbours say nothing about: X (n, d), y (n,).
 
     What a model must learn one rare group at a time, a memory has seen once.

@@ -24,8 +24,8 @@ def run(work: Work, *, data, bases, splits: int) -> dict:
     dict
         ``rows``: one entry per table and base with ``errors`` (name -> one per split, in %), ``gain`` (kind -> [mean,
         low, high] of base's error minus ResMem's, paired over splits), ``over_label_knn`` (likewise, of label k-NN's),
-        ``out_of_fold_over_in_sample`` (likewise, of ResMem in sample minus out of fold), ``refused`` (kind -> share of splits where tuning chose k = 0) and ``zero`` (mean share of in-sample residuals
-        that are nearly zero, in %).
+        ``out_of_fold_over_in_sample`` (likewise, of ResMem in sample minus out of fold), ``refused`` (kind -> share of
+        splits where tuning chose k = 0) and ``zero`` (mean share of in-sample residuals that are nearly zero, in %).
 
     Raises
     ------
@@ -41,8 +41,8 @@ def run(work: Work, *, data, bases, splits: int) -> dict:
 
 
 def measure(name: str, base: str, seed: int) -> dict:
-    """Errors in % on one split's test rows: of the base, of ResMem with residuals in sample and out of fold (each tuned on
-    the validation rows, k = 0 included), and of label k-NN on the same keys, tuned likewise.
+    """Errors in % on one split's test rows: of the base, of ResMem with residuals in sample and out of fold (each tuned
+    on the validation rows, k = 0 included), and of label k-NN on the same keys, tuned likewise.
 
     An error is the share of wrong answers, or the squared error as a share of the test targets' variance.
     """

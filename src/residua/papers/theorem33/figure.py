@@ -23,13 +23,16 @@ def draw(results: dict):
         _ratios(axes[2, column], sizes, entry)
         axes[2, column].set_xlabel("training points n")
     radius = results["radii"][middle]
-    for row, label in enumerate((f"risk, L = {radius:g}", f"terms of the proof, L = {radius:g}", "ResMem's risk / 1-NN's")):
+    for row, label in enumerate(
+        (f"risk, L = {radius:g}", f"terms of the proof, L = {radius:g}", "ResMem's risk / 1-NN's")
+    ):
         axes[row, 0].set_ylabel(label)
         axes[row, -1].legend(fontsize=8.5, frameon=False, loc="lower left" if row < 2 else "upper right")
     for row in axes[:2]:
         _same_decades(row[1:])
     figure.suptitle(
-        f"Theorem 3.3: means of {results['seeds']} draws; slopes fitted from n = {results['fitted_from']:,} on", fontsize=13
+        f"Theorem 3.3: means of {results['seeds']} draws; slopes fitted from n = {results['fitted_from']:,} on",
+        fontsize=13,
     )
     return figure
 

@@ -1,7 +1,7 @@
 """Theorem 3.3's setting, simulated: a linear target, a base that may not reach it, and the nearest training point.
 
 Covariates x are uniform on the ball of radius sqrt(d + 2) in R^d, where E[x xᵀ] = I. The target is <θ*, x> with
-‖θ*‖ = 1, without noise; the class is ‖θ‖ <= L < 1, so the base's best is f_∞ = L <θ*, x> and its risk tends to (1 - L)².
+‖θ*‖ = 1, without noise; the class is ‖θ‖ <= L < 1, so the base's best is f_∞ = L <θ*, x>, its risk tends to (1 - L)².
 
 Everything is linear, so with u = θ* - θ_n and x' the training point nearest to x the pointwise errors are exact:
 base <u, x>, 1-NN <θ*, x - x'>, ResMem <u, x - x'>. The base's risk is ‖u‖² and needs no test points; T2 is (1 - L)²

@@ -10,17 +10,20 @@ def tell(results: dict) -> list[str | Table]:
     """Paragraphs and tables from what ``measure.run`` returned."""
     sizes, dims = results["sizes"], results["dims"]
     return [
-        f"Covariates uniform on the ball of radius √(d+2), target ⟨θ*, x⟩ with ‖θ*‖ = 1, class ‖θ‖ ≤ L, base by constrained "
-        f"least squares, memory by 1-NN on its residual. {results['seeds']} draws of each of {len(sizes)} sizes, n = "
-        f"{sizes[0]:,} to {sizes[-1]:,}, {results['test_points']:,} test points each. Slopes of log risk against log n are "
-        f"fitted from n = {results['fitted_from']:,} on; intervals are 95 %, over draws.",
-        "**Rates.** The theorem is an upper bound: it allows n^(-1/d) (but for a logarithm) for 1-NN and T2, n^(-2/3) for T1. "
-        "The squared distance to the nearest of n points falls as n^(-2/d), and a least-squares error as n^(-1).",
+        "Covariates uniform on the ball of radius √(d+2), target ⟨θ*, x⟩ with ‖θ*‖ = 1, class ‖θ‖ ≤ L, base by "
+        f"constrained least squares, memory by 1-NN on its residual. {results['seeds']} draws of each of {len(sizes)} "
+        f"sizes, n = {sizes[0]:,} to {sizes[-1]:,}, {results['test_points']:,} test points each. Slopes of log risk "
+        f"against log n are fitted from n = {results['fitted_from']:,} on; intervals are 95 %, over draws.",
+        "**Rates.** The theorem is an upper bound: it allows n^(-1/d) (but for a logarithm) for 1-NN and T2, n^(-2/3) "
+        "for T1. The squared distance to the nearest of n points falls as n^(-2/d), and a least-squares error as n^(-1).",
         _slopes(results),
-        f"**Levels at n = {sizes[-1]:,}.** The base's risk tends to (1-L)²; so does the ratio of ResMem's risk to 1-NN's.",
+        f"**Levels at n = {sizes[-1]:,}.** The base's risk tends to (1-L)²; so does the ratio of ResMem's to 1-NN's.",
         _levels(results),
         "**What this says.**",
-        "\n".join(f"- {line}" for line in (_rates(dims), _ratio(dims), _decomposition(results), _bound(results), _stages(results))),
+        "\n".join(
+            f"- {line}"
+            for line in (_rates(dims), _ratio(dims), _decomposition(results), _bound(results), _stages(results))
+        ),
     ]
 
 
@@ -107,9 +110,9 @@ def _bound(results: dict) -> str:
     worst, d, radius, n = max(share)
     verdict = "stays below" if worst <= 1 else "exceeds"
     return (
-        f"One constant for all d, n and L: C = {results['constant']:.3f}, set at n = {results['sizes'][0]} alone. At every "
-        f"larger n ResMem's risk {verdict} C · bound: it is at most {100 * worst:.0f} % of it (d = {d}, L = {radius:g}, "
-        f"n = {n:,}), and far less for most."
+        f"One constant for all d, n and L: C = {results['constant']:.3f}, set at n = {results['sizes'][0]} alone. At "
+        f"larger n ResMem's risk {verdict} C · bound: it is at most {100 * worst:.0f} % of it (d = {d}, "
+        f"L = {radius:g}, n = {n:,})."
     )
 
 
