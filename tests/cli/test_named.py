@@ -66,7 +66,7 @@ def test_files_that_will_not_do(here, encoded):
         data_named("train.npz")
     with open("one.npz", "wb") as file:
         np.save(file, np.eye(2))
-    with pytest.raises(InputError, match="one unnamed array.*expected x"):
+    with pytest.raises(InputError, match=r"one unnamed array.*expected x"):
         data_named("one.npz")
 
 

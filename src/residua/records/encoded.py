@@ -140,8 +140,9 @@ class Encoded:
                 np.savez(file, **arrays)
             os.replace(part, path)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Encoded:

@@ -16,7 +16,7 @@ def tell(results: dict) -> list[str | Table]:
     """Paragraphs and tables from what ``measure.run`` returned."""
     rows = results["rows"]
     blocks = [
-        "The paper reports no such tasks; its rule (eq. 3-4 for regression, 7-8 for classification) is applied as it is. "
+        "The paper reports no such tasks; its rule (eq. 3-4 for regression, 7-8 for classification) is applied as is. "
         f"{results['splits']} random splits: 60 % to train, 20 % to tune k, σ and T (k = 0, no memory, competes), 20 % "
         "to test. Errors in %: wrong answers, or squared error over the variance of the test targets. The gain is the "
         "base's error minus ResMem's, in points; residuals are of the base itself (in sample), or of clones fitted on "

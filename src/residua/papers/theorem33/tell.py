@@ -15,7 +15,7 @@ def tell(results: dict) -> list[str | Table]:
         f"sizes, n = {sizes[0]:,} to {sizes[-1]:,}, {results['test_points']:,} test points each. Slopes of log risk "
         f"against log n are fitted from n = {results['fitted_from']:,} on; intervals are 95 %, over draws.",
         "**Rates.** The theorem is an upper bound: it allows n^(-1/d) (but for a logarithm) for 1-NN and T2, n^(-2/3) "
-        "for T1. The squared distance to the nearest of n points falls as n^(-2/d), and a least-squares error as n^(-1).",
+        "for T1. The squared distance to the nearest of n points falls as n^(-2/d), a least-squares error as n^(-1).",
         _slopes(results),
         f"**Levels at n = {sizes[-1]:,}.** The base's risk tends to (1-L)²; so does the ratio of ResMem's to 1-NN's.",
         _levels(results),
