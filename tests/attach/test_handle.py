@@ -87,6 +87,13 @@ def test_nothing_keeps_a_forgotten_model_alive(model, reader, x):
     assert gone() is None
 
 
+def test_a_model_in_training_mode_is_warned_of(model, reader):
+    model.train()
+    with pytest.warns(UserWarning, match=r"training mode.*model\.eval\(\)"), rs.attach(model, reader):
+        pass
+    model.eval()
+
+
 def test_attaching_twice_is_refused(model, reader, x):
     with rs.attach(model, reader) as handle:
         with pytest.raises(InputError, match=r"Net has a memory attached already.*handle\.reader = reader"):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from residua.papers import machine as module
 from residua.papers.machine import commit, machine
 
 
@@ -48,9 +47,3 @@ def test_an_installed_package_has_no_commit_of_the_repository_around_it(checkout
 
 def test_no_git_is_no_commit(tmp_path):
     assert commit(tmp_path) is None
-
-
-def test_benchmarks_use_the_same_description():
-    from benchmarks.machine import machine as of_benchmarks
-
-    assert of_benchmarks is module.machine

@@ -55,7 +55,7 @@ def test_run_leaves_json_markdown_and_png(small, tmp_path):
     assert record["options"] == {"names": ["ab", "c"], "scale": 0.333333}
     text = (tmp_path / "small.md").read_text(encoding="utf-8")
     assert text == markdown(record)
-    assert "| ab   |     4 | 1.33333 |" in text
+    assert "| ab   |     4 |  1.33333 |" in text
     assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
 
 

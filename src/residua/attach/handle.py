@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,10 +58,10 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
     ``argmax`` gives ``reader.predict`` (to the precision of the model's dtype, which the output keeps, like its
     device). A lone logit becomes the log-odds. In regression, predictions become corrected predictions.
 
-    No gradient flows through a memory: an attached model in training mode (``model.train()``) is the base alone, and
-    in evaluation mode its outputs do not require gradients. With ``k=0`` or an empty memory the base's own output is
-    returned, untouched, whatever the reader's temperature. A copy (``copy.deepcopy``) of an attached model is not
-    attached. Several threads may call the model at once.
+    No gradient flows through a memory: an attached model in training mode (``model.train()``) is the base alone (a
+    warning says so when it is attached), and in evaluation mode its outputs do not require gradients. With ``k=0`` or
+    an empty memory the base's own output is returned, untouched, whatever the reader's temperature. A copy
+    (``copy.deepcopy``) of an attached model is not attached. Several threads may call the model at once.
 
     Examples
     --------
@@ -90,6 +91,11 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
         raise InputError(
             f"this {type(model).__name__} has a memory attached already; detach it first, or give its handle "
             "another reader: handle.reader = reader (a lost handle is residua.attach.Handle.of(model))"
+        )
+    if model.training:
+        warnings.warn(
+            f"this {type(model).__name__} is in training mode, where its memory is not used; call model.eval()",
+            stacklevel=2,
         )
     return Handle(model, Correction(model, reader, _key_of(model, reader, key)))
 

@@ -84,6 +84,8 @@ class Work:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             lines = []
+        except OSError as error:
+            raise MemoryFileError(f"cannot read {self.path}: {error.strerror or error}") from error
         found = [entry for entry in map(_parsed, lines) if entry is not None]
         if found and found[0] == {"about": self.about}:
             return {entry["cell"]: (entry["seconds"], entry["value"]) for entry in found[1:]}

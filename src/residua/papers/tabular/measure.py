@@ -25,7 +25,8 @@ def run(work: Work, *, data, bases, splits: int) -> dict:
         ``rows``: one entry per table and base with ``errors`` (name -> one per split, in %), ``gain`` (kind -> [mean,
         low, high] of base's error minus ResMem's, paired over splits), ``over_label_knn`` (likewise, of label k-NN's),
         ``out_of_fold_over_in_sample`` (likewise, of ResMem in sample minus out of fold), ``refused`` (kind -> share of
-        splits where tuning chose k = 0) and ``zero`` (mean share of in-sample residuals that are nearly zero, in %).
+        splits where tuning chose k = 0), ``temperature`` (kind -> the median one chosen with k > 0, or None) and ``zero``
+        (mean share of in-sample residuals that are nearly zero at T = 1, in %).
 
     Raises
     ------
@@ -61,7 +62,7 @@ def measure(name: str, base: str, seed: int) -> dict:
         best = rs.tune(rs.ResMem(rs.Memory(enc), k=1), validation, progress=False)
         # Label k-NN reads keys and labels alone, which both memories share.
         found = rs.evaluate(best, test, validation=validation if kind == "in_sample" else None, n_bootstrap=1)
-        out |= {kind: _percent(found.memory, task, test), f"{kind}_k": best.k}
+        out |= {kind: _percent(found.memory, task, test), f"{kind}_k": best.k, f"{kind}_temperature": best.temperature}
         if kind == "in_sample":
             out |= {"base": _percent(found.base, task, test), "label_knn": _percent(found.label_knn_tuned, task, test)}
     return out
@@ -86,5 +87,10 @@ def _row(name: str, base: str, splits: list[dict]) -> dict:
         "out_of_fold_over_in_sample": mean_interval(columns["in_sample"] - columns["out_of_fold"], overlap),
         "over_label_knn": {kind: mean_interval(columns["label_knn"] - columns[kind], overlap) for kind in KINDS},
         "refused": {kind: float((columns[f"{kind}_k"] == 0).mean()) for kind in KINDS},
+        "temperature": {kind: _chosen(columns[f"{kind}_temperature"][columns[f"{kind}_k"] > 0]) for kind in KINDS},
         "zero": float(columns["zero"].mean()),
     }
+
+
+def _chosen(temperatures: np.ndarray) -> float | None:
+    return float(np.median(temperatures)) if len(temperatures) else None

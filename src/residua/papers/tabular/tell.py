@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from residua.papers.table import Table
 from residua.papers.tabular.data import TASKS
 from residua.papers.tabular.measure import KINDS
 
 NAMES = {"in_sample": "in sample", "out_of_fold": "out of fold"}
+MEMORISED = 95  # % of residuals that are nearly zero
 BASES = {"linear": "the linear base", "mlp": "the small network", "boosting": "boosting"}
 
 
@@ -56,25 +58,30 @@ def _table(rows: list[dict]) -> Table:
 
 
 def _findings(rows: list[dict]) -> list[str]:
-    lines = [_verdict(rows, kind) for kind in KINDS]
-    lines.append(_by_base(rows))
-    lines.append(_folds(rows))
-    lines.append(_labels(rows))
-    lines += [line for line in (_chance(rows),) if line]
-    lines.append(_tuning(rows))
-    return lines
+    lines = [*(_verdict(rows, kind) for kind in KINDS), _room(rows), _by_base(rows), _folds(rows), _memorised(rows)]
+    return [line for line in (*lines, _labels(rows), _chance(rows), _tuning(rows)) if line]
 
 
 def _verdict(rows: list[dict], kind: str) -> str:
-    better = [row for row in rows if sign(row["gain"][kind]) > 0]
+    better = sorted((row for row in rows if sign(row["gain"][kind]) > 0), key=lambda row: -row["gain"][kind][0])
     worse = [row for row in rows if sign(row["gain"][kind]) < 0]
-    best = sorted(better, key=lambda row: -row["gain"][kind][0])
-    text = (
-        f"With residuals {NAMES[kind]} the memory lowers the error in {len(better)} of {len(rows)} cases beyond doubt"
+    return (
+        f"With residuals {NAMES[kind]}, of {len(rows)} cases the memory lowers the error significantly in {len(better)}"
+        f"{_listed(better, kind)}, and raises it in {len(worse)}{_listed(worse, kind)}; in the other "
+        f"{len(rows) - len(better) - len(worse)} these splits cannot tell."
     )
-    text += f" ({_list(best, kind)})" if best else ""
-    text += f", raises it in {len(worse)}" + (f" ({_list(worse, kind)})" if worse else "")
-    return f"{text}; in the other {len(rows) - len(better) - len(worse)} these splits cannot tell."
+
+
+def _room(rows: list[dict]) -> str | None:
+    behind = [np.mean(row["errors"]["base"]) - np.mean(row["errors"]["label_knn"]) for row in rows]
+    gains = [row["gain"]["in_sample"][0] for row in rows]
+    if len(set(behind)) < 3 or len(set(gains)) < 3:
+        return None
+    found = spearmanr(behind, gains).statistic
+    return (
+        "The gain goes with how far the base is behind label k-NN on the same keys: their rank correlation over cases is "
+        f"{found:+.2f} (in sample)."
+    )
 
 
 def _by_base(rows: list[dict]) -> str:
@@ -83,32 +90,41 @@ def _by_base(rows: list[dict]) -> str:
         own = [row for row in rows if row["base"] == base]
         kinds = " and ".join(f"{np.mean([row['gain'][kind][0] for row in own]):+.1f} {NAMES[kind]}" for kind in KINDS)
         parts.append(f"{BASES[base]} gains {kinds}")
-    return f"By base, the mean over data sets: {'; '.join(parts)} (points). What is left to correct decides."
+    return f"By base, in points, the mean over data: {'; '.join(parts)}."
 
 
 def _folds(rows: list[dict]) -> str:
     better = [row for row in rows if sign(row["out_of_fold_over_in_sample"]) > 0]
     worse = [row for row in rows if sign(row["out_of_fold_over_in_sample"]) < 0]
-    blind = [row for row in rows if row["zero"] > 99]
-    text = f"Out-of-fold residuals beat in-sample ones beyond doubt in {len(better)} cases"
-    text += f" ({_names(better)})" if better else ""
-    text += f" and lose in {len(worse)}" + (f" ({_names(worse)})" if worse else "") + "."
-    if blind:
-        gains = ", ".join(
-            f"{row['data']}, {row['base']}: {row['gain']['in_sample'][0]:+.2f} in sample, "
-            f"{row['gain']['out_of_fold'][0]:+.2f} out of fold"
-            for row in blind
-        )
-        text += f" A base that has memorised its rows leaves nothing to remember in sample ({gains})."
-    return text
+    return (
+        f"Out-of-fold residuals are significantly better than in-sample ones in {len(better)} cases{_listed(better)}, and "
+        f"worse in {len(worse)}{_listed(worse)}."
+    )
+
+
+def _memorised(rows: list[dict]) -> str | None:
+    parts = []
+    for row in (row for row in rows if row["zero"] > MEMORISED):
+        gains = (f"{row['gain'][kind][0]:+.2f}{_at(row['temperature'][kind])} {NAMES[kind]}" for kind in KINDS)
+        parts.append(f"{row['data']}/{row['base']} {' and '.join(gains)}")
+    if not parts:
+        return None
+    return (
+        f"Bases whose in-sample residuals are nearly all zero at T = 1 (over {MEMORISED} %): {'; '.join(parts)}. Of such "
+        "residuals only a higher temperature leaves anything to read."
+    )
+
+
+def _at(temperature: float | None) -> str:
+    return "" if temperature is None else f" (median T {temperature:.2g})"
 
 
 def _labels(rows: list[dict]) -> str:
     counts = []
     for kind in KINDS:
         signs = [sign(row["over_label_knn"][kind]) for row in rows]
-        counts.append(f"{NAMES[kind]} in {signs.count(1)} cases, and is worse in {signs.count(-1)}")
-    return f"Against label k-NN on the same keys, ResMem is better {'; '.join(counts)} (beyond doubt, of {len(rows)})."
+        counts.append(f"{NAMES[kind]} significantly better in {signs.count(1)} and worse in {signs.count(-1)}")
+    return f"Against label k-NN on the same keys, ResMem is {'; '.join(counts)} of {len(rows)} cases."
 
 
 def _chance(rows: list[dict]) -> str | None:
@@ -118,7 +134,8 @@ def _chance(rows: list[dict]) -> str | None:
     gains = ", ".join(f"{row['gain'][kind][0]:+.1f}" for row in noise for kind in KINDS)
     found = sum(sign(row["gain"][kind]) != 0 for row in noise for kind in KINDS)
     return (
-        f"Where there is nothing to learn (random labels) gains are {gains}; {found} of {2 * len(noise)} beyond doubt."
+        f"Where there is nothing to learn (random labels) the gains are {gains} points, {found} of {2 * len(noise)} "
+        "significant. One interval in twenty excludes 0 by chance."
     )
 
 
@@ -150,9 +167,11 @@ def _interval(interval) -> str:
     return f"**{text}**" if sign(interval) else text
 
 
-def _list(rows, kind: str) -> str:
-    return ", ".join(f"{row['data']}/{row['base']} {row['gain'][kind][0]:+.1f}" for row in rows)
+def _listed(rows: list[dict], kind: str | None = None) -> str:
+    """In brackets, the cases and their gains of one kind."""
+    named = [_names([row]) + (f" {row['gain'][kind][0]:+.1f}" if kind else "") for row in rows]
+    return f" ({', '.join(named)})" if named else ""
 
 
-def _names(rows) -> str:
+def _names(rows: list[dict]) -> str:
     return ", ".join(f"{row['data']}/{row['base']}" for row in rows)
