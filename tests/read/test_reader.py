@@ -215,3 +215,13 @@ def test_with_params(memory):
     with pytest.raises(ParameterError, match="lmbda"):
         reader.with_params(lmbda=0.5)
     assert "k=3, sigma=0.5, temperature=2.0" in repr(reader) and "150 rows" in repr(reader)
+
+
+def test_parameters_can_change_after_forgetting_left_fewer_than_k_rows():
+    memory = rs.Memory(rs.Encoded(np.arange(6.0)[:, None], np.zeros((6, 2)), [0, 1] * 3))
+    reader = rs.ResMem(memory, k=5, sigma=1.0)
+    memory.forget([0, 1, 2])
+    warmer = reader.with_params(temperature=2.0)
+    assert (warmer.k, warmer.temperature) == (5, 2.0)
+    with pytest.raises(ParameterError, match="3 rows"):
+        reader.with_params(k=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -29,7 +30,10 @@ class OneReproduction(click.Command):
     """Its options are the reproduction's own, read when they are needed."""
 
     def __init__(self, name: str, help: str):
-        super().__init__(name, callback=_run, help=help, params=[_OUT(), _FRESH()])
+        folder = click.Path(path_type=Path)
+        out = click.Option(["--out"], type=folder, default="results", show_default=True, help="Folder to write into.")
+        fresh = click.Option(["--fresh"], is_flag=True, help="Start over, whatever a stopped run left.")
+        super().__init__(name, callback=_run, help=help, params=[out, fresh])
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         from residua.papers.registry import load
@@ -55,15 +59,13 @@ def reproduce() -> None:
     "-o", "--out", type=click.Path(path_type=Path), default="docs/results.md", show_default=True, help="The page."
 )
 def page(results: Path, out: Path) -> None:
-    """Write one page of all results there are, from their JSON files."""
+    """Write one page of all results there are, and each one's NAME.md, from their JSON files."""
     from residua.papers.page import write_page
 
     say(f"wrote {write_page(results, out)}")
 
 
 def _run(out: Path, fresh: bool, **options) -> None:
-    import sys
-
     from residua.papers.record import markdown, reproduce
 
     name = click.get_current_context().info_name
@@ -74,16 +76,6 @@ def _run(out: Path, fresh: bool, **options) -> None:
         raise
     say(markdown(record).rstrip())
     say(f"\nwrote {out / name}.json, .md and .png")
-
-
-def _OUT() -> click.Option:
-    return click.Option(
-        ["--out"], type=click.Path(path_type=Path), default="results", show_default=True, help="Folder to write into."
-    )
-
-
-def _FRESH() -> click.Option:
-    return click.Option(["--fresh"], is_flag=True, help="Start over, whatever a stopped run left.")
 
 
 class Values(click.ParamType):

@@ -11,7 +11,7 @@ from residua.papers.registry import MODULES
 
 HEAD = """# Results: the papers, and ours
 
-Generated from `results/*.json` by `residua reproduce page`; a test regenerates it and compares. Do not edit it: run a
+Generated from `results/*.json` by `residua reproduce page`; a test regenerates it and compares. To change it, run a
 reproduction again (`residua reproduce NAME`), then that command.
 """
 
@@ -36,6 +36,17 @@ def page(results: str | os.PathLike = "results", at: str | os.PathLike = "docs/r
 
 
 def write_page(results: str | os.PathLike = "results", at: str | os.PathLike = "docs/results.md") -> Path:
-    """Write the page and return its path."""
-    write(Path(at), page(results, at))
+    """Write the page, and each record's own ``NAME.md``; return the page's path.
+
+    Raises
+    ------
+    MemoryFileError
+        As `page`, and when a file cannot be written.
+    """
+    text = page(results, at)
+    for name in MODULES:
+        record = Path(results) / f"{name}.json"
+        if record.exists():
+            write(record.with_suffix(".md"), markdown(read(record)))
+    write(Path(at), text)
     return Path(at)

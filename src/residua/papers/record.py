@@ -50,6 +50,14 @@ def reproduce(
         When an optional dependency is missing; known before the work starts.
     MemoryFileError
         When a file cannot be written.
+
+    Examples
+    --------
+    >>> record = reproduce("theorem33", dims=(1,), sizes=(8, 16, 32, 64), seeds=2, test_points=20)
+    >>> record["command"]
+    'residua reproduce theorem33 --dims 1 --sizes 8,16,32,64 --seeds 2 --test-points 20'
+    >>> sorted(path.name for path in Path("results").iterdir())
+    ['theorem33.json', 'theorem33.md', 'theorem33.png']
     """
     reproduction = load(name)
     settings = reproduction.settings(options)

@@ -190,7 +190,12 @@ class Reader(ABC):
         unknown = set(changed) - set(self.names)
         if unknown:
             raise ParameterError(f"{type(self).__name__} has no parameter {sorted(unknown)}; it has {self.names}")
-        return type(self)(self.memory, **{**self.params, **changed})
+        if "k" in changed:
+            return type(self)(self.memory, **{**self.params, **changed})
+        # Forgetting may have left fewer than k rows: no error here, as it is none when reading.
+        other = type(self)(self.memory, **{**self.params, **changed, "k": min(self.k, len(self.memory))})
+        other.k = self.k
+        return other
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.params.items() if value is not None)

@@ -25,8 +25,8 @@ def run(work: Work, *, data, bases, splits: int) -> dict:
         ``rows``: one entry per table and base with ``errors`` (name -> one per split, in %), ``gain`` (kind -> [mean,
         low, high] of base's error minus ResMem's, paired over splits), ``over_label_knn`` (likewise, of label k-NN's),
         ``out_of_fold_over_in_sample`` (likewise, of ResMem in sample minus out of fold), ``refused`` (kind -> share of
-        splits where tuning chose k = 0), ``temperature`` (kind -> the median one chosen with k > 0, or None) and ``zero``
-        (mean share of in-sample residuals that are nearly zero at T = 1, in %).
+        splits where tuning chose k = 0), ``temperature`` (kind -> the median one chosen with k > 0, or None) and
+        ``zero`` (mean share of in-sample residuals that are nearly zero at T = 1, in %).
 
     Raises
     ------

@@ -79,8 +79,8 @@ def _room(rows: list[dict]) -> str | None:
         return None
     found = spearmanr(behind, gains).statistic
     return (
-        "The gain goes with how far the base is behind label k-NN on the same keys: their rank correlation over cases is "
-        f"{found:+.2f} (in sample)."
+        "What there is to gain: the rank correlation, over cases, of the in-sample gain with how far the base is "
+        f"behind label k-NN on the same keys is {found:+.2f}."
     )
 
 
@@ -97,8 +97,8 @@ def _folds(rows: list[dict]) -> str:
     better = [row for row in rows if sign(row["out_of_fold_over_in_sample"]) > 0]
     worse = [row for row in rows if sign(row["out_of_fold_over_in_sample"]) < 0]
     return (
-        f"Out-of-fold residuals are significantly better than in-sample ones in {len(better)} cases{_listed(better)}, and "
-        f"worse in {len(worse)}{_listed(worse)}."
+        f"Out-of-fold residuals are significantly better than in-sample ones in {len(better)} cases{_listed(better)}, "
+        f"and worse in {len(worse)}{_listed(worse)}."
     )
 
 
@@ -110,8 +110,8 @@ def _memorised(rows: list[dict]) -> str | None:
     if not parts:
         return None
     return (
-        f"Bases whose in-sample residuals are nearly all zero at T = 1 (over {MEMORISED} %): {'; '.join(parts)}. Of such "
-        "residuals only a higher temperature leaves anything to read."
+        f"Bases whose in-sample residuals are nearly all zero at T = 1 (over {MEMORISED} %): {'; '.join(parts)}. Of "
+        "such residuals only a higher temperature leaves anything to read."
     )
 
 
