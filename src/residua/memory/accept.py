@@ -55,3 +55,23 @@ def row_columns(memory, batch: Encoded, ids: np.ndarray) -> dict[str, Tensor]:
     }
     extra = {f"column.{name}": as_tensor(column) for name, column in batch.columns.items()}
     return {**always, **extra, **memory.storage.columns(batch)}
+
+
+def new_labels(memory, labels, count: int) -> Tensor:
+    """Labels for `count` relabelled ids, one each or one for all, if the memory can hold them."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "fiub":
+        raise LabelError(f"the new labels have dtype {labels.dtype}; expected class indices or numbers")
+    labels = torch.as_tensor(labels)
+    if memory.task == "regression":
+        if not torch.isfinite(labels.float()).all():
+            raise LabelError("the new targets hold NaN or infinity")
+    elif labels.is_floating_point():
+        raise LabelError(f"the new labels have dtype {labels.dtype}; expected class indices")
+    elif labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < memory.n_outputs):
+        raise LabelError(f"a new label is out of range; the memory has classes 0 ... {memory.n_outputs - 1}")
+    shape = (count, *memory.table["label"].shape[1:])
+    try:
+        return labels.reshape(()).expand(shape) if labels.numel() == 1 else labels.reshape(shape)
+    except RuntimeError as error:
+        raise ShapeError(f"{tuple(labels.shape)} labels for {count} ids; expected one each") from error

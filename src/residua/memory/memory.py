@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.errors import EmptyMemoryError, IdError, LabelError, ShapeError
+from residua.errors import EmptyMemoryError, IdError
 from residua.index import Index, make_index
 from residua.memory import folder
-from residua.memory.accept import adopt, row_columns
+from residua.memory.accept import adopt, new_labels, row_columns
+from residua.memory.ids import bearing, int_ids, rows_of
 from residua.memory.search import search, typical_distance
 from residua.memory.storage import make_storage
 from residua.memory.table import Table
@@ -165,13 +166,7 @@ class Memory:
         IdError
             When an id is not an integer or is not in the memory.
         """
-        ids = _int_ids(ids)
-        own = self.table["id"].cpu().numpy()
-        hit = np.isin(own, ids) & self.table["alive"].cpu().numpy()
-        missing = np.setdiff1d(ids, own[hit])
-        if len(missing):
-            raise IdError(f"{len(missing)} of the ids are not in the memory, such as {missing[:5].tolist()}")
-        return torch.from_numpy(np.flatnonzero(hit)).to(self.device)
+        return rows_of(self, ids)
 
     def __contains__(self, id) -> bool:
         return bool(((self.table["id"] == int(id)) & self.table["alive"]).any())
@@ -201,7 +196,7 @@ class Memory:
         ids = self._append(data, replace=replace)
         if len(ids):
             if replace:
-                self._forget_rows(self._bearing(ids, before))
+                self._forget_rows(bearing(self, ids, before))
             self.version += 1
         return ids
 
@@ -228,28 +223,11 @@ class Memory:
         IdError, LabelError, ShapeError
             When an id is unknown or given twice, or a label is out of range; nothing is changed then.
         """
-        ids = _int_ids(ids)
+        ids = int_ids(ids)
         if len(np.unique(ids)) != len(ids):
             raise IdError("an id is given twice; expected one label per id")
         rows = self.rows_of(ids)
-        labels = np.asarray(labels)
-        if labels.dtype.kind not in "fiub":
-            raise LabelError(f"the new labels have dtype {labels.dtype}; expected class indices or numbers")
-        labels = torch.as_tensor(labels)
-        width = self.table["label"].shape[1:]
-        if self.task == "regression":
-            if not torch.isfinite(labels.float()).all():
-                raise LabelError("the new targets hold NaN or infinity")
-        elif labels.is_floating_point():
-            raise LabelError(f"the new labels have dtype {labels.dtype}; expected class indices")
-        elif labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.n_outputs):
-            raise LabelError(f"a new label is out of range; the memory has classes 0 ... {self.n_outputs - 1}")
-        try:
-            labels = (
-                labels.reshape(len(ids), *width) if labels.numel() != 1 else labels.reshape(()).expand(len(ids), *width)
-            )
-        except RuntimeError as error:
-            raise ShapeError(f"{tuple(labels.shape)} labels for {len(ids)} ids; expected one each") from error
+        labels = new_labels(self, labels, len(ids))
         order = np.argsort(ids)
         position = order[np.searchsorted(ids[order], self.table["id"][rows].cpu().numpy())]
         self.table["label"][rows] = labels[torch.from_numpy(position)].to(self.table["label"])
@@ -345,7 +323,7 @@ class Memory:
                     self.table.append(row_columns(self, part, ids))
                     added.append(ids)
             if given and before and not replace:
-                present = self._bearing(np.concatenate(given), before)
+                present = bearing(self, np.concatenate(given), before)
                 if len(present):
                     some = np.unique(self.table["id"][present].cpu().numpy())
                     raise IdError(
@@ -363,11 +341,6 @@ class Memory:
             raise
         self._alive_count += len(self.table) - before
         return np.concatenate(added) if added else np.empty(0, np.int64)
-
-    def _bearing(self, ids: np.ndarray, before: int) -> Tensor:
-        """Remembered rows below `before` that bear one of `ids`."""
-        hit = np.isin(self.table["id"][:before].cpu().numpy(), ids) & self.table["alive"][:before].cpu().numpy()
-        return torch.from_numpy(np.flatnonzero(hit)).to(self.device)
 
     def _forget_rows(self, rows: Tensor) -> None:
         if len(rows):
@@ -389,10 +362,3 @@ class Memory:
         )
         index.build(keys)
         return index
-
-
-def _int_ids(ids) -> np.ndarray:
-    ids = np.atleast_1d(np.asarray(ids))
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise IdError(f"ids have dtype {ids.dtype} and shape {ids.shape}; expected integers")
-    return ids.astype(np.int64)
