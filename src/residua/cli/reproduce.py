@@ -59,7 +59,7 @@ def reproduce() -> None:
     "-o", "--out", type=click.Path(path_type=Path), default="docs/results.md", show_default=True, help="The page."
 )
 def page(results: Path, out: Path) -> None:
-    """Write one page of all results there are, and each one's NAME.md, from their JSON files."""
+    """Write one page of all results there are from their JSON files, and NAME.md and NAME.png again."""
     from residua.papers.page import write_page
 
     say(f"wrote {write_page(results, out)}")

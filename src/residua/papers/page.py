@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from residua.errors import MemoryFileError
-from residua.papers.record import markdown, read, write
+from residua.papers.record import markdown, read, require_matplotlib, tell_and_draw, write
 from residua.papers.registry import MODULES
 
 HEAD = """# Results: the papers, and ours
@@ -36,17 +36,20 @@ def page(results: str | os.PathLike = "results", at: str | os.PathLike = "docs/r
 
 
 def write_page(results: str | os.PathLike = "results", at: str | os.PathLike = "docs/results.md") -> Path:
-    """Write the page, and each record's own ``NAME.md``; return the page's path.
+    """Write the page, and each record's own ``NAME.md`` and ``NAME.png`` again; return the page's path.
 
     Raises
     ------
     MemoryFileError
         As `page`, and when a file cannot be written.
+    MissingDependencyError
+        Without matplotlib.
     """
+    require_matplotlib()
+    results, at = Path(results), Path(at)
     text = page(results, at)
     for name in MODULES:
-        record = Path(results) / f"{name}.json"
-        if record.exists():
-            write(record.with_suffix(".md"), markdown(read(record)))
-    write(Path(at), text)
-    return Path(at)
+        if (results / f"{name}.json").exists():
+            tell_and_draw(read(results / f"{name}.json"), results)
+    write(at, text)
+    return at

@@ -80,10 +80,16 @@ def reproduce(
         }
     )
     write(out / f"{name}.json", to_json(record))
-    write(out / f"{name}.md", markdown(record))
-    save_figure(reproduction.draw(record["results"]), out / f"{name}.png")
+    tell_and_draw(record, out)
     work.finish()
     return record
+
+
+def tell_and_draw(record: dict, out: Path) -> None:
+    """Write a record's ``NAME.md`` and ``NAME.png`` into folder `out`."""
+    name = record["reproduction"]
+    write(out / f"{name}.md", markdown(record))
+    save_figure(load(name).draw(record["results"]), out / f"{name}.png")
 
 
 def markdown(record: dict, level: int = 1, picture: str | None = None) -> str:

@@ -63,9 +63,7 @@ class Encoded:
     (3, 'classification', [1, 2])
     """
 
-    def __init__(
-        self, keys, logits, labels=None, ids=None, *, columns=None, source=None, task=None, head=None
-    ):
+    def __init__(self, keys, logits, labels=None, ids=None, *, columns=None, source=None, task=None, head=None):
         self.keys = _keys(keys)
         self.logits = logits if isinstance(logits, Logits) else DenseLogits(_finite(_array(logits), "logits"))
         if len(self.logits) != len(self.keys):

@@ -36,7 +36,9 @@ def draw(results: dict):
     panels[0].set_yticks(range(len(data)), labels=data[::-1])
     for kind in KINDS:
         panels[-1].plot([], [], "o", color=COLOURS[kind], label=f"residuals {NAMES[kind]}")
-    panels[-1].legend(fontsize=8.5, frameon=False, loc="lower right")
+    figure.legend(
+        *panels[-1].get_legend_handles_labels(), fontsize=9, frameon=False, loc="outside lower center", ncols=2
+    )
     figure.suptitle(
         f"ResMem on small tables: {results['splits']} splits, 95 % intervals; filled where 0 is excluded", fontsize=12
     )

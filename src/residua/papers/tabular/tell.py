@@ -160,7 +160,7 @@ def sign(interval) -> int:
 
 
 def _interval(interval) -> str:
-    middle, low, high = interval
+    middle, low, high = (None if value is None else round(value, 2) + 0.0 for value in interval)  # no -0.00
     if low is None or high is None:
         return f"{middle:+.2f}"
     text = f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
