@@ -37,7 +37,8 @@ def main() -> dict:
     whole = in_turn(
         {"residua": lambda: reader.scores(test), "scikit-learn": lambda: base + peer.predict(test.keys)}, repeat=3
     )
-    difference = float(np.abs(reader.scores(test) - base - peer.predict(test.keys)).max())
+    # Equal but where two rows tie for the last place: then each takes another one.
+    differ = np.abs(reader.scores(test) - base - peer.predict(test.keys)).max(axis=1) > 1e-4
 
     # The read alone: both are given the neighbours.
     neighbours = memory.search(test.keys, K)
@@ -74,7 +75,7 @@ def main() -> dict:
         "whole_s": {name: round(value, 3) for name, value in whole.items()},
         "whole_speedup": round(whole["scikit-learn"] / whole["residua"], 2),
         "whole_target": 2,
-        "largest_difference": difference,
+        "queries_that_differ_by_1e-4": int(differ.sum()),
         "read_alone_s": {name: round(value, 4) for name, value in alone.items()},
         "read_alone_speedup": round(alone["scikit-learn"] / alone["residua"], 1),
         "read_alone_target": 15,
