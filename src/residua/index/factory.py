@@ -11,8 +11,8 @@ from torch import Tensor
 
 from residua.errors import MemoryFileError, ParameterError
 from residua.index.engines import require_faiss
-from residua.index.index import Index
-from residua.index.recall import Recall, measure_recall
+from residua.index.index import Index, Recall
+from residua.index.recall import measure_recall
 from residua.index.rerank import blocks, missing, nearest, scan
 from residua.records import Neighbours
 

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from residua.errors import NonFiniteError, ParameterError, ShapeError
-from residua.index.recall import Recall
 from residua.index.rerank import missing
 from residua.records import Neighbours
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of the true `k` nearest rows that were found, over `queries` queries.
+
+    Examples
+    --------
+    >>> print(Recall(0.9934, 50, 256))
+    recall@50 = 0.993 on 256 queries near its keys
+    """
+
+    value: float
+    k: int
+    queries: int
+
+    def __str__(self) -> str:
+        return f"recall@{self.k} = {self.value:.3f} on {self.queries} queries near its keys"
+
+    def to_json(self) -> dict:
+        """A plain dictionary of JSON types; ``Recall(**data)`` is the inverse."""
+        return asdict(self)
 
 
 class Index(ABC):

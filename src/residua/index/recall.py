@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from residua.index.exact import Exact
+from residua.index.index import Index, Recall
 from residua.index.rerank import blocks, missing, pack, unpack
 from residua.records import Neighbours
-
-if TYPE_CHECKING:
-    from residua.index.index import Index
 
 log = logging.getLogger(__name__)
 
 ENOUGH = 0.9
 
 
-@dataclass(frozen=True)
-class Recall:
-    """Share of the true `k` nearest rows that were found, over `queries` queries.
-
-    Examples
-    --------
-    >>> print(Recall(0.9934, 50, 256))
-    recall@50 = 0.993 on 256 queries near its keys
-    """
-
-    value: float
-    k: int
-    queries: int
-
-    def __str__(self) -> str:
-        return f"recall@{self.k} = {self.value:.3f} on {self.queries} queries near its keys"
-
-    def to_json(self) -> dict:
-        """A plain dictionary of JSON types; ``Recall(**data)`` is the inverse."""
-        return asdict(self)
-
-
 def true_neighbours(queries: Tensor, k: int, keys: Tensor) -> Neighbours:
     """The `k` nearest of all `keys`, with only one block of them centred and copied at a time."""
-    from residua.index.exact import Exact
-
     best = missing(len(queries), k, keys.device)
     packed = pack(best.distances, best.rows)
     for part in blocks(len(keys), keys.shape[1], 2**23):
