@@ -1,0 +1,120 @@
+"""Why ResMem and k-NN interpolation come so close, and what separates them: both are members of one family.
+
+With v(x) the neighbours' weighted label vote and q(x) the weighted mean of what the base says at the neighbours,
+
+    scores = p_T(x) + a v(x) - b q(x):
+
+ResMem is a = b = 1, since its residuals are labels minus predictions; interpolation is b = 0, with a = λ / (1 - λ), up
+to a factor that no argmax sees. So all that ResMem adds is the term -q: what the base says here counts only where it
+differs from what it says at the neighbours. How much each coefficient is worth is measured, with k, σ and T tuned for
+each choice alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+
+import residua as rs
+from residua.papers.cifar100.compare import SIGMA, grid_of
+from residua.papers.cifar100.networks import device_of, encoded
+from residua.papers.halves import paired, percent
+from residua.read.values import LabelValues, TableValues
+
+K = (10, 20, 35, 53, 100, 200)
+TEMPERATURE = (0.7, 1.0, 1.4, 2.0, 2.8)
+KERNELS = tuple(SIGMA)
+A = (0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+B = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+MEMBERS = {
+    "resmem": lambda a, b: (a == 1) & (b == 1),
+    "interpolation": lambda a, b: b == 0,
+    "scaled_resmem": lambda a, b: a == b,
+    "full_cancelling": lambda a, b: b == 1,
+    "free": lambda a, b: np.full(a.shape, True),
+}
+
+
+def family(weights: str, data: str, fraction: float, seed: int, device: str, kernel: str) -> dict:
+    """Accuracy over the family with one kernel, crossed over the halves of the test set.
+
+    Returns
+    -------
+    dict
+        ``kernel``, ``members`` (name -> ``accuracy`` in %, with k, σ, T and the free coefficients tuned on the other
+        half, ``over_interpolation`` [points, low, high, p_value] and ``chosen``: per half, [k, sigma, T, a, b]) and
+        ``by_b`` ([b, accuracy]: a, k, σ, T tuned on the other half).
+    """
+    remembered, test = encoded(weights, data, fraction, seed, device)
+    memory = rs.Memory(remembered, device=device_of(device))
+    settings, right = answers(memory, test, kernel)
+    a, b = settings[:, 3], settings[:, 4]
+    found = {name: crossfit(right, allowed(a, b)) for name, allowed in MEMBERS.items()}
+    rng = np.random.default_rng(0)
+    members = {
+        name: {
+            "accuracy": percent(answer),
+            "over_interpolation": list(paired(answer, found["interpolation"][0], rng)),
+            "chosen": settings[list(chosen)].tolist(),
+        }
+        for name, (answer, chosen) in found.items()
+    }
+    by_b = [[value, percent(crossfit(right, b == value)[0])] for value in B]
+    return {"kernel": kernel, "members": members, "by_b": by_b}
+
+
+def answers(memory: rs.Memory, test: rs.Encoded, kernel: str) -> tuple[np.ndarray, np.ndarray]:
+    """Settings float (s, 5) as (k, sigma, T, a, b), and whether each answers each test row rightly, bool (s, n)."""
+    ks = [k for k in K if k <= len(memory)] or [len(memory)]
+    sigmas = grid_of(memory, kernel)["sigma"]
+    near = memory.search(test.keys, ks[-1])
+    rows = near.rows.clamp_min(0)
+    truth = torch.from_numpy(test.labels).to(memory.device)
+    votes = LabelValues(memory.table["label"])
+    grid = itertools.product(TEMPERATURE, ks, sigmas, B, A)
+    settings = np.array([(k, sigma, temperature, a, b) for temperature, k, sigma, b, a in grid])
+    right = torch.empty(len(settings), len(test), dtype=torch.bool)
+    done = 0
+    for temperature in TEMPERATURE:
+        base = test.logits.probabilities(None, temperature).to(memory.device)
+        said = TableValues(memory.logits.probabilities(None, temperature))
+        for k in ks:
+            for sigma in sigmas:
+                weights = rs.ResMem(memory, k=k, sigma=sigma, kernel=kernel).weights(near.first(k))
+                v, q = torch.zeros_like(base), torch.zeros_like(base)
+                votes.add_to(v, rows[:, :k], weights)
+                said.add_to(q, rows[:, :k], weights)
+                for b in B:
+                    rest = base - b * q
+                    for a in A:
+                        right[done] = _argmax(torch.add(rest, v, alpha=a)) == truth
+                        done += 1
+    return settings, right.numpy()
+
+
+def crossfit(right: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """Each half of the rows answered by the allowed setting that is best on the other half, and the two settings.
+
+    Examples
+    --------
+    >>> right = np.array([[True, False, True, False], [False, True, False, True]])
+    >>> crossfit(right, np.array([True, True]))[0].tolist()
+    [False, False, False, False]
+    """
+    numbers = np.flatnonzero(allowed)
+    out = np.empty(right.shape[1], bool)
+    chosen = []
+    for half in (0, 1):
+        best = numbers[right[numbers, 1 - half :: 2].sum(axis=1).argmax()]
+        out[half::2] = right[best, half::2]
+        chosen.append(int(best))
+    return out, tuple(chosen)
+
+
+def _argmax(scores: torch.Tensor) -> torch.Tensor:
+    # NumPy's is several times faster than torch's on a CPU.
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy().argmax(axis=1))
+    return scores.argmax(dim=1)

@@ -1,0 +1,213 @@
+"""CIFAR-100 in tables: the paper beside ours."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from residua.papers.cifar100.findings import findings
+from residua.papers.cifar100.sweeps import dip, spread
+from residua.papers.intervals import mean_interval
+from residua.papers.published import CIFAR100_CONSERVATIVE, CIFAR100_EPOCHS, CIFAR100_RESNET8, CIFAR100_SWEEPS
+from residua.papers.shown import interval, mean, p_value, settings
+from residua.papers.table import Table
+
+NAMES = {
+    "resmem_paper": "ResMem, paper's settings",
+    "label_knn_paper": "label k-NN, same k, σ",
+    "interpolation_paper": "interpolation, same k, σ, T, tuned λ",
+    "resmem_tuned": "ResMem, tuned",
+    "label_knn_tuned": "label k-NN, tuned",
+    "interpolation_tuned": "interpolation, tuned",
+    "resmem_gaussian": "ResMem, gaussian kernel, tuned",
+    "interpolation_gaussian": "interpolation, gaussian kernel, tuned",
+    "resmem_conservative": f"ResMem, conservative (FPR < {CIFAR100_CONSERVATIVE['max_fpr']:g} %)",
+}
+MEMBERS = {
+    "interpolation": "interpolation: b = 0",
+    "resmem": "ResMem: a = b = 1",
+    "scaled_resmem": "scaled residuals: a = b",
+    "full_cancelling": "b = 1, a free",
+    "free": "a and b free",
+}
+FOUR = ("base", "ResMem", "ResMem, tuned", "interpolation, tuned", "ResMem over base, points")
+
+
+def tell(results: dict) -> list[str | Table]:
+    """Paragraphs and tables from what ``plan.run`` returned."""
+    networks = results["networks"]
+    main = main_networks(networks)
+    first = main[0]
+    blocks = [_setting(results, main), _headline(main), _rates(main), "**Against the alternatives**", _pairs(main)]
+    epochs = _by(networks, "epoch", depth=first["depth"], fraction=first["fraction"])
+    if len(epochs) > 1:
+        blocks += ["**Table 1: epochs trained**", _epochs(epochs, results["epochs"])]
+    depths = _by(networks, "depth", last=True, fraction=first["fraction"])
+    if len(depths) > 1:
+        blocks += ["**Figure 2(a): depths**", _over("depth", depths)]
+    fractions = _by(networks, "fraction", last=True, depth=first["depth"])
+    if len(fractions) > 1:
+        blocks += ["**Figure 2(b): shares of the training data**", _over("share", fractions)]
+    if len(depths) > 1 and len(fractions) > 1:
+        blocks += ["**Figure 4: base, ResMem at the paper's settings**", _crossed(networks)]
+    return [
+        *blocks,
+        "**Figure 5: one setting moved at a time around the paper's**",
+        _sweeps(results["sweeps"]),
+        "**Where tuned ResMem gains, and where it and tuned interpolation differ**",
+        _groups(first["groups"]),
+        "**What separates them.** With v the neighbours' label vote and q the weighted mean of what the base says at "
+        "the neighbours, scores = p + a v - b q; ResMem is a = b = 1, interpolation b = 0. Each is tuned like the "
+        "others.",
+        _family(results["family"]),
+        "**What this says.**",
+        "\n".join(f"- {line}" for line in findings(results, main)),
+    ]
+
+
+def main_networks(networks: list[dict]) -> list[dict]:
+    """The seeds of the headline: fully trained, of the first depth, with the most data."""
+    most = max(network["fraction"] for network in networks)
+    return [n for n in networks if n["last"] and (n["depth"], n["fraction"]) == (networks[0]["depth"], most)]
+
+
+def _by(networks: list[dict], name: str, **same) -> dict:
+    """Networks that are like `same`, by their value of `name`, ascending."""
+    like = [network for network in networks if all(network[key] == value for key, value in same.items())]
+    values = sorted({network[name] for network in like})
+    return {value: [network for network in like if network[name] == value] for value in values}
+
+
+def _setting(results: dict, main: list[dict]) -> str:
+    one = main[0]
+    epochs = f"{results['epochs']} epochs" if results["epochs"] else "an unknown number of epochs"
+    where = "trained before and given" if results["given"] else "trained by this command"
+    scale = "" if results["epochs"] == 256 else " (the paper: 256; every epoch mark of its schedule scaled)"
+    over = "test images" if len(main) == 1 else "networks"
+    return (
+        f"CIFAR-ResNet-{one['depth']}, {len(main)} network{'s' * (len(main) > 1)}, {where}, {epochs}{scale}; weight "
+        "decay and augmentation, which the paper does not give, are 1e-4 and crops with flips. The memory holds the "
+        f"{one['memory']:,} training images' 64-d keys, searched exactly; all {one['n']:,} test images are answered. "
+        f"Paper's settings: {settings(CIFAR100_RESNET8['settings'])}. *Tuned*: the even rows of the test set with the "
+        "settings best on the odd ones, and the reverse, over one grid of k, σ and T for all. Intervals are 95 %, "
+        f"paired, over {over}."
+    )
+
+
+def _headline(main: list[dict]) -> Table:
+    paper = CIFAR100_RESNET8
+    rows = [["base", f"{paper['base']}", mean([n["base"] for n in main]), "", ""]]
+    published = {"resmem_paper": f"{paper['resmem']}", "label_knn_paper": f"{paper['label_knn']}"}
+    for name, shown in NAMES.items():
+        of = [network["readers"][name] for network in main]
+        accuracy = mean([reader["accuracy"] for reader in of])
+        used = settings(of[0]["settings"]) if len(of) == 1 else ""
+        rows.append([shown, published.get(name, ""), accuracy, _gain(of), used])
+    return Table(("accuracy, %", "paper", "ours", "over the base, points", "settings (even rows; odd rows)"), rows)
+
+
+def _rates(main: list[dict]) -> Table:
+    paper = CIFAR100_RESNET8
+
+    def of(name: str) -> list[str]:
+        kinds = ("resmem_paper", "resmem_tuned", "resmem_conservative")
+        return [mean([network["readers"][kind][name] for network in main]) for kind in kinds]
+
+    rows = [
+        ["TPR: wrong before, right now", f"{paper['tpr']:.2f}", *of("tpr")],
+        ["FPR: right before, wrong now", f"{paper['fpr']:.2f}", *of("fpr")],
+        ["training accuracy, base", "", mean([n["train_base"] for n in main]), "", ""],
+        ["training accuracy, ResMem", f"{paper['train_resmem']:g}", mean([n["train_resmem"] for n in main]), "", ""],
+    ]
+    return Table(("%", "paper", "ours, paper's settings", "tuned", "conservative"), rows)
+
+
+def _pairs(main: list[dict]) -> Table:
+    rows = []
+    for i, (one, other, *found) in enumerate(main[0]["pairs"]):
+        p = p_value(found[3])
+        if len(main) > 1:
+            found, p = mean_interval([network["pairs"][i][2] for network in main]), ""
+        rows.append([f"{NAMES[one]} - {NAMES[other]}", interval(found[:3]), p])
+    return Table(("difference", "points", "McNemar's p"), rows)
+
+
+def _epochs(by_epoch: dict, epochs: int) -> Table:
+    printed = {max(1, round(mark * epochs / 256)): i for i, mark in enumerate(CIFAR100_EPOCHS["epochs"])}
+    rows = []
+    for epoch, networks in by_epoch.items():
+        i = printed[epoch]
+        paper = [f"{CIFAR100_EPOCHS[name][i]:.1f}" for name in ("base", "resmem")]
+        rows.append([f"{epoch} ({CIFAR100_EPOCHS['epochs'][i]})", *paper, *_four(networks)])
+    return Table(("epochs (of 256)", "paper: base", "paper: ResMem", *FOUR), rows)
+
+
+def _over(name: str, rows: dict) -> Table:
+    shown = [f"ResNet-{value}" if name == "depth" else f"{100 * value:g} %" for value in rows]
+    return Table((name, *FOUR), [[value, *_four(networks)] for value, networks in zip(shown, rows.values())])
+
+
+def _four(networks: list[dict]) -> list[str]:
+    readers = ("resmem_paper", "resmem_tuned", "interpolation_tuned")
+    accuracies = [mean([n["readers"][name]["accuracy"] for n in networks]) for name in readers]
+    return [mean([n["base"] for n in networks]), *accuracies, _gain([n["readers"]["resmem_paper"] for n in networks])]
+
+
+def _crossed(networks: list[dict]) -> Table:
+    depths, shares = (sorted({network[name] for network in networks}) for name in ("depth", "fraction"))
+    rows = []
+    for depth in depths:
+        cells = []
+        for share in shares:
+            own = [n for n in networks if n["last"] and (n["depth"], n["fraction"]) == (depth, share)]
+            resmem = mean([n["readers"]["resmem_paper"]["accuracy"] for n in own])
+            cells.append(f"{mean([n['base'] for n in own])}, {resmem}")
+        rows.append([f"ResNet-{depth}", *cells])
+    return Table(("", *(f"{100 * share:g} %" for share in shares)), rows)
+
+
+def _sweeps(swept: dict) -> Table:
+    rows = []
+    for name, shown in (("k", "k"), ("sigma", "σ"), ("temperature", "T")):
+        low, high, says = CIFAR100_SWEEPS[name]
+        curve = swept[name]
+        best = int(np.argmax(curve["resmem"]))
+        at = f"{curve['resmem'][best]:.2f} at {curve['values'][best]:g}"
+        moved, against = f"{spread(name, curve):.2f}", f"{dip(curve['resmem']):.2f}"
+        rows.append([f"{shown} in {low:g}-{high:g}", says, moved, at, against])
+    columns = ("", "paper says", "ours: highest - lowest, points", "best", "largest step against one peak, points")
+    return Table(columns, rows)
+
+
+def _groups(found: list[dict]) -> Table:
+    rows = []
+    for group in found:
+        accuracies = [f"{group[name]:.1f}" for name in ("base", "resmem", "interpolation")]
+        differences = [interval(group[name][:3]) for name in ("gain", "difference")]
+        rows.append([f"{group['by']}: {group['group']}", f"{group['share']:.1f}", *accuracies, *differences])
+    columns = (
+        "test images by",
+        "share, %",
+        "base",
+        "ResMem",
+        "interpolation",
+        "ResMem - base, points",
+        "- interpolation",
+    )
+    return Table(columns, rows)
+
+
+def _family(found: list[dict]) -> Table:
+    rows = []
+    for one in found:
+        for name, shown in MEMBERS.items():
+            member = one["members"][name]
+            over = "" if name == "interpolation" else interval(member["over_interpolation"][:3])
+            chosen = "; ".join(f"k {k:g}, σ {s:.2f}, T {t:g}, a {a:g}, b {b:g}" for k, s, t, a, b in member["chosen"])
+            rows.append([f"{one['kernel']}, {shown}", f"{member['accuracy']:.2f}", over, chosen])
+    return Table(("kernel", "accuracy, %", "over interpolation, points", "chosen (even rows; odd rows)"), rows)
+
+
+def _gain(readers: list[dict]) -> str:
+    if len(readers) == 1:
+        return interval(readers[0]["gain"])
+    return interval(mean_interval([reader["gain"][0] for reader in readers]))

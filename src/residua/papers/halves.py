@@ -1,0 +1,93 @@
+"""Settings tuned on one half of the test rows answer the other, and the reverse: every row is answered, none by
+settings that saw it; and paired differences of such answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import residua as rs
+from residua.evaluate.significance import bootstrap_interval, mcnemar
+from residua.read import Reader
+from residua.records import Encoded
+
+RESAMPLES = 2000
+
+
+def crossed(
+    reader: Reader,
+    test: Encoded,
+    grid: dict,
+    *,
+    objective: str | None = None,
+    max_fpr: float = 0.05,
+    refusable: bool = True,
+) -> tuple[np.ndarray, list[dict]]:
+    """Every row's prediction with the settings best on the other half.
+
+    Parameters
+    ----------
+    reader : Reader
+    test : Encoded
+        Even and odd rows are the halves: where rows come class by class, both hold every class.
+    grid, objective, max_fpr
+        As ``rs.tune`` takes them.
+    refusable : bool, default True
+        Whether k = 0, the base itself, may win, as it may in ``rs.tune``.
+
+    Returns
+    -------
+    predicted : int64 array of shape (n,)
+    settings : list of two dicts
+        With which the even rows were answered, and the odd ones.
+
+    Examples
+    --------
+    >>> keys = np.arange(8.0)[:, None]
+    >>> data = rs.Encoded(keys, np.zeros((8, 2)), [0, 0, 0, 0, 1, 1, 1, 1])
+    >>> predicted, settings = crossed(rs.ResMem(rs.Memory(data), k=1), data, {"k": [1], "sigma": [1.0]})
+    >>> predicted.tolist(), [half["k"] for half in settings]
+    ([0, 0, 0, 0, 1, 1, 1, 1], [1, 1])
+    """
+    predicted = np.empty(len(test), np.int64)
+    settings = []
+    for half in (0, 1):
+        other = test[1 - half :: 2]
+        best = rs.tune(reader, other, grid, objective=objective, max_fpr=max_fpr, progress=False)
+        found, chosen = best.cv_results_, best.best_params_
+        if not refusable and best.k == 0:
+            used = np.flatnonzero(found["k"] > 0)
+            first = used[found["score"][used].argmax()]
+            chosen = {name: found[name][first].item() for name in chosen}
+        predicted[half::2] = reader.with_params(**chosen).predict(test[half::2])
+        settings.append(chosen)
+    return predicted, settings
+
+
+def paired(one: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """How many percentage points more of the answers `one` are right than of `other`.
+
+    Parameters
+    ----------
+    one, other : bool arrays of shape (n,)
+        Whether each test point is answered rightly.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (difference, low, high, p_value)
+        In points, with a paired 95 % bootstrap interval, and McNemar's exact test.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> paired(np.array([True] * 4), np.array([True, True, False, False]), rng)[0::3]
+    (50.0, 0.5)
+    """
+    low, high = bootstrap_interval(one.astype(float) - other, 0.95, RESAMPLES, rng)
+    p = mcnemar(int((one & ~other).sum()), int((other & ~one).sum()))
+    return percent(one) - percent(other), 100 * low, 100 * high, p
+
+
+def percent(right: np.ndarray) -> float:
+    """Share of true values in %."""
+    return 100 * float(np.mean(right))
