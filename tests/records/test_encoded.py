@@ -131,6 +131,9 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises(MemoryFileError, match="cannot write"):
         enc.save(tmp_path / "missing" / "a.npz")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(MemoryFileError, match="cannot write"):
+        enc.save(tmp_path / "file" / "a.npz")
 
 
 def test_batches_take_one_or_many_and_nothing_else():

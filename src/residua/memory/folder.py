@@ -176,7 +176,8 @@ def write_json(path: Path, data: dict) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _put(path: Path, name: str, tensors: dict, written: list[str]) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -187,7 +188,8 @@ def write(path: Path, text: str) -> None:
     except OSError as error:
         raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def require_matplotlib() -> None:
@@ -212,4 +214,5 @@ def save_figure(figure, path: Path) -> None:
     except OSError as error:
         raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -140,7 +141,8 @@ class Encoded:
         except OSError as error:
             raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where nothing could be written there is nothing to remove
+                part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Encoded:
