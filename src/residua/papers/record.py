@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from residua.papers.machine import machine
 from residua.papers.registry import load
 from residua.papers.table import Table
 from residua.papers.work import Work
+from residua.records.whole import whole
 
 DIGITS = 6  # significant ones of every number that is kept
 
@@ -180,16 +180,9 @@ def to_json(record: dict) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def require_matplotlib() -> None:
@@ -207,12 +200,5 @@ def save_figure(figure, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as part:
         figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
-        os.replace(part, path)
-    except OSError as error:
-        raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

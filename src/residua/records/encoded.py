@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import zipfile
@@ -24,6 +23,7 @@ from residua.errors import (
 )
 from residua.records.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor
 from residua.records.source import Source
+from residua.records.whole import whole
 
 TASKS = ("classification", "regression")
 
@@ -132,17 +132,8 @@ class Encoded:
                 arrays["head.bias"] = head.bias.float().cpu().numpy()
         about = {"task": self.task, "source": self.source and self.source.to_json()}
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-        path = Path(path)
-        part = path.with_name(path.name + f".{os.getpid()}.part")
-        try:
-            with open(part, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(part, path)
-        except OSError as error:
-            raise MemoryFileError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):  # where nothing could be written there is nothing to remove
-                part.unlink(missing_ok=True)
+        with whole(Path(path)) as part, open(part, "wb") as file:
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Encoded:
