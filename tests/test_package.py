@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL"}
 VERBS = ["attach", "encode", "evaluate", "explain", "tune"]
 PUBLIC = [
+    "AdaptiveLambda",
+    "ContinuousCache",
     "DenseLogits",
     "Encoded",
     "HeadLogits",
@@ -32,6 +34,7 @@ PUBLIC = [
     "errors",
     "evaluate",
     "explain",
+    "lm",
     "load",
     "tune",
 ]
@@ -122,7 +125,9 @@ def test_public_name_and_its_methods_are_documented(name):
         assert [method for method in methods if not inspect.getdoc(getattr(thing, method))] == []
 
 
-@pytest.mark.parametrize("name", ["Encoded", "Memory", "ResMem", "KNNLM", "load", *VERBS])
+@pytest.mark.parametrize(
+    "name", ["Encoded", "Memory", "ResMem", "KNNLM", "ContinuousCache", "AdaptiveLambda", "load", *VERBS]
+)
 def test_what_users_type_has_an_example(name):
     thing = getattr(rs, name)
     text = (inspect.getdoc(thing) or "") + (inspect.getdoc(importlib.import_module(thing.__module__)) or "")

@@ -22,6 +22,8 @@ _HOME = {
     "Memory": "residua.memory",
     "ResMem": "residua.read",
     "KNNLM": "residua.read",
+    "ContinuousCache": "residua.read",
+    "AdaptiveLambda": "residua.read",
     "load": "residua.read",
     "encode": "residua.encode",
     "tune": "residua.tune",
@@ -29,18 +31,21 @@ _HOME = {
     "explain": "residua.explain",
     "attach": "residua.attach",
     "errors": "residua.errors",
+    "lm": "residua.lm",
 }
+
+MODULES = ("errors", "lm")  # public names that are modules themselves
 
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
-    from residua import errors
+    from residua import errors, lm
     from residua.attach import attach
     from residua.encode import encode
     from residua.evaluate import evaluate
     from residua.explain import explain
     from residua.memory import Memory
-    from residua.read import KNNLM, ResMem, load
+    from residua.read import KNNLM, AdaptiveLambda, ContinuousCache, ResMem, load
     from residua.records import DenseLogits, Encoded, HeadLogits, Logits, TopLogits
     from residua.tune import tune
 
@@ -49,7 +54,7 @@ def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'residua' has no attribute {name!r}")
     module = import_module(_HOME[name])
-    value = module if name == "errors" else getattr(module, name)
+    value = module if name in MODULES else getattr(module, name)
     globals()[name] = value
     return value
 
@@ -58,7 +63,7 @@ class _Package(ModuleType):
     """A room and its verb share a name (``residua.tune``); as an attribute of the package it is the verb."""
 
     def __setattr__(self, name: str, value) -> None:
-        if not (isinstance(value, ModuleType) and name in _HOME and name != "errors"):
+        if not (isinstance(value, ModuleType) and name in _HOME and name not in MODULES):
             super().__setattr__(name, value)
 
 

@@ -89,4 +89,4 @@ def test_other_columns_are_refused(columns):
     memory = rs.Memory(made(columns={"page": np.array([7, 8], np.int32)}))
     with pytest.raises(InputError, match="column"):
         memory.add(made(columns=columns))
-    assert memory.table["column.page"].tolist() == [7, 8]
+    assert memory.table["column.page"][:].tolist() == [7, 8]

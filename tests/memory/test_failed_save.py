@@ -13,6 +13,7 @@ import pytest
 
 import residua as rs
 from residua.errors import MemoryFileError
+from residua.memory import files
 from residua.memory import folder as saving
 from residua.memory.folder import MANIFEST
 
@@ -56,9 +57,9 @@ def failing(monkeypatch, target, name, nth, error, done=False):
 POINTS = [
     (target, name, nth, done)
     for target, name, count in [
-        (saving, "save_file", 2),  # new rows, edits
+        (files, "save_file", 2),  # new rows, edits
         (os, "fsync", 4),  # both, the index, the manifest
-        (saving, "_crc32", 3),
+        (files, "crc32", 3),
         (saving, "write_json", 1),
         (os, "replace", 1),
     ]

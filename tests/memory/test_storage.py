@@ -6,7 +6,8 @@ import torch
 
 import residua as rs
 from residua.errors import ParameterError, StorageError
-from residua.records import Head, HeadLogits, TopLogits
+from residua.records import DenseLogits, Head, HeadLogits, TopLogits
+from residua.records.logits import AbsentLogits
 
 WEIGHT = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 BIAS = np.random.default_rng(1).normal(size=6).astype(np.float32)
@@ -110,9 +111,31 @@ def test_top_m_is_for_classes():
 
 
 def test_bytes_per_row():
-    always = {"key": 12, "label": 8, "id": 8, "alive": 1, "edited": 1}
+    always = {"key": 12, "label": 4, "id": 1, "alive": 1, "edited": 1}
     assert rs.Memory(made(), storage="none").bytes_per_row == always
     assert rs.Memory(made(), storage="head").bytes_per_row == always
     assert rs.Memory(made(), storage="full").bytes_per_row == always | {"logits": 24}
     top = {"top.ids": 8, "top.values": 8, "top.partition": 4}
     assert rs.Memory(made(), storage="top-m", m=2).bytes_per_row == always | top
+
+
+@pytest.mark.parametrize("storage", ["top-m", "head"])
+def test_wide_logits_are_looked_at_a_few_rows_at_a_time(storage, monkeypatch):
+    expected = rs.Memory(made(), storage=storage, m=2)
+    monkeypatch.setattr("residua.memory.storage.BLOCK", 20)  # three rows of six classes
+    sizes, dense = [], DenseLogits.dense
+    monkeypatch.setattr(DenseLogits, "dense", lambda self, i=None: sizes.append(len(self)) or dense(self, i))
+    blocked = rs.Memory(made(), storage=storage, m=2)
+    assert max(sizes) == 3 and sum(sizes) == len(blocked)
+    monkeypatch.undo()
+    for name in expected.table.names:
+        assert torch.equal(blocked.table[name][:], expected.table[name][:]), name
+
+
+def test_labels_alone_need_no_logits():
+    enc = made()
+    bare = rs.Encoded(enc.keys, AbsentLogits(len(enc), enc.n_outputs), enc.labels)
+    assert rs.Memory(bare, storage="none").labels.tolist() == enc.labels.tolist()
+    for storage in ("full", "top-m"):
+        with pytest.raises(StorageError, match="without logits"):
+            rs.Memory(bare, storage=storage)

@@ -1,11 +1,14 @@
+import numpy as np
+import pytest
 import torch
 
+from residua.memory.runs import Runs
 from residua.memory.table import Table
 
 
 def rows(start, count):
     numbers = torch.arange(start, start + count)
-    return {"key": numbers[:, None].float() / 2, "label": numbers}
+    return {"key": numbers[:, None].float() / 2, "label": numbers.int()}
 
 
 def test_growth_keeps_every_row():
@@ -29,7 +32,7 @@ def test_appending_one_by_one_copies_little():
 def test_the_first_append_takes_exactly_what_it_needs():
     table = Table("cpu")
     table.append(rows(0, 7))
-    assert table["label"].untyped_storage().nbytes() == 7 * 8
+    assert table["label"].untyped_storage().nbytes() == 7 * 4
 
 
 def test_truncate_and_keep():
@@ -52,4 +55,42 @@ def test_columns_are_views():
     table["label"][1] = 9
     assert table["label"].tolist() == [0, 9, 2]
     assert "label" in table and "other" not in table
-    assert table.bytes_per_row == {"key": 4, "label": 8}
+    assert table.bytes_per_row == {"key": 4, "label": 4}
+
+
+def test_integers_are_runs_while_that_pays():
+    table = Table("cpu")
+    table.append({"id": torch.arange(5).repeat_interleave(1000), "page": torch.arange(5000), "x": torch.ones(5000)})
+    assert isinstance(table["id"], Runs) and isinstance(table["page"], Runs)
+    assert table.bytes_per_row == {"id": 0, "page": 0, "x": 4}
+    scattered = torch.arange(9000) * 3 % 7001
+    table.append({"id": torch.full((9000,), 7), "page": scattered, "x": torch.zeros(9000)})
+    assert isinstance(table["id"], Runs) and isinstance(table["page"], torch.Tensor)
+    pages = torch.cat([torch.arange(5000), scattered])
+    assert torch.equal(table["page"], pages) and len(table) == len(table["id"]) == 14_000
+    wanted = np.array([4, 6999, -1])
+    assert table.rows_with("page", wanted).tolist() == np.flatnonzero(np.isin(pages, wanted)).tolist()
+    assert table.rows_with("id", np.array([7, 2])).tolist() == [*range(2000, 3000), *range(5000, 14_000)]
+    table.append({"id": torch.tensor([9]), "page": torch.tensor([1]), "x": torch.tensor([2.0])})
+    assert (table["id"][14_000].item(), table["page"][14_000].item()) == (9, 1)
+    table.truncate(2500)
+    table.keep(torch.arange(1999, 2500))
+    assert table["id"][:3].tolist() == [1, 2, 2] and table["page"][:3].tolist() == [1999, 2000, 2001]
+    table.drop("x")
+    assert table.names == ["id", "page"]
+
+
+def test_an_undone_append_that_failed_halfway():
+    table = Table("cpu")
+    table.append({"id": torch.arange(3), "x": torch.zeros(3)})
+    with pytest.raises(RuntimeError):
+        table.append({"id": torch.arange(2), "x": torch.zeros(2, 7)})
+    table.truncate(3)
+    assert (len(table), table["id"][:].tolist()) == (3, [0, 1, 2])
+
+
+def test_room_for_all_that_will_come():
+    table = Table("cpu")
+    for start in (0, 10, 20):
+        table.append(rows(start, 10), room=30)
+        assert table["label"].untyped_storage().nbytes() == 30 * 4

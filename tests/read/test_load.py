@@ -22,6 +22,8 @@ READERS = {
     "resmem as given": lambda memory: rs.ResMem(memory, k=np.int64(5), sigma=np.float32(0.3), epsilon=np.float32(0.5)),
     "knnlm": lambda memory: rs.KNNLM(memory, k=5, lmbda=0.7, sigma=2.0, kernel="exponential"),
     "no memory": lambda memory: rs.KNNLM(memory, k=0),
+    "gated": lambda memory: rs.ResMem(memory, k=5, gate=0.8),
+    "adaptive": lambda memory: rs.KNNLM(memory, k=5, lmbda=rs.AdaptiveLambda([0.5], [0.7, 0.1])),
 }
 
 
@@ -33,6 +35,18 @@ def test_what_was_saved_comes_back(name, tmp_path):
     assert type(loaded) is type(reader) and loaded.params == reader.params
     np.testing.assert_array_equal(loaded.scores(query), reader.scores(query))
     np.testing.assert_array_equal(loaded.predict_proba(query), reader.predict_proba(query))
+
+
+def test_readers_that_hold_readers_come_back(tmp_path):
+    memory, query = rs.Memory(made()), made(9, 1)
+    query.ids = np.arange(9) // 4
+    inner = rs.KNNLM(memory, k=5, lmbda=rs.AdaptiveLambda([0.5], [0.7, 0.1]), gate=0.9)
+    outer = rs.ContinuousCache(rs.ContinuousCache(inner, window=3, theta=0.5), window=7, lmbda=0.3)
+    memory.forget(memory.ids[3:])  # fewer than k: no error
+    outer.save(tmp_path)
+    loaded = rs.load(tmp_path)
+    assert loaded.over.over.params == inner.params and loaded.over.theta == 0.5 and loaded.theta == outer.theta
+    np.testing.assert_array_equal(loaded.scores(query), outer.scores(query))
 
 
 @pytest.mark.parametrize("left", [3, 0])
@@ -78,6 +92,9 @@ def test_a_memory_alone_is_no_reader(tmp_path):
         '{"reader": "ResMem", "params": {"k": "many"}}',
         '{"reader": "ResMem", "params": {"k": 1, "sigmb": 1}}',
         '{"reader": "ResMem", "params": {"k": 1, "sigma": -1}}',
+        '{"reader": "KNNLM", "params": {"k": 1, "lmbda": {"edges": [1]}}}',
+        '{"reader": "ContinuousCache", "params": {"window": 3}}',
+        '{"reader": "ContinuousCache", "params": {"over": {"reader": "KNNLM"}}}',
     ],
 )
 def test_a_spoilt_reader_file_is_named(content, tmp_path):

@@ -189,6 +189,9 @@ def test_parameters_out_of_range(read, memory):
         for value in (0, -1, math.nan, math.inf, "wide", [1]):
             with pytest.raises(ParameterError, match=f"{name}=.*finite number > 0"):
                 read(memory, **{"k": 3, name: value})
+    for gate in (0, 1.5, math.nan, "sure"):
+        with pytest.raises(ParameterError, match=r"gate=.*probability in \(0, 1\]"):
+            read(memory, k=3, gate=gate)
     with pytest.raises(ParameterError, match="kernel"):
         read(memory, k=3, kernel="rbf")
     with pytest.raises(ParameterError, match="a ndarray where a Memory is expected"):
@@ -205,10 +208,13 @@ def test_the_usual_width_is_the_memorys_own(memory):
 
 
 def test_with_params(memory):
-    reader = rs.ResMem(memory, k=np.int64(3), sigma=np.float32(0.5), temperature=2, epsilon=np.float32(0.25))
+    reader = rs.ResMem(
+        memory, k=np.int64(3), sigma=np.float32(0.5), temperature=2, epsilon=np.float32(0.25), gate=np.float32(0.5)
+    )
     expected = dict(k=3, sigma=0.5, temperature=2.0, kernel="exponential", space="probabilities", epsilon=0.25)
+    expected["gate"] = 0.5
     assert reader.params == expected
-    assert [type(value) for value in reader.params.values()] == [int, float, float, str, str, float]
+    assert [type(value) for value in reader.params.values()] == [int, float, float, str, str, float, float]
     other = reader.with_params(k=5, space="logits")
     assert other.params == expected | {"k": 5, "space": "logits"} and other.memory is memory
     assert reader.params == expected
@@ -225,3 +231,20 @@ def test_parameters_can_change_after_forgetting_left_fewer_than_k_rows():
     assert (warmer.k, warmer.temperature) == (5, 2.0)
     with pytest.raises(ParameterError, match="3 rows"):
         reader.with_params(k=4)
+
+
+def test_a_gate_is_for_classification():
+    memory = rs.Memory(rs.Encoded([[0.0], [1.0]], [[1.0], [2.0]], [1.5, 2.5]))
+    with pytest.raises(ParameterError, match="leave gate=None"):
+        rs.KNNLM(memory, k=1, gate=0.5)
+
+
+def test_the_gate_follows_exclusion_and_batches():
+    memory, test = rs.Memory(made(60, 0)), made(30, 1)
+    reader, ids = rs.KNNLM(memory, k=4, lmbda=0.9, gate=0.8), np.arange(30)[:, None] + np.arange(20)
+    sure = softmax(test.logits).max(axis=1) >= 0.8
+    assert 3 < sure.sum() < 27
+    open_ = reader.with_params(gate=None).scores(test, ids)
+    expected = np.where(sure[:, None], softmax(test.logits), open_)
+    for data in (test, [test[a : a + 1] for a in range(30)]):
+        np.testing.assert_allclose(reader.scores(data, ids), expected, atol=1e-6)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import nn
 
 from residua.attach.correction import Correction
+from residua.attach.hooked import Hooked
+from residua.attach.language import TokenCorrection
 from residua.encode.fingerprint import source_of_module
 from residua.errors import EncodeError, InputError, ParameterError
 from residua.read import Reader
@@ -87,7 +90,7 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
             "the model is compiled, and a compiled model's inner hooks are optimised away; attach to the module that "
             "was compiled (model._orig_mod) and call that"
         )
-    if Correction.of(model) is not None:
+    if Hooked.of(model) is not None:
         raise InputError(
             f"this {type(model).__name__} has a memory attached already; detach it first, or give its handle "
             "another reader: handle.reader = reader (a lost handle is residua.attach.Handle.of(model))"
@@ -97,7 +100,9 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
             f"this {type(model).__name__} is in training mode, where its memory is not used; call model.eval()",
             stacklevel=2,
         )
-    return Handle(model, Correction(model, reader, _key_of(model, reader, key)))
+    key = _key_of(model, reader, key)
+    kind = TokenCorrection if reader.memory.of_tokens else Correction
+    return Handle(model, kind(model, reader, key))
 
 
 class Handle:
@@ -110,7 +115,7 @@ class Handle:
         The module whose input or output is the key.
     """
 
-    def __init__(self, model: nn.Module, correction: Correction):
+    def __init__(self, model: nn.Module, correction: Hooked):
         self.model, self.key, self._correction = model, correction.key, correction
 
     @classmethod
@@ -122,7 +127,7 @@ class Handle:
         InputError
             When no memory is attached to it.
         """
-        correction = Correction.of(model)
+        correction = Hooked.of(model)
         if correction is None:
             raise InputError(f"no memory is attached to this {type(model).__name__}: rs.attach(model, reader)")
         return cls(model, correction)
@@ -145,7 +150,7 @@ class Handle:
     @property
     def attached(self) -> bool:
         """Whether the model still answers with its memory."""
-        return Correction.of(self.model) is self._correction
+        return Hooked.of(self.model) is self._correction
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -189,5 +194,6 @@ def _key_of(model: nn.Module, reader: Reader, key: str | None) -> str:
             )
         key = source.key
     if source is not None:
-        source.require(source_of_module(model, key))
+        # What the model cannot know (its tokenizer) cannot differ here.
+        source.require(replace(source_of_module(model, key), extra=source.extra))
     return key

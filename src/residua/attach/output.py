@@ -28,18 +28,19 @@ def with_logits(output, table: Tensor):
         changed["logits"] = with_logits(output["logits"], table)
         return changed
     if hasattr(output, "logits"):
-        return _with_attribute(output, with_logits(output.logits, table))
+        return with_attribute(output, "logits", with_logits(output.logits, table))
     first = with_logits(output[0], table)
     if hasattr(output, "_make"):  # a named tuple
         return output._make((first, *output[1:]))
     return type(output)((first, *output[1:]))
 
 
-def _with_attribute(output, logits: Tensor):
+def with_attribute(output, name: str, value):
+    """A shallow copy of `output` (an object or mapping with attribute `name`) with this `value` of it."""
     if hasattr(output, "_replace"):
-        return output._replace(logits=logits)
+        return output._replace(**{name: value})
     if dataclasses.is_dataclass(output) and output.__dataclass_params__.frozen:
-        return dataclasses.replace(output, logits=logits)
+        return dataclasses.replace(output, **{name: value})
     changed = copy.copy(output)
-    changed.logits = logits
+    setattr(changed, name, value)
     return changed

@@ -16,8 +16,10 @@ from residua.records import Source
 _INCIDENTAL = ("time", "cv_results_", "loss_curve_", "random_state", "random_generator")
 
 
-def source_of_module(model: nn.Module, key: str) -> Source:
+def source_of_module(model: nn.Module, key: str, extra: dict[str, str] | None = None) -> Source:
     """The fingerprint of a torch model: shape and Euclidean norm of every parameter and floating buffer.
+
+    `extra` is what else must be equal where two sources meet, such as a tokenizer's hash.
 
     Norms are accumulated in float64, so they do not depend on device or thread count beyond ``Source``'s
     tolerance. Quantities that no forward pass reads (optimizer state, training flags, integer counters) are
@@ -44,6 +46,7 @@ def source_of_module(model: nn.Module, key: str) -> Source:
         key=key,
         dtype=dtypes.most_common(1)[0][0] if dtypes else "float32",
         parameters={name: (list(tensor.shape), found[name]) for name, tensor in tensors.items()},
+        extra=dict(extra or {}),
     )
 
 

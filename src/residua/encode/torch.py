@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from residua.encode.capture import Capture, last_linear
 from residua.encode.data import Examples
 from residua.encode.fingerprint import source_of_module
+from residua.encode.head import verified_head
 from residua.encode.residual import warn_if_memorised
 from residua.errors import DtypeError, EncodeError, InputError, LabelError, ParameterError
 from residua.records import Encoded, Head, Source
@@ -63,7 +64,7 @@ def encode_module(
                         "each: name a module whose first dimension is the batch"
                     )
                 if keys.count == 0:
-                    head = _verified_head(capture.module, key, caught, said)
+                    head = verified_head(capture.module, key, caught, said)
                     if head is None and default:
                         log.warning("the last nn.Linear, %r, is not the model's output; its input is the key", key)
                 keys.extend(caught)
@@ -142,25 +143,6 @@ def _forward(model: nn.Module, x: Tensor):
             f"the inputs the model's dtype (x.to(torch.{names.split('/')[0]})), convert the model "
             f"(model.float()), or call encode inside torch.autocast({x.device.type!r})"
         ) from error
-
-
-def _verified_head(module: nn.Module, key: str, keys: Tensor, logits: Tensor) -> Head | None:
-    """The key's linear layer, if it reproduces the logits of a batch to their dtype's precision."""
-    if not (isinstance(module, nn.Linear) and key.endswith(":input")):
-        return None
-    if module.out_features != logits.shape[1] or module.in_features != keys.shape[1]:
-        return None
-    head = Head(module.weight.detach(), None if module.bias is None else module.bias.detach())
-    with torch.autocast(keys.device.type, enabled=False):  # a memory recomputes logits in float32
-        again = head(keys)
-    size = float(logits.abs().max()) + 1e-6
-    # Keys came through the same matrix product, at the precision the logits are rounded to.
-    relative = max(4 * torch.finfo(logits.dtype).eps, 1e-4) if logits.is_floating_point() else 0.0
-    if not torch.allclose(again, logits.float(), rtol=0.0, atol=relative * size):
-        return None
-    # Copies: the model may be trained on, and what was said must not change with it.
-    weight, bias = (None if part is None else part.cpu().float().clone() for part in (head.weight, head.bias))
-    return Head(weight, bias)
 
 
 def _assemble(keys, logits, labels, ids, task, source, head) -> Encoded:

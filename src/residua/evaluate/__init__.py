@@ -2,5 +2,7 @@
 
 from residua.evaluate.evaluate import evaluate
 from residua.evaluate.result import Evaluation
+from residua.evaluate.token_result import TokenEvaluation
+from residua.evaluate.tokens import evaluate_tokens
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "TokenEvaluation", "evaluate", "evaluate_tokens"]

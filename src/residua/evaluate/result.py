@@ -90,10 +90,10 @@ class Evaluation:
         >>> json.loads(json.dumps(result.to_dict()))["per_class_gain"]
         [0.0, 1.0]
         """
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: plain(value) for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{name}={_short(value)}" for name, value in self.params.items() if value is not None)
+        shown = ", ".join(f"{name}={short(value)}" for name, value in self.params.items() if value is not None)
         table = self._answers() if self.task == "classification" else self._errors()
         return f"{self.reader}({shown}) on {self.n:,} test points\n\n{table}\n\n{self.verdict}"
 
@@ -118,12 +118,12 @@ class Evaluation:
     def _answers(self) -> str:
         rows = [
             ("", "base", "memory", "change"),
-            ("accuracy", _percent(self.base), _percent(self.memory), _points(self.gain)),
+            ("accuracy", percent(self.base), percent(self.memory), in_points(self.gain)),
             (
                 "calibration error",
-                _percent(self.ece_base),
-                _percent(self.ece_memory),
-                _points(self.ece_memory - self.ece_base),
+                percent(self.ece_base),
+                percent(self.ece_memory),
+                in_points(self.ece_memory - self.ece_base),
             ),
             (
                 "log-loss",
@@ -131,39 +131,39 @@ class Evaluation:
                 f"{self.log_loss_memory:.4f}",
                 f"{self.log_loss_memory - self.log_loss_base:+.4f}",
             ),
-            ("wrong made right (TPR)", "", _percent(self.tpr), ""),
-            ("right made wrong (FPR)", "", _percent(self.fpr), ""),
-            *self._label_rows(_percent),
+            ("wrong made right (TPR)", "", percent(self.tpr), ""),
+            ("right made wrong (FPR)", "", percent(self.fpr), ""),
+            *self._label_rows(percent),
         ]
         low, high = self.gain_interval
-        return (
-            f"{_aligned(rows)}\n{100 * self.confidence:.4g} % interval of the gain: {100 * low:+.2f} to {_points(high)}"
-        )
+        level = f"{100 * self.confidence:.4g} %"
+        return f"{aligned(rows)}\n{level} interval of the gain: {100 * low:+.2f} to {in_points(high)}"
 
     def _errors(self) -> str:
         rows = [
             ("", "base", "memory", "change"),
             ("mean squared error", f"{self.base:.5g}", f"{self.memory:.5g}", f"{-self.gain:+.4g}"),
             ("R²", f"{self.r2_base:.4f}", f"{self.r2_memory:.4f}", f"{self.r2_memory - self.r2_base:+.4f}"),
-            ("points improved", "", _percent(self.improved), ""),
-            ("points worsened", "", _percent(self.worsened), ""),
+            ("points improved", "", percent(self.improved), ""),
+            ("points worsened", "", percent(self.worsened), ""),
             *self._label_rows(lambda error: f"{error:.5g}"),
         ]
         low, high = self.gain_interval
         level = f"{100 * self.confidence:.4g} %"
-        return f"{_aligned(rows)}\n{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}"
+        return f"{aligned(rows)}\n{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}"
 
     def _label_rows(self, form) -> list[tuple[str, str, str, str]]:
         rows = []
         if self.label_knn is not None:
             rows.append(("label k-NN, same settings", "", form(self.label_knn), ""))
         if self.label_knn_tuned is not None:
-            shown = f"k={self.label_knn_params['k']}, sigma={_short(self.label_knn_params['sigma'])}"
+            shown = f"k={self.label_knn_params['k']}, sigma={short(self.label_knn_params['sigma'])}"
             rows.append((f"label k-NN, {shown}", "", form(self.label_knn_tuned), ""))
         return rows
 
 
-def _aligned(rows: list[tuple[str, str, str, str]]) -> str:
+def aligned(rows: list[tuple[str, str, str, str]]) -> str:
+    """Rows of four cells as text: names to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = (
         f"{name:<{widths[0]}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:]))
@@ -172,23 +172,27 @@ def _aligned(rows: list[tuple[str, str, str, str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as percent."""
     return f"{100 * share:.2f} %"
 
 
-def _points(share: float) -> str:
+def in_points(share: float) -> str:
+    """A difference of shares in percentage points."""
     return f"{100 * share:+.2f} points"
 
 
-def _short(value) -> str:
+def short(value) -> str:
+    """A parameter in few digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _plain(value):
+def plain(value):
+    """`value` as JSON types; nan becomes None."""
     if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
+        return [plain(item) for item in value.tolist()]
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

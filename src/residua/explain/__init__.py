@@ -2,5 +2,6 @@
 
 from residua.explain.explain import explain
 from residua.explain.explanation import Explanation
+from residua.explain.token_explanation import TokenExplanation
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "TokenExplanation", "explain"]

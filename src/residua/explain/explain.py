@@ -7,11 +7,13 @@ import torch
 
 from residua.errors import InputError, ParameterError, ShapeError
 from residua.explain.explanation import Explanation
+from residua.explain.token_explanation import TokenExplanation
+from residua.explain.tokens import explain_token
 from residua.read import Reader
 from residua.records import Encoded
 
 
-def explain(reader: Reader, query: Encoded, exclude_ids=None) -> Explanation:
+def explain(reader: Reader, query: Encoded, exclude_ids=None) -> Explanation | TokenExplanation:
     """Which remembered examples moved a prediction, and how far.
 
     Parameters
@@ -26,7 +28,8 @@ def explain(reader: Reader, query: Encoded, exclude_ids=None) -> Explanation:
     Returns
     -------
     Explanation
-        ``scale * base + contributions.sum(axis=0)`` is ``reader.scores(query)[0]``, up to float32 rounding.
+        ``scale * base + contributions.sum(axis=0)`` is ``reader.scores(query)[0]``, up to float32 rounding. For a
+        memory of tokens a ``TokenExplanation``: the retrieved contexts and their next tokens.
 
     Raises
     ------
@@ -56,6 +59,8 @@ def explain(reader: Reader, query: Encoded, exclude_ids=None) -> Explanation:
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
     if not isinstance(query, Encoded):
         raise InputError(f"got a {type(query).__name__}; expected one row of an Encoded, such as enc[7]")
+    if reader.memory.of_tokens:
+        return explain_token(reader, query, exclude_ids)
     if len(query) != 1:
         raise ShapeError(f"got {len(query)} rows; one prediction is explained at a time: index one, such as enc[7]")
     reader.check(query)
@@ -75,6 +80,7 @@ def explain(reader: Reader, query: Encoded, exclude_ids=None) -> Explanation:
         rows, contributions = distances.long(), base.new_empty(0, memory.n_outputs)
         scale, scores = 1.0, base
     labels = memory.table["label"][rows].cpu().numpy()
+    labels = labels.astype(np.int64) if memory.task == "classification" else labels
     truth = None if query.labels is None else query.labels[0]
     flat = memory.task == "regression" and memory.flat_labels
     return Explanation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -10,27 +9,11 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from residua.errors import MissingDependencyError
-from residua.index.rerank import blocks
+from residua.index.blocks import blocks
+from residua.index.installed import require_faiss
 
 _faiss_globals = Lock()
 _torch_globals = Lock()
-
-
-def faiss_installed() -> bool:
-    """Whether FAISS can be imported, without importing it."""
-    return importlib.util.find_spec("faiss") is not None
-
-
-def require_faiss():
-    """The faiss module, or ``MissingDependencyError`` naming the extra."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError(
-            'this index needs FAISS, which is not installed: pip install "residua[faiss]", or use index="exact"'
-        ) from error
-    return faiss
 
 
 @contextmanager

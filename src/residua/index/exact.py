@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from residua.index.engines import faiss_candidates, faiss_installed, torch_candidates
+from residua.index.blocks import blocks, mean
+from residua.index.engines import faiss_candidates, torch_candidates
 from residua.index.index import Index
-from residua.index.rerank import blocks, missing, nearest, scan
+from residua.index.installed import faiss_installed
+from residua.index.rerank import missing, nearest, scan
 from residua.records import Neighbours
 
 _UNIT = 2.0**-24  # the unit roundoff of float32
@@ -53,7 +55,7 @@ class Exact(Index):
 
     def _build(self, keys: Tensor) -> None:
         self._n = self._count = len(keys)
-        self._mean = keys.mean(dim=0, dtype=torch.float64).nan_to_num_(0).float()
+        self._mean = mean(keys)
         self._centred = (keys - self._mean).contiguous()  # the first `_count` rows are the remembered ones
         self._rows: Tensor | None = None  # the row at each position; None while that is the position itself
         self._positions: Tensor | None = None  # its inverse, by row; -1 where forgotten

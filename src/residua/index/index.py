@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from residua.errors import NonFiniteError, ParameterError, ShapeError
+from residua.errors import NonFiniteError, ParameterError, ShapeError, StorageError
+from residua.index.blocks import blocks
 from residua.index.rerank import missing
 from residua.records import Neighbours
 
@@ -40,7 +41,8 @@ class Index(ABC):
     """Nearest neighbours over the rows of a key table that somebody else owns.
 
     Rows are numbered in the order they were built and added, and keep their numbers when others are forgotten.
-    Whatever the engine, the distances returned are recomputed from the stored keys, so they mean the same thing.
+    Whatever the engine, the distances returned are recomputed from the stored keys, so they mean the same thing;
+    an approximate index can also answer without them, in distances to the keys as it compressed them.
 
     Attributes
     ----------
@@ -61,11 +63,11 @@ class Index(ABC):
         self.device = torch.device(device)
 
     def build(self, keys: Tensor) -> None:
-        """Index the rows of `keys`, float32 (n, d), in place of whatever was indexed before."""
+        """Index the rows of `keys`, (n, d) in float32, float16 or bfloat16, in place of what was indexed before."""
         self._build(self._checked(keys, "keys"))
 
     def add(self, keys: Tensor) -> None:
-        """Append the rows of `keys`, float32 (m, d), as rows n ... n+m-1."""
+        """Append the rows of `keys`, (m, d) of the same dtypes, as rows n ... n+m-1."""
         keys = self._checked(keys, "keys")
         if len(keys):
             self._add(keys)
@@ -78,7 +80,7 @@ class Index(ABC):
         if len(rows):
             self._forget(rows)
 
-    def search(self, queries: Tensor, k: int, keys: Tensor) -> Neighbours:
+    def search(self, queries: Tensor, k: int, keys: Tensor | None) -> Neighbours:
         """The `k` nearest rows of each query.
 
         Parameters
@@ -86,8 +88,9 @@ class Index(ABC):
         queries : float32 Tensor of shape (q, d)
         k : int
             How many neighbours; more than there are rows is no error.
-        keys : float32 Tensor of shape (n, d)
-            All rows, forgotten ones included.
+        keys : float32, float16 or bfloat16 Tensor of shape (n, d), or None
+            All rows, forgotten ones included. None where they were not kept: an approximate index then answers
+            with the distances to its own compressed keys.
 
         Returns
         -------
@@ -99,16 +102,24 @@ class Index(ABC):
         ------
         ShapeError, NonFiniteError, ParameterError
             Queries of another width, queries with NaN or infinity, a negative `k`.
+        StorageError
+            No keys, and an exact index.
         """
         if k < 0:
             raise ParameterError(f"k={k} neighbours asked for; expected 0 or more")
         queries = self._checked(queries, "queries")
-        if len(keys) < self.n or keys.shape[1:] != (self.dim,):
+        if keys is None:
+            if self.exact:
+                raise StorageError(
+                    f"index {self.name!r} computes distances from the keys, and they are not kept; "
+                    'use a trained index such as "knnlm"'
+                )
+        elif len(keys) < self.n or keys.shape[1:] != (self.dim,):
             raise ShapeError(f"keys have shape {tuple(keys.shape)}; this index covers ({self.n}, {self.dim})")
         if not (k and len(queries) and self.n):
             return missing(len(queries), k, self.device)
         with torch.no_grad():
-            return self._search(queries, k, keys[: self.n])
+            return self._search(queries, k, keys if keys is None else keys[: self.n])
 
     def save(self, folder: Path, stem: str) -> list[str]:
         """Write what cannot be rebuilt from the keys into `folder`; the names of the files written."""
@@ -121,9 +132,12 @@ class Index(ABC):
     def _checked(self, array: Tensor, what: str) -> Tensor:
         if array.ndim != 2 or array.shape[1] != self.dim:
             raise ShapeError(f"{what} have shape {tuple(array.shape)}; this index holds keys of shape (n, {self.dim})")
-        array = array.detach().to(self.device, torch.float32)
-        if not array.isfinite().all():
-            bad = int((~array.isfinite().all(dim=1)).sum())
+        # Half precision keys stay as they are, because all of them at once in float32 might not fit.
+        halves = (torch.float16, torch.bfloat16) if what == "keys" else ()
+        array = array.detach().to(self.device, array.dtype if array.dtype in halves else torch.float32)
+        finite = [array[part].isfinite().all(dim=1) for part in blocks(len(array), self.dim, 2**24)]
+        bad = sum(int((~some).sum()) for some in finite)
+        if bad:
             raise NonFiniteError(f"{bad} of {len(array)} {what} hold NaN or infinity; remove or repair them first")
         return array
 
@@ -142,7 +156,7 @@ class Index(ABC):
     def _forget(self, rows: Tensor) -> None: ...
 
     @abstractmethod
-    def _search(self, queries: Tensor, k: int, keys: Tensor) -> Neighbours: ...
+    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Neighbours: ...
 
     def __repr__(self) -> str:
         measured = f", {self.recall}" if self.recall else ""

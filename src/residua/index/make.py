@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from residua.errors import MemoryFileError, ParameterError
-from residua.index.engines import faiss_installed
 from residua.index.exact import Exact
 from residua.index.factory import Factory
 from residua.index.index import Index
+from residua.index.installed import faiss_installed
+from residua.index.recall import check_recall
+from residua.index.recipes import RECIPES, recipe
 
 EXACT_UP_TO = 60_000_000  # elements of keys: one exact query then reads 240 MB
 SCAN_UP_TO = 1_000_000  # rows whose codes are scanned whole
@@ -46,21 +48,22 @@ def make_index(
     dim: int,
     device: torch.device | str,
     params: dict | None = None,
-    overfetch: int = 4,
+    overfetch: float = 4,
 ) -> Index:
     """An empty index, to be built over `n` keys of `dim` dimensions.
 
     Parameters
     ----------
     index : str
-        ``"exact"``, ``"auto"`` (decided here, by `n` and `dim`, and kept as the memory grows), or any FAISS
-        factory string.
+        ``"exact"``; ``"auto"``, ``"knnlm"`` or ``"knnlm-fast"`` (decided here, by `n` and `dim`, and kept as the
+        memory grows); or any FAISS factory string.
     n, dim : int
     device : torch.device
         Where keys, queries and answers live.
     params : dict, optional
-        Search parameters by FAISS's names, such as ``{"nprobe": 64}``.
-    overfetch : int, default 4
+        Search parameters by FAISS's names, such as ``{"nprobe": 64}``, and ``"rerank"``: how many of a query's
+        candidates get exact distances (True for all, which is the default of factory strings).
+    overfetch : float, default 4
         Candidates fetched per neighbour by an approximate index before exact distances order them.
 
     Raises
@@ -76,30 +79,49 @@ def make_index(
     'exact'
     """
     if not isinstance(index, str):
-        raise ParameterError(f'index={index!r}; expected "exact", "auto" or a FAISS factory string')
+        names = ", ".join(f'"{name}"' for name in ("exact", "auto", *RECIPES))
+        raise ParameterError(f"index={index!r}; expected {names} or a FAISS factory string")
+    params, train_on, named = dict(params or {}), None, index
     if index == "auto":
         index, suggested = choose(n, dim)
-        params = suggested | (params or {}) if index != "exact" else None
+        params = suggested | params
+    elif index in RECIPES:
+        chosen = recipe(index, n, dim)
+        index, train_on = chosen.factory, chosen.train_on
+        params = {**chosen.params, "rerank": chosen.rerank} | params
     if index == "exact":
-        if params:
+        if params and named == "exact":
             raise ParameterError(f'index="exact" has no search parameters; {params} were given')
         return Exact(dim, device)
-    return Factory(index, dim, device, params, overfetch)
+    return Factory(index, dim, device, params, overfetch, params.pop("rerank", True), train_on)
 
 
-def load_index(data: dict, folder: Path, keys: Tensor, forgotten: Tensor, *, device: torch.device | str) -> Index:
+def load_index(
+    data: dict,
+    folder: Path,
+    keys: Tensor | None,
+    forgotten: Tensor,
+    *,
+    device: torch.device | str,
+    n: int | None = None,
+) -> Index:
     """The index that ``to_json`` described and ``save`` wrote into `folder`, ready to search.
+
+    A trained one is asked for a few of the keys, and a ``UserWarning`` says when it finds clearly fewer of their
+    neighbours than when it was built.
 
     Parameters
     ----------
     data : dict
         What ``to_json`` returned.
     folder : Path
-    keys : float32 Tensor of shape (n, d)
-        All rows, forgotten ones included.
+    keys : Tensor of shape (n, d), or None
+        All rows, forgotten ones included; None where an approximate index answers without them.
     forgotten : int64 Tensor
         Row numbers that must not be returned.
     device : torch.device
+    n : int, optional
+        How many rows there are, when `keys` is None.
 
     Raises
     ------
@@ -111,8 +133,10 @@ def load_index(data: dict, folder: Path, keys: Tensor, forgotten: Tensor, *, dev
             index: Index = Exact(keys.shape[1], device)
             index.build(keys)
         else:
-            index = Factory.load(data, folder, len(keys), device)
+            index = Factory.load(data, folder, n if keys is None else len(keys), device)
     except (KeyError, TypeError) as error:
         raise MemoryFileError(f"{folder} describes its index in a way this version does not know: {error!r}") from error
     index.forget(forgotten)
+    if keys is not None and not index.exact:
+        check_recall(index, keys, forgotten)
     return index

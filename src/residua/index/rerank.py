@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import numpy as np
 import torch
 from torch import Tensor
 
+from residua.index.blocks import blocks
+from residua.index.installed import faiss_installed, require_faiss
 from residua.records import Neighbours
 
 _ROW = 0xFFFFFFFF  # the low half of a packed (distance, row); all ones is "no row"
-
-
-def blocks(n: int, each: int, budget: int) -> Iterator[slice]:
-    """Slices that cover `n` items of `each` elements, so that one slice stays within `budget` elements."""
-    step = max(1, budget // max(1, each))
-    return (slice(start, start + step) for start in range(0, n, step))
 
 
 def distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
@@ -26,7 +21,8 @@ def distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
     Parameters
     ----------
     queries : float32 Tensor of shape (q, d)
-    keys : float32 Tensor of shape (n, d)
+    keys : float32, float16 or bfloat16 Tensor of shape (n, d)
+        Converted to float32 after gathering.
     rows : int64 Tensor of shape (q, c)
         Row numbers, -1 for none.
 
@@ -40,6 +36,25 @@ def distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
     >>> distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.tensor([[0, -1, 1]]))
     tensor([[5., inf, 1.]])
     """
+    if queries.device.type == "cpu" and keys.dtype == torch.float32 and faiss_installed():
+        squared = _faiss_squared(queries, keys, rows)
+    else:
+        squared = _torch_squared(queries, keys, rows)
+    return squared.sqrt_().masked_fill_(rows < 0, torch.inf)
+
+
+def _faiss_squared(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+    """By FAISS's kernel, which reads each key in place: four times quicker than gathering them, measured."""
+    faiss = require_faiss()
+    queries, keys, rows = queries.contiguous(), keys.contiguous(), rows.contiguous()
+    out = torch.empty(rows.shape)
+    if out.numel():
+        pointers = (faiss.swig_ptr(tensor.numpy()) for tensor in (out, queries, keys, rows))
+        faiss.fvec_L2sqr_by_idx(*pointers, queries.shape[1], *rows.shape)
+    return out
+
+
+def _torch_squared(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
     out = torch.empty(rows.shape, device=queries.device)
     # On a CPU the gathered keys should stay in the cache.
     budget = 2**20 if queries.device.type == "cpu" else 2**24
@@ -47,8 +62,30 @@ def distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
         some = rows[part].clamp_min(0)
         # Not keys[some], which waits for every thread even when there is little to gather.
         gathered = keys.index_select(0, some.reshape(-1)).view(*some.shape, keys.shape[1])  # (b, c, d)
-        out[part] = gathered.sub_(queries[part, None]).square_().sum(dim=2).sqrt_()
-    return out.masked_fill_(rows < 0, torch.inf)
+        out[part] = gathered.float().sub_(queries[part, None]).square_().sum(dim=2)
+    return out
+
+
+def partly_exact(queries: Tensor, keys: Tensor, rows: Tensor, squared: Tensor, depth: int) -> Tensor:
+    """Distances (q, c) of which the first `depth` columns are exact and the rest estimated.
+
+    Codes that lose what they lose everywhere err by nearly the same squared distance everywhere nearby: the rest are
+    moved by the mean error of the further half of those that were computed (the nearer half was chosen for its error).
+
+    Parameters
+    ----------
+    rows : int64 Tensor of shape (q, c)
+        Candidates, nearest by their codes first; -1 for none.
+    squared : float32 Tensor of shape (q, c)
+        Their squared distances by the codes.
+    """
+    exact = distances(queries, keys, rows[:, :depth])
+    if exact.shape[1] == rows.shape[1]:
+        return exact
+    error = (exact.square() - squared[:, :depth]).masked_fill(rows[:, :depth] < 0, torch.nan)
+    shift = error[:, depth // 2 :].nanmean(dim=1, keepdim=True).nan_to_num_(0)
+    rest = (squared[:, depth:] + shift).clamp_min_(0).sqrt_().masked_fill_(rows[:, depth:] < 0, torch.inf)
+    return torch.cat([exact, rest], dim=1)
 
 
 def pack(distances: Tensor, rows: Tensor) -> Tensor:
@@ -73,15 +110,25 @@ def missing(q: int, k: int, device: torch.device) -> Neighbours:
     return Neighbours(torch.full(shape, -1, device=device), torch.full(shape, torch.inf, device=device))
 
 
+def ordered(distances: Tensor, rows: Tensor, k: int) -> Neighbours:
+    """The `k` first of candidates (q, c) by (distance, row), padded with missing ones when c < k."""
+    packed = pack(distances, rows)
+    if packed.device.type == "cpu":  # NumPy sorts integers several times quicker
+        packed = torch.from_numpy(np.sort(packed.numpy(), axis=1))
+    else:
+        packed = packed.sort(dim=1).values
+    found = unpack(packed[:, :k])
+    if found.k < k:
+        lacking = missing(len(found), k - found.k, distances.device)
+        found = Neighbours(
+            torch.cat([found.rows, lacking.rows], dim=1), torch.cat([found.distances, lacking.distances], dim=1)
+        )
+    return found
+
+
 def nearest(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Neighbours:
     """The `k` nearest among each query's candidate `rows` (q, c), padded with missing ones when c < k."""
-    found = distances(queries, keys, rows)
-    order = pack(found, rows).argsort(dim=1)[:, :k]
-    rows, found = rows.gather(1, order), found.gather(1, order)
-    if rows.shape[1] < k:
-        lacking = missing(len(queries), k - rows.shape[1], queries.device)
-        rows, found = torch.cat([rows, lacking.rows], dim=1), torch.cat([found, lacking.distances], dim=1)
-    return Neighbours(rows, found)
+    return ordered(distances(queries, keys, rows), rows, k)
 
 
 def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Neighbours:

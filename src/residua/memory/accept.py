@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.errors import InputError, LabelError, ShapeError, TaskError
+from residua.errors import InputError, LabelError, NonFiniteError, ParameterError, ShapeError, TaskError
 from residua.records import Encoded
 from residua.records.logits import as_tensor
+
+KEY_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def check_settings(storage, key_dtype: str, about: dict | None, names: dict[int, str] | None) -> None:
+    """Refuse what a memory cannot be kept with."""
+    if key_dtype not in KEY_DTYPES:
+        raise ParameterError(f"key_dtype={key_dtype!r}; expected one of {tuple(KEY_DTYPES)}")
+    if key_dtype == "bfloat16" and storage.name == "head":
+        raise ParameterError(
+            "bfloat16 keys are too coarse to recompute logits from (storage='head'); use float16 or float32"
+        )
+    try:
+        json.dumps(about)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"about={about!r} is not made of JSON types: {error}") from error
+    for number, name in (names or {}).items():
+        if not (isinstance(number, (int, np.integer)) and isinstance(name, str)):
+            raise ParameterError(f"names hold {number!r}: {name!r}; expected the name, a str, of each id, an int")
 
 
 def adopt(memory, batch: Encoded) -> None:
@@ -42,19 +63,28 @@ def adopt(memory, batch: Encoded) -> None:
 
 
 def row_columns(memory, batch: Encoded, ids: np.ndarray) -> dict[str, Tensor]:
-    """The table's columns for one batch."""
+    """The table's columns for one batch; classes as int32, half of what Encoded holds."""
     labels = as_tensor(batch.labels)
-    if memory.task == "regression":
-        labels = labels.reshape(len(batch), memory.n_outputs)
     always = {
-        "key": as_tensor(batch.keys),
-        "label": labels,
+        "key": _stored_keys(memory, batch),
+        "label": labels.int() if memory.task == "classification" else labels.reshape(len(batch), memory.n_outputs),
         "id": as_tensor(np.asarray(ids, np.int64)),
         "alive": torch.ones(len(batch), dtype=torch.bool),
         "edited": torch.zeros(len(batch), dtype=torch.bool),  # relabelled since it was saved
     }
     extra = {f"column.{name}": as_tensor(column) for name, column in batch.columns.items()}
     return {**always, **extra, **memory.storage.columns(batch)}
+
+
+def _stored_keys(memory, batch: Encoded) -> Tensor:
+    keys = as_tensor(batch.keys)
+    stored = keys.to(KEY_DTYPES[memory.key_dtype])
+    if memory.key_dtype != "float32" and not stored.isfinite().all():
+        raise NonFiniteError(
+            f"keys as large as {float(keys.abs().max()):.3g} do not fit {memory.key_dtype}; "
+            f"use key_dtype='{'bfloat16' if memory.key_dtype == 'float16' else 'float32'}'"
+        )
+    return stored
 
 
 def new_labels(memory, labels, count: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from residua.errors import IdError
@@ -19,8 +18,10 @@ def int_ids(ids) -> np.ndarray:
 
 def bearing(memory, ids: np.ndarray, before: int | None = None) -> Tensor:
     """Numbers of the remembered rows that bear one of `ids`, ascending; `before` looks at earlier rows alone."""
-    own, alive = memory.table["id"][:before].cpu().numpy(), memory.table["alive"][:before].cpu().numpy()
-    return torch.from_numpy(np.flatnonzero(np.isin(own, ids) & alive)).to(memory.device)
+    rows = memory.table.rows_with("id", ids)
+    if before is not None:
+        rows = rows[rows < before]
+    return rows[memory.table["alive"][rows]]
 
 
 def rows_of(memory, ids) -> Tensor:

@@ -9,20 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.errors import EmptyMemoryError, IdError
+from residua.errors import EmptyMemoryError, IdError, StorageError
 from residua.index import Index, make_index
 from residua.memory import folder
-from residua.memory.accept import adopt, new_labels, row_columns
-from residua.memory.ids import bearing, int_ids, rows_of
-from residua.memory.search import search, typical_distance
-from residua.memory.storage import make_storage
-from residua.memory.table import Table
-from residua.records import Encoded, Logits, Neighbours, batches
+from residua.memory.accept import new_labels
+from residua.memory.append import append
+from residua.memory.ids import bearing, int_ids
+from residua.memory.rows import Rows
+from residua.memory.search import drop_keys, search, typical_distance
+from residua.memory.storage import Storage, make_storage
+from residua.records import Encoded, Neighbours
 
-BATCH = 8192  # rows moved to the table at a time, so that storage temporaries stay small
 
-
-class Memory:
+class Memory(Rows):
     """Remembered examples: keys, labels, what the model said, ids. One memory serves every reader.
 
     Parameters
@@ -45,6 +44,12 @@ class Memory:
         The temperature ``"top-m"`` residuals are kept for.
     device : str, default "cpu"
         Where rows live and searches run.
+    key_dtype : {"float32", "float16", "bfloat16"}, default "float32"
+        What keys are stored as. Distances are computed in float32, from the stored keys.
+    about : dict, optional
+        Anything of JSON types that should be saved with the memory, such as how its text was cut into windows.
+    names : dict of int to str, optional
+        What to call an id, such as a document's title or path.
 
     Attributes
     ----------
@@ -55,6 +60,10 @@ class Memory:
         d, the width of a key.
     recall : Recall or None
         Measured share of true neighbours that a trained index finds; None for the exact one.
+    keys_kept : bool
+        Whether the keys are stored; False after ``drop_keys``.
+    about, names : dict
+        As given; empty otherwise.
 
     Raises
     ------
@@ -86,90 +95,35 @@ class Memory:
         m: int = 128,
         temperature: float = 1.0,
         device: str | torch.device = "cpu",
+        key_dtype: str = "float32",
+        about: dict | None = None,
+        names: dict[int, str] | None = None,
     ):
-        self._start(make_storage(storage, m=m, temperature=temperature), device)
-        self._index_wanted = {"index": index, "params": index_params, "overfetch": overfetch}
-        self._append(data)
+        wanted = {"index": index, "params": index_params, "overfetch": overfetch}
+        self._start(make_storage(storage, m=m, temperature=temperature), wanted, device, key_dtype, about, names)
+        append(self, data)
         if not len(self.table):
             raise EmptyMemoryError("the data hold no rows; a memory needs at least one labelled example")
         self.index = self._indexed(self.table["key"])
 
-    def _start(self, storage, device) -> None:
-        self.table = Table(device)
-        self.storage = storage
-        self.task = self.n_outputs = self.dim = self.source = None
-        self.flat_labels = True  # labels of shape (n,), not (n, m)
-        self.version = 0  # counts edits, so that readers know when what they cached is stale
-        self._next_id = 0
-        self._alive_count = 0
-        self.index = None
-        self._saved: folder.Saved | None = None
+    @classmethod
+    def without_rows(
+        cls,
+        storage: Storage,
+        index_wanted: dict,
+        *,
+        device: str | torch.device = "cpu",
+        key_dtype: str = "float32",
+        about: dict | None = None,
+        names: dict[int, str] | None = None,
+    ) -> Memory:
+        """A memory yet without rows, nature and index, for those who fill it from files or write its shards.
 
-    # --- rows -------------------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        """How many rows are remembered (forgotten ones do not count)."""
-        return self._alive_count
-
-    def __repr__(self) -> str:
-        return (
-            f"Memory({len(self)} rows, keys of {self.dim}, {self.n_outputs} outputs, {self.task}, "
-            f"index={self.index.name!r}, storage={self.storage.name!r})"
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """Where the rows live."""
-        return self.table.device
-
-    @property
-    def recall(self):
-        """What the index's build measured; None when exact."""
-        return self.index.recall
-
-    @property
-    def logits(self) -> Logits | None:
-        """What the model said, by row number (forgotten rows included)."""
-        return self.storage.logits(self.table)
-
-    @property
-    def alive_rows(self) -> Tensor:
-        """Row numbers of the remembered rows, ascending, int64."""
-        return self.table["alive"].nonzero()[:, 0]
-
-    @property
-    def ids(self) -> np.ndarray:
-        """Ids of the remembered rows, int64, in row order."""
-        return self.table["id"][self.alive_rows].cpu().numpy()
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Labels of the remembered rows, in row order: int64 (n,), or float32 of the targets' shape."""
-        labels = self.table["label"][self.alive_rows].cpu().numpy()
-        return labels[:, 0] if self.task == "regression" and self.flat_labels else labels
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the extra columns the rows carry."""
-        return [name[7:] for name in self.table.names if name.startswith("column.")]
-
-    @property
-    def bytes_per_row(self) -> dict[str, int]:
-        """Bytes of one row in RAM, by column; the index's own copy is not counted."""
-        return self.table.bytes_per_row
-
-    def rows_of(self, ids) -> Tensor:
-        """Row numbers of the remembered rows that bear one of `ids`, ascending.
-
-        Raises
-        ------
-        IdError
-            When an id is not an integer or is not in the memory.
+        `index_wanted` holds ``index``, ``params`` and ``overfetch``.
         """
-        return rows_of(self, ids)
-
-    def __contains__(self, id) -> bool:
-        return bool(((self.table["id"] == int(id)) & self.table["alive"]).any())
+        memory = object.__new__(cls)
+        memory._start(storage, index_wanted, device, key_dtype, about, names)
+        return memory
 
     # --- edits ------------------------------------------------------------------------------------------------
 
@@ -193,7 +147,7 @@ class Memory:
             When an id is present and `replace` is False. On any error the memory is as it was.
         """
         before = len(self.table)
-        ids = self._append(data, replace=replace)
+        ids = append(self, data, replace)
         if len(ids):
             if replace:
                 self._forget_rows(bearing(self, ids, before))
@@ -242,7 +196,11 @@ class Memory:
         ------
         ParameterError
             When too few rows are left to train the index; the memory is then as it was.
+        StorageError
+            When the keys were dropped.
         """
+        if not self.keys_kept:
+            raise StorageError("this memory keeps no keys to make its index anew from; build it again from the data")
         rows = self.alive_rows
         self.index = self._indexed(self.table["key"][rows])
         self.table.keep(rows)
@@ -271,9 +229,22 @@ class Memory:
     def typical_distance(self, sample: int = 1000) -> float:
         """Median distance (plain Euclidean) from a remembered row to its nearest other one; 1.0 when undefined.
 
-        Measured on at most `sample` rows, always the same ones for the same memory.
+        Measured on at most `sample` rows, always the same ones for the same memory; once, when keys are dropped.
         """
         return typical_distance(self, sample)
+
+    def drop_keys(self) -> None:
+        """Keep only what a trained index keeps of the keys: a small part of their size.
+
+        Distances are then to the keys as the index compressed them, and its typical distance is measured now.
+        ``add``, ``forget`` and ``relabel`` work as before; ``rebuild`` needs the keys. Save to make it last.
+
+        Raises
+        ------
+        StorageError
+            When the index is exact, or ``storage="head"``, which both need the keys.
+        """
+        drop_keys(self)
 
     # --- files ------------------------------------------------------------------------------------------------
 
@@ -302,45 +273,6 @@ class Memory:
         return folder.load(cls, path, device)
 
     # --- inside -----------------------------------------------------------------------------------------------
-
-    def _append(self, data, replace: bool = False) -> np.ndarray:
-        """Validate and append all rows of `data` to the table, or none."""
-        before, next_id, source = len(self.table), self._next_id, self.source
-        given, added = [], []
-        try:
-            for batch in batches(data):
-                if not len(batch):
-                    continue
-                adopt(self, batch)
-                for start in range(0, len(batch), BATCH):
-                    part = batch[start : start + BATCH] if len(batch) > BATCH else batch
-                    if part.ids is None:
-                        ids = np.arange(self._next_id, self._next_id + len(part))
-                    else:
-                        ids = part.ids
-                        given.append(np.unique(ids))
-                    self._next_id = max(self._next_id, int(ids.max()) + 1)
-                    self.table.append(row_columns(self, part, ids))
-                    added.append(ids)
-            if given and before and not replace:
-                present = bearing(self, np.concatenate(given), before)
-                if len(present):
-                    some = np.unique(self.table["id"][present].cpu().numpy())
-                    raise IdError(
-                        f"{len(some)} of the ids are in the memory already, such as {some[:5].tolist()}; "
-                        "forget them first, or add with replace=True"
-                    )
-            if self.index is not None:
-                self.index.add(self.table["key"][before:])
-        except BaseException:  # an interrupt too: the memory stays as it was
-            self.table.truncate(before)
-            self._next_id, self.source = next_id, source
-            if self.index is not None and self.index.n != before:  # interrupted with some of the rows in it
-                self.index = self._indexed(self.table["key"])
-                self.index.forget((~self.table["alive"]).nonzero()[:, 0])
-            raise
-        self._alive_count += len(self.table) - before
-        return np.concatenate(added) if added else np.empty(0, np.int64)
 
     def _forget_rows(self, rows: Tensor) -> None:
         if len(rows):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from residua.errors import ParameterError, StorageError
+from residua.index.blocks import blocks
 from residua.memory.table import Table
 from residua.records import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits
 from residua.records.logits import as_tensor
 
 STORAGES = ("full", "none", "head", "top-m")
+BLOCK = 2**24  # logits looked at at a time: 64 MB, where a batch of a vocabulary's would be gigabytes
 
 
 class Storage(ABC):
@@ -87,12 +90,15 @@ class HeadOnly(Storage):
                 "storage='head' needs the model's last layer, and these rows come without one (their key is not its "
                 "input, or its output is not the model's): use storage='full'"
             )
-        said, again = batch.logits.dense().cpu(), head(as_tensor(batch.keys)).cpu()
-        if not torch.allclose(said, again, rtol=1e-3, atol=1e-3 * max(1.0, float(said.abs().max()))):
-            raise StorageError(
-                f"the head's logits differ from the model's by up to {float((said - again).abs().max()):.3g}: the key "
-                "is not all that the last layer sees, or it is another model's layer; use storage='full'"
-            )
+        keys = as_tensor(batch.keys)
+        for part, said in _dense_parts(batch.logits):
+            said, again = said.cpu(), head(keys[part]).cpu()
+            if not torch.allclose(said, again, rtol=1e-3, atol=1e-3 * max(1.0, float(said.abs().max()))):
+                raise StorageError(
+                    f"the head's logits differ from the model's by up to {float((said - again).abs().max()):.3g}: "
+                    "the key is not all that the last layer sees, or it is another model's layer; "
+                    "use storage='full'"
+                )
         return head
 
     def logits(self, table: Table) -> HeadLogits:
@@ -114,13 +120,15 @@ class TopM(Storage):
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         if batch.task != "classification":
             raise StorageError("storage='top-m' keeps classes; a regression memory stores 'full' predictions")
-        logits = batch.logits.dense()
-        self.classes = logits.shape[1]
-        labels = as_tensor(batch.labels)[:, None].to(logits.device)
+        self.classes = batch.logits.shape[1]
+        labels = as_tensor(batch.labels)[:, None]
+        kept = [self._kept(said, labels[part].to(said.device)) for part, said in _dense_parts(batch.logits)]
+        return dict(zip(("top.ids", "top.values", "top.partition"), map(torch.cat, zip(*kept))))
+
+    def _kept(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # The label first, whatever its logit: give it +inf for the choice alone.
         ids = logits.scatter(1, labels, torch.inf).topk(min(self.m, self.classes), dim=1).indices
-        partition = torch.logsumexp(logits / self.temperature, dim=1)
-        return {"top.ids": ids.int(), "top.values": logits.gather(1, ids), "top.partition": partition}
+        return ids.int(), logits.gather(1, ids), torch.logsumexp(logits / self.temperature, dim=1)
 
     def logits(self, table: Table) -> TopLogits:
         kept = table["top.ids"], table["top.values"], table["top.partition"]
@@ -135,6 +143,12 @@ class TopM(Storage):
 
     def to_json(self) -> dict:
         return {"name": self.name, "m": self.m, "temperature": self.temperature, "classes": self.classes}
+
+
+def _dense_parts(logits: Logits) -> Iterator[tuple[slice, Tensor]]:
+    """A batch's dense logits in blocks of rows that stay small."""
+    for part in blocks(*logits.shape, BLOCK):
+        yield part, logits.rows(torch.arange(*part.indices(len(logits)))).dense()
 
 
 def make_storage(name: str, *, m: int = 128, temperature: float = 1.0, classes: int | None = None) -> Storage:

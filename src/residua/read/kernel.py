@@ -50,9 +50,11 @@ def weigh(
     [0.668, 0.332]
     """
     logs = exponents(neighbours.distances, sigma, kernel)
-    if row_weights is not None:
-        logs = logs + row_weights.log()
-    weights = unnormalised(logs, neighbours.found)
+    if row_weights is None and neighbours.k and bool((neighbours.rows[:, -1] >= 0).all()):
+        weights = logs.exp_()  # all are found, and the nearest's is 1 already
+        weights.masked_fill_(weights < NOTICE, 0)
+    else:
+        weights = unnormalised(logs if row_weights is None else logs + row_weights.log(), neighbours.found)
     return weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-30)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from numbers import Real
 
+from torch import Tensor
+
 from residua.errors import ParameterError
 from residua.memory import Memory
+from residua.read.adaptive import AdaptiveLambda
 from residua.read.reader import Reader
 from residua.read.values import LabelValues, TableValues
-from residua.records import Values
+from residua.records import Neighbours, Values
 
 
 class KNNLM(Reader):
@@ -23,8 +26,8 @@ class KNNLM(Reader):
         Any storage: only labels are read.
     k : int, default 1024
         Neighbours; 0 is the base itself.
-    lmbda : float in [0, 1], default 0.25
-        The neighbours' share.
+    lmbda : float in [0, 1], or AdaptiveLambda, default 0.25
+        The neighbours' share; an ``AdaptiveLambda`` gives one to each query, by its nearest neighbour's distance.
     sigma : float, optional
         Kernel width: a squared distance for ``kernel="gaussian"`` (the paper's is 1), a distance for
         ``"exponential"``. None: the median nearest-neighbour distance (squared) among the memory's own rows.
@@ -34,6 +37,8 @@ class KNNLM(Reader):
         ``exp(-d²/sigma)``, the paper's, or ``exp(-d/sigma)``, ResMem's.
     epsilon : float, optional
         Share of the base's probability that ``predict_proba`` never goes below; None is 1/L.
+    gate : float in (0, 1], optional
+        Queries whose base (at T) gives one class at least this probability are not searched and stay the base's.
 
     Raises
     ------
@@ -49,26 +54,39 @@ class KNNLM(Reader):
     [[0.75, 0.25]]
     """
 
-    names = ("k", "lmbda", "sigma", "temperature", "kernel", "epsilon")
+    names = ("k", "lmbda", "sigma", "temperature", "kernel", "epsilon", "gate")
+    signed = False
+    entries_per_neighbour = 1
 
     def __init__(
         self,
         memory: Memory,
         k: int = 1024,
-        lmbda: float = 0.25,
+        lmbda: float | AdaptiveLambda = 0.25,
         sigma: float | None = None,
         temperature: float = 1.0,
         *,
         kernel: str = "gaussian",
         epsilon: float | None = None,
+        gate: float | None = None,
     ):
-        super().__init__(memory, k, sigma, temperature, kernel, epsilon)
-        if not (isinstance(lmbda, Real) and 0 <= lmbda <= 1):
-            raise ParameterError(f"lmbda={lmbda!r}; expected a share between 0 and 1")
-        self.lmbda = float(lmbda)
+        super().__init__(memory, k, sigma, temperature, kernel, epsilon, gate)
+        adaptive = isinstance(lmbda, AdaptiveLambda)
+        if not (adaptive or (isinstance(lmbda, Real) and 0 <= lmbda <= 1)):
+            raise ParameterError(f"lmbda={lmbda!r}; expected a share between 0 and 1, or an AdaptiveLambda")
+        self.lmbda = lmbda if adaptive else float(lmbda)
 
-    def share(self) -> tuple[float, float]:
-        return 1 - self.lmbda, self.lmbda
+    @property
+    def idle(self) -> bool:
+        return super().idle or self.lmbda == 0
+
+    def share(self, neighbours: Neighbours | None = None) -> tuple[float | Tensor, float | Tensor]:
+        given = self.lmbda
+        if isinstance(given, AdaptiveLambda):
+            if neighbours is None:
+                raise ParameterError("lmbda follows the neighbours' distances here: share(neighbours)")
+            given = given(neighbours)
+        return 1 - given, given
 
     def values(self, queries: int) -> Values:
         labels = self.memory.table["label"]

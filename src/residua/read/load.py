@@ -8,6 +8,8 @@ from pathlib import Path
 
 from residua.errors import MemoryFileError
 from residua.memory import Memory
+from residua.read.adaptive import AdaptiveLambda
+from residua.read.cache import ContinuousCache
 from residua.read.knnlm import KNNLM
 from residua.read.reader import FILE, Reader
 from residua.read.resmem import ResMem
@@ -41,9 +43,18 @@ def load(path: str | os.PathLike, device: str = "cpu") -> Reader:
         raise MemoryFileError(f"{file} cannot be read: {error}") from error
     memory = Memory.load(path, device)
     try:
-        reader, params = READERS[about["reader"]], about["params"]
-        loaded = reader(memory, **{**params, "k": min(params["k"], len(memory))})
+        return _made(about, memory)
     except (KeyError, TypeError, ValueError) as error:
         raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
+
+
+def _made(about: dict, memory: Memory) -> Reader:
+    """The reader of `memory` whose ``to_json`` is `about`."""
+    params = dict(about["params"])
+    if about["reader"] == ContinuousCache.__name__:
+        return ContinuousCache(**{**params, "over": _made(params["over"], memory)})
+    if isinstance(params.get("lmbda"), dict):
+        params["lmbda"] = AdaptiveLambda.from_json(params["lmbda"])
+    loaded = READERS[about["reader"]](memory, **{**params, "k": min(params["k"], len(memory))})
     loaded.k = params["k"]  # rows forgotten since may leave fewer than k: that is no error, before saving or after
     return loaded

@@ -17,7 +17,8 @@ from residua.errors import IdError, MemoryFileError, ParameterError, ShapeError,
 from residua.memory import Memory
 from residua.memory.folder import write_json
 from residua.read.kernel import check_kernel, weigh
-from residua.records import Change, Encoded, Logits, Neighbours, Values, batches
+from residua.read.tokens import Stream
+from residua.records import Change, Encoded, Logits, Neighbours, Softmax, Values, batches
 from residua.records.logits import as_tensor
 
 QUERIES = 2048  # queries read at a time, so that temporaries stay small
@@ -27,14 +28,18 @@ FILE = "reader.json"  # a saved reader's parameters, beside the memory's own fil
 class Reader(ABC):
     """A memory, and how to read it. Parameters are attributes; ``with_params`` gives a changed copy.
 
-    In tensors, on the memory's device, a prediction is ``change(memory.search(keys, k)).apply(base(logits))``; the
-    public methods do that for NumPy batches.
+    In tensors, on the memory's device, a prediction is ``change(memory.search(keys, k)).apply(base(logits))``, where
+    the gate lets it through; ``combine`` does that, and the public methods do it for NumPy batches.
     """
 
     #: names of the parameters, in the constructor's order
-    names: tuple[str, ...] = ("k", "sigma", "temperature", "kernel", "epsilon")
+    names: tuple[str, ...] = ("k", "sigma", "temperature", "kernel", "epsilon", "gate")
+    #: whether a prediction depends on the rows before it
+    stateful = False
+    #: whether what rows say may be negative
+    signed = True
 
-    def __init__(self, memory: Memory, k: int, sigma, temperature, kernel: str, epsilon):
+    def __init__(self, memory: Memory, k: int, sigma, temperature, kernel: str, epsilon, gate):
         if not isinstance(memory, Memory):
             raise ParameterError(f"got a {type(memory).__name__} where a Memory is expected: rs.Memory(encoded)")
         if not isinstance(k, Real) or isinstance(k, bool) or not float(k).is_integer() or k < 0:
@@ -50,12 +55,22 @@ class Reader(ABC):
         if epsilon is not None and not (isinstance(epsilon, Real) and 0 < epsilon <= 1):
             raise ParameterError(f"epsilon={epsilon!r}; expected a number in (0, 1], or None for 1/L")
         self.epsilon = None if epsilon is None else float(epsilon)
+        if gate is not None and not (isinstance(gate, Real) and 0 < gate <= 1):
+            raise ParameterError(f"gate={gate!r}; expected a probability in (0, 1], or None to search every row")
+        if gate is not None and memory.task == "regression":
+            raise ParameterError("a gate compares probabilities; a regression memory has none, leave gate=None")
+        self.gate = None if gate is None else float(gate)
 
     # --- what a reader is -------------------------------------------------------------------------------------
 
     @abstractmethod
     def values(self, queries: int) -> Values:
         """What the memory's rows say; `queries` neighbourhoods will be read with it."""
+
+    @property
+    def entries_per_neighbour(self) -> int | None:
+        """How many outputs a row speaks of; None is all of them."""
+        return None
 
     @property
     def temperature_moves_scores(self) -> bool:
@@ -73,8 +88,9 @@ class Reader(ABC):
             return logits.dense()
         return logits.probabilities(None, self.temperature)
 
-    def share(self) -> tuple[float, float]:
-        """(what is left of the base, what multiplies normalised weights), where there are neighbours."""
+    def share(self, neighbours: Neighbours | None = None) -> tuple[float | Tensor, float | Tensor]:
+        """(what is left of the base, what multiplies normalised weights), where there are neighbours: numbers, or
+        float32 tensors (q, 1) where the neighbours decide."""
         return 1.0, 1.0
 
     def weights(self, neighbours: Neighbours) -> Tensor:
@@ -87,16 +103,50 @@ class Reader(ABC):
     def change(self, neighbours: Neighbours) -> Change:
         """How these neighbours change a prediction."""
         weights = self.weights(neighbours)
-        left, given = self.share()
+        left, given = self.share(neighbours)
         scale = torch.where(weights.sum(dim=1, keepdim=True) > 0, left, 1.0)  # no neighbours: the base
         return Change(scale, neighbours.rows, weights * given, self.values(len(neighbours)))
 
     def probabilities(self, scores: Tensor, base: Tensor) -> Tensor:
         """Scores made probabilities: max(scores, epsilon * p_T), renormalised; up to epsilon = 1/L, the largest score's
         class stays the likeliest."""
-        epsilon = 1 / scores.shape[1] if self.epsilon is None else self.epsilon
-        proper = torch.maximum(scores, epsilon * base)
+        proper = torch.maximum(scores, self.floor * base)
         return proper / proper.sum(dim=1, keepdim=True)
+
+    @property
+    def floor(self) -> float:
+        """The share of the base's probability that no class goes below: epsilon, or 1/L where that is None."""
+        return 1 / self.memory.n_outputs if self.epsilon is None else self.epsilon
+
+    def asked(self, base: Softmax) -> Tensor | None:
+        """The queries (their numbers, int64, on the memory's device) that the gate lets through to the memory; None is
+        all of them."""
+        if self.gate is None:
+            return None
+        return (base.best.log_prob.exp() < self.gate).nonzero()[:, 0].to(self.memory.device)
+
+    def combine(self, keys: Tensor, logits: Logits, exclude_ids=None) -> tuple[Tensor, Tensor]:
+        """(scores, the base's own scores), float32 (q, L) tensors on the memory's device; they may be one tensor."""
+        base = self.base(logits).to(self.memory.device)
+        if self.k == 0 or len(self.memory) == 0:
+            return base, base
+        asked = self.asked(Softmax(logits, self.temperature))
+        if asked is None or len(asked) == len(base):
+            return self.change(self.memory.search(keys, self.k, exclude_ids)).apply(base), base
+        if not len(asked):
+            return base, base
+        excluded = None if exclude_ids is None else np.asarray(exclude_ids)[asked.cpu().numpy()]
+        neighbours = self.memory.search(keys[asked.to(keys.device)], self.k, excluded)
+        return base.index_copy(0, asked, self.change(neighbours).apply(base[asked])), base
+
+    @property
+    def idle(self) -> bool:
+        """Whether the memory has no say at all: k = 0, or nothing remembered."""
+        return self.k == 0 or len(self.memory) == 0
+
+    def stream(self) -> Stream:
+        """Token by token: sparse probabilities over a vocabulary, for texts in order."""
+        return Stream(self)
 
     # --- NumPy in, NumPy out ----------------------------------------------------------------------------------
 
@@ -156,12 +206,7 @@ class Reader(ABC):
                 part = batch[first : first + QUERIES] if len(batch) > QUERIES else batch
                 own = None if excluded is None else excluded[start : start + len(part)]
                 start += len(part)
-                base = self.base(part.logits).to(self.memory.device)
-                if self.k == 0 or len(self.memory) == 0:
-                    yield base, base
-                    continue
-                neighbours = self.memory.search(as_tensor(part.keys), self.k, own)
-                yield self.change(neighbours).apply(base), base
+                yield self.combine(as_tensor(part.keys), part.logits, own)
         if excluded is not None and len(excluded) != start:
             raise IdError(f"exclude_ids have {len(excluded)} rows for {start} queries; expected one row per query")
 
@@ -197,6 +242,11 @@ class Reader(ABC):
         other.k = self.k
         return other
 
+    def to_json(self) -> dict:
+        """The reader without its memory, in JSON types."""
+        params = {n: v.to_json() if hasattr(v, "to_json") else v for n, v in self.params.items()}
+        return {"reader": type(self).__name__, "params": params}
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.params.items() if value is not None)
         return f"{type(self).__name__}({self.memory!r}, {shown})"
@@ -211,7 +261,7 @@ class Reader(ABC):
         """
         self.memory.save(path)
         try:
-            write_json(Path(path) / FILE, {"reader": type(self).__name__, "params": self.params})
+            write_json(Path(path) / FILE, self.to_json())
         except OSError as error:
             raise MemoryFileError(f"cannot write {Path(path) / FILE}: {error.strerror or error}") from error
 

@@ -9,7 +9,7 @@ from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.read.reader import Reader
 from residua.read.values import ResidualValues, TableValues, residual_table
-from residua.records import DenseLogits, Logits, Values
+from residua.records import DenseLogits, Logits, TopLogits, Values
 
 SPACES = ("probabilities", "logits")
 TABLE = 64_000_000  # float32 entries of the largest residual table worth keeping: 256 MB
@@ -40,6 +40,8 @@ class ResMem(Reader):
         c; scores are logits, and probabilities their softmax at T (the paper's section 5, our reading).
     epsilon : float, optional
         Share of the base's probability that ``predict_proba`` never goes below; None is 1/L.
+    gate : float in (0, 1], optional
+        Queries whose base (at T) gives one class at least this probability are not searched and stay the base's.
 
     Raises
     ------
@@ -58,7 +60,7 @@ class ResMem(Reader):
     [[1.0, 0.0], [0.0, 1.0]]
     """
 
-    names = ("k", "sigma", "temperature", "kernel", "space", "epsilon")
+    names = ("k", "sigma", "temperature", "kernel", "space", "epsilon", "gate")
 
     def __init__(
         self,
@@ -70,8 +72,9 @@ class ResMem(Reader):
         kernel: str = "exponential",
         space: str = "probabilities",
         epsilon: float | None = None,
+        gate: float | None = None,
     ):
-        super().__init__(memory, k, sigma, temperature, kernel, epsilon)
+        super().__init__(memory, k, sigma, temperature, kernel, epsilon, gate)
         if space not in SPACES:
             raise ParameterError(f"space={space!r}; expected one of {SPACES}")
         self.space = space
@@ -83,6 +86,11 @@ class ResMem(Reader):
         elif k:
             memory.storage.require(self.temperature)
         self._table: tuple[tuple, Tensor] | None = None
+
+    @property
+    def entries_per_neighbour(self) -> int | None:
+        kept = self.memory.logits
+        return kept.ids.shape[1] + 1 if isinstance(kept, TopLogits) else None
 
     @property
     def temperature_moves_scores(self) -> bool:

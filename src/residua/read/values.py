@@ -34,11 +34,15 @@ class LabelValues(Values):
         self.labels = labels
 
     def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        classes = self.labels[rows][:, None]
+        classes = self.labels[rows].long()[:, None]
         return classes, torch.ones(classes.shape, device=rows.device)
 
+    def weighted(self, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        # A gather reads in parallel, and twice as fast as take or indexing.
+        return self.labels.expand(len(rows), -1).gather(1, rows).long(), weights
+
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
-        scores.scatter_add_(1, self.labels.take(rows), weights)
+        scores.scatter_add_(1, self.labels.take(rows).long(), weights)
 
 
 class ResidualValues(Values):
@@ -56,7 +60,7 @@ class ResidualValues(Values):
             own, one = self.labels.entries(rows)
             return torch.cat([own, classes], dim=1), torch.cat([one, -said], dim=1)
         said = self.logits.probabilities(rows, self.temperature)
-        values = one_hot(self.labels.labels[rows], said.shape[1]) - said
+        values = one_hot(self.labels.labels[rows].long(), said.shape[1]) - said
         return torch.arange(said.shape[1], device=rows.device).expand(said.shape), values
 
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:

@@ -2,11 +2,14 @@
 
 from residua.records.change import Change, Values
 from residua.records.encoded import Encoded, batches
-from residua.records.logits import DenseLogits, Head, HeadLogits, Logits, TopLogits
+from residua.records.logits import AbsentLogits, DenseLogits, Head, HeadLogits, Logits, TopLogits
 from residua.records.neighbours import Neighbours
+from residua.records.softmax import Softmax
 from residua.records.source import Source
+from residua.records.token_probabilities import TokenProbabilities, merge
 
 __all__ = [
+    "AbsentLogits",
     "Change",
     "DenseLogits",
     "Encoded",
@@ -14,8 +17,11 @@ __all__ = [
     "HeadLogits",
     "Logits",
     "Neighbours",
+    "Softmax",
     "Source",
+    "TokenProbabilities",
     "TopLogits",
     "Values",
     "batches",
+    "merge",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.errors import ParameterError, ShapeError
+from residua.errors import ParameterError, ShapeError, StorageError
 
 
 def as_tensor(array, dtype: torch.dtype | None = None) -> Tensor:
@@ -185,3 +185,37 @@ class TopLogits(Logits):
     def argmax(self, i: Tensor | None = None) -> Tensor:
         kept = self if i is None else self.rows(i)
         return kept.ids.gather(1, kept.values.argmax(dim=1, keepdim=True))[:, 0].long()
+
+
+@dataclass(frozen=True)
+class AbsentLogits(Logits):
+    """Rows encoded without logits: their number and the number of classes L are known, and nothing else is.
+
+    Enough for a reader that asks for labels alone, such as kNN-LM's memory. Any question about the logits
+    themselves raises ``StorageError``.
+    """
+
+    n: int
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n, self.classes
+
+    def rows(self, i: Tensor) -> AbsentLogits:
+        return AbsentLogits(len(i), self.classes)
+
+    def dense(self, i: Tensor | None = None) -> Tensor:
+        raise self._unknown()
+
+    def at(self, i: Tensor, classes: Tensor) -> Tensor:
+        raise self._unknown()
+
+    def logsumexp(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        raise self._unknown()
+
+    def _unknown(self) -> StorageError:
+        return StorageError(
+            "these rows were encoded without logits (logits=False), which only a memory of labels can use; "
+            "encode them again with logits=True"
+        )

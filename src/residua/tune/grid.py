@@ -6,8 +6,10 @@ import numpy as np
 
 from residua.errors import ParameterError
 from residua.read import Reader
+from residua.tune.token_grid import token_default
 
 TUNED = ("k", "sigma", "temperature", "lmbda")
+WHOLE = ("k", "window")  # parameters that are whole numbers
 K = np.unique(np.geomspace(1, 500, 20).round().astype(int))  # 19 values, and 0 always
 SIGMA = 2.0 ** np.arange(-4, 3.5, 0.5)  # 15 multiples of the median nearest-neighbour distance
 TEMPERATURE = np.geomspace(0.25, 5, 12)
@@ -24,8 +26,12 @@ def full_grid(reader: Reader, grid: dict | None, objective: str) -> dict[str, np
     unknown = set(grid) - set(tuned)
     if unknown:
         raise ParameterError(f"the grid names {sorted(unknown)}; {type(reader).__name__} tunes {tuned}")
-    full = {name: _values(name, grid[name]) if name in grid else _default(name, reader, objective) for name in tuned}
     memory = reader.memory
+
+    def default(name: str) -> np.ndarray:
+        return token_default(name, reader) if memory.of_tokens else _default(name, reader, objective)
+
+    full = {name: values_of(name, grid[name]) if name in grid else default(name) for name in tuned}
     if full["k"][-1] > len(memory):
         raise ParameterError(f"the grid has k={full['k'][-1]}, and the memory has {len(memory)} rows")
     full["k"] = np.unique(np.concatenate([[0], full["k"]]))
@@ -34,8 +40,9 @@ def full_grid(reader: Reader, grid: dict | None, objective: str) -> dict[str, np
     return full
 
 
-def _values(name: str, values) -> np.ndarray:
-    values = np.unique(np.atleast_1d(np.asarray(values, dtype=np.int64 if name == "k" else np.float64)))
+def values_of(name: str, values) -> np.ndarray:
+    """A user's values of one parameter, ascending, each once."""
+    values = np.unique(np.atleast_1d(np.asarray(values, dtype=np.int64 if name in WHOLE else np.float64)))
     if not len(values) or not np.isfinite(values).all():
         raise ParameterError(f"the grid of {name} is empty or not finite")
     return values

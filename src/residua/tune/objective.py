@@ -13,11 +13,11 @@ from residua.tune.sweep import Scored
 OBJECTIVES = {"classification": ("accuracy", "log_loss", "conservative"), "regression": ("squared_error",)}
 
 
-def check_objective(objective: str | None, task: str) -> str:
-    """The objective's name, the task's first when None."""
+def check_objective(objective: str | None, task: str, of_tokens: bool = False) -> str:
+    """The objective's name; when None the task's first, and perplexity's for tokens."""
     allowed = OBJECTIVES[task]
     if objective is None:
-        return allowed[0]
+        return "log_loss" if of_tokens else allowed[0]
     if objective not in allowed:
         raise ParameterError(f"objective={objective!r} for a {task} memory; expected one of {allowed}")
     return objective

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from residua.read import Reader
 from residua.read.kernel import exponents, unnormalised
-from residua.records import Logits, Neighbours, Values
+from residua.records import Logits, Neighbours, Softmax, Values
 
 BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
 
@@ -47,6 +48,7 @@ class Sweep:
         self.groups = [[t] for t in every] if reader.temperature_moves_values else [list(every)]
         mixed = [reader.with_params(lmbda=float(v)) for v in grid["lmbda"]] if "lmbda" in grid else [reader]
         self.shares = [r.share() for r in mixed]
+        self.shut = None if reader.gate is None else [_shut(r, logits) for r in self.at]
 
     @property
     def parts(self) -> list[slice]:
@@ -58,7 +60,7 @@ class Sweep:
     def block(self, part: slice) -> Iterator[Scored]:
         """All settings with k > 0 of the queries in `part`."""
         near = self.neighbours[part]
-        weights = self._weights(near)  # (b, S, K)
+        weights = kernel_weights(self.reader, near, self.grid["sigma"])  # (b, S, K)
         for group in self.groups:
             outputs = self.bases[0].shape[1]
             said = _dense(self.values[group[0]], near.rows.clamp_min(0), outputs)  # (b, K, L)
@@ -80,16 +82,25 @@ class Sweep:
                     for t in group:
                         base = self.bases[t][part]
                         scores = torch.addcmul(numerators, scale, base[:, None])
+                        if self.shut is not None:
+                            scores = torch.where(self.shut[t][part, None, None], divisor * base[:, None], scores)
                         yield Scored(part, index, t, mix, scores, divisor, base, self.at[t])
 
-    def _weights(self, near: Neighbours) -> Tensor:
-        """Unnormalised weights (b, S, K)."""
-        widths = torch.tensor(self.grid["sigma"], dtype=torch.float32, device=near.rows.device)[:, None]
-        logs = exponents(near.distances[:, None], widths, self.reader.kernel)
-        if "column.weight" in self.reader.memory.table:
-            own = self.reader.memory.table["column.weight"][near.rows.clamp_min(0)]
-            logs = logs + own.log()[:, None]
-        return unnormalised(logs, near.found[:, None])
+
+def kernel_weights(reader: Reader, near: Neighbours, sigma: np.ndarray) -> Tensor:
+    """Unnormalised weights (b, S, K) of neighbours (b, K) under S kernel widths."""
+    widths = torch.tensor(sigma, dtype=torch.float32, device=near.rows.device)[:, None]
+    logs = exponents(near.distances[:, None], widths, reader.kernel)
+    if "column.weight" in reader.memory.table:
+        own = reader.memory.table["column.weight"][near.rows.clamp_min(0)]
+        logs = logs + own.log()[:, None]
+    return unnormalised(logs, near.found[:, None])
+
+
+def _shut(reader: Reader, logits: Logits) -> Tensor:
+    """Bool (q,): queries that the reader's gate keeps from the memory."""
+    shut = torch.ones(len(logits), dtype=torch.bool, device=reader.memory.device)
+    return shut.index_fill_(0, reader.asked(Softmax(logits, reader.temperature)), False)
 
 
 def _dense(values: Values, rows: Tensor, outputs: int) -> Tensor:

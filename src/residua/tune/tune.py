@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 from tqdm import tqdm
 
-from residua.errors import EmptyMemoryError, InputError, LabelError
-from residua.read import Reader
+from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError
+from residua.read import KNNLM, ContinuousCache, Reader
 from residua.records import Encoded, batches
 from residua.records.logits import as_tensor
+from residua.tune.cache import tune_cache
 from residua.tune.grid import full_grid
+from residua.tune.language import tune_tokens
 from residua.tune.objective import Tally, check_objective
 from residua.tune.parallel import side_by_side
+from residua.tune.results import best_of, flat
 from residua.tune.sweep import Sweep
 
 
@@ -24,12 +26,19 @@ def tune(
     *,
     objective: str | None = None,
     max_fpr: float = 0.05,
+    adaptive: int | None = None,
+    gate: float | None = None,
     progress: bool | None = None,
 ) -> Reader:
     """The reader with the best settings on validation data.
 
     The neighbours are searched once, at the largest k; every setting of the grid is then scored from them. ``k = 0``,
     the base alone at every temperature, always competes, and wins ties: a memory that does not help is not used.
+
+    On a memory of tokens, KNNLM and ContinuousCache are tuned for perplexity, from what is said of the tokens that
+    came alone: no vocabulary-wide table is made, and a token costs about 400 bytes with the default grid. Documents
+    that are in the memory are not their own neighbours: they are left out whole, by id. ResMem, and any other
+    objective, is swept densely there: for some thousands of tokens, not more.
 
     Parameters
     ----------
@@ -41,13 +50,22 @@ def tune(
     grid : dict of str to sequence, optional
         Values of ``k``, ``sigma``, ``temperature`` (and ``lmbda`` for KNNLM) that replace the defaults: k geometric
         from 1 to 500, sigma from 1/16 to 8 times the memory's typical distance (squared for the gaussian kernel),
-        temperature from 0.25 to 5.
+        temperature from 0.25 to 5. For tokens: k doubling from 1 to 1024, sigma from 1/8 to 32 times, lmbda from 0.05
+        to 0.95, temperature from 0.7 to 1.5. ContinuousCache: ``theta``, ``window`` and ``lmbda``, over the reader it
+        holds, which stays as it is.
     objective : str, optional
-        ``"accuracy"`` (default), ``"log_loss"`` (of ``predict_proba``), ``"conservative"`` (the most examples
-        corrected, TPR, while fewer than `max_fpr` of them are broken, FPR: ResMem, section 4.1), or, for regression,
-        ``"squared_error"``.
+        ``"accuracy"`` (default), ``"log_loss"`` (of ``predict_proba``; the default for tokens), ``"conservative"`` (the
+        most examples corrected, TPR, while fewer than `max_fpr` of them are broken, FPR: ResMem, section 4.1), or, for
+        regression, ``"squared_error"``.
     max_fpr : float, default 0.05
         The conservative rule's bound.
+    adaptive : int, optional
+        KNNLM on tokens: fit a share ``lmbda`` for each of so many buckets of the nearest neighbour's distance, on every
+        other validation document; used if it has the lower perplexity on the documents between (the log says which).
+        ``best.adaptive_`` holds both perplexities.
+    gate : float, optional
+        KNNLM on tokens: find the lowest ``gate`` (tokens of which the base is at least that sure are not searched) that
+        costs at most this relative loss of perplexity, such as 0.005. ``best.skipped_`` is the share of searches saved.
     progress : bool, optional
         A progress bar; by default only on a terminal, when it takes more than two seconds.
 
@@ -56,7 +74,7 @@ def tune(
     Reader
         A new reader, with ``best_params_`` (dict), ``best_score_`` (float; more is better, so losses are negative) and
         ``cv_results_`` (dict of equally long arrays: the settings, ``accuracy``, ``tpr``, ``fpr``, ``log_loss`` or
-        ``squared_error`` as the objective needs, and ``score``).
+        ``squared_error`` as the objective needs, ``perplexity`` for tokens, and ``score``).
 
     Raises
     ------
@@ -73,9 +91,22 @@ def tune(
     (1.0, 1)
     """
     memory = reader.memory
+    if isinstance(reader, ContinuousCache):
+        if objective not in (None, "log_loss") or adaptive is not None or gate is not None:
+            raise ParameterError(
+                "a ContinuousCache is tuned for log_loss alone; adaptive= and gate= tune the KNNLM under it, before"
+            )
+        return tune_cache(reader, val, grid, progress)
     if not len(memory):
         raise EmptyMemoryError("the memory is empty; add rows before tuning")
-    objective = check_objective(objective, memory.task)
+    objective = check_objective(objective, memory.task, memory.of_tokens)
+    if memory.of_tokens and objective == "log_loss" and isinstance(reader, KNNLM):
+        return tune_tokens(reader, val, grid, adaptive, gate, progress)
+    if adaptive is not None or gate is not None:
+        raise ParameterError(
+            "adaptive= and gate= tune a KNNLM on a memory of tokens for log_loss; "
+            f"this is {type(reader).__name__} on {memory!r} for {objective}"
+        )
     grid = full_grid(reader, grid, objective)
     shape = tuple(len(grid.get(name, [None])) for name in ("k", "sigma", "temperature", "lmbda"))
     tally = Tally(shape, objective)
@@ -105,24 +136,4 @@ def tune(
                 bar.update(part.stop - part.start)
     if not tally.rows:
         raise InputError("the validation data hold no rows")
-    results = _flat(tally.results(max_fpr), grid, reader)
-    chosen = int(np.argmax(results["score"]))
-    params = {name: results[name][chosen].item() for name in grid}
-    best = reader.with_params(**params)
-    best.best_params_, best.best_score_, best.cv_results_ = params, float(results["score"][chosen]), results
-    return best
-
-
-def _flat(measures: dict[str, np.ndarray], grid: dict, reader: Reader) -> dict[str, np.ndarray]:
-    """One row per setting, smallest k first; k = 0 has one row per temperature and keeps the reader's other values."""
-    axes = np.meshgrid(*(grid.get(name, [0]) for name in ("k", "sigma", "temperature", "lmbda")), indexing="ij")
-    flat = dict(zip(("k", "sigma", "temperature", "lmbda"), (axis.reshape(-1) for axis in axes)))
-    out = {name: flat[name].copy() for name in grid}
-    out |= {name: values.reshape(-1) for name, values in measures.items()}
-    first = np.zeros(axes[0].shape, bool)
-    first[0, 0, :, 0] = True
-    keep = (flat["k"] > 0) | first.reshape(-1)
-    for name in ("sigma", "lmbda"):
-        if name in out:
-            out[name][flat["k"] == 0] = getattr(reader, name)
-    return {name: values[keep] for name, values in out.items()}
+    return best_of(reader, flat(tally.results(max_fpr), grid, reader), grid)

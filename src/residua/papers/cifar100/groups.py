@@ -54,7 +54,7 @@ def groups(
     memory = reader.memory
     neighbours = memory.search(test.keys, reader.k)
     weights, rows = reader.weights(neighbours).cpu(), neighbours.rows.cpu()
-    labels = memory.table["label"]
+    labels = memory.table["label"].long()
     own = memory.logits.probabilities(None, reader.temperature).gather(1, labels[:, None])[:, 0].cpu()
     wrong = (weights * (1 - own[rows])).sum(dim=1).numpy()
     votes = torch.zeros(len(test), memory.n_outputs).scatter_add_(1, labels.cpu()[rows], weights)
