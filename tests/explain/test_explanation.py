@@ -11,7 +11,7 @@ from residua.errors import MissingDependencyError, ShapeError
 
 def explained(k=3, label=2, n=20):
     rng = np.random.default_rng(0)
-    columns = {"offset": np.arange(n), "label": np.arange(n) * 2.0, "box": np.zeros((n, 4))}
+    columns = {"place": np.arange(n), "label": np.arange(n) * 2.0, "box": np.zeros((n, 4))}
     memory = rs.Memory(
         rs.Encoded(rng.normal(size=(n, 2)), rng.normal(size=(n, 3)), rng.integers(0, 2, n), columns=columns)
     )
@@ -32,7 +32,7 @@ def test_frame_of_a_classification():
     why = explained()
     frame = why.to_frame()
     assert list(frame.columns) == [
-        *("id", "label", "distance", "weight", "to_predicted", "to_base", "to_true", "offset", "column.label"),
+        *("id", "label", "distance", "weight", "to_predicted", "to_base", "to_true", "place", "column.label"),
     ]
     np.testing.assert_array_equal(frame["id"], why.ids)
     np.testing.assert_array_equal(frame["label"], why.labels)
@@ -41,7 +41,7 @@ def test_frame_of_a_classification():
     np.testing.assert_array_equal(frame["to_predicted"], why.contributions[:, why.prediction])
     np.testing.assert_array_equal(frame["to_base"], why.contributions[:, why.base_prediction])
     np.testing.assert_array_equal(frame["to_true"], why.contributions[:, 2])
-    np.testing.assert_array_equal(frame["offset"], why.ids)
+    np.testing.assert_array_equal(frame["place"], why.ids)
 
 
 def test_frame_names_classes_and_leaves_out_an_unknown_truth():

@@ -44,14 +44,12 @@ class Correction(Hooked):
         if logits.shape[1] != memory.n_outputs:
             raise ShapeError(f"the model gave {said.shape[1]} outputs; its memory has {memory.n_outputs}")
         try:
-            neighbours = memory.search(keys, reader.k)
+            scores, base = reader.combine(keys, DenseLogits(logits))
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"the key module {self.key!r} gave NaN or infinity ({error}); look at the inputs, or at "
                 "the model's precision"
             ) from error
-        base = reader.base(DenseLogits(logits))
-        scores = reader.change(neighbours).apply(base)
         if not classification:
             return scores
         log_p = reader.probabilities(scores, base).clamp_min_(TINY).log_()

@@ -139,7 +139,8 @@ class PairEncoder(TokenEncoder):
 
     def _probe(self) -> list[Window]:
         tokens = np.arange(min(8, self.max_source, self.max_target)) % self.model.get_input_embeddings().weight.shape[0]
-        return [PairWindow(0, tokens, 0, 0, tokens, tokens)]
+        # A source of another length: a key module in the encoder, which gives a vector per source token, is noticed.
+        return [PairWindow(0, tokens, 0, 0, tokens, tokens[1:])]
 
     def _inputs(self, windows: list[PairWindow]) -> tuple[dict[str, Tensor], int]:
         fill = getattr(self.tokenizer, "pad_token_id", None) or 0

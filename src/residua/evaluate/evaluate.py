@@ -13,6 +13,8 @@ from residua.evaluate.label_knn import label_reader, tune_label_knn
 from residua.evaluate.result import Evaluation
 from residua.evaluate.search import searched
 from residua.evaluate.significance import bootstrap_interval, mcnemar, sign_test_of_mean
+from residua.evaluate.token_result import TokenEvaluation
+from residua.evaluate.tokens import evaluate_tokens
 from residua.read import Reader
 from residua.records import Encoded, Neighbours
 
@@ -26,7 +28,7 @@ def evaluate(
     confidence: float = 0.95,
     n_bootstrap: int = 2000,
     seed: int = 0,
-) -> Evaluation:
+) -> Evaluation | TokenEvaluation:
     """Compare a reader with the model it corrects, point by point, and with label k-NN.
 
     Parameters
@@ -52,7 +54,8 @@ def evaluate(
     Evaluation
         Classification: accuracy, TPR, FPR and gain (ResMem, eq. 9-10: TPR is the share of test points that the base
         gets wrong and the memory right, FPR the reverse, the gain their difference), McNemar's exact test, calibration
-        and log-loss. Regression: mean squared errors, their reduction, a randomisation test of its mean.
+        and log-loss. Regression: mean squared errors, their reduction, a randomisation test of its mean. A memory of
+        tokens: a ``TokenEvaluation`` (see ``rs.lm.evaluate``).
 
     Raises
     ------
@@ -87,6 +90,13 @@ def evaluate(
         raise ParameterError(f"n_bootstrap={n_bootstrap!r}; expected a whole number >= 1")
     if len(reader.memory) == 0:
         raise EmptyMemoryError("the memory is empty, so there is nothing to evaluate; add rows to it first")
+    if reader.memory.of_tokens:
+        if validation is not None or exclude_ids is not None:
+            raise ParameterError(
+                "validation= and exclude_ids= are for classifiers and regressors; for tokens there is rs.lm.evaluate "
+                "and residua.evaluate.evaluate_tokens(…, exclude_own=True)"
+            )
+        return evaluate_tokens(reader, test, confidence=confidence, n_bootstrap=n_bootstrap, seed=seed)
     voters = {"label_knn": label_reader(reader)} if reader.k else {}
     if validation is not None:
         voters["label_knn_tuned"] = tune_label_knn(reader, validation)
@@ -111,9 +121,11 @@ def evaluate(
     )
 
 
-def _scores(reader: Reader, neighbours: Neighbours, base: Tensor) -> Tensor:
+def _scores(reader: Reader, neighbours: Neighbours, part: Encoded, base: Tensor) -> Tensor:
     """The reader's scores (q, L) from neighbours that may be more than it wants."""
-    return reader.change(neighbours.first(reader.k)).apply(base) if reader.k else base
+    if not reader.k:
+        return base
+    return reader.change(reader.gated(neighbours.first(reader.k), part.logits)).apply(base)
 
 
 def _classification(
@@ -121,7 +133,7 @@ def _classification(
 ) -> dict[str, np.ndarray]:
     """Each test point of a block: who is right about it, how sure they are, and what they give the truth."""
     base = reader.base(part.logits).to(labels.device)
-    scores = _scores(reader, neighbours, base)
+    scores = _scores(reader, neighbours, part, base)
     # The model as it is, whatever temperature the reader was tuned to.
     said = part.logits.probabilities(None, 1.0).to(labels.device)
     now = reader.probabilities(scores, base)
@@ -135,7 +147,7 @@ def _classification(
         "memory_truth": now.gather(1, labels[:, None])[:, 0],
     }
     for name, voter in voters.items():
-        points[name] = _scores(voter, neighbours, base).argmax(dim=1) == labels
+        points[name] = _scores(voter, neighbours, part, base).argmax(dim=1) == labels
     return {name: values.cpu().numpy() for name, values in points.items()}
 
 
@@ -144,8 +156,8 @@ def _regression(
 ) -> dict[str, np.ndarray]:
     """Each test point of a block: its target and everyone's squared error, the mean over outputs, in float64."""
     base = reader.base(part.logits).to(labels.device)
-    answers = {"base": base, "memory": _scores(reader, neighbours, base)}
-    answers |= {name: _scores(voter, neighbours, base) for name, voter in voters.items()}
+    answers = {"base": base, "memory": _scores(reader, neighbours, part, base)}
+    answers |= {name: _scores(voter, neighbours, part, base) for name, voter in voters.items()}
     points = {name: (answer.double() - labels.double()).square().mean(dim=1) for name, answer in answers.items()}
     return {"target": labels.cpu().numpy(), **{name: errors.cpu().numpy() for name, errors in points.items()}}
 

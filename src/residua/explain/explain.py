@@ -68,7 +68,7 @@ def explain(reader: Reader, query: Encoded, exclude_ids=None) -> Explanation | T
     base = reader.base(query.logits).to(memory.device)
     if reader.k and len(memory):
         excluded = None if exclude_ids is None else np.asarray(exclude_ids).reshape(1, -1)
-        neighbours = memory.search(query.keys, reader.k, excluded)
+        neighbours = reader.gated(memory.search(query.keys, reader.k, excluded), query.logits)
         change = reader.change(neighbours)
         found = neighbours.found[0]
         rows, distances, weights = neighbours.rows[0][found], neighbours.distances[0][found], change.weights[0][found]

@@ -125,6 +125,15 @@ class Reader(ABC):
             return None
         return (base.best.log_prob.exp() < self.gate).nonzero()[:, 0].to(self.memory.device)
 
+    def gated(self, neighbours: Neighbours, logits: Logits) -> Neighbours:
+        """`neighbours`, without those of queries that the gate keeps from the memory."""
+        asked = self.asked(Softmax(logits, self.temperature))
+        if asked is None:
+            return neighbours
+        shut = torch.ones(len(neighbours), 1, dtype=torch.bool, device=neighbours.rows.device)
+        shut[asked] = False
+        return Neighbours(neighbours.rows.masked_fill(shut, -1), neighbours.distances.masked_fill(shut, torch.inf))
+
     def combine(self, keys: Tensor, logits: Logits, exclude_ids=None) -> tuple[Tensor, Tensor]:
         """(scores, the base's own scores), float32 (q, L) tensors on the memory's device; they may be one tensor."""
         base = self.base(logits).to(self.memory.device)
