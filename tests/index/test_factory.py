@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from residua.errors import MemoryFileError, MissingDependencyError, ParameterError
+from residua.errors import MemoryFileError, MissingDependencyError, ParameterError, StorageError
 from residua.index import Exact, Factory, load_index
 from residua.index import factory as factory_module
 
@@ -232,3 +232,129 @@ def test_without_faiss(monkeypatch):
     monkeypatch.setattr(factory_module, "require_faiss", absent)
     with pytest.raises(MissingDependencyError):
         Factory("PQ8x4fs", 16, "cpu")
+
+
+# --- how many get exact distances ---------------------------------------------------------------------------
+
+
+def coarse(name, keys, **options):
+    """As built, where a low recall is what is wanted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return built(name, keys, **options)
+
+
+def true_distances(queries, keys, rows):
+    return (queries[:, None].double() - keys[rows].double()).norm(dim=2).float()
+
+
+def test_a_rerank_depth_makes_that_many_exact_and_moves_the_rest():
+    """Coarse codes put everything too near by about the same; the error of the computed ones tells by how much."""
+    generator = torch.Generator().manual_seed(0)
+    keys, queries = torch.randn(3000, 16, generator=generator), torch.randn(100, 16, generator=generator)
+    index = coarse("PQ4x4fs", keys, rerank=40)
+    found = index.search(queries, 200, keys)
+    true = true_distances(queries, keys, found.rows)
+    exact = (found.distances - true).abs() < 1e-5 * true
+    assert (exact.sum(dim=1) >= 40).all() and exact.float().mean() < 0.3
+    assert (found.distances.diff(dim=1) >= 0).all() and found.found.all()
+    index.rerank = False
+    coded = index.search(queries, 200, keys)
+    bias, moved = ((f.distances - true_distances(queries, keys, f.rows)).mean() for f in (coded, found))
+    assert bias < -0.1 and moved.abs() < 0.2 * bias.abs()
+
+
+def test_more_than_k_are_fetched_only_for_exact_distances(clusters, monkeypatch):
+    keys, queries = clusters
+    fetched = []
+    real = Factory._search_block
+    monkeypatch.setattr(Factory, "_search_block", lambda self, *a: fetched.append(a[4]) or real(self, *a))
+    index = built("IVF32,PQ8x4fs", keys, overfetch=2.5)
+    fetched.clear()
+    for rerank in (True, False, 60, 6, 500):
+        index.rerank = rerank
+        index.search(queries, 30, keys)
+    index.search(queries, 30, None)
+    assert fetched == [75, 30, 60, 30, 75, 30]
+
+
+def test_a_depth_that_covers_all_candidates_is_full_reranking(clusters):
+    keys, queries = clusters
+    index = built("IVF32,PQ8x4fs", keys)
+    whole = index.search(queries, 10, keys)
+    index.rerank = 40
+    again = index.search(queries, 10, keys)
+    assert torch.equal(whole.rows, again.rows) and torch.equal(whole.distances, again.distances)
+
+
+def test_rerank_is_saved_and_checked(clusters, tmp_path):
+    keys, _ = clusters
+    index = coarse("PQ8x4fs", keys, rerank=7)
+    index.save(tmp_path, "a")
+    assert load_index(index.to_json(), tmp_path, keys, torch.empty(0), device="cpu").rerank == 7
+    old = {name: value for name, value in index.to_json().items() if name != "rerank"}
+    assert load_index(old, tmp_path, keys, torch.empty(0), device="cpu").rerank is True
+    for rerank in (-1, 2.5):
+        with pytest.raises(ParameterError, match="rerank="):
+            Factory("PQ8x4fs", 16, "cpu", rerank=rerank)
+
+
+# --- without keys, and with half of them --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Flat", "IVF32,Flat", "IVF32,PQ8x4fs", "PCA16,IVF16,Flat", "HNSW16"])
+def test_without_keys_the_indexs_own_distances(name, clusters, tmp_path):
+    keys, queries = clusters
+    index = built(name, keys)
+    index.forget(torch.arange(0, 4000, 5))
+    found = index.search(queries, 30, None)
+    assert found.found.all() and not (found.rows % 5 == 0).any() and (found.distances.diff(dim=1) >= 0).all()
+    true = true_distances(queries, keys, found.rows)
+    assert (found.distances - true).abs().mean() < (0.3 if "PQ" in name else 1e-4) * true.mean()
+    index.save(tmp_path, "a")
+    again = load_index(index.to_json(), tmp_path, None, torch.arange(0, 4000, 5), device="cpu", n=4000)
+    assert torch.equal(again.search(queries, 30, None).distances, found.distances)
+
+
+def test_without_keys_all_lists_are_probed_where_too_few_were_found(clusters):
+    keys, queries = clusters
+    index = coarse("IVF64,SQ8", keys, params={"nprobe": 1})
+    found = index.search(queries[:5], 4000, None)
+    assert (found.rows.sort(dim=1).values == torch.arange(4000)).all()
+    index.forget(torch.arange(3990))
+    assert index.search(queries[:5], 10, None).found.all()
+    assert index.search(queries[:5], 12, None).found.sum(dim=1).tolist() == [10] * 5
+
+
+def test_saving_forgets_how_wide_the_last_search_was(clusters, tmp_path):
+    keys, queries = clusters
+    index = built("IVF64,SQ8", keys)
+    index.save(tmp_path, "a")
+    index.search(queries, 3999, keys)
+    index.save(tmp_path, "b")
+    assert (tmp_path / "a.faiss").read_bytes() == (tmp_path / "b.faiss").read_bytes()
+
+
+def test_an_exact_index_needs_the_keys(tmp_path):
+    index = Exact(16, "cpu")
+    index.build(torch.zeros(3, 16))
+    with pytest.raises(StorageError, match="computes distances from the keys"):
+        index.search(torch.zeros(1, 16), 1, None)
+    with pytest.raises(MemoryFileError, match="holds no keys"):
+        load_index(index.to_json(), tmp_path, None, torch.empty(0), device="cpu", n=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keys_answer_as_their_float32_values(dtype, clusters):
+    keys, queries = (points - 50 for points in clusters)
+    half = keys.to(dtype)
+    for make in (lambda: Factory("IVF32,PQ8x4fs", 16, "cpu"), lambda: Exact(16, "cpu")):
+        one, other = make(), make()
+        one.build(half)
+        other.build(half.float())
+        one.add(half[:5])
+        other.add(half[:5].float())
+        keys_of = torch.cat([half, half[:5]])
+        a, b = one.search(queries, 20, keys_of), other.search(queries, 20, keys_of.float())
+        torch.testing.assert_close(a.distances, b.distances, rtol=1e-6, atol=1e-6)
+        assert one.recall == other.recall

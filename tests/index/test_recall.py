@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from residua.index import Exact, Recall, measure_recall
+from residua.index import Exact, Factory, Recall, check_recall, load_index, measure_recall
 from residua.index.recall import true_neighbours
 
 
@@ -74,3 +74,38 @@ def test_true_neighbours_of_blocks_are_those_of_the_whole(clusters, monkeypatch)
 def test_json():
     recall = Recall(0.5, 3, 4)
     assert Recall(**recall.to_json()) == recall
+
+
+def test_a_loaded_index_is_asked_again(clusters, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    assert faiss
+    keys, _ = clusters
+    index = Factory("IVF32,SQ8", 16, "cpu")
+    index.build(keys)
+    index.save(tmp_path, "a")
+    forgotten = torch.arange(0, 4000, 2)
+    load = lambda keys: load_index(index.to_json(), tmp_path, keys, forgotten, device="cpu")  # noqa: E731
+    assert check_recall(load(keys), keys, forgotten) > 0.95
+    with pytest.warns(UserWarning, match=r"'IVF32,SQ8' finds 0\.0\d of the true neighbours .* found 1\.00 when"):
+        load(keys.flip(0))
+
+
+def test_of_many_keys_each_must_find_itself(clusters, monkeypatch):
+    pytest.importorskip("faiss")
+    keys, _ = clusters
+    monkeypatch.setattr("residua.index.recall.BRUTE", 0)
+    index = Factory("IVF32,SQ8", 16, "cpu")
+    index.build(keys)
+    assert check_recall(index, keys, torch.empty(0, dtype=torch.int64)) == 1.0
+    with pytest.warns(UserWarning, match="does not fit its keys any more"):
+        check_recall(index, keys.flip(0), torch.empty(0, dtype=torch.int64))
+    assert check_recall(index, keys, torch.arange(3999)) is None
+
+
+def test_recall_counts_true_neighbours_whatever_distances_are_answered(clusters):
+    pytest.importorskip("faiss")
+    keys, _ = clusters
+    with pytest.warns(UserWarning, match="too few"):
+        index = Factory("PQ8x4fs", 16, "cpu", rerank=False)
+        index.build(keys)
+    assert 0.5 < index.recall.value < 0.9

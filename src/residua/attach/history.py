@@ -20,12 +20,15 @@ class History:
     def __init__(self):
         self._reader = self._stream = self._waiting = None
 
-    def changed(self, reader: Reader, keys: Tensor, said: Tensor, mask: Tensor, asked: dict, output) -> Tensor:
-        """Log-probabilities float32 (b, t, V) where the mask is set; see ``TokenCorrection``."""
-        tokens = asked.get("input_ids") if asked.get("decoder_input_ids") is None else asked["decoder_input_ids"]
+    def changed(
+        self, reader: Reader, keys: Tensor, said: Tensor, mask: Tensor, tokens: Tensor | None, output
+    ) -> Tensor:
+        """Log-probabilities float32 (b, t, V) where the mask is set; see ``TokenCorrection``. `tokens` (b, t) are those
+        that the model read."""
         if tokens is None:
             raise ParameterError(
-                "a ContinuousCache needs the tokens, and the model was called with inputs_embeds: pass input_ids"
+                "a ContinuousCache needs the tokens, and the model was called with inputs_embeds (or "
+                "decoder_inputs_embeds): pass input_ids (or decoder_input_ids)"
             )
         past = getattr(output, "past_key_values", None)
         if reader is not self._reader or past is None or past.get_seq_length() <= tokens.shape[1]:

@@ -61,7 +61,7 @@ class TokenCorrection(Hooked):
         if said.shape[-1] != vocabulary:
             raise ShapeError(f"the model's vocabulary has {said.shape[-1]} tokens; its memory's has {vocabulary}")
         if self.reader.stateful:
-            return self._history.changed(self.reader, keys, said, mask, asked, output)
+            return self._history.changed(self.reader, keys, said, mask, _tokens_read(self._model, asked), output)
         # One contiguous copy in float32 is the answer's own room; each block of it is read and overwritten.
         changed = said.to(torch.float32, copy=True)
         flat, near = changed.view(-1, vocabulary), keys[:, -said.shape[1] :].reshape(-1, keys.shape[-1])
@@ -102,6 +102,17 @@ def _answered(keys: Tensor, said: Tensor, asked: dict, pairs: bool) -> tuple[Ten
     if keys.shape[1] < said.shape[1]:
         raise ShapeError(f"the key module gave {keys.shape[1]} positions for {said.shape[1]} of logits")
     return keys, mask.to(keys.device)
+
+
+def _tokens_read(model: nn.Module, asked: dict) -> Tensor | None:
+    """The tokens (b, t) at the positions that have keys; None when the model was given their embeddings."""
+    if not model.config.is_encoder_decoder:
+        return asked.get("input_ids")
+    if asked.get("decoder_input_ids") is not None or asked.get("decoder_inputs_embeds") is not None:
+        return asked.get("decoder_input_ids")
+    # The model makes them by itself then: from the labels or, as BART does, from the source.
+    made_of = asked["labels"] if asked.get("labels") is not None else asked["input_ids"]
+    return model.prepare_decoder_input_ids_from_labels(made_of)
 
 
 def _replaced(model: nn.Module, output, changed: Tensor, asked: dict):

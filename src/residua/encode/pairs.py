@@ -68,8 +68,8 @@ class PairEncoder(TokenEncoder):
     >>> model = T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
     >>> encoder = PairEncoder(model, Letters())
     >>> (batch,) = encoder.batches([("ein Haus", "a house"), ("ja", "yes")])
-    >>> encoder.encode(batch), batch.ids.tolist(), batch.labels.tolist()[-4:]
-    (Encoded(12 rows, keys of 8, 128 outputs, classification), [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1], [121, 101, 115, 1])
+    >>> encoder.encode(batch), batch.offsets.tolist(), batch.labels.tolist()[-4:]
+    (Encoded(12 rows, keys of 8, 128 outputs, classification), [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3], [121, 101, 115, 1])
     """
 
     def __init__(self, model, tokenizer, *, key="ffn", max_source=None, max_target=None, logits: bool = True):

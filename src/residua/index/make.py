@@ -130,6 +130,8 @@ def load_index(
     """
     try:
         if data["name"] == "exact":
+            if keys is None:
+                raise MemoryFileError(f"{folder} holds no keys, and its exact index is built from them")
             index: Index = Exact(keys.shape[1], device)
             index.build(keys)
         else:

@@ -17,6 +17,7 @@ from residua.records import Neighbours
 log = logging.getLogger(__name__)
 
 ENOUGH = 0.9
+BRUTE = 2**24  # elements of keys that a check on loading may read
 FALLEN = 0.2  # less recall than when it was built: four times what 16 queries scatter
 
 
@@ -76,14 +77,14 @@ def check_recall(index: Index, keys: Tensor, forgotten: Tensor, k: int = 10, que
     two keys.
     """
     remembered = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
-    remembered[forgotten] = False
+    remembered[forgotten.long()] = False
     rows = remembered.nonzero()[:, 0]
     if len(rows) < 2:
         return None
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:queries]
     asked = keys[rows[chosen.to(rows.device)]].float()
     k = min(k, len(rows))
-    if keys.numel() <= 2**24:
+    if keys.numel() <= BRUTE:
         measured = _recall(index, asked, k, true_neighbours(asked, k, keys[rows]).distances[:, -1:], keys)
     else:
         itself = distances(asked, keys, index.search(asked, k, keys).rows)[:, :1] == 0

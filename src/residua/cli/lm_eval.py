@@ -1,0 +1,76 @@
+"""``residua lm-eval``: a language model with and without its memory, on lm-evaluation-harness's tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import click
+
+from residua.cli.options import FILE, device_option, json_option, memory_argument, model_options, reader_options
+from residua.cli.text import report
+from residua.errors import InputError
+
+
+@click.command("lm-eval")
+@memory_argument
+@click.option("--tasks", required=True, metavar="NAME[,NAME...]", help="Tasks of the harness, or of --include-path.")
+@click.option("--include-path", type=FILE, help="A folder of task definitions of your own (YAML).")
+@click.option("--limit", type=click.IntRange(min=1), help="Score only the first N examples of each task.")
+@click.option("--num-fewshot", type=click.IntRange(min=0), help="Examples in the prompt; the task's own by default.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Examples at a time.")
+@model_options
+@reader_options
+@device_option
+@json_option
+def lm_eval(
+    memory: Path,
+    tasks: str,
+    include_path,
+    limit,
+    num_fewshot,
+    batch_size,
+    model,
+    dtype,
+    reader,
+    device,
+    as_json: bool,
+    **params,
+):
+    """Score lm-evaluation-harness tasks with the model alone and with its memory.
+
+    \b
+    residua lm-eval mem/ --tasks arc_easy,lambada_openai --limit 100
+    residua lm-eval mem/ --model model/ --tasks mine --include-path tasks/
+    """
+    from residua.attach.lm_eval import ResiduaLM, compare, quiet
+    from residua.cli.language import model_of
+    from residua.cli.opened import reader_at
+
+    chosen = reader_at(memory, reader, device, params)
+    if not chosen.memory.of_tokens:  # before a large model is loaded
+        raise InputError(f"{memory} is no memory of tokens; build one of text: residua build --text")
+    network, tokenizer = model_of(chosen.memory, memory, model, dtype)
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    # The harness may print, and standard output is for the result.
+    with quiet(), contextlib.redirect_stdout(sys.stderr):
+        lm = ResiduaLM(network, chosen, tokenizer=tokenizer, batch_size=batch_size)
+        scores = compare(lm, names, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+    report({"tasks": scores, "reader": chosen.to_json(), "limit": limit}, _table(scores, repr(chosen)), as_json)
+
+
+def _table(scores: dict, reader: str) -> str:
+    from residua.evaluate.result import aligned
+
+    rows = [("", "base", "memory", "change")]
+    for task, metrics in scores.items():
+        for metric, found in metrics.items():
+            direction = {True: " (higher is better)", False: " (lower is better)"}.get(found["higher_is_better"], "")
+            cells = (_shown(found[side], found[f"{side}_stderr"]) for side in ("base", "memory"))
+            rows.append((f"{task} {metric}{direction}", *cells, f"{found['memory'] - found['base']:+.4g}"))
+    return f"{reader}\n\n{aligned(rows)}"
+
+
+def _shown(score: float, error: float | None) -> str:
+    return f"{score:.4f}" if error is None else f"{score:.4f} ± {error:.4f}"
