@@ -10,6 +10,7 @@ import residua as rs
 from residua.cli import build, encode, main, options, tune
 from residua.cli.main import option_hint
 from residua.errors import ParameterError
+from residua.memory.accept import KEY_DTYPES
 from residua.memory.storage import STORAGES
 from residua.read.kernel import KERNELS
 from residua.read.load import READERS
@@ -56,6 +57,7 @@ def test_every_verb_and_option_is_explained():
         (options.KERNELS, KERNELS),
         (options.SPACES, SPACES),
         (build.STORAGES, STORAGES),
+        (build.KEY_DTYPES, KEY_DTYPES),
         (encode.TASKS, TASKS),
         (tune.OBJECTIVES, [name for names in OBJECTIVES.values() for name in names]),
         (tune.MEASURES, tune.OBJECTIVES),
@@ -113,7 +115,7 @@ def option_hint_of_add_twice(run) -> str:
 
 def test_hint_is_only_for_parameters_that_are_options():
     assert option_hint("sigma=3", "evaluate") == " (on the command line: --sigma)"
-    assert option_hint("dtype=3; x == y", "evaluate") == ""
+    assert option_hint("dim=3; x == y", "evaluate") == ""
     assert option_hint("k=3", None) == " (on the command line: 'residua tune' with --k)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -21,10 +22,10 @@ ids_file_option = click.option("--ids-file", type=FILE, help="A text file with o
 @json_option
 def add(memory: Path, encoded, replace: bool, as_json: bool) -> None:
     """Remember the rows of encoded .npz files too, all or none."""
-    from residua.memory import Memory
+    from residua.cli.opened import memory_at
     from residua.records import Encoded
 
-    opened = Memory.load(memory)
+    opened = memory_at(memory, of_tokens=False)
     ids = opened.add((Encoded.load(path) for path in encoded), replace=replace)
     opened.save(memory)
     which = f", ids {ids.min()} to {ids.max()}" if len(ids) else ""
@@ -36,14 +37,21 @@ def add(memory: Path, encoded, replace: bool, as_json: bool) -> None:
 @memory_argument
 @ids_option
 @ids_file_option
+@click.option("--document", "documents", multiple=True, help="A document's name, or its id; as often as needed.")
 @click.option("--rebuild", is_flag=True, help="Also remove them from the files, and train the index anew.")
 @json_option
-def forget(memory: Path, ids, ids_file, rebuild: bool, as_json: bool) -> None:
-    """Forget every row that bears one of the ids, all or none."""
-    from residua.memory import Memory
+def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool) -> None:
+    """Forget every row that bears one of the ids, all or none.
 
-    opened = Memory.load(memory)
-    gone = opened.forget(wanted_ids(ids, ids_file))
+    \b
+    residua forget mem/ --id 3 --id 4
+    residua forget mem/ --document json/decoder.py --rebuild
+    """
+    from residua.cli.opened import memory_at
+
+    opened = memory_at(memory)
+    wanted = [document_id(opened, document) for document in documents]
+    gone = opened.forget([*wanted, *(wanted_ids(ids, ids_file) if ids or ids_file or not documents else ())])
     if rebuild:
         opened.rebuild()
     opened.save(memory)
@@ -68,14 +76,14 @@ def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
     """Give the rows that bear the ids another label, all or none."""
     import numpy as np
 
+    from residua.cli.opened import memory_at
     from residua.errors import ShapeError
-    from residua.memory import Memory
 
     if len({len(label) for label in labels}) > 1:
         raise ShapeError(
             f"the labels have {sorted({len(label) for label in labels})} numbers; expected as many in each"
         )
-    opened = Memory.load(memory)
+    opened = memory_at(memory)
     changed = opened.relabel(wanted_ids(ids, ids_file), np.asarray(labels))
     opened.save(memory)
     text = f"{memory}: {count(changed, 'row')} relabelled; {len(opened):,} in all"
@@ -107,3 +115,25 @@ def wanted_ids(ids: tuple[int, ...], file: Path | None) -> list[int]:
     if not wanted:
         raise IdError("no ids were given; name them with --id 3 --id 4, or with --ids-file")
     return wanted
+
+
+def document_id(memory, document: str) -> int:
+    """The id of the document of that name, or of that id.
+
+    Raises
+    ------
+    IdError
+        When there is none, or several have the name.
+    """
+    found = [id for id, name in memory.names.items() if name == document and id in memory]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise IdError(
+            f"{len(found)} documents are called {document!r}; say which by --id {' or --id '.join(map(str, found))}"
+        )
+    if document.lstrip("-").isdigit():
+        return int(document)
+    near = get_close_matches(document, memory.names.values(), cutoff=0.4)
+    hint = f"; there are {', '.join(map(repr, near))}" if near else ""
+    raise IdError(f"no remembered document is called {document!r}{hint}")

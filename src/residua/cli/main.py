@@ -15,7 +15,9 @@ from residua.cli.edit import add, forget, relabel
 from residua.cli.encode import encode
 from residua.cli.evaluate import evaluate
 from residua.cli.explain import explain
+from residua.cli.generate import generate
 from residua.cli.info import info
+from residua.cli.lm_eval import lm_eval
 from residua.cli.reproduce import reproduce
 from residua.cli.text import one_line
 from residua.cli.tune import tune
@@ -64,11 +66,12 @@ def main() -> None:
 
     encode, build, tune, evaluate and explain are the journey; add, forget and relabel change a memory. A model, or
     data, is named module:factory: a function of your own, in a module of this folder or an installed one. Data may
-    also be an .npz file.
+    also be an .npz file. Language models need no encode: build, tune, evaluate and explain take --text, and generate
+    shows what the memory does.
     """
 
 
-for verb in (demo, encode, build, tune, evaluate, explain, add, forget, relabel, info, reproduce):
+for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, add, forget, relabel, info, reproduce):
     main.add_command(verb)
 
 

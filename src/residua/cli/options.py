@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from residua.errors import MemoryFileError, ParameterError
+from residua.cli.language import DTYPES
 
 # Click shows choices without importing the rooms that define them; a test holds the two equal.
 READERS = ("resmem", "knnlm")
 KERNELS = ("exponential", "gaussian")
 SPACES = ("probabilities", "logits")
+ERRORS = ("strict", "replace")
 
 FILE = click.Path(path_type=Path)
+FOUND = click.Path(path_type=Path, exists=True)
 
 memory_argument = click.argument("memory", type=click.Path(path_type=Path), metavar="MEMORY")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -56,56 +59,81 @@ def _device(ctx, param, value: str) -> str:
 
 
 device_option = click.option(
-    "--device", default="cpu", show_default=True, callback=_device, help="Where to search, such as cuda."
+    "--device",
+    default="cpu",
+    show_default=True,
+    callback=_device,
+    help="Where to search and run models, such as cuda.",
 )
 
 
-def reader_options(command):
-    """Options that describe a reader in place of the tuned one; they arrive as ``reader`` and its parameters."""
-    for option in reversed(
-        (
-            click.option("--reader", type=click.Choice(READERS), help="Use this reader, not the tuned one."),
-            click.option("--k", type=click.IntRange(min=0), help="Its neighbours."),
-            click.option("--sigma", type=float, help="Its kernel width."),
-            click.option("--temperature", type=float, help="Its softmax temperature."),
-            click.option("--lmbda", type=float, help="The neighbours' share (knnlm)."),
-            click.option("--kernel", type=click.Choice(KERNELS), help="Its kernel."),
-            click.option("--space", type=click.Choice(SPACES), help="Where residuals are taken (resmem)."),
-        )
-    ):
-        command = option(command)
-    return command
+def together(*options):
+    """One decorator of several options."""
+
+    def add(command):
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def reader_of(path: Path, name: str | None, device: str, params: dict):
-    """The reader saved beside the memory in folder `path`; with a `name`, a new one with these parameters.
+_READER = (
+    click.option("--reader", type=click.Choice(READERS), help="Use this reader, not the tuned one."),
+    click.option("--k", type=click.IntRange(min=0), help="Its neighbours."),
+    click.option("--sigma", type=float, help="Its kernel width."),
+    click.option("--lmbda", type=float, help="The neighbours' share (knnlm)."),
+    click.option("--kernel", type=click.Choice(KERNELS), help="Its kernel."),
+    click.option("--space", type=click.Choice(SPACES), help="Where residuals are taken (resmem)."),
+    click.option("--gate", type=float, help="Do not search where the model is at least this sure, such as 0.9."),
+    click.option("--cache-window", type=click.IntRange(min=1), help="Continuous cache: how many tokens back it looks."),
+    click.option("--cache-theta", type=float, help="Continuous cache: its sharpness."),
+    click.option("--cache-lmbda", type=float, help="Continuous cache: its share. Any of the three puts it on top."),
+)
+_TEMPERATURE = click.option("--temperature", type=float, help="Its softmax temperature.")
+
+# Options that describe a reader in place of the tuned one; they arrive as ``reader`` and its parameters.
+reader_options = together(*_READER[:3], _TEMPERATURE, *_READER[3:])
+generating_reader_options = together(*_READER)  # there, --temperature is what the text is sampled at
+
+model_options = together(
+    click.option("--model", "model", help="The language model: a folder, a hub name, or module:factory."),
+    click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="The model's."),
+)
+
+text_options = together(
+    click.option("--text", "text", multiple=True, type=FOUND, help="A text file, or a folder of them; repeatable."),
+    click.option("--glob", default="**/*", show_default=True, help="Which files of a folder, such as '**/*.py'."),
+    click.option(
+        "--errors",
+        type=click.Choice(ERRORS),
+        default="strict",
+        show_default=True,
+        help="Of bytes that are not UTF-8: refuse, or read U+FFFD.",
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Texts at a time."),
+    model_options,
+)
+TEXT_ONLY = ("model", "dtype", "glob", "errors", "batch_size")
+
+
+def text_or_files(text: tuple, files: tuple, metavar: str, text_only: tuple = (), files_only: tuple = ()) -> bool:
+    """Whether a verb was given text and not encoded files; options of the other form are refused.
 
     Raises
     ------
-    MemoryFileError
-        When there is no memory, or no saved reader and no name.
-    ParameterError
-        When parameters come without a name, or are not that reader's.
+    click.UsageError
+        When it was given both or neither, or an option that is not for what it was given.
     """
-    from residua.memory import Memory
-    from residua.read import load
-    from residua.read.load import READERS as CLASSES
-    from residua.read.reader import FILE as SAVED
-
-    given = {parameter: value for parameter, value in params.items() if value is not None}
-    if name is None:
-        if given:
-            options = ", ".join(f"--{parameter}" for parameter in given)
-            raise ParameterError(f"{options} given without a reader; name the one they describe with --reader resmem")
-        if path.is_dir() and not (path / SAVED).exists():
-            memory = Memory.load(path)
-            raise MemoryFileError(
-                f"{path} holds {len(memory)} rows and no tuned reader; run 'residua tune {path} VALIDATION.npz' "
-                "first, or name a reader with --reader resmem"
+    if bool(text) == bool(files):
+        raise click.UsageError(f"expected either --text PATH or {metavar} (encoded .npz files)")
+    folder = next((file for file in files if file.is_dir()), None)
+    if folder:
+        raise click.UsageError(f"{folder} is a folder; text is given with --text {folder}")
+    context = click.get_current_context()
+    for name in files_only if text else (*TEXT_ONLY, *text_only):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is not for {'--text' if text else 'encoded .npz files'}"
             )
-        return load(path, device)
-    classes = {cls.__name__.lower(): cls for cls in CLASSES.values()}
-    unknown = set(given) - set(classes[name].names)
-    if unknown:
-        raise ParameterError(f"--reader {name} has no {', '.join(f'--{parameter}' for parameter in sorted(unknown))}")
-    return classes[name](Memory.load(path, device), **given)
+    return bool(text)

@@ -61,10 +61,37 @@ def shown(params: dict) -> str:
     >>> shown({"k": 3, "sigma": 0.123456, "epsilon": None})
     'k=3, sigma=0.1235'
     """
-    pairs = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in params.items())
-    return ", ".join(f"{name}={value}" for name, value in pairs if value is not None)
+    return ", ".join(f"{name}={short(value)}" for name, value in params.items() if value is not None)
+
+
+def described(reader) -> str:
+    """A reader and its parameters, without its memory."""
+    return f"{type(reader).__name__}({shown(reader.params)})"
+
+
+def short(value) -> str:
+    """A parameter in few digits and words."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if hasattr(value, "shares"):  # an AdaptiveLambda
+        return f"{min(value.shares):.2g} to {max(value.shares):.2g} by distance"
+    return described(value) if hasattr(value, "params") else str(value)
 
 
 def count(number: int, noun: str) -> str:
     """``1 row``, ``2 rows``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: int) -> str:
+    """Bytes in the unit that people say.
+
+    Examples
+    --------
+    >>> size(999), size(123_456), size(7 * 10**9)
+    ('999 bytes', '123.5 kB', '7.0 GB')
+    """
+    for unit, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= least:
+            return f"{number / least:.1f} {unit}"
+    return count(number, "byte")

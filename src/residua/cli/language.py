@@ -1,0 +1,147 @@
+"""The language model that a verb means: from a folder, from the hub, or made by a function of your own."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from residua.cli.named import model_named
+from residua.errors import InputError, MissingDependencyError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def language_model(spec: str, dtype: str = "auto", device: str = "cpu"):
+    """A causal or encoder-decoder language model, ready to predict, and its tokenizer.
+
+    Parameters
+    ----------
+    spec : str
+        A folder that ``save_pretrained`` wrote, a name on the Hugging Face hub, or ``module:factory``, whose factory
+        gives a pair (model, tokenizer).
+    dtype : str, default "auto"
+        One of ``DTYPES``; "auto" is as transformers loads it, which is the files' own.
+    device : str, default "cpu"
+
+    Raises
+    ------
+    InputError
+        When there is no such model or tokenizer, or it cannot be read, or is no language model.
+    MissingDependencyError
+        Without transformers.
+
+    Warns
+    -----
+    UserWarning
+        When the files lack some of the weights, which are then random.
+    """
+    if ":" in spec and not Path(spec).exists():
+        model, tokenizer = model_named(spec)
+        if tokenizer is None:
+            raise InputError(f"{spec!r} gives a {type(model).__name__} alone; expected a pair (model, tokenizer)")
+    else:
+        model, tokenizer = _pretrained(spec)
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"{spec!r} gives a {type(model).__name__}; expected a language model and its tokenizer")
+    if dtype != "auto":
+        model = model.to(getattr(torch, dtype))
+    return model.to(device).eval(), tokenizer
+
+
+def spelled(spec: str) -> str:
+    """`spec` as a memory should remember it: a folder by its absolute path, anything else as it is."""
+    return str(Path(spec).resolve()) if Path(spec).is_dir() else spec
+
+
+def model_of(memory, path: Path, spec: str | None, dtype: str = "auto"):
+    """The model and tokenizer of the memory in folder `path`, where the memory is and in the dtype it was made in.
+
+    `spec` and `dtype` (unless "auto") say otherwise.
+
+    Raises
+    ------
+    InputError
+        When neither `spec` nor the memory names a model, or as ``language_model``.
+    """
+    known = spec or memory.about.get("model")
+    if known is None:
+        raise InputError(f"{path} does not say which model made it; name that with --model FOLDER_OR_NAME")
+    if dtype == "auto" and memory.source is not None and memory.source.dtype in DTYPES:
+        dtype = memory.source.dtype
+    try:
+        return language_model(known, dtype, str(memory.device))
+    except InputError as error:
+        if spec:
+            raise
+        raise InputError(f"{error}. {path} was made by it; if it has moved, name it with --model") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block transformers shows neither its progress bars nor its log; errors are raised all the same."""
+    try:
+        from huggingface_hub.utils import logging as hub
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingDependencyError('language models need transformers: pip install "residua[lm]"') from error
+    verbosity, hub_verbosity, bars = logging.get_verbosity(), hub.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    hub.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub.set_verbosity(hub_verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _pretrained(spec: str):
+    """The model and tokenizer in a folder or of a name on the hub."""
+    # "owner/name" may be on the hub, unless the owner is a folder here.
+    path = spec.startswith((".", os.sep, "~")) or spec.count("/") > 1 or ("/" in spec and Path(spec).parent.is_dir())
+    if path and not Path(spec).is_dir():
+        raise InputError(f"there is no folder {spec}; {EXPECTED}")
+    with quiet():
+        import transformers
+        from huggingface_hub import try_to_load_from_cache
+        from safetensors import SafetensorError
+
+        try:
+            if not Path(spec).is_dir() and not isinstance(try_to_load_from_cache(spec, "config.json"), str):
+                click.echo(f"{spec} is no folder here: asking the Hugging Face hub", err=True)  # may take long offline
+            config = transformers.AutoConfig.from_pretrained(spec)
+            kind = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
+            model, found = getattr(transformers, kind).from_pretrained(spec, output_loading_info=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(spec)
+        except ImportError as error:
+            raise MissingDependencyError(f"{spec!r} cannot be loaded: {_first(error)}") from error
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"no language model can be loaded from {spec!r}: {_first(error)}; {EXPECTED}") from error
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        warnings.warn(
+            f"{spec} lacks {len(missing)} of the weights of a {type(model).__name__}, such as {missing[0]}, and they "
+            "are random: is it another kind of model?",
+            UserWarning,
+            stacklevel=3,
+        )
+    return model, tokenizer
+
+
+EXPECTED = (
+    "expected a folder with config.json, weights and a tokenizer (save_pretrained), a name on the Hugging Face hub, or "
+    "module:factory for a function of your own that gives (model, tokenizer)"
+)
+
+
+def _first(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
