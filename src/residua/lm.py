@@ -17,11 +17,13 @@ import numpy as np
 
 from residua.encode import PairEncoder, TextEncoder, TokenBatch, text_encoder
 from residua.encode.fingerprint import source_of_module
+from residua.encode.text import foretold
 from residua.encode.windows import windows
 from residua.errors import EmptyMemoryError, InputError, KeyModuleError, ParameterError
 from residua.evaluate import TokenEvaluation, evaluate_tokens
 from residua.explain import TokenExplanation
 from residua.explain.tokens import explain_token
+from residua.index.installed import faiss_installed
 from residua.memory import Memory
 from residua.memory.stream import build
 from residua.read import Reader
@@ -82,7 +84,8 @@ def remember(
         kNN-LM and the cache read labels alone; ResMem needs what the model said: its `m` = 128 largest residuals at
         one `temperature`, or all of it, recomputed from the key (``key="head"``) or kept.
     index, index_params, overfetch : optional
-        As in ``rs.Memory``; ``"knnlm"`` is the paper's recipe, sized down where the memory is small.
+        As in ``rs.Memory``, but ``"auto"`` is ``"knnlm-fast"`` (exact below 10 000 tokens, and without FAISS);
+        ``"knnlm"`` is the paper's recipe, sized down where the memory is small.
     key_dtype : {"float16", "bfloat16", "float32"}, default "float16"
         How keys are kept.
     keep_keys : bool, default True
@@ -132,6 +135,8 @@ def remember(
         min_context=min_context,
         logits=storage != "none",
     )
+    if index == "auto":
+        index = "knnlm-fast" if faiss_installed() else "exact"
     options = {"index": index, "index_params": index_params, "overfetch": overfetch, "storage": storage, "m": m}
     options |= {"temperature": temperature, "key_dtype": key_dtype}
     options["about"] = {**(about or {}), "windowing": _cut(encoder)}
@@ -139,6 +144,8 @@ def remember(
     with encoder:
         if out is not None:
             options |= {"keep_keys": keep_keys, "overwrite": overwrite, "progress": progress}
+            if isinstance(encoder, TextEncoder):
+                options["total"] = foretold(texts, tokenizer, **reading)
             return build(stream, encoder.encode, out, names=encoder.names, **options)
         memory = Memory((encoder.encode(batch) for batch in stream), **options)
         memory.names = dict(encoder.names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,7 +15,7 @@ from residua.cli.options import (
     text_options,
     text_or_files,
 )
-from residua.cli.text import report, short
+from residua.cli.text import report
 
 
 @click.command()
@@ -70,16 +69,10 @@ def evaluate(
         language, tokenizer = model_of(asked.memory, memory, model, dtype)
         texts, reading = texts_at(text, language, {"glob": glob, "errors": errors})
         result = rs.lm.evaluate(language, tokenizer, texts, asked, batch_size=batch_size, **drawn, **reading)
-        # Shares by distance and nested readers: whole for machines, and in few words for people.
-        data = replace(result, params=asked.to_json()["params"]).to_dict()
-        told = str(
-            replace(result, params={name: short(value) for name, value in asked.params.items() if value is not None})
-        )
     else:
         from residua.evaluate import evaluate as compare
         from residua.records import Encoded
 
         rows = (Encoded.load(path) for path in test)
         result = compare(asked, rows, validation=[Encoded.load(path) for path in validation] or None, **drawn)
-        data, told = result.to_dict(), str(result)
-    report(data, told, as_json)
+    report(result.to_dict(), str(result), as_json)

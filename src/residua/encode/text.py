@@ -14,6 +14,7 @@ import numpy as np
 
 from residua.errors import InputError, ParameterError
 
+_SAMPLE = 1 << 16  # characters whose tokens tell how many there are in all
 _AT_ONCE = 1 << 20  # characters per call of the tokenizer, which works on several texts in parallel
 
 
@@ -94,6 +95,37 @@ def document_id(*tokens: np.ndarray) -> int:
     for part in tokens:
         digest.update(len(part).to_bytes(8, "little") + np.ascontiguousarray(part, dtype="<i8").tobytes())
     return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def foretold(texts, tokenizer, *, text_column: str = "text", glob: str = "**/*", errors: str = "strict") -> int | None:
+    """About how many tokens `texts` hold, by their size and the tokens of their beginning.
+
+    None when that is not known before they are read: an iterator, a dataset, files that cannot be read.
+    """
+    if isinstance(texts, os.PathLike):
+        texts = [texts]
+    if not isinstance(texts, (list, tuple)):
+        return None
+    size, beginning = 0, ""
+    for item in texts:
+        if isinstance(item, os.PathLike):
+            try:
+                for _, path in _files(Path(item), glob):
+                    size += path.stat().st_size
+                    if len(beginning) < _SAMPLE:
+                        beginning += path.read_bytes().decode("utf-8", "replace")
+            except OSError:
+                return None
+        else:
+            text = item[1] if isinstance(item, tuple) else item
+            text = text.get(text_column) if isinstance(text, Mapping) else text
+            if not isinstance(text, str):
+                return None
+            size += len(text)
+            if len(beginning) < _SAMPLE:
+                beginning += text
+    beginning = beginning[:_SAMPLE]
+    return size * len(encode_texts(tokenizer, [beginning])[0]) // len(beginning) if beginning else None
 
 
 def encode_texts(tokenizer, texts: list[str], **options) -> list[list[int]]:

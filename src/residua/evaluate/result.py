@@ -183,7 +183,12 @@ def in_points(share: float) -> str:
 
 
 def short(value) -> str:
-    """A parameter in few digits."""
+    """A parameter (in JSON types) in few digits and words."""
+    if isinstance(value, dict) and "shares" in value:  # an AdaptiveLambda
+        return f"{min(value['shares']):.2g} to {max(value['shares']):.2g} by distance"
+    if isinstance(value, dict) and "reader" in value:  # what a ContinuousCache is over
+        inner = ", ".join(f"{name}={short(item)}" for name, item in value["params"].items() if item is not None)
+        return f"{value['reader']}({inner})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -99,5 +99,6 @@ class TokenEvaluation:
             times = self.tokens_per_second_base / self.tokens_per_second_memory
             speeds = f"{self.tokens_per_second_base:,.0f}", f"{self.tokens_per_second_memory:,.0f}"
             rows.append(("tokens per second", *speeds, f"{times:.2f}x the time"))
-        about = f"{self.reader}({shown}) on {self.n:,} tokens of {self.documents} documents"
+        documents = "1 document" if self.documents == 1 else f"{self.documents} documents"
+        about = f"{self.reader}({shown}) on {self.n:,} tokens of {documents}"
         return f"{about}\n\n{aligned(rows)}\n\n{self.verdict}"

@@ -161,7 +161,7 @@ def _result(
     value = {name: float(found[0]) for name, found in whole.items()}
     return TokenEvaluation(
         reader=type(reader).__name__,
-        params=reader.params,
+        params=reader.to_json()["params"],
         n=tokens,
         documents=len(table),
         perplexity_base=value["perplexity_base"],

@@ -167,6 +167,8 @@ class Memory(Rows):
         """
         rows = self.rows_of(ids)
         self._forget_rows(rows)
+        for id in int_ids(ids) if self.names else ():  # what a document was called is forgotten with it
+            self.names.pop(int(id), None)
         return len(rows)
 
     def relabel(self, ids, labels) -> int:

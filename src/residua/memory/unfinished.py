@@ -149,7 +149,7 @@ def opened(path: Path, settings: dict, overwrite: bool) -> tuple[Unfinished, boo
         elif build.settings == settings:
             build.sweep(path)
             return build, False
-        elif not overwrite:
+        elif build.shards and not overwrite:  # one that holds no rows yet has nothing to lose
             names = [name for name, value in settings.items() if build.settings.get(name) != value]
             differing = ", ".join(f"{name}={settings[name]!r} (there {build.settings.get(name)!r})" for name in names)
             raise ParameterError(
