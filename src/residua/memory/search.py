@@ -26,7 +26,8 @@ def search(memory, keys, k: int, exclude_ids=None) -> Neighbours:
             f"exclude_ids have shape {excluded.shape} and dtype {excluded.dtype} for {len(queries)} "
             "queries; expected integers, (q,) or (q, m)"
         )
-    if not len(memory):
+    # Ids that no row bears exclude nothing: a text that is not remembered is searched for as if there were none.
+    if not len(memory.table.rows_with("id", np.unique(excluded))):
         return memory.index.search(queries, k, memory.keys)
     excluded = torch.from_numpy(excluded.astype(np.int64)).to(memory.device)
     return _without(memory, queries, k, excluded[:, None] if excluded.ndim == 1 else excluded, k + 4)
