@@ -192,7 +192,7 @@ def test_another_memory_takes_over_at_once(gpt2, tiny_model, tiny_tokenizer):
 
 
 def test_another_model_s_memory_is_refused(gpt2, tiny_model):
-    with pytest.raises(rs.errors.SourceMismatchError, match="keys come from|parameter"):
+    with pytest.raises(rs.errors.SourceMismatchError, match=r"keys come from|parameter"):
         rs.attach(tiny_model("llama"), rs.KNNLM(gpt2[1], k=4))
 
 

@@ -108,7 +108,7 @@ def test_bad_input(memory):
         evaluate_tokens(reader, rs.Encoded(test.keys, test.logits, test.labels))
     with pytest.raises(InputError, match="no rows"):
         evaluate_tokens(reader, [])
-    with pytest.raises(ParameterError, match="confidence=1.0"):
+    with pytest.raises(ParameterError, match=r"confidence=1\.0"):
         evaluate_tokens(reader, test, confidence=1.0)
     with pytest.raises(ParameterError, match="n_bootstrap=0"):
         evaluate_tokens(reader, test, n_bootstrap=0)

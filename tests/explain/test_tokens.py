@@ -27,10 +27,7 @@ def tokens(seed, documents, length=12):
 def test_the_parts_are_the_scores(storage):
     memory = rs.Memory(tokens(0, [3, 4, 5]), storage=storage, m=4, names={4: "four.py"})
     query = tokens(1, [8])[5]
-    if storage == "none":
-        reader = rs.KNNLM(memory, k=6, lmbda=0.3, sigma=2.0)
-    else:
-        reader = rs.ResMem(memory, k=6, sigma=2.0)
+    reader = rs.KNNLM(memory, k=6, lmbda=0.3, sigma=2.0) if storage == "none" else rs.ResMem(memory, k=6, sigma=2.0)
     why = rs.explain(reader, query)
     scores = reader.scores(query)[0]
     assert why.prediction == scores.argmax() and why.base_prediction == query.logits.argmax()[0]
