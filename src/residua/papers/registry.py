@@ -12,6 +12,7 @@ MODULES = {
     "cifar100": ("residua.papers.cifar100", "ResMem on CIFAR-100: headline, Table 1, Figures 2, 4 and 5."),
     "examples": ("residua.papers.examples", "ResMem, Figure 3: what the memory corrects, and the memories that do."),
     "imagenet": ("residua.papers.imagenet", "ResMem, Table 2: MobileNet-V2 (bring ImageNet; none comes along)."),
+    "knnlm": ("residua.papers.knnlm", "kNN-LM on a language model: Tables 1, 4, 5, Figures 2, 4, 5; ResMem's Table 3."),
     "theorem33": ("residua.papers.theorem33", "ResMem, Theorem 3.3: risk against n of base, 1-NN and ResMem."),
     "tabular": ("residua.papers.tabular", "ResMem on small tables: where it helps, and where it cannot."),
 }
