@@ -46,15 +46,16 @@ def _bars(axes, own: dict) -> None:
         axes.bar(i + shift, middle, 0.38, color=colour)
         if low is not None:
             axes.errorbar(i + shift, middle, [[max(0, middle - low)], [max(0, high - middle)]], color="#222222", lw=1)
-        axes.text(i + shift + 0.03, 0.15, f"{middle:+.1f}", ha="center", fontsize=9)
+        axes.text(i + shift + 0.03, 0.5, f"{middle:+.1f}", ha="center", fontsize=9)
         if printed:
             change = 100 * (paper[printed][1] / paper["base"][1] - 1)
             axes.bar(i - shift, change, 0.38, color=PRINTED, label="paper" if name == "cache" else None)
-            axes.text(i - shift - 0.03, 0.15, f"{change:+.1f}", ha="center", fontsize=9, color="#777777")
+            axes.text(i - shift - 0.03, 0.5, f"{change:+.1f}", ha="center", fontsize=9, color="#777777")
     axes.axhline(0, color="#222222", lw=0.8)
     axes.set_xticks(range(len(BARS)), labels=[label for _, label, _ in BARS], fontsize=9)
     axes.set_ylabel("perplexity against the base, %")
     axes.legend(frameon=False, fontsize=9, loc="lower left")
+    axes.use_sticky_edges = False  # room for the numbers above the bars
     axes.margins(y=0.12)
     axes.set_title(f"Table 1: own domain, base {own['base']['perplexity']:.2f}", fontsize=11)
     _quiet(axes)
