@@ -42,8 +42,12 @@ def findings(results: dict) -> list[str]:
     doublings = [point["perplexity"] for point in own["curves"]["k"]]
     better = sum(b < a for a, b in pairwise(doublings))
     lines.append(f"More neighbours: {better} of {len(doublings) - 1} doublings of k lower the perplexity (paper: all).")
-    best = min(results["places"], key=lambda one: one["perplexity"])
-    lines.append(f"The best key is the {best['name']} (paper: the ffn input after layer norm).")
+    best, worst = (pick(results["places"], key=lambda one: one["perplexity"]) for pick in (min, max))
+    spread = 100 * (worst["perplexity"] / best["perplexity"] - 1)
+    lines.append(
+        f"The best key is the {best['name']} (paper: the ffn input after layer norm); the worst has {spread:.1f} % "
+        "more perplexity."
+    )
     lines.append(_residuals("Own domain", results["against"]))
     lines += [_residuals(one["name"], one["against"]) for one in results["domains"]]
     if own["edges"]:
