@@ -79,7 +79,7 @@ def test_interval_lies_within_the_differences(differences):
 def test_resampling_in_blocks_uses_every_resample(monkeypatch):
     drawn = []
     monkeypatch.setattr(significance, "BLOCK", 10)
-    for count in significance._blocks(7, 3):
+    for count in significance.blocks(7, 3):
         drawn.append(count)
     assert drawn == [3, 3, 1]
     assert sign_test_of_mean(np.ones(3), 3, np.random.default_rng(0)) in {(1 + i) / 4 for i in range(4)}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
 
 from residua.attach.hooked import Hooked
 from residua.attach.output import with_logits
 from residua.encode.torch import logits_of_output
-from residua.errors import NonFiniteError, ShapeError
+from residua.errors import ShapeError
 from residua.read import Reader
 from residua.records import DenseLogits
 
@@ -27,10 +25,7 @@ class Correction(Hooked):
         if not len(keys):
             return None
         said = logits_of_output(output, len(keys))
-        device = self.reader.memory.device.type
-        # Half-precision products would order neighbours by noise: the memory reads in float32, whatever the model does.
-        autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-        with torch.no_grad(), autocast:
+        with self.reading():
             return with_logits(output, self.corrected(self.reader, keys, said))
 
     def corrected(self, reader: Reader, keys: Tensor, said: Tensor) -> Tensor:
@@ -43,13 +38,7 @@ class Correction(Hooked):
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         if logits.shape[1] != memory.n_outputs:
             raise ShapeError(f"the model gave {said.shape[1]} outputs; its memory has {memory.n_outputs}")
-        try:
-            scores, base = reader.combine(keys, DenseLogits(logits))
-        except NonFiniteError as error:
-            raise NonFiniteError(
-                f"the key module {self.key!r} gave NaN or infinity ({error}); look at the inputs, or at "
-                "the model's precision"
-            ) from error
+        scores, base = reader.combine(keys, DenseLogits(logits))
         if not classification:
             return scores
         log_p = reader.probabilities(scores, base).clamp_min_(TINY).log_()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 
 from residua.encode.capture import Capture
-from residua.errors import InputError
+from residua.errors import InputError, NonFiniteError
 from residua.read import Reader
 
 
@@ -59,6 +62,21 @@ class Hooked(ABC):
     def caught(self) -> Tensor:
         """The keys of the forward pass that just ended."""
         return self._capture.take()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around what the memory does: no gradients, float32, and a key module's NaN told by its name."""
+        device = self.reader.memory.device.type
+        # Half-precision products would order neighbours by noise: the memory reads in float32, whatever the model does.
+        autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+        with torch.no_grad(), autocast:
+            try:
+                yield
+            except NonFiniteError as error:
+                raise NonFiniteError(
+                    f"the key module {self.key!r} gave NaN or infinity ({error}); look at the inputs, or at the "
+                    "model's precision"
+                ) from error
 
     @abstractmethod
     def __call__(self, model: nn.Module, args, kwargs, output):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from residua.attach.correction import Hooked
 from residua.attach.history import History
 from residua.attach.output import with_attribute
-from residua.errors import EncodeError, NonFiniteError, ShapeError
+from residua.errors import EncodeError, ShapeError
 from residua.read import Reader
 from residua.records import DenseLogits
 
@@ -42,17 +41,8 @@ class TokenCorrection(Hooked):
         keys, said = self.caught(), logits_in(output, asked)
         keys = keys.reshape(len(said), -1, keys.shape[-1])  # some models (OPT) run their feed-forward on flat positions
         keys, mask = _answered(keys, said, asked, model.config.is_encoder_decoder)
-        device = self.reader.memory.device.type
-        # Half-precision products would order neighbours by noise: the memory reads in float32, whatever the model does.
-        autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-        with torch.no_grad(), autocast:
-            try:
-                changed = self._changed(keys, said, mask, asked, output)
-            except NonFiniteError as error:
-                raise NonFiniteError(
-                    f"the key module {self.key!r} gave NaN or infinity ({error}); look at the inputs, or at the "
-                    "model's precision"
-                ) from error
+        with self.reading():
+            changed = self._changed(keys, said, mask, asked, output)
         return _replaced(model, output, changed, asked)
 
     def _changed(self, keys: Tensor, said: Tensor, mask: Tensor, asked: dict, output) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -24,7 +25,7 @@ from residua.records import AbsentLogits, DenseLogits, Encoded
 log = logging.getLogger(__name__)
 
 
-class TokenEncoder:
+class TokenEncoder(ABC):
     """What ``TextEncoder`` and ``PairEncoder`` share: everything but how sequences are made.
 
     Attributes
@@ -107,13 +108,13 @@ class TokenEncoder:
             head=self.head,
         )
 
+    @abstractmethod
     def _probe(self) -> list[Window]:
         """A few tokens that any model of the kind reads: they find the key and verify the head."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _inputs(self, windows: list[Window]) -> tuple[dict[str, Tensor], int]:
         """What the model is called with, and the number of positions per sequence that it scores then."""
-        raise NotImplementedError
 
     def _resolve(self, key: str, head: str) -> str:
         if key != "ffn":

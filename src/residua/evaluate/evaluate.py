@@ -12,7 +12,7 @@ from residua.evaluate.calibration import expected_calibration_error, log_loss
 from residua.evaluate.label_knn import label_reader, tune_label_knn
 from residua.evaluate.result import Evaluation
 from residua.evaluate.search import searched
-from residua.evaluate.significance import bootstrap_interval, mcnemar, sign_test_of_mean
+from residua.evaluate.significance import bootstrap_interval, check_resampling, mcnemar, sign_test_of_mean
 from residua.evaluate.token_result import TokenEvaluation
 from residua.evaluate.tokens import evaluate_tokens
 from residua.read import Reader
@@ -84,10 +84,7 @@ def evaluate(
     """
     if not isinstance(reader, Reader):
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
-    if not 0 < confidence < 1:
-        raise ParameterError(f"confidence={confidence!r}; expected a number between 0 and 1, such as 0.95")
-    if isinstance(n_bootstrap, bool) or int(n_bootstrap) != n_bootstrap or n_bootstrap < 1:
-        raise ParameterError(f"n_bootstrap={n_bootstrap!r}; expected a whole number >= 1")
+    check_resampling(confidence, n_bootstrap)
     if len(reader.memory) == 0:
         raise EmptyMemoryError("the memory is empty, so there is nothing to evaluate; add rows to it first")
     if reader.memory.of_tokens:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import binomtest
 
+from residua.errors import ParameterError
+
 BLOCK = 4_000_000  # resampled entries held at a time
 
 
@@ -64,7 +66,7 @@ def sign_test_of_mean(differences: np.ndarray, n_resamples: int, rng: np.random.
     """
     seen = abs(differences.sum()) * (1 - 1e-9)  # sums of the same terms in another order still count as equal
     reached = 0
-    for count in _blocks(n_resamples, len(differences)):
+    for count in blocks(n_resamples, len(differences)):
         signs = rng.integers(0, 2, size=(count, len(differences)), dtype=np.int8) * 2.0 - 1.0
         reached += int((np.abs(signs @ differences) >= seen).sum())
     return (1 + reached) / (1 + n_resamples)
@@ -96,12 +98,20 @@ def bootstrap_interval(
     # counts is then n times cheaper than drawing the points, and exactly as random.
     values, counts = np.unique(differences, return_counts=True)
     n = len(differences)
-    means = [rng.multinomial(n, counts / n, size=count) @ values / n for count in _blocks(n_bootstrap, len(values))]
+    means = [rng.multinomial(n, counts / n, size=count) @ values / n for count in blocks(n_bootstrap, len(values))]
     low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _blocks(total: int, width: int) -> Iterator[int]:
+def check_resampling(confidence: float, n_bootstrap: int) -> None:
+    """Raise ``ParameterError`` when an interval cannot be made of these."""
+    if not 0 < confidence < 1:
+        raise ParameterError(f"confidence={confidence!r}; expected a number between 0 and 1, such as 0.95")
+    if isinstance(n_bootstrap, bool) or int(n_bootstrap) != n_bootstrap or n_bootstrap < 1:
+        raise ParameterError(f"n_bootstrap={n_bootstrap!r}; expected a whole number >= 1")
+
+
+def blocks(total: int, width: int) -> Iterator[int]:
     """Counts that sum to `total`, each at most what BLOCK entries of `width` hold."""
     step = max(1, BLOCK // max(width, 1))
     for start in range(0, total, step):

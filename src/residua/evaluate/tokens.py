@@ -10,12 +10,12 @@ import torch
 from tqdm import tqdm
 
 from residua.errors import InputError, LabelError, ParameterError
+from residua.evaluate.significance import blocks, check_resampling
 from residua.evaluate.token_result import TokenEvaluation
 from residua.read import Reader
 from residua.records import Encoded, Softmax, batches
 from residua.records.logits import as_tensor
 
-BLOCK = 4_000_000  # resampled document counts held at a time
 COUNTS = ("tokens", "base_loss", "memory_loss", "base_right", "memory_right", "corrected", "broken")
 
 
@@ -60,10 +60,7 @@ def evaluate_tokens(
     """
     if not isinstance(reader, Reader):
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.KNNLM(memory)")
-    if not 0 < confidence < 1:
-        raise ParameterError(f"confidence={confidence!r}; expected a number between 0 and 1, such as 0.95")
-    if isinstance(n_bootstrap, bool) or int(n_bootstrap) != n_bootstrap or n_bootstrap < 1:
-        raise ParameterError(f"n_bootstrap={n_bootstrap!r}; expected a whole number >= 1")
+    check_resampling(confidence, n_bootstrap)
     clock = Clock()
     documents, sums = [], []
     hidden = None if progress is None else not progress
@@ -152,7 +149,7 @@ def _result(
         rng = np.random.default_rng(seed)
         drawn = [
             _ratios(rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=count) @ table)
-            for count in _blocks(n_bootstrap, len(table))
+            for count in blocks(n_bootstrap, len(table))
         ]
         edges = [(1 - confidence) / 2, (1 + confidence) / 2]
         for name in whole:
@@ -193,8 +190,3 @@ def _ratios(sums: np.ndarray) -> dict[str, np.ndarray]:
         "fpr": broken / tokens,
         "gain": (corrected - broken) / tokens,
     }
-
-
-def _blocks(total: int, width: int) -> Iterator[int]:
-    step = max(1, BLOCK // width)
-    return (min(step, total - start) for start in range(0, total, step))

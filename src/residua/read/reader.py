@@ -125,13 +125,16 @@ class Reader(ABC):
             return None
         return (base.best.log_prob.exp() < self.gate).nonzero()[:, 0].to(self.memory.device)
 
+    def shut(self, logits: Logits) -> Tensor:
+        """Bool (q,): the queries that the gate keeps from the memory."""
+        shut = torch.ones(len(logits), dtype=torch.bool, device=self.memory.device)
+        return shut.index_fill_(0, self.asked(Softmax(logits, self.temperature)), False)
+
     def gated(self, neighbours: Neighbours, logits: Logits) -> Neighbours:
         """`neighbours`, without those of queries that the gate keeps from the memory."""
-        asked = self.asked(Softmax(logits, self.temperature))
-        if asked is None:
+        if self.gate is None:
             return neighbours
-        shut = torch.ones(len(neighbours), 1, dtype=torch.bool, device=neighbours.rows.device)
-        shut[asked] = False
+        shut = self.shut(logits)[:, None]
         return Neighbours(neighbours.rows.masked_fill(shut, -1), neighbours.distances.masked_fill(shut, torch.inf))
 
     def combine(self, keys: Tensor, logits: Logits, exclude_ids=None) -> tuple[Tensor, Tensor]:

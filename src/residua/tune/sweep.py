@@ -16,7 +16,7 @@ from torch import Tensor
 
 from residua.read import Reader
 from residua.read.kernel import exponents, unnormalised
-from residua.records import Logits, Neighbours, Softmax, Values
+from residua.records import Logits, Neighbours, Values
 
 BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
 
@@ -48,7 +48,7 @@ class Sweep:
         self.groups = [[t] for t in every] if reader.temperature_moves_values else [list(every)]
         mixed = [reader.with_params(lmbda=float(v)) for v in grid["lmbda"]] if "lmbda" in grid else [reader]
         self.shares = [r.share() for r in mixed]
-        self.shut = None if reader.gate is None else [_shut(r, logits) for r in self.at]
+        self.shut = None if reader.gate is None else [r.shut(logits) for r in self.at]
 
     @property
     def parts(self) -> list[slice]:
@@ -95,12 +95,6 @@ def kernel_weights(reader: Reader, near: Neighbours, sigma: np.ndarray) -> Tenso
         own = reader.memory.table["column.weight"][near.rows.clamp_min(0)]
         logs = logs + own.log()[:, None]
     return unnormalised(logs, near.found[:, None])
-
-
-def _shut(reader: Reader, logits: Logits) -> Tensor:
-    """Bool (q,): queries that the reader's gate keeps from the memory."""
-    shut = torch.ones(len(logits), dtype=torch.bool, device=reader.memory.device)
-    return shut.index_fill_(0, reader.asked(Softmax(logits, reader.temperature)), False)
 
 
 def _dense(values: Values, rows: Tensor, outputs: int) -> Tensor:
