@@ -8,7 +8,7 @@ import pytest
 
 from residua.errors import MemoryFileError, ParameterError
 from residua.papers import registry
-from residua.papers.page import page
+from residua.papers.page import page, write_page
 from residua.papers.record import command, markdown, read, reproduce, rounded, to_json
 from residua.papers.reproduction import Option, Reproduction
 from residua.papers.table import Table
@@ -64,6 +64,25 @@ def test_page_is_made_of_records_alone(small, tmp_path):
     text = page(tmp_path / "results", tmp_path / "docs" / "results.md")
     assert "## Small" in text
     assert "](../results/small.png)" in text
+
+
+def test_labelled_run_stands_beside_another(small, tmp_path):
+    plain = reproduce("small", tmp_path / "results")
+    record = reproduce("small", tmp_path / "results", label="twice", scale=2.0)
+    assert record["command"] == "residua reproduce small --label twice --scale 2.0"
+    assert read(tmp_path / "results" / "small.json") == plain
+    assert record == read(tmp_path / "results" / "small-twice.json")
+    text = write_page(tmp_path / "results", tmp_path / "page.md").read_text(encoding="utf-8")
+    assert text.index("## Small\n") < text.index("## Small (twice)\n")
+    assert "](results/small-twice.png)" in text
+    assert (tmp_path / "results" / "small-twice.md").read_text(encoding="utf-8") == markdown(record)
+
+
+@pytest.mark.parametrize("label", ["../up", "a b", "a.b", "a/b"])
+def test_label_that_is_no_name_is_refused(small, tmp_path, label):
+    with pytest.raises(ParameterError, match="letters, digits and hyphens"):
+        reproduce("small", tmp_path, label=label)
+    assert not list(tmp_path.iterdir())
 
 
 def test_page_without_records_says_what_to_run(tmp_path):

@@ -32,8 +32,9 @@ class OneReproduction(click.Command):
     def __init__(self, name: str, help: str):
         folder = click.Path(path_type=Path)
         out = click.Option(["--out"], type=folder, default="results", show_default=True, help="Folder to write into.")
+        label = click.Option(["--label"], default="", help="Write NAME-LABEL.json and so on, beside another run's.")
         fresh = click.Option(["--fresh"], is_flag=True, help="Start over, whatever a stopped run left.")
-        super().__init__(name, callback=_run, help=help, params=[out, fresh])
+        super().__init__(name, callback=_run, help=help, params=[out, label, fresh])
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         from residua.papers.registry import load
@@ -65,17 +66,17 @@ def page(results: Path, out: Path) -> None:
     say(f"wrote {write_page(results, out)}")
 
 
-def _run(out: Path, fresh: bool, **options) -> None:
-    from residua.papers.record import markdown, reproduce
+def _run(out: Path, label: str, fresh: bool, **options) -> None:
+    from residua.papers.record import markdown, reproduce, stem
 
     name = click.get_current_context().info_name
     try:
-        record = reproduce(name, out, fresh=fresh, progress=sys.stderr.isatty(), **options)
+        record = reproduce(name, out, label=label, fresh=fresh, progress=sys.stderr.isatty(), **options)
     except KeyboardInterrupt:
         click.echo("Finished cells are saved: the same command goes on from there.", err=True)
         raise
     say(markdown(record).rstrip())
-    say(f"\nwrote {out / name}.json, .md and .png")
+    say(f"\nwrote {out / stem(name, label)}.json, .md and .png")
 
 
 class Values(click.ParamType):

@@ -17,7 +17,7 @@ reproduction again (`residua reproduce NAME`), then that command.
 
 
 def page(results: str | os.PathLike = "results", at: str | os.PathLike = "docs/results.md") -> str:
-    """The text of the page `at`, from the records in folder `results`, in the registry's order.
+    """The text of the page `at`, from the records in folder `results`, in the registry's order, labelled ones after.
 
     Raises
     ------
@@ -26,10 +26,9 @@ def page(results: str | os.PathLike = "results", at: str | os.PathLike = "docs/r
     """
     results, at = Path(results), Path(at)
     sections = []
-    for name in MODULES:
-        if (results / f"{name}.json").exists():
-            picture = os.path.relpath(results / f"{name}.png", at.parent)
-            sections.append(markdown(read(results / f"{name}.json"), level=2, picture=Path(picture).as_posix()))
+    for path in records(results):
+        picture = os.path.relpath(path.with_suffix(".png"), at.parent)
+        sections.append(markdown(read(path), level=2, picture=Path(picture).as_posix()))
     if not sections:
         raise MemoryFileError(f"{results} holds no results of {', '.join(MODULES)}; run residua reproduce NAME first")
     return "\n".join([HEAD, *sections])
@@ -48,8 +47,13 @@ def write_page(results: str | os.PathLike = "results", at: str | os.PathLike = "
     require_matplotlib()
     results, at = Path(results), Path(at)
     text = page(results, at)
-    for name in MODULES:
-        if (results / f"{name}.json").exists():
-            tell_and_draw(read(results / f"{name}.json"), results)
+    for path in records(results):
+        tell_and_draw(read(path), results)
     write(at, text)
     return at
+
+
+def records(results: Path) -> list[Path]:
+    """The records in a folder, in the page's order."""
+    found = [[results / f"{name}.json", *sorted(results.glob(f"{name}-*.json"))] for name in MODULES]
+    return [path for paths in found for path in paths if path.exists()]

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from residua import __version__
-from residua.errors import MemoryFileError, MissingDependencyError
+from residua.errors import MemoryFileError, MissingDependencyError, ParameterError
 from residua.papers.machine import machine
 from residua.papers.registry import load
 from residua.papers.table import Table
@@ -20,7 +20,13 @@ DIGITS = 6  # significant ones of every number that is kept
 
 
 def reproduce(
-    name: str, out: str | os.PathLike = "results", *, fresh: bool = False, progress: bool = False, **options
+    name: str,
+    out: str | os.PathLike = "results",
+    *,
+    label: str = "",
+    fresh: bool = False,
+    progress: bool = False,
+    **options,
 ) -> dict:
     """Run a reproduction and write ``NAME.json``, ``NAME.md`` and ``NAME.png`` into folder `out`.
 
@@ -31,6 +37,8 @@ def reproduce(
     name : str
         One of ``residua.papers.registry.MODULES``.
     out : path, default "results"
+    label : str, default ""
+        Letters, digits and hyphens; the files are then ``NAME-LABEL.json`` and so on, beside those of another run.
     fresh : bool, default False
         Start over, whatever an earlier run left.
     progress : bool, default False
@@ -41,12 +49,13 @@ def reproduce(
     Returns
     -------
     dict
-        What the JSON file holds: ``reproduction``, ``command``, ``options``, ``seconds``, ``machine``, ``results``.
+        What the JSON file holds: ``reproduction``, ``label``, ``command``, ``options``, ``seconds``, ``machine``,
+        ``results``.
 
     Raises
     ------
     ParameterError
-        When the name or an option does not exist.
+        When the name or an option does not exist, or the label cannot be part of a file's name.
     MissingDependencyError
         When an optional dependency is missing; known before the work starts.
     MemoryFileError
@@ -63,8 +72,10 @@ def reproduce(
     reproduction = load(name)
     settings = reproduction.settings(options)
     require_matplotlib()
+    if not re.fullmatch("[A-Za-z0-9-]*", label):
+        raise ParameterError(f"label={label!r}; expected letters, digits and hyphens, as in a file's name")
     out = Path(out)
-    part = out / f"{name}.part"
+    part = out / f"{stem(name, label)}.part"
     if fresh:
         part.unlink(missing_ok=True)
     made_on = machine()  # before the run: the checkout may move on under a long one
@@ -73,14 +84,15 @@ def reproduce(
     record = rounded(
         {
             "reproduction": name,
-            "command": command(name, settings, reproduction.options),
+            "label": label,
+            "command": command(name, settings, reproduction.options, label),
             "options": settings,
             "seconds": float(f"{work.seconds:.1f}"),
             "machine": made_on,
             "results": results,
         }
     )
-    write(out / f"{name}.json", to_json(record))
+    write(out / f"{stem(name, label)}.json", to_json(record))
     tell_and_draw(record, out)
     work.finish()
     return record
@@ -89,8 +101,9 @@ def reproduce(
 def tell_and_draw(record: dict, out: Path) -> None:
     """Write a record's ``NAME.md`` and ``NAME.png`` into folder `out`."""
     name = record["reproduction"]
-    write(out / f"{name}.md", markdown(record))
-    save_figure(load(name).draw(record["results"]), out / f"{name}.png")
+    path = out / stem(name, record["label"])
+    write(path.with_suffix(".md"), markdown(record))
+    save_figure(load(name).draw(record["results"]), path.with_suffix(".png"))
 
 
 def markdown(record: dict, level: int = 1, picture: str | None = None) -> str:
@@ -104,24 +117,36 @@ def markdown(record: dict, level: int = 1, picture: str | None = None) -> str:
     picture : str, optional
         Address of the PNG; by default the file beside.
     """
-    name, about = record["reproduction"], record["machine"]
+    name, label, about = record["reproduction"], record["label"], record["machine"]
     reproduction = load(name)
+    title = f"{reproduction.title} ({label})" if label else reproduction.title
     what = about["gpu"] or f"{about['cores']} cores of {about['cpu']}"
     made = f"commit `{about['commit'][:12]}`" if about["commit"] else f"version {about['versions']['residua']}"
     if about["commit"] and about["commit"].endswith("+"):
         made += " with changes"
     blocks = [
-        f"{'#' * level} {reproduction.title}",
+        f"{'#' * level} {title}",
         f"{reproduction.source}. Made by `{record['command']}` in {record['seconds']:.0f} s on {what}, {made}.",
         *(str(block) if isinstance(block, Table) else block for block in reproduction.tell(record["results"])),
-        f"![{reproduction.title}]({picture or name + '.png'})",
+        f"![{title}]({picture or stem(name, label) + '.png'})",
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def command(name: str, settings: dict, options: dict) -> str:
+def stem(name: str, label: str) -> str:
+    """What a record's files are called, without their suffix.
+
+    Examples
+    --------
+    >>> stem("cifar100", ""), stem("cifar100", "given")
+    ('cifar100', 'cifar100-given')
+    """
+    return f"{name}-{label}" if label else name
+
+
+def command(name: str, settings: dict, options: dict, label: str = "") -> str:
     """The command line of a run; options at their defaults are left out."""
-    words = ["residua", "reproduce", name]
+    words = ["residua", "reproduce", name, *(["--label", label] if label else [])]
     for option, value in settings.items():
         if value != options[option].default:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -149,7 +174,7 @@ def read(path: str | os.PathLike) -> dict:
     )
     if missing:
         raise MemoryFileError(f"{path} has no {sorted(missing)}; expected what residua reproduce writes")
-    return record
+    return {"label": "", **record}  # the first records had none
 
 
 def rounded(value):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from residua.papers.cifar100 import CifarResNet, compare, family, networks, plan
+from residua.papers.cifar100 import CifarResNet, compare, curves, family, latency, networks, plan
 
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [160, 160, 40], [120, 60, 160]])
 
@@ -39,7 +39,7 @@ def small_cifar(monkeypatch):
         return images[name]
 
     networks.encoded.cache_clear()
-    for module in (networks, plan, compare):
+    for module in (networks, plan, compare, latency):
         monkeypatch.setattr(module, "split", split)
     # Fewer settings compete, so that a test takes seconds.
     for module, name, values in (
@@ -49,6 +49,11 @@ def small_cifar(monkeypatch):
         (family, "TEMPERATURE", (1.0, 1.4)),
         (compare, "K", (3, 10, 53)),
         (compare, "COARSE", (0.2, 0.5, 1.0)),
+        (curves, "SIGMA", curves.SIGMA[::2]),
+        (curves, "TEMPERATURE", (1.0, 1.4)),
+        (curves, "LMBDA", (0.2, 0.6)),
+        (latency, "REPEAT", 3),
+        (latency, "WARM_UP", 1),
         (compare, "SIGMA", {kernel: widths[::4] for kernel, widths in compare.SIGMA.items()}),
     ):
         monkeypatch.setattr(module, name, values)

@@ -63,7 +63,7 @@ def measure(weights: str, data: str, fraction: float, seed: int, device: str) ->
             "p_value": p,
             "settings": settings,
         }
-    reader = rs.ResMem(memory, **_fitting(memory))
+    reader = rs.ResMem(memory, **fitting(memory))
     again = reader.predict(remembered)
     images = training_images(data, fraction, seed), split(data, "test")[0]
     return {
@@ -86,22 +86,22 @@ def grid_of(memory: rs.Memory, kernel: str = "exponential", **more) -> dict:
     return {"k": [k for k in K if k <= len(memory)], "sigma": sigma, "temperature": TEMPERATURE, **more}
 
 
-def _fitting(memory: rs.Memory) -> dict:
+def fitting(memory: rs.Memory) -> dict:
     """The paper's settings, its k within the memory."""
     return {**PAPER, "k": min(PAPER["k"], len(memory))}
 
 
 def _resmem_paper(memory, test):
-    return rs.ResMem(memory, **_fitting(memory)).predict(test), _fitting(memory)
+    return rs.ResMem(memory, **fitting(memory)).predict(test), fitting(memory)
 
 
 def _label_knn_paper(memory, test):
-    settings = _fitting(memory)
+    settings = fitting(memory)
     return rs.KNNLM(memory, lmbda=1.0, kernel="exponential", **settings).predict(test), settings
 
 
 def _interpolation_paper(memory, test):
-    settings = _fitting(memory)
+    settings = fitting(memory)
     reader = rs.KNNLM(memory, kernel="exponential", **settings)
     return crossed(reader, test, {"lmbda": LMBDA, **{name: [value] for name, value in settings.items()}})
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from residua.papers.cifar100.compare import PAPER
-from residua.papers.cifar100.tell import main_networks
+from residua.papers.cifar100.recipe import PAPER_EPOCHS
+from residua.papers.cifar100.tell_curves import curves
 from residua.papers.published import CIFAR100_EPOCHS, CIFAR100_RESNET8
 
 BASE, RESMEM, LABELS, MIXED, PRINTED = "#C8501E", "#1F6FB4", "#6B6B6B", "#7A4FA3", "#B8B8B8"
@@ -25,13 +26,10 @@ def draw(results: dict):
     """A matplotlib Figure from what ``plan.run`` returned; panels of trainings only where there are some."""
     from matplotlib.figure import Figure
 
-    main = main_networks(results["networks"])
+    main = results["networks"]
     panels = [lambda axes: _family(axes, results["family"])]
-    for name in ("epoch", "depth", "fraction"):
-        other = {"epoch": ("depth", "fraction"), "depth": ("fraction", "last"), "fraction": ("depth", "last")}[name]
-        like = [n for n in results["networks"] if all(n[key] == main[0][key] for key in other)]
-        if len({n[name] for n in like}) > 1:
-            panels.append(lambda axes, name=name, like=like: _curve(axes, name, like, results["epochs"]))
+    for name, curve in curves(results["points"]).items():
+        panels.append(lambda axes, name=name, curve=curve: _curve(axes, name, curve, results["epochs"]))
     rows = 2 + -(-(len(panels) - 1) // 2)
     figure = Figure(figsize=(13, 4.1 * rows), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(rows, 6)
@@ -109,26 +107,22 @@ def _sweep(axes, name: str, curve: dict, base: float) -> None:
     _quiet(axes)
 
 
-def _curve(axes, name: str, networks: list[dict], epochs: int) -> None:
-    at = sorted({n[name] for n in networks})
+def _curve(axes, name: str, curve: dict, epochs: int) -> None:
     if name == "epoch":
-        scaled = [mark * epochs / 256 for mark in CIFAR100_EPOCHS["epochs"]]
+        scaled = [mark * epochs / PAPER_EPOCHS for mark in CIFAR100_EPOCHS["epochs"]]
         for key, style in (("base", "o--"), ("resmem", "D--")):
             axes.plot(scaled, CIFAR100_EPOCHS[key], style, ms=4, color=PRINTED, label=f"paper: {key}")
-    series = (("base", BASE), ("resmem_paper", RESMEM), ("interpolation_tuned", MIXED))
-    for key, colour in series:
+    at = [100 * x for x in curve] if name == "fraction" else list(curve)
+    for key, label, colour in (
+        ("base", "base", BASE),
+        ("resmem_paper", "ResMem", RESMEM),
+        ("interpolation_tuned", "interpolation, tuned", MIXED),
+    ):
         values = [
-            [n["base"] if key == "base" else n["readers"][key]["accuracy"] for n in networks if n[name] == x]
-            for x in at
+            np.mean([point["base"] if key == "base" else point["readers"][key]["accuracy"] for point in points])
+            for points in curve.values()
         ]
-        label = {"base": "base", "resmem_paper": "ResMem", "interpolation_tuned": "interpolation, tuned"}[key]
-        axes.plot(
-            [100 * x for x in at] if name == "fraction" else at,
-            list(map(np.mean, values)),
-            "o-",
-            color=colour,
-            label=label,
-        )
+        axes.plot(at, values, "o-", color=colour, label=label)
     title = {
         "epoch": "Table 1: epochs trained",
         "depth": "Figure 2(a): depth",

@@ -39,6 +39,7 @@ def findings(results: dict, main: list[dict]) -> list[str]:
         _figure5(results["sweeps"]),
         *(_robust(name, results["sweeps"][name]) for name in SYMBOLS),
         _conservative(main),
+        _cost(main[0]["depth"], results["latency"]),
         *_edges(main),
     ]
 
@@ -155,6 +156,18 @@ def _conservative(main: list[dict]) -> str:
     return (
         f"The conservative rule {kept} its bound on images it was not tuned on: TPR {tpr:.2f} %, FPR {fpr:.2f} %, gain "
         f"{tpr - fpr:+.2f} points."
+    )
+
+
+def _cost(depth: int, found: dict) -> str:
+    times, paper = found["milliseconds"], CIFAR100_RESNET8["milliseconds"]
+    added, deeper = (100 * (times[name] / times["base"] - 1) for name in ("resmem", "next"))
+    printed = [100 * paper["search"] / paper["resnet8"], 100 * (paper["resnet14"] / paper["resnet8"] - 1)]
+    return (
+        f"For one image the memory adds {added:.0f} % to ResNet-{depth}'s time, and ResNet-{depth + 6} takes "
+        f"{deeper:.0f} % more than ResNet-{depth} (the paper, from ResNet-8: {printed[0]:.0f} % and "
+        f"{printed[1]:.0f} %). The keys take {found['megabytes']['keys']:.1f} MB (the paper: "
+        f"{CIFAR100_RESNET8['megabytes']} MB)."
     )
 
 

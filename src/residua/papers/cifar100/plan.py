@@ -8,7 +8,9 @@ import numpy as np
 
 from residua.errors import ParameterError
 from residua.papers.cifar100.compare import measure
+from residua.papers.cifar100.curves import point
 from residua.papers.cifar100.family import KERNELS, family
+from residua.papers.cifar100.latency import latency
 from residua.papers.cifar100.networks import device_of, split
 from residua.papers.cifar100.recipe import Recipe, subset
 from residua.papers.cifar100.resnet import load
@@ -24,6 +26,8 @@ def run(
     epochs: int,
     fraction: tuple[float, ...],
     seeds: int,
+    others: int,
+    crossed: int,
     weights: tuple[str, ...],
     trained_epochs: int,
     data: str,
@@ -32,13 +36,15 @@ def run(
     precision: str,
     device: str,
 ) -> dict:
-    """Train what is not given, and compare on every network; sweeps and the family's analysis on the first one.
+    """Train what is not given; compare on the headline's networks, with sweeps and the family's analysis on the first
+    of them; and measure one point for each epoch mark, depth and share.
 
     Returns
     -------
     dict
-        ``networks`` (each with ``depth``, ``epoch``, ``fraction``, ``seed``, ``last``, and what ``measure`` gives),
-        ``sweeps``, ``family``, ``trainings`` (``loss`` and ``seconds`` by epoch), ``given`` (bool), ``epochs`` and
+        ``networks`` (the headline's, each with ``depth``, ``epoch``, ``fraction``, ``seed``, and what ``measure``
+        gives), ``points`` (of what was trained: the same, ``last``, and what ``point`` gives), ``sweeps``, ``family``,
+        ``latency``, ``trainings`` (``loss`` and ``seconds`` by epoch), ``given`` (bool), ``epochs``, ``precision`` and
         ``device``.
 
     Raises
@@ -47,70 +53,113 @@ def run(
         When an option is out of its range, or given networks are to be trained as well.
     """
     weights = tuple(path for path in weights if path)
-    if seeds < 1:
-        raise ParameterError(f"seeds={seeds}; expected at least 1")
     split(data, "train", download == "yes")  # known before hours of training
     if weights:
-        if len(fraction) > 1 or len(depth) > 1:
-            raise ParameterError(
-                f"weights are given, and depth={depth} and fraction={fraction} ask for trainings; give one fraction, "
-                "the share of the training images that these networks saw and that is remembered"
-            )
-        networks = [
-            {
-                "file": path,
-                "depth": 2 * len(load(path).blocks) + 2,
-                "epoch": trained_epochs or None,
-                "fraction": fraction[0],
-                "seed": seed,
-                "last": True,
-            }
-            for seed, path in enumerate(weights)
-        ]
-        trainings = []
+        networks, trainings = _given(weights, depth, fraction, trained_epochs), []
     else:
-        recipes = [
-            Recipe(layers, epochs, share, seed, precision)
-            for layers in depth
-            for share in fraction
-            for seed in range(seeds)
-        ]
-        cells = [
-            (recipe.depth, epochs, recipe.fraction, recipe.seed, precision, data, checkpoints, device)
-            for recipe in recipes
-        ]
-        trainings = work.map(trained, cells, desc="train")
-        networks = [
-            {
-                "file": str(Path(checkpoints) / recipe.name / mark_name(mark)),
-                "depth": recipe.depth,
-                "epoch": mark,
-                "fraction": recipe.fraction,
-                "seed": recipe.seed,
-                "last": mark == recipe.marks[-1],
-            }
-            for recipe in recipes
-            for mark in recipe.marks
-        ]
-    first = next(network for network in networks if network["last"] and network["fraction"] == max(fraction))
-    of_first = [(first["file"], data, first["fraction"], first["seed"], device)]
-    swept = work.map(sweeps, of_first, desc="sweeps")[0]
-    explained = work.map(family, [(*of_first[0], kernel) for kernel in KERNELS], desc="family")
-    cells = [(network["file"], data, network["fraction"], network["seed"], device) for network in networks]
-    measured = work.map(measure, cells, desc="compare")
+        recipes = planned(depth, fraction, seeds, others, crossed, epochs, precision)
+        trainings = work.map(trained, [(*_training(recipe), data, checkpoints, device) for recipe in recipes], "train")
+        networks = _marks(recipes, checkpoints)
+    main = [network for network in networks if network["last"] and _cell(network) == _cell(networks[0])]
+    first = (*_where(main[0], data), device)
+    swept = work.map(sweeps, [first], desc="sweeps")[0]
+    explained = work.map(family, [(*first, kernel) for kernel in KERNELS], desc="family")
+    measured = work.map(measure, [(*_where(network, data), device) for network in main], desc="compare")
+    points = [] if weights else work.map(point, [(*_where(network, data), device) for network in networks], "points")
     return {
         "given": bool(weights),
         "epochs": trained_epochs or None if weights else epochs,
         "precision": precision,
         "device": device_of(device),
-        "networks": [
-            {**{name: value for name, value in network.items() if name != "file"}, **found}
-            for network, found in zip(networks, measured)
-        ],
+        "networks": [_about(network) | found for network, found in zip(main, measured)],
+        "points": [_about(network) | found for network, found in zip(networks, points)],
         "sweeps": swept,
         "family": explained,
+        "latency": work.map(latency, [first], desc="latency")[0],
         "trainings": trainings,
     }
+
+
+def planned(
+    depth: tuple[int, ...],
+    fraction: tuple[float, ...],
+    seeds: int,
+    others: int,
+    crossed: int,
+    epochs: int,
+    precision: str,
+) -> list[Recipe]:
+    """The trainings: first the headline's, `seeds` of them; then, `others` of each, the other depths on all the data
+    there is, and the smaller shares on the first `crossed` depths (0: on all).
+
+    Raises
+    ------
+    ParameterError
+        When a number is out of its range.
+
+    Examples
+    --------
+    >>> recipes = planned((8, 14), (0.5, 1.0), seeds=2, others=1, crossed=1, epochs=256, precision="float32")
+    >>> [(recipe.depth, recipe.fraction, recipe.seed) for recipe in recipes]
+    [(8, 1.0, 0), (8, 1.0, 1), (14, 1.0, 0), (8, 0.5, 0)]
+    """
+    if seeds < 1 or others < 1 or not 0 <= crossed <= len(depth):
+        raise ParameterError(
+            f"seeds={seeds}, others={others}, crossed={crossed}; expected at least one training of each, and 0 to "
+            f"{len(depth)} depths crossed"
+        )
+    most, *smaller = sorted(set(fraction), reverse=True)
+    shares = [(layers, share) for layers in depth[: crossed or None] for share in smaller]
+    cells = [((depth[0], most), seeds), *((cell, others) for cell in [*((d, most) for d in depth[1:]), *shares])]
+    return [Recipe(cell[0], epochs, cell[1], seed, precision) for cell, count in cells for seed in range(count)]
+
+
+def _given(weights: tuple[str, ...], depth: tuple[int, ...], fraction: tuple[float, ...], epochs: int) -> list[dict]:
+    if len(fraction) > 1 or len(depth) > 1:
+        raise ParameterError(
+            f"weights are given, and depth={depth} and fraction={fraction} ask for trainings; give one fraction, the "
+            "share of the training images that these networks saw and that is remembered"
+        )
+    about = {"epoch": epochs or None, "fraction": fraction[0], "last": True}
+    return [
+        {"file": path, "depth": 2 * len(load(path).blocks) + 2, "seed": seed, **about}
+        for seed, path in enumerate(weights)
+    ]
+
+
+def _marks(recipes: list[Recipe], checkpoints: str) -> list[dict]:
+    """Every mark of the headline's trainings, for Table 1; of the others the last."""
+    head = recipes[0]
+    return [
+        {
+            "file": str(Path(checkpoints) / recipe.name / mark_name(mark)),
+            "depth": recipe.depth,
+            "epoch": mark,
+            "fraction": recipe.fraction,
+            "seed": recipe.seed,
+            "last": mark == recipe.marks[-1],
+        }
+        for recipe in recipes
+        for mark in (
+            recipe.marks if (recipe.depth, recipe.fraction) == (head.depth, head.fraction) else recipe.marks[-1:]
+        )
+    ]
+
+
+def _training(recipe: Recipe) -> tuple:
+    return recipe.depth, recipe.epochs, recipe.fraction, recipe.seed, recipe.precision
+
+
+def _cell(network: dict) -> tuple[int, float]:
+    return network["depth"], network["fraction"]
+
+
+def _where(network: dict, data: str) -> tuple:
+    return network["file"], data, network["fraction"], network["seed"]
+
+
+def _about(network: dict) -> dict:
+    return {name: value for name, value in network.items() if name != "file"}
 
 
 def trained(

@@ -6,8 +6,9 @@ import numpy as np
 
 from residua.papers.cifar100.findings import findings
 from residua.papers.cifar100.sweeps import dip, spread
+from residua.papers.cifar100.tell_curves import curve_findings, tables
 from residua.papers.intervals import mean_interval
-from residua.papers.published import CIFAR100_CONSERVATIVE, CIFAR100_EPOCHS, CIFAR100_RESNET8, CIFAR100_SWEEPS
+from residua.papers.published import CIFAR100_CONSERVATIVE, CIFAR100_RESNET8, CIFAR100_SWEEPS
 from residua.papers.shown import interval, mean, p_value, settings
 from residua.papers.table import Table
 
@@ -29,28 +30,19 @@ MEMBERS = {
     "full_cancelling": "b = 1, a free",
     "free": "a and b free",
 }
-FOUR = ("base", "ResMem", "ResMem, tuned", "interpolation, tuned", "ResMem over base, points")
 
 
 def tell(results: dict) -> list[str | Table]:
     """Paragraphs and tables from what ``plan.run`` returned."""
-    networks = results["networks"]
-    main = main_networks(networks)
+    main = results["networks"]
     first = main[0]
-    blocks = [_setting(results, main), _headline(main), _rates(main), "**Against the alternatives**", _pairs(main)]
-    epochs = _by(networks, "epoch", depth=first["depth"], fraction=first["fraction"])
-    if len(epochs) > 1:
-        blocks += ["**Table 1: epochs trained**", _epochs(epochs, results["epochs"])]
-    depths = _by(networks, "depth", last=True, fraction=first["fraction"])
-    if len(depths) > 1:
-        blocks += ["**Figure 2(a): depths**", _over("depth", depths)]
-    fractions = _by(networks, "fraction", last=True, depth=first["depth"])
-    if len(fractions) > 1:
-        blocks += ["**Figure 2(b): shares of the training data**", _over("share", fractions)]
-    if len(depths) > 1 and len(fractions) > 1:
-        blocks += ["**Figure 4: base, ResMem at the paper's settings**", _crossed(networks)]
     return [
-        *blocks,
+        _setting(results, main),
+        _headline(main),
+        _rates(main),
+        "**Against the alternatives**",
+        _pairs(main),
+        *tables(results["points"], results["epochs"]),
         "**Figure 5: one setting moved at a time around the paper's**",
         _sweeps(results["sweeps"]),
         "**Where tuned ResMem gains, and where it and tuned interpolation differ**",
@@ -59,22 +51,11 @@ def tell(results: dict) -> list[str | Table]:
         "the neighbours, scores = p + a v - b q; ResMem is a = b = 1, interpolation b = 0. Each is tuned like the "
         "others.",
         _family(results["family"]),
+        "**What one image costs**",
+        _latency(first["depth"], results["latency"]),
         "**What this says.**",
-        "\n".join(f"- {line}" for line in findings(results, main)),
+        "\n".join(f"- {line}" for line in [*findings(results, main), *curve_findings(results["points"])]),
     ]
-
-
-def main_networks(networks: list[dict]) -> list[dict]:
-    """The seeds of the headline: fully trained, of the first depth, with the most data."""
-    most = max(network["fraction"] for network in networks)
-    return [n for n in networks if n["last"] and (n["depth"], n["fraction"]) == (networks[0]["depth"], most)]
-
-
-def _by(networks: list[dict], name: str, **same) -> dict:
-    """Networks that are like `same`, by their value of `name`, ascending."""
-    like = [network for network in networks if all(network[key] == value for key, value in same.items())]
-    values = sorted({network[name] for network in like})
-    return {value: [network for network in like if network[name] == value] for value in values}
 
 
 def _setting(results: dict, main: list[dict]) -> str:
@@ -95,8 +76,13 @@ def _setting(results: dict, main: list[dict]) -> str:
 
 def _headline(main: list[dict]) -> Table:
     paper = CIFAR100_RESNET8
-    rows = [["base", f"{paper['base']}", mean([n["base"] for n in main]), "", ""]]
-    published = {"resmem_paper": f"{paper['resmem']}", "label_knn_paper": f"{paper['label_knn']}"}
+    over_seeds = {name: "{} ± {}".format(*paper[f"{name}_over_seeds"]) for name in ("base", "resmem")}
+    published = {
+        "base": f"{paper['base']} (5 seeds: {over_seeds['base']})",
+        "resmem_paper": f"{paper['resmem']} (5 seeds: {over_seeds['resmem']})",
+        "label_knn_paper": f"{paper['label_knn']}",
+    }
+    rows = [["base", published["base"], mean([n["base"] for n in main]), "", ""]]
     for name, shown in NAMES.items():
         of = [network["readers"][name] for network in main]
         accuracy = mean([reader["accuracy"] for reader in of])
@@ -129,40 +115,6 @@ def _pairs(main: list[dict]) -> Table:
             found, p = mean_interval([network["pairs"][i][2] for network in main]), ""
         rows.append([f"{NAMES[one]} - {NAMES[other]}", interval(found[:3]), p])
     return Table(("difference", "points", "McNemar's p"), rows)
-
-
-def _epochs(by_epoch: dict, epochs: int) -> Table:
-    printed = {max(1, round(mark * epochs / 256)): i for i, mark in enumerate(CIFAR100_EPOCHS["epochs"])}
-    rows = []
-    for epoch, networks in by_epoch.items():
-        i = printed[epoch]
-        paper = [f"{CIFAR100_EPOCHS[name][i]:.1f}" for name in ("base", "resmem")]
-        rows.append([f"{epoch} ({CIFAR100_EPOCHS['epochs'][i]})", *paper, *_four(networks)])
-    return Table(("epochs (of 256)", "paper: base", "paper: ResMem", *FOUR), rows)
-
-
-def _over(name: str, rows: dict) -> Table:
-    shown = [f"ResNet-{value}" if name == "depth" else f"{100 * value:g} %" for value in rows]
-    return Table((name, *FOUR), [[value, *_four(networks)] for value, networks in zip(shown, rows.values())])
-
-
-def _four(networks: list[dict]) -> list[str]:
-    readers = ("resmem_paper", "resmem_tuned", "interpolation_tuned")
-    accuracies = [mean([n["readers"][name]["accuracy"] for n in networks]) for name in readers]
-    return [mean([n["base"] for n in networks]), *accuracies, _gain([n["readers"]["resmem_paper"] for n in networks])]
-
-
-def _crossed(networks: list[dict]) -> Table:
-    depths, shares = (sorted({network[name] for network in networks}) for name in ("depth", "fraction"))
-    rows = []
-    for depth in depths:
-        cells = []
-        for share in shares:
-            own = [n for n in networks if n["last"] and (n["depth"], n["fraction"]) == (depth, share)]
-            resmem = mean([n["readers"]["resmem_paper"]["accuracy"] for n in own])
-            cells.append(f"{mean([n['base'] for n in own])}, {resmem}")
-        rows.append([f"ResNet-{depth}", *cells])
-    return Table(("", *(f"{100 * share:g} %" for share in shares)), rows)
 
 
 def _sweeps(swept: dict) -> Table:
@@ -205,6 +157,18 @@ def _family(found: list[dict]) -> Table:
             chosen = "; ".join(f"k {k:g}, σ {s:.2f}, T {t:g}, a {a:g}, b {b:g}" for k, s, t, a, b in member["chosen"])
             rows.append([f"{one['kernel']}, {shown}", f"{member['accuracy']:.2f}", over, chosen])
     return Table(("kernel", "accuracy, %", "over interpolation, points", "chosen (even rows; odd rows)"), rows)
+
+
+def _latency(depth: int, found: dict) -> Table:
+    paper, ours = CIFAR100_RESNET8["milliseconds"], found["milliseconds"]
+    parameters = {name: f"{count:,}" for name, count in found["parameters"].items()}
+    both = paper["resnet8"] + paper["search"]
+    rows = [
+        [f"ResNet-{depth}, {parameters['base']} parameters", f"{paper['resnet8']}", f"{ours['base']:.2f}"],
+        [f"ResNet-{depth} with its memory", f"{both:.1f}", f"{ours['resmem']:.2f}"],
+        [f"ResNet-{depth + 6}, {parameters['next']} parameters", f"{paper['resnet14']}", f"{ours['next']:.2f}"],
+    ]
+    return Table((f"milliseconds an image, on {found['threads']} CPU threads", "paper (ResNet-8, 14)", "ours"), rows)
 
 
 def _gain(readers: list[dict]) -> str:
