@@ -78,6 +78,14 @@ def test_labelled_run_stands_beside_another(small, tmp_path):
     assert (tmp_path / "results" / "small-twice.md").read_text(encoding="utf-8") == markdown(record)
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_folder_that_is_a_file_is_named(small, tmp_path, fresh):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(MemoryFileError, match="file"):
+        reproduce("small", tmp_path / "file", fresh=fresh)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize("label", ["../up", "a b", "a.b", "a/b"])
 def test_label_that_is_no_name_is_refused(small, tmp_path, label):
     with pytest.raises(ParameterError, match="letters, digits and hyphens"):

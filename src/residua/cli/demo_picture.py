@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
 
 from residua.errors import MemoryFileError, MissingDependencyError
 from residua.explain import Explanation
+from residua.records.whole import whole
 
 MEMORIES = 5  # shown beside each digit
 BASE, MEMORY, GREY = "#C8501E", "#1F6FB4", "#8A8A8A"
@@ -79,7 +78,12 @@ def draw(
         for place, neighbour in enumerate(_decisive(why)):
             axes = figure.add_subplot(grid[row, 2 + place])
             _memory(axes, remembered[why.rows[neighbour]], why, neighbour)
-    _write(figure, path)
+    try:
+        with whole(path) as part:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(part, format="png", dpi=130)
+    except MemoryFileError as error:
+        raise MemoryFileError(f"{error}; choose another folder with --out") from error
 
 
 def _decisive(why: Explanation) -> np.ndarray:
@@ -133,18 +137,3 @@ def _memory(axes, image: np.ndarray, why: Explanation, neighbour: int) -> None:
         color=colour if strong else GREY,
         labelpad=4,
     )
-
-
-def _write(figure, path: Path) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(part, format="png", dpi=130)
-        os.replace(part, path)
-    except OSError as error:
-        raise MemoryFileError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with --out"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

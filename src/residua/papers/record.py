@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -77,7 +78,8 @@ def reproduce(
     out = Path(out)
     part = out / f"{stem(name, label)}.part"
     if fresh:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # told when something is written there
+            part.unlink(missing_ok=True)
     made_on = machine()  # before the run: the checkout may move on under a long one
     work = Work(part, {"reproduction": name, "version": __version__, "commit": made_on["commit"]}, progress)
     results = reproduction.run(work, **settings)

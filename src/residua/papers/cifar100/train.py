@@ -17,6 +17,7 @@ from tqdm import tqdm
 from residua.errors import MemoryFileError
 from residua.papers.cifar100.recipe import Recipe, crop_and_flip
 from residua.papers.cifar100.resnet import CifarResNet
+from residua.records.whole import whole
 
 STATE = "state.safetensors"  # the newest epoch's network and momentum
 
@@ -144,16 +145,12 @@ def restore(model: CifarResNet, optimizer: torch.optim.SGD, recipe: Recipe, fold
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise MemoryFileError(f"cannot write {path}: {error}") from error
+        except SafetensorError as error:
+            raise MemoryFileError(f"cannot write {path}: {error}") from error
 
 
 def _seed(seed: int, part: int) -> int:
