@@ -88,6 +88,15 @@ def test_given_weights_are_measured_and_not_trained(trained, small_cifar, monkey
     assert "an unknown number of epochs" in "\n".join(map(str, REPRODUCTION.tell(unknown)))
 
 
+def test_given_weights_of_several_depths_make_a_curve(trained, small_cifar):
+    paths = [str(next(trained["folder"].glob(f"resnet{d}-100percent*seed0/epoch-002.safetensors"))) for d in (8, 14)]
+    results = rounded(REPRODUCTION.run(Work(), **{**BASIC, "weights": tuple(paths), "data": "here"}))
+    assert [network["depth"] for network in results["networks"]] == [8]
+    assert [point["depth"] for point in results["points"]] == [8, 14]
+    text = "\n".join(map(str, REPRODUCTION.tell(results)))
+    assert "Figure 2(a)" in text and "Table 1" not in text
+
+
 def test_stopped_run_goes_on_without_training_again(small_cifar, tmp_path, monkeypatch):
     chosen = {**BASIC, "epochs": 2, "seeds": 1, "checkpoints": str(tmp_path / "runs"), "data": "here"}
     measure = plan.sweeps

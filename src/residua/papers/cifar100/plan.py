@@ -43,9 +43,9 @@ def run(
     -------
     dict
         ``networks`` (the headline's, each with ``depth``, ``epoch``, ``fraction``, ``seed``, and what ``measure``
-        gives), ``points`` (of what was trained: the same, ``last``, and what ``point`` gives), ``sweeps``, ``family``,
-        ``latency``, ``trainings`` (``loss`` and ``seconds`` by epoch), ``given`` (bool), ``epochs``, ``precision`` and
-        ``device``.
+        gives), ``points`` (of every mark and cell, where there are more than the headline's: the same, ``last``, and
+        what ``point`` gives), ``sweeps``, ``family``, ``latency``, ``trainings`` (``loss`` and ``seconds`` by epoch),
+        ``given`` (bool), ``epochs``, ``precision`` and ``device``.
 
     Raises
     ------
@@ -65,14 +65,15 @@ def run(
     swept = work.map(sweeps, [first], desc="sweeps")[0]
     explained = work.map(family, [(*first, kernel) for kernel in KERNELS], desc="family")
     measured = work.map(measure, [(*_where(network, data), device) for network in main], desc="compare")
-    points = [] if weights else work.map(point, [(*_where(network, data), device) for network in networks], "points")
+    curved = networks if len(networks) > len(main) else []
+    points = work.map(point, [(*_where(network, data), device) for network in curved], desc="points")
     return {
         "given": bool(weights),
         "epochs": trained_epochs or None if weights else epochs,
         "precision": precision,
         "device": device_of(device),
         "networks": [_about(network) | found for network, found in zip(main, measured)],
-        "points": [_about(network) | found for network, found in zip(networks, points)],
+        "points": [_about(network) | found for network, found in zip(curved, points)],
         "sweeps": swept,
         "family": explained,
         "latency": work.map(latency, [first], desc="latency")[0],
@@ -129,21 +130,15 @@ def _given(weights: tuple[str, ...], depth: tuple[int, ...], fraction: tuple[flo
 
 def _marks(recipes: list[Recipe], checkpoints: str) -> list[dict]:
     """Every mark of the headline's trainings, for Table 1; of the others the last."""
-    head = recipes[0]
-    return [
-        {
-            "file": str(Path(checkpoints) / recipe.name / mark_name(mark)),
-            "depth": recipe.depth,
-            "epoch": mark,
-            "fraction": recipe.fraction,
-            "seed": recipe.seed,
-            "last": mark == recipe.marks[-1],
-        }
-        for recipe in recipes
-        for mark in (
-            recipe.marks if (recipe.depth, recipe.fraction) == (head.depth, head.fraction) else recipe.marks[-1:]
-        )
-    ]
+    head = (recipes[0].depth, recipes[0].fraction)
+    out = []
+    for recipe in recipes:
+        about = {"depth": recipe.depth, "fraction": recipe.fraction, "seed": recipe.seed}
+        last = recipe.marks[-1]
+        for mark in recipe.marks if (recipe.depth, recipe.fraction) == head else (last,):
+            path = Path(checkpoints) / recipe.name / mark_name(mark)
+            out.append({"file": str(path), **about, "epoch": mark, "last": mark == last})
+    return out
 
 
 def _training(recipe: Recipe) -> tuple:
