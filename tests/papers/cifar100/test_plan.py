@@ -63,9 +63,10 @@ def test_page_of_trainings(trained):
         "Figure 4",
         "not trained",  # the smaller share on the second depth
         "2 networks, trained by this command, 2 epochs",
+        "The 4 trainings took 0.0 hours in all",
         "±",
         "What this says",
-        "For one image the memory adds",
+        "For one image, searched exactly, the memory adds",
     ):
         assert words in text
     titles = [axes.get_title() for axes in REPRODUCTION.draw(trained["results"]).axes]

@@ -33,7 +33,7 @@ def paper():
 
 
 def test_the_papers_claims_are_found_where_they_hold():
-    epochs, depths, shares, crossed = curve_findings(paper())
+    epochs, depths, shares, crossed, _ = curve_findings(paper())
     assert "+15.00 points at the first mark and +3.00 at the last (the paper: +15.3 and +2.9)" in epochs
     assert "the first mark's is the largest gain" in epochs and "falls at every step" in epochs
     assert "(59.00 %) is between ResNet-8 alone (56.00 %) and ResNet-14 alone (62.00 %)" in depths
@@ -51,11 +51,24 @@ def test_the_opposite_is_told_too():
         made(14, 16, 1.0, 62.0, 8.0),
         made(8, 16, 0.1, 30.0, 9.0),
     ]
-    epochs, depths, shares, crossed = curve_findings(points)
+    epochs, depths, shares, crossed, _ = curve_findings(points)
     assert "first mark's is not the largest" in epochs and "grows at every step" in epochs
     assert "is not between" in depths and "it grows at every step" in depths
     assert "it falls at every step (the paper: it grows)" in shares
     assert "of 3 cells" in crossed and "largest with ResNet-8 on 10 %" in crossed
+
+
+def test_when_residuals_beat_interpolation_is_counted():
+    points = paper()
+    for point, difference, train in zip(points, ([1.0, 0.5, 1.5], [0.5, 0.1, 0.9], [-0.2, -0.4, -0.1]), (50, 60, 70)):
+        point["difference"], point["train_base"] = difference, float(train)
+    told = curve_findings(points)[-1]
+    assert "5 networks" in told and "from -0.20 to +1.00 points; it is positive on 4" in told
+    assert "above 0 on 2 and below 0 on 1" in told
+    assert "(3 networks" in told and "training accuracy is -1.00" in told
+    for point in points:
+        point["difference"] = [0.1, -0.2, 0.4]
+    assert "rank correlation" not in curve_findings(points)[-1]
 
 
 def test_tables_have_the_paper_beside_ours_and_say_what_was_not_trained():

@@ -27,18 +27,16 @@ def draw(results: dict):
     from matplotlib.figure import Figure
 
     main = results["networks"]
-    panels = [lambda axes: _family(axes, results["family"])]
-    for name, curve in curves(results["points"]).items():
-        panels.append(lambda axes, name=name, curve=curve: _curve(axes, name, curve, results["epochs"]))
-    rows = 2 + -(-(len(panels) - 1) // 2)
+    found = curves(results["points"])
+    rows = 2 + bool(found)
     figure = Figure(figsize=(13, 4.1 * rows), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(rows, 6)
     _bars(figure.add_subplot(grid[0, :4]), main)
-    panels[0](figure.add_subplot(grid[0, 4:]))
+    _family(figure.add_subplot(grid[0, 4:]), results["family"])
     for i, name in enumerate(("k", "sigma", "temperature")):
         _sweep(figure.add_subplot(grid[1, 2 * i : 2 * i + 2]), name, results["sweeps"][name], main[0]["base"])
-    for i, panel in enumerate(panels[1:]):
-        panel(figure.add_subplot(grid[2 + i // 2, 3 * (i % 2) : 3 * (i % 2) + 3]))
+    for i, (name, curve) in enumerate(found.items()):
+        _curve(figure.add_subplot(grid[2, 2 * i : 2 * i + 2]), name, curve, results["epochs"])
     figure.suptitle(
         f"CIFAR-100, ResNet-{main[0]['depth']}: a memory of {main[0]['memory']:,} training images", fontsize=13
     )
@@ -51,9 +49,10 @@ def _bars(axes, main: list[dict]) -> None:
         printed = PUBLISHED.get(name)
         shift = 0.2 if printed else 0.0
         axes.bar(i + shift, np.mean(values), 0.38, color=colour)
-        axes.text(i + shift, np.mean(values) + 0.12, f"{np.mean(values):.2f}", ha="center", fontsize=9.5)
-        if len(values) > 1:
-            axes.errorbar(i + shift, np.mean(values), np.std(values, ddof=1), color="#222222", lw=1)
+        spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        axes.text(i + shift, np.mean(values) + spread + 0.12, f"{np.mean(values):.2f}", ha="center", fontsize=9.5)
+        if spread:
+            axes.errorbar(i + shift, np.mean(values), spread, color="#222222", lw=1)
         if printed:
             axes.bar(i - shift, CIFAR100_RESNET8[printed], 0.38, color=PRINTED)
             axes.text(
@@ -61,7 +60,7 @@ def _bars(axes, main: list[dict]) -> None:
             )
     axes.bar(0, 0, color=PRINTED, label="paper (grey)")
     axes.set_xticks(range(len(BARS)), labels=[label for _, label, _ in BARS], fontsize=9.5)
-    axes.set_ylim(52, None)
+    axes.set_ylim(min(bar.get_height() for bar in axes.patches if bar.get_height()) - 3, None)
     axes.set_ylabel("test accuracy, %")
     axes.legend(frameon=False, fontsize=9.5, loc="upper left")
     axes.axvline(3.5, color="#CCCCCC", lw=0.8)
@@ -108,28 +107,28 @@ def _sweep(axes, name: str, curve: dict, base: float) -> None:
 
 
 def _curve(axes, name: str, curve: dict, epochs: int) -> None:
+    """Gains over the base, the mean of several networks."""
     if name == "epoch":
         scaled = [mark * epochs / PAPER_EPOCHS for mark in CIFAR100_EPOCHS["epochs"]]
-        for key, style in (("base", "o--"), ("resmem", "D--")):
-            axes.plot(scaled, CIFAR100_EPOCHS[key], style, ms=4, color=PRINTED, label=f"paper: {key}")
+        printed = np.subtract(CIFAR100_EPOCHS["resmem"], CIFAR100_EPOCHS["base"])
+        axes.plot(scaled, printed, "D--", ms=4, color=PRINTED, label="paper: ResMem")
     at = [100 * x for x in curve] if name == "fraction" else list(curve)
-    for key, label, colour in (
-        ("base", "base", BASE),
-        ("resmem_paper", "ResMem", RESMEM),
-        ("interpolation_tuned", "interpolation, tuned", MIXED),
+    for key, label, style, colour in (
+        ("resmem_paper", "ResMem, paper's settings", "D-", RESMEM),
+        ("resmem_tuned", "ResMem, tuned", "D--", RESMEM),
+        ("interpolation_tuned", "interpolation, tuned", "o--", MIXED),
     ):
-        values = [
-            np.mean([point["base"] if key == "base" else point["readers"][key]["accuracy"] for point in points])
-            for points in curve.values()
-        ]
-        axes.plot(at, values, "o-", color=colour, label=label)
+        gains = [np.mean([point["readers"][key]["gain"][0] for point in points]) for points in curve.values()]
+        axes.plot(at, gains, style, ms=4, color=colour, label=label)
     title = {
         "epoch": "Table 1: epochs trained",
         "depth": "Figure 2(a): depth",
         "fraction": "Figure 2(b): training data, %",
     }
     axes.set_title(title[name], fontsize=11)
-    axes.set_ylabel("test accuracy, %")
+    axes.set_xticks(at)
+    axes.set_ylim(0, None)
+    axes.set_ylabel("over the base, points")
     axes.legend(frameon=False, fontsize=9)
     _quiet(axes)
 

@@ -64,13 +64,15 @@ def _setting(results: dict, main: list[dict]) -> str:
     where = "trained before and given" if results["given"] else "trained by this command"
     scale = "" if results["epochs"] == 256 else " (the paper: 256; every epoch mark of its schedule scaled)"
     over = "test images" if len(main) == 1 else "networks"
+    hours = sum(sum(training["seconds"]) for training in results["trainings"]) / 3600
+    trainings = f" The {len(results['trainings'])} trainings took {hours:.1f} hours in all, resumed ones included."
     return (
         f"CIFAR-ResNet-{one['depth']}, {len(main)} network{'s' * (len(main) > 1)}, {where}, {epochs}{scale}; weight "
         "decay and augmentation, which the paper does not give, are 1e-4 and crops with flips. The memory holds the "
         f"{one['memory']:,} training images' 64-d keys, searched exactly; all {one['n']:,} test images are answered. "
         f"Paper's settings: {settings(CIFAR100_RESNET8['settings'])}. *Tuned*: the even rows of the test set with the "
         "settings best on the odd ones, and the reverse, over one grid of k, σ and T for all. Intervals are 95 %, "
-        f"paired, over {over}."
+        f"paired, over {over}.{trainings if results['trainings'] else ''}"
     )
 
 
@@ -168,7 +170,8 @@ def _latency(depth: int, found: dict) -> Table:
         [f"ResNet-{depth} with its memory", f"{both:.1f}", f"{ours['resmem']:.2f}"],
         [f"ResNet-{depth + 6}, {parameters['next']} parameters", f"{paper['resnet14']}", f"{ours['next']:.2f}"],
     ]
-    return Table((f"milliseconds an image, on {found['threads']} CPU threads", "paper (ResNet-8, 14)", "ours"), rows)
+    threads = "1 CPU thread" if found["threads"] == 1 else f"{found['threads']} CPU threads"
+    return Table((f"milliseconds an image, on {threads}", "paper (ResNet-8, 14)", "ours"), rows)
 
 
 def _gain(readers: list[dict]) -> str:

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import spearmanr
 
+from residua.papers.cifar100.findings import sign
 from residua.papers.cifar100.recipe import PAPER_EPOCHS
 from residua.papers.intervals import mean_interval
 from residua.papers.published import CIFAR100_EPOCHS
@@ -68,7 +70,10 @@ def tables(points: list[dict], epochs: int) -> list[str | Table]:
         blocks += ["**Figure 2(a): depths**", Table(("%", *COLUMNS), rows)]
     if "fraction" in found:
         rows = [[f"{100 * share:g} %", *_cells(own)] for share, own in found["fraction"].items()]
-        blocks += ["**Figure 2(b): shares of the training data**", Table(("%", *COLUMNS), rows)]
+        words = (
+            "**Figure 2(b): shares of the training data**, all for the same epochs, so smaller shares in fewer steps"
+        )
+        blocks += [words, Table(("%", *COLUMNS), rows)]
     if "depth" in found and "fraction" in found:
         words = "**Figure 4: depths and shares crossed**, test accuracy of base → ResMem at the paper's settings"
         blocks += [words, _crossed(points)]
@@ -82,6 +87,8 @@ def curve_findings(points: list[dict]) -> list[str]:
     out = [told[name](curve) for name, curve in found.items()]
     if "depth" in found and "fraction" in found:
         out.append(_told_crossed(points))
+    if found:
+        out.append(_told_difference(points))
     return out
 
 
@@ -196,4 +203,23 @@ def _told_crossed(points: list[dict]) -> str:
     return (
         f"Figure 4: of {len(gains)} cells the gain is largest with {most} of the data ({gains[most]:+.2f} points) and "
         f"smallest with {least} ({gains[least]:+.2f}); the paper: larger for small networks and much data."
+    )
+
+
+def _told_difference(points: list[dict]) -> str:
+    found = [point["difference"] for point in points]
+    signs = [sign(difference) for difference in found]
+    text = (
+        f"On these {len(points)} networks tuned ResMem minus tuned interpolation goes from "
+        f"{min(found)[0]:+.2f} to {max(found)[0]:+.2f} points; it is positive on {sum(one[0] > 0 for one in found)}, "
+        f"with an interval above 0 on {signs.count(1)} and below 0 on {signs.count(-1)}."
+    )
+    most = max(point["fraction"] for point in points)
+    fitted, ahead = np.transpose([(p["train_base"], p["difference"][0]) for p in points if p["fraction"] == most])
+    if len(fitted) < 3 or np.ptp(fitted) == 0 or np.ptp(ahead) == 0:
+        return text
+    rank = spearmanr(fitted, ahead).statistic
+    return (
+        f"{text} With the most data ({len(fitted)} networks, some of them one training at several epochs) its rank "
+        f"correlation with the base's training accuracy is {rank:+.2f}."
     )
