@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import stdtrit
@@ -84,3 +85,24 @@ def mean_interval(
         return mean, -math.inf, math.inf
     reach = stdtrit(count - 1, (1 + confidence) / 2) * math.sqrt((1 / count + overlap) * differences.var(ddof=1))
     return mean, mean - float(reach), mean + float(reach)
+
+
+def over_all(found: Sequence[Sequence[float]]) -> Sequence[float]:
+    """One interval for a difference measured on several networks: over them; on a single one its own, over test points.
+
+    Parameters
+    ----------
+    found : sequence of [mean, low, high, ...]
+
+    Returns
+    -------
+    (mean, low, high)
+
+    Examples
+    --------
+    >>> over_all([[1.0, 0.5, 1.5, 0.01]])
+    [1.0, 0.5, 1.5]
+    >>> [round(number, 3) for number in over_all([[1.0, 0.9, 1.1], [2.0, 1.9, 2.1], [3.0, 2.9, 3.1]])]
+    [2.0, -0.484, 4.484]
+    """
+    return found[0][:3] if len(found) == 1 else mean_interval([one[0] for one in found])

@@ -6,7 +6,7 @@ import numpy as np
 
 from residua.papers.cifar100.groups import ALIKE, VOTE
 from residua.papers.cifar100.sweeps import dip, spread
-from residua.papers.intervals import mean_interval
+from residua.papers.intervals import over_all
 from residua.papers.published import CIFAR100_CONSERVATIVE, CIFAR100_RESNET8, CIFAR100_SWEEPS
 from residua.papers.shown import interval
 
@@ -54,8 +54,7 @@ def _claim(main: list[dict]) -> str:
 
 def _against(main: list[dict], kind: str) -> str:
     wanted = [f"resmem_{kind}", f"interpolation_{kind}"]
-    found = [pair for network in main for pair in network["pairs"] if pair[:2] == wanted]
-    difference = found[0][2:5] if len(found) == 1 else mean_interval([pair[2] for pair in found])
+    difference = over_all([pair[2:] for network in main for pair in network["pairs"] if pair[:2] == wanted])
     sure = "the interval excludes 0" if sign(difference) else "the interval includes 0"
     word = "ahead of" if difference[0] > 0 else "behind"
     return (

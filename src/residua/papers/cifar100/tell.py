@@ -7,7 +7,7 @@ import numpy as np
 from residua.papers.cifar100.findings import findings
 from residua.papers.cifar100.sweeps import dip, spread
 from residua.papers.cifar100.tell_curves import curve_findings, tables
-from residua.papers.intervals import mean_interval
+from residua.papers.intervals import over_all
 from residua.papers.published import CIFAR100_CONSERVATIVE, CIFAR100_RESNET8, CIFAR100_SWEEPS
 from residua.papers.shown import interval, mean, p_value, settings
 from residua.papers.table import Table
@@ -89,7 +89,8 @@ def _headline(main: list[dict]) -> Table:
         of = [network["readers"][name] for network in main]
         accuracy = mean([reader["accuracy"] for reader in of])
         used = settings(of[0]["settings"]) if len(of) == 1 else ""
-        rows.append([shown, published.get(name, ""), accuracy, _gain(of), used])
+        gain = interval(over_all([reader["gain"] for reader in of]))
+        rows.append([shown, published.get(name, ""), accuracy, gain, used])
     return Table(("accuracy, %", "paper", "ours", "over the base, points", "settings (even rows; odd rows)"), rows)
 
 
@@ -112,10 +113,9 @@ def _rates(main: list[dict]) -> Table:
 def _pairs(main: list[dict]) -> Table:
     rows = []
     for i, (one, other, *found) in enumerate(main[0]["pairs"]):
-        p = p_value(found[3])
-        if len(main) > 1:
-            found, p = mean_interval([network["pairs"][i][2] for network in main]), ""
-        rows.append([f"{NAMES[one]} - {NAMES[other]}", interval(found[:3]), p])
+        p = p_value(found[3]) if len(main) == 1 else ""
+        difference = over_all([network["pairs"][i][2:] for network in main])
+        rows.append([f"{NAMES[one]} - {NAMES[other]}", interval(difference), p])
     return Table(("difference", "points", "McNemar's p"), rows)
 
 
@@ -172,9 +172,3 @@ def _latency(depth: int, found: dict) -> Table:
     ]
     threads = "1 CPU thread" if found["threads"] == 1 else f"{found['threads']} CPU threads"
     return Table((f"milliseconds an image, on {threads}", "paper (ResNet-8, 14)", "ours"), rows)
-
-
-def _gain(readers: list[dict]) -> str:
-    if len(readers) == 1:
-        return interval(readers[0]["gain"])
-    return interval(mean_interval([reader["gain"][0] for reader in readers]))

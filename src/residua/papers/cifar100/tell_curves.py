@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from residua.papers.cifar100.findings import sign
 from residua.papers.cifar100.recipe import PAPER_EPOCHS
-from residua.papers.intervals import mean_interval
+from residua.papers.intervals import over_all
 from residua.papers.published import CIFAR100_EPOCHS
 from residua.papers.shown import interval, mean
 from residua.papers.table import Table
@@ -118,17 +118,12 @@ def _cells(points: list[dict]) -> list[str]:
     return [
         mean([point["base"] for point in points]),
         accuracy("resmem_paper"),
-        _interval([point["readers"]["resmem_paper"]["gain"] for point in points]),
+        interval(over_all([point["readers"]["resmem_paper"]["gain"] for point in points])),
         accuracy("resmem_tuned"),
-        _interval([point["difference"] for point in points]),
+        interval(over_all([point["difference"] for point in points])),
         mean([point["train_base"] for point in points]),
         mean([point["train_resmem"] for point in points]),
     ]
-
-
-def _interval(found: list[list[float]]) -> str:
-    """Over test images where there is one network, over networks where there are several."""
-    return interval(found[0] if len(found) == 1 else mean_interval([one[0] for one in found]))
 
 
 def _epochs(by_epoch: dict, epochs: int) -> Table:
