@@ -3,13 +3,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residua.index.rerank import blocks, distances, missing, nearest, pack, scan, unpack
+from residua.index.rerank import blocks, missing, nearest, pack, root, scan, squared_distances, unpack
 
 
-def test_distances_by_hand():
+def test_squared_distances_by_hand():
     keys = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
-    found = distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), keys, torch.tensor([[1, 2, -1], [0, 1, 2]]))
-    assert found.tolist() == [[5.0, 10.0, torch.inf], [5.0, 0.0, 5.0]]
+    found = squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), keys, torch.tensor([[1, 2, -1], [0, 1, 2]]))
+    assert found.tolist() == [[25.0, 100.0, torch.inf], [25.0, 0.0, 25.0]]
 
 
 def test_distances_keep_their_digits_far_from_the_origin():
@@ -17,18 +17,18 @@ def test_distances_keep_their_digits_far_from_the_origin():
     keys = (rng.normal(size=(30, 8)) + 1e4).astype(np.float32)
     query = (rng.normal(size=(1, 8)) + 1e4).astype(np.float32)
     true = np.sqrt(((query.astype(np.float64) - keys) ** 2).sum(axis=1))
-    found = distances(torch.from_numpy(query), torch.from_numpy(keys), torch.arange(30)[None])
-    np.testing.assert_allclose(found[0].numpy(), true, rtol=1e-6)
+    found = squared_distances(torch.from_numpy(query), torch.from_numpy(keys), torch.arange(30)[None])
+    np.testing.assert_allclose(root(found)[0].numpy(), true, rtol=1e-6)
 
 
 def test_a_distance_does_not_depend_on_what_is_computed_beside_it():
     generator = torch.Generator().manual_seed(0)
     queries, keys = torch.randn(300, 67, generator=generator), torch.randn(500, 67, generator=generator)
     rows = torch.randint(500, (300, 90), generator=generator)
-    whole = distances(queries, keys, rows)
+    whole = squared_distances(queries, keys, rows)
     for i in range(0, 300, 37):
-        assert torch.equal(distances(queries[i : i + 1], keys, rows[i : i + 1]), whole[i : i + 1])
-        assert torch.equal(distances(queries[i : i + 1], keys, rows[i : i + 1, 5:6]), whole[i : i + 1, 5:6])
+        assert torch.equal(squared_distances(queries[i : i + 1], keys, rows[i : i + 1]), whole[i : i + 1])
+        assert torch.equal(squared_distances(queries[i : i + 1], keys, rows[i : i + 1, 5:6]), whole[i : i + 1, 5:6])
 
 
 finite = st.floats(0, 2.0**127, width=32)
@@ -41,14 +41,15 @@ def test_packing_orders_by_distance_then_row_and_loses_nothing(items):
     packed = pack(torch.tensor([[d for d, _ in items]]), torch.tensor([[r for _, r in items]])).sort(dim=1).values
     found = unpack(packed)
     in_order = sorted(items, key=lambda item: (item[0], item[1] < 0, item[1]))
-    assert list(zip(found.distances[0].tolist(), found.rows[0].tolist())) == in_order
+    assert list(zip(found.squared[0].tolist(), found.rows[0].tolist())) == in_order
 
 
 def test_nearest_pads_and_orders_ties_by_row():
     keys = torch.tensor([[1.0], [-1.0], [5.0]])
     found = nearest(torch.tensor([[0.0]]), keys, torch.tensor([[2, 1, -1, 0]]), 5)
     assert found.rows.tolist() == [[0, 1, 2, -1, -1]]
-    assert found.distances.tolist() == [[1.0, 1.0, 5.0, torch.inf, torch.inf]]
+    assert found.squared.tolist() == [[1.0, 1.0, 25.0, torch.inf, torch.inf]]
+    assert found.neighbours().distances.tolist() == [[1.0, 1.0, 5.0, torch.inf, torch.inf]]
 
 
 def test_scan_looks_at_the_given_rows_only():
@@ -73,4 +74,19 @@ def test_blocks_cover_everything_once():
 
 def test_missing():
     none = missing(2, 3, torch.device("cpu"))
-    assert none.rows.dtype == torch.int64 and (none.rows == -1).all() and torch.isinf(none.distances).all()
+    assert none.rows.dtype == torch.int64 and (none.rows == -1).all() and torch.isinf(none.squared).all()
+
+
+def test_the_root_is_correctly_rounded_whatever_the_processor():
+    """A vendor's root that is one unit off lets ties fall elsewhere on another machine."""
+    squared = torch.arange(0, 5000, dtype=torch.float32)
+    true = np.sqrt(np.arange(0, 5000, dtype=np.float64)).astype(np.float32)  # rounded twice, and still right for these
+    np.testing.assert_array_equal(root(squared).numpy(), true)
+
+
+def test_squared_distances_decide_where_their_roots_are_equal():
+    """2^24 and 2^24 + 2 have the same float32 root: the nearer row comes first, though it has the higher number."""
+    keys = torch.tensor([[4096.0, 2.0**0.5], [4096.0, 0.0]])
+    found = nearest(torch.zeros(1, 2), keys, torch.tensor([[0, 1]]), 2)
+    assert found.squared[0, 0] < found.squared[0, 1] and found.neighbours().distances[0].unique().numel() == 1
+    assert found.rows.tolist() == [[1, 0]]

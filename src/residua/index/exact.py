@@ -9,8 +9,7 @@ from residua.index.blocks import blocks, mean
 from residua.index.engines import faiss_candidates, torch_candidates
 from residua.index.index import Index
 from residua.index.installed import faiss_installed
-from residua.index.rerank import missing, nearest, scan
-from residua.records import Neighbours
+from residua.index.rerank import Nearest, missing, nearest, root, scan
 
 _UNIT = 2.0**-24  # the unit roundoff of float32
 
@@ -96,7 +95,7 @@ class Exact(Index):
         self._centred[end : self._count] = 0  # nothing of a forgotten key stays behind
         self._count = end
 
-    def _search(self, queries: Tensor, k: int, keys: Tensor) -> Neighbours:
+    def _search(self, queries: Tensor, k: int, keys: Tensor) -> Nearest:
         wanted = min(k, self._count)
         if not wanted:
             return missing(len(queries), k, self.device)
@@ -105,9 +104,9 @@ class Exact(Index):
         if len(parts) == 1:
             return self._search_block(queries, k, keys, wanted, fetch)
         found = [self._search_block(queries[part], k, keys, wanted, fetch) for part in parts]
-        return Neighbours(torch.cat([f.rows for f in found]), torch.cat([f.distances for f in found]))
+        return Nearest(*map(torch.cat, zip(*found)))
 
-    def _search_block(self, queries: Tensor, k: int, keys: Tensor, wanted: int, fetch: int) -> Neighbours:
+    def _search_block(self, queries: Tensor, k: int, keys: Tensor, wanted: int, fetch: int) -> Nearest:
         if fetch >= self._count or 4 * fetch > self._count > 2**14:
             return scan(queries, keys, self._remembered(), k)
         centred = queries - self._mean
@@ -115,21 +114,21 @@ class Exact(Index):
         squared, positions = propose(centred, self._centred[: self._count], fetch)
         rows = positions if self._rows is None else self._rows[positions]
         found = nearest(queries, keys, rows, k)
-        doubtful = ~self._proven(centred, squared[:, -1], found.distances[:, wanted - 1])
+        doubtful = ~self._proven(centred, squared[:, -1], found.squared[:, wanted - 1])
         if doubtful.any():
             again = self._search_block(queries[doubtful], k, keys, wanted, 4 * fetch)
-            found.rows[doubtful], found.distances[doubtful] = again.rows, again.distances
+            found.rows[doubtful], found.squared[doubtful] = again.rows, again.squared
         return found
 
     def _remembered(self) -> Tensor:
         return torch.arange(self._count, device=self.device) if self._rows is None else self._rows[: self._count]
 
     def _proven(self, centred: Tensor, furthest: Tensor, kth: Tensor) -> Tensor:
-        """Bool (q,): can no row beyond the candidates be as near as the k-th neighbour?
+        """Bool (q,): can no row beyond the candidates be as near as the k-th neighbour, of squared distance `kth`?
 
         A row that near has a centred norm of at most |q| + d_k, and for such rows the engine's squared distance
         and ours are each within a few (d + 8) unit roundoffs of the truth, relative to (|q| + d_k)²: rounding
         of the centring, of two norms, of a dot product and of a sum of d squares.
         """
-        reach = (torch.linalg.vector_norm(centred, dim=1) + kth).square_()
-        return furthest - 8 * (self.dim + 8) * _UNIT * reach > kth.square()
+        reach = (torch.linalg.vector_norm(centred, dim=1) + root(kth)).square_()
+        return furthest - 8 * (self.dim + 8) * _UNIT * reach > kth

@@ -14,8 +14,7 @@ from residua.index.index import Index, Recall
 from residua.index.installed import require_faiss
 from residua.index.parts import needs, parts, reason
 from residua.index.recall import measure_recall
-from residua.index.rerank import distances, missing, ordered, partly_exact, scan
-from residua.records import Neighbours
+from residua.index.rerank import Nearest, missing, ordered, partly_exact, scan, squared_distances
 
 _BLOCK = 2**24  # elements of keys centred at a time
 _TRAIN_ON = 2**18  # rows learned from, or 64 for each thing learned when that is more
@@ -158,7 +157,7 @@ class Factory(Index):
         self._forgotten[rows] = True
         self._forgotten_count = int(self._forgotten.sum())
 
-    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Neighbours:
+    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest:
         alive = self.n - self._forgotten_count
         wanted = min(k, alive)
         if not wanted:
@@ -171,13 +170,11 @@ class Factory(Index):
             self._search_block(queries[part], k, keys, wanted, fetch, self._probes)
             for part in blocks(len(queries), fetch, 2**22)
         ]
-        if len(found) == 1:
-            return found[0]
-        return Neighbours(torch.cat([f.rows for f in found]), torch.cat([f.distances for f in found]))
+        return found[0] if len(found) == 1 else Nearest(*map(torch.cat, zip(*found)))
 
     def _search_block(
         self, queries: Tensor, k: int, keys: Tensor | None, wanted: int, fetch: int, probes: int
-    ) -> Neighbours:
+    ) -> Nearest:
         if self._graph is not None:  # a beam narrower than what is fetched costs recall: 0.87 against 1.00, measured
             self._graph.efSearch = max(self._beam, fetch)
         if self._lists is not None:
@@ -187,24 +184,24 @@ class Factory(Index):
         ended = (rows[:, -1] < 0) | (fetch >= self.n)  # asking for more would bring nothing new
         if self._forgotten_count:
             rows = rows.masked_fill(self._forgotten[rows.clamp_min(0)], -1)
-        found = ordered(self._distances(queries, keys, rows, squared), rows, k)
+        found = ordered(self._squared(queries, keys, rows, squared), rows, k)
         short = found.rows[:, wanted - 1] < 0
         if short.any():
             for some, enough in ((short & ended, True), (short & ~ended, False)):
                 if some.any():
                     better = self._search_further(queries[some], k, keys, wanted, fetch, probes, enough)
                     if better is not None:
-                        found.rows[some], found.distances[some] = better.rows, better.distances
+                        found.rows[some], found.squared[some] = better.rows, better.squared
         return found
 
-    def _distances(self, queries: Tensor, keys: Tensor | None, rows: Tensor, squared: Tensor) -> Tensor:
+    def _squared(self, queries: Tensor, keys: Tensor | None, rows: Tensor, squared: Tensor) -> Tensor:
         if keys is None or not self.rerank:
-            return squared.clamp_min(0).sqrt_().masked_fill_(rows < 0, torch.inf)
+            return squared.clamp_min(0).masked_fill_(rows < 0, torch.inf)
         if self.rerank is True:
-            return distances(queries, keys, rows)
+            return squared_distances(queries, keys, rows)
         return partly_exact(queries, keys, rows, squared, self.rerank)
 
-    def _search_further(self, queries, k, keys, wanted, fetch, probes, ended) -> Neighbours | None:
+    def _search_further(self, queries, k, keys, wanted, fetch, probes, ended) -> Nearest | None:
         """Again where too few were found: among more candidates, in more lists, or at last among all rows."""
         if not ended:
             return self._search_block(queries, k, keys, wanted, min(self.n, 4 * fetch), probes)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from residua.errors import NonFiniteError, ParameterError, ShapeError, StorageError
 from residua.index.blocks import blocks
-from residua.index.rerank import missing
+from residua.index.rerank import Nearest, missing
 from residua.records import Neighbours
 
 
@@ -95,7 +95,7 @@ class Index(ABC):
         Returns
         -------
         Neighbours
-            Plain (not squared) Euclidean distances, ordered by (distance, row); row -1 at distance inf where
+            Plain (not squared) Euclidean distances, ordered by (squared distance, row); row -1 at distance inf where
             there are fewer than `k`.
 
         Raises
@@ -117,9 +117,9 @@ class Index(ABC):
         elif len(keys) < self.n or keys.shape[1:] != (self.dim,):
             raise ShapeError(f"keys have shape {tuple(keys.shape)}; this index covers ({self.n}, {self.dim})")
         if not (k and len(queries) and self.n):
-            return missing(len(queries), k, self.device)
+            return missing(len(queries), k, self.device).neighbours()
         with torch.no_grad():
-            return self._search(queries, k, keys if keys is None else keys[: self.n])
+            return self._search(queries, k, keys if keys is None else keys[: self.n]).neighbours()
 
     def save(self, folder: Path, stem: str) -> list[str]:
         """Write what cannot be rebuilt from the keys into `folder`; the names of the files written."""
@@ -156,7 +156,7 @@ class Index(ABC):
     def _forget(self, rows: Tensor) -> None: ...
 
     @abstractmethod
-    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Neighbours: ...
+    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest: ...
 
     def __repr__(self) -> str:
         measured = f", {self.recall}" if self.recall else ""

@@ -11,7 +11,7 @@ from torch import Tensor
 from residua.index.blocks import blocks
 from residua.index.exact import Exact
 from residua.index.index import Index, Recall
-from residua.index.rerank import distances, missing, pack, unpack
+from residua.index.rerank import missing, pack, root, squared_distances, unpack
 from residua.records import Neighbours
 
 log = logging.getLogger(__name__)
@@ -24,20 +24,20 @@ FALLEN = 0.2  # less recall than when it was built: four times what 16 queries s
 def true_neighbours(queries: Tensor, k: int, keys: Tensor) -> Neighbours:
     """The `k` nearest of all `keys`, with only one block of them centred and copied at a time."""
     best = missing(len(queries), k, keys.device)
-    packed = pack(best.distances, best.rows)
+    packed = pack(best.squared, best.rows)
     for part in blocks(len(keys), keys.shape[1], 2**23):
         block = Exact(keys.shape[1], keys.device)
         block.build(keys[part])
         found = block.search(queries, k, keys[part])
         rows = torch.where(found.rows < 0, -1, found.rows + part.start)
-        packed = torch.cat([packed, pack(found.distances, rows)], dim=1).sort(dim=1).values[:, :k]
-    return unpack(packed)
+        packed = torch.cat([packed, pack(found.distances.square(), rows)], dim=1).sort(dim=1).values[:, :k]
+    return unpack(packed).neighbours()
 
 
 def _recall(index: Index, asked: Tensor, k: int, limit: Tensor, keys: Tensor) -> float:
     """Share of the `k` neighbours found that are within `limit` (q, 1), by the distances of the keys themselves."""
     rows = index.search(asked, k, keys).rows
-    return float((distances(asked, keys, rows) <= limit).float().mean())
+    return float((root(squared_distances(asked, keys, rows)) <= limit).float().mean())
 
 
 def measure_recall(index: Index, keys: Tensor, k: int = 50, queries: int = 256) -> Recall | None:
@@ -87,7 +87,7 @@ def check_recall(index: Index, keys: Tensor, forgotten: Tensor, k: int = 10, que
     if keys.numel() <= BRUTE:
         measured = _recall(index, asked, k, true_neighbours(asked, k, keys[rows]).distances[:, -1:], keys)
     else:
-        itself = distances(asked, keys, index.search(asked, k, keys).rows)[:, :1] == 0
+        itself = squared_distances(asked, keys, index.search(asked, k, keys).rows)[:, :1] == 0
         measured = float(itself.float().mean())
     before = index.recall.value if index.recall else 1.0
     if measured < before - FALLEN:

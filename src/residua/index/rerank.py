@@ -1,6 +1,12 @@
-"""From candidate rows to neighbours: the one place where distances are computed and ordered."""
+"""From candidate rows to neighbours: the one place where distances are computed and ordered.
+
+Rows are ordered by *squared* distances, and the root is taken last and by an IEEE root: torch's goes through a vendor's
+library that on some processors is not correctly rounded, and ties would fall otherwise there.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +16,27 @@ from residua.index.blocks import blocks
 from residua.index.installed import faiss_installed, require_faiss
 from residua.records import Neighbours
 
-_ROW = 0xFFFFFFFF  # the low half of a packed (distance, row); all ones is "no row"
+_ROW = 0xFFFFFFFF  # the low half of a packed (squared distance, row); all ones is "no row"
 
 
-def distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
-    """Plain Euclidean distance from each query to each of its rows, by direct difference.
+class Nearest(NamedTuple):
+    """Rows int64 (q, k) and squared distances float32 (q, k), ordered by distance, then row; -1 and inf: missing."""
+
+    rows: Tensor
+    squared: Tensor
+
+    def neighbours(self) -> Neighbours:
+        """The same with plain distances."""
+        return Neighbours(self.rows, root(self.squared))
+
+
+def root(squared: Tensor) -> Tensor:
+    """The correctly rounded square root of float32 numbers, on any processor."""
+    return torch.from_numpy(np.sqrt(squared.numpy())) if squared.device.type == "cpu" else squared.sqrt()
+
+
+def squared_distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+    """Squared Euclidean distance from each query to each of its rows, by direct difference.
 
     The identity |x|² + |y|² − 2xy would be faster and loses every digit when keys are far from the origin.
 
@@ -33,15 +55,16 @@ def distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.tensor([[0, -1, 1]]))
-    tensor([[5., inf, 1.]])
+    >>> keys = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    >>> squared_distances(torch.tensor([[0.0, 0.0]]), keys, torch.tensor([[0, -1, 1]]))
+    tensor([[25., inf, 1.]])
     """
     if queries.device.type == "cpu" and faiss_installed():
         whole = keys.dtype == torch.float32
         squared = _faiss_squared(queries, keys, rows) if whole else _faiss_squared_of_halves(queries, keys, rows)
     else:
         squared = _torch_squared(queries, keys, rows)
-    return squared.sqrt_().masked_fill_(rows < 0, torch.inf)
+    return squared.masked_fill_(rows < 0, torch.inf)
 
 
 def _faiss_squared(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
@@ -79,7 +102,7 @@ def _torch_squared(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
 
 
 def partly_exact(queries: Tensor, keys: Tensor, rows: Tensor, squared: Tensor, depth: int) -> Tensor:
-    """Distances (q, c) of which the first `depth` columns are exact and the rest estimated.
+    """Squared distances (q, c) of which the first `depth` columns are exact and the rest estimated.
 
     Codes that lose what they lose everywhere err by nearly the same squared distance everywhere nearby: the rest are
     moved by the mean error of the further half of those that were computed (the nearer half was chosen for its error).
@@ -91,57 +114,57 @@ def partly_exact(queries: Tensor, keys: Tensor, rows: Tensor, squared: Tensor, d
     squared : float32 Tensor of shape (q, c)
         Their squared distances by the codes.
     """
-    exact = distances(queries, keys, rows[:, :depth])
+    exact = squared_distances(queries, keys, rows[:, :depth])
     if exact.shape[1] == rows.shape[1]:
         return exact
-    error = (exact.square() - squared[:, :depth]).masked_fill(rows[:, :depth] < 0, torch.nan)
+    error = (exact - squared[:, :depth]).masked_fill(rows[:, :depth] < 0, torch.nan)
     shift = error[:, depth // 2 :].nanmean(dim=1, keepdim=True).nan_to_num_(0)
-    rest = (squared[:, depth:] + shift).clamp_min_(0).sqrt_().masked_fill_(rows[:, depth:] < 0, torch.inf)
+    rest = (squared[:, depth:] + shift).clamp_min_(0).masked_fill_(rows[:, depth:] < 0, torch.inf)
     return torch.cat([exact, rest], dim=1)
 
 
-def pack(distances: Tensor, rows: Tensor) -> Tensor:
-    """One int64 per neighbour whose order is that of (distance, row).
+def pack(squared: Tensor, rows: Tensor) -> Tensor:
+    """One int64 per neighbour whose order is that of (squared distance, row).
 
     The bits of a non-negative float32 order like the number, so they make the high half and the row the low half;
     a missing row comes after every present one, even at distance inf.
     """
-    return (distances.contiguous().view(torch.int32).long() << 32) | (rows & _ROW)
+    return (squared.contiguous().view(torch.int32).long() << 32) | (rows & _ROW)
 
 
-def unpack(packed: Tensor) -> Neighbours:
+def unpack(packed: Tensor) -> Nearest:
     """The inverse of ``pack``."""
     rows = packed & _ROW
     rows = rows.masked_fill_(rows == _ROW, -1)
-    return Neighbours(rows, (packed >> 32).int().view(torch.float32))
+    return Nearest(rows, (packed >> 32).int().view(torch.float32))
 
 
-def missing(q: int, k: int, device: torch.device) -> Neighbours:
+def missing(q: int, k: int, device: torch.device) -> Nearest:
     """`k` missing neighbours for each of `q` queries."""
     shape = (q, k)
-    return Neighbours(torch.full(shape, -1, device=device), torch.full(shape, torch.inf, device=device))
+    return Nearest(torch.full(shape, -1, device=device), torch.full(shape, torch.inf, device=device))
 
 
-def ordered(distances: Tensor, rows: Tensor, k: int) -> Neighbours:
-    """The `k` first of candidates (q, c) by (distance, row), padded with missing ones when c < k."""
+def ordered(squared: Tensor, rows: Tensor, k: int) -> Nearest:
+    """The `k` first of candidates (q, c) by (squared distance, row), padded with missing ones when c < k."""
     found = missing(len(rows), k, rows.device)
     count = min(k, rows.shape[1])
     cpu = rows.device.type == "cpu"
     for part in blocks(len(rows), rows.shape[1], 2**18 if cpu else 2**26):  # on a CPU, what stays in the cache
-        packed = pack(distances[part], rows[part])
+        packed = pack(squared[part], rows[part])
         # NumPy sorts integers several times quicker than torch.
         packed = torch.from_numpy(np.sort(packed.numpy(), axis=1)) if cpu else packed.sort(dim=1).values
         some = unpack(packed[:, :count])
-        found.rows[part, :count], found.distances[part, :count] = some.rows, some.distances
+        found.rows[part, :count], found.squared[part, :count] = some.rows, some.squared
     return found
 
 
-def nearest(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Neighbours:
+def nearest(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Nearest:
     """The `k` nearest among each query's candidate `rows` (q, c), padded with missing ones when c < k."""
-    return ordered(distances(queries, keys, rows), rows, k)
+    return ordered(squared_distances(queries, keys, rows), rows, k)
 
 
-def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Neighbours:
+def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Nearest:
     """The `k` nearest among all of `rows` (m,), the same for every query, without any shortcut.
 
     Slow and always right: what the faster searches fall back to when they cannot vouch for their answer.
@@ -151,7 +174,7 @@ def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Neighbours:
         tile = rows[part].expand(len(queries), -1)
         for some in blocks(len(queries), tile.shape[1], 2**22):
             found = nearest(queries[some], keys, tile[some], k)
-            both = torch.cat([pack(best.distances[some], best.rows[some]), pack(found.distances, found.rows)], dim=1)
+            both = torch.cat([pack(best.squared[some], best.rows[some]), pack(found.squared, found.rows)], dim=1)
             merged = unpack(both.sort(dim=1).values[:, :k])
-            best.rows[some], best.distances[some] = merged.rows, merged.distances
+            best.rows[some], best.squared[some] = merged.rows, merged.squared
     return best
