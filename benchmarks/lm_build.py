@@ -10,7 +10,7 @@ import torch
 import residua as rs
 from benchmarks._language import CUT, MODEL, Language
 from benchmarks._timing import in_turn
-from residua.encode.tokens import padded
+from residua.encoding.tokens import padded
 
 TOKENS = 60_000
 

@@ -17,8 +17,8 @@ from torch import Tensor
 import residua as rs
 from benchmarks._language import MEMORY, MODEL, Dense, Language
 from benchmarks._timing import in_turn
-from residua.encode.capture import Capture
-from residua.records import DenseLogits
+from residua.core import DenseLogits
+from residua.encoding.capture import Capture
 
 PROMPT, NEW = 64, 64  # tokens given, and tokens made
 

@@ -9,7 +9,7 @@ from torch import Tensor
 import residua as rs
 from benchmarks._language import Dense
 from benchmarks._timing import in_turn
-from residua.records import AbsentLogits, DenseLogits, Encoded, Neighbours
+from residua.core import AbsentLogits, DenseLogits, Encoded, Neighbours
 
 ROWS = 200_000
 LMBDA, SIGMA = 0.25, 40.0

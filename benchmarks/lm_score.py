@@ -15,8 +15,8 @@ from torch import Tensor
 import residua as rs
 from benchmarks._language import MEMORY, MODEL, Language
 from benchmarks._timing import in_turn
-from residua.encode import TokenBatch
-from residua.records import Encoded, Softmax
+from residua.core import Encoded, Softmax
+from residua.encoding import TokenBatch
 
 STEPS = 4  # batches over which a step is timed
 

@@ -161,7 +161,7 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    for name in ("residua.sklearn", "residua.attach.estimator"):
+    for name in ("residua.sklearn", "residua.hooks.estimator"):
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingDependencyError, match=r'pip install "residua\[sklearn\]"'):
         importlib.import_module("residua.sklearn")

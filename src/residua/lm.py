@@ -15,19 +15,19 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from residua.encode import PairEncoder, TextEncoder, TokenBatch, text_encoder
-from residua.encode.fingerprint import source_of_module
-from residua.encode.text import foretold
-from residua.encode.windows import windows
+from residua.core import Encoded
+from residua.encoding import PairEncoder, TextEncoder, TokenBatch, text_encoder
+from residua.encoding.fingerprint import source_of_module
+from residua.encoding.text import foretold
+from residua.encoding.windows import windows
 from residua.errors import EmptyMemoryError, InputError, KeyModuleError, ParameterError
-from residua.evaluate import TokenEvaluation, evaluate_tokens
-from residua.explain import TokenExplanation
-from residua.explain.tokens import explain_token
+from residua.evaluation import TokenEvaluation, evaluate_tokens
+from residua.explanation import TokenExplanation
+from residua.explanation.tokens import explain_token
 from residua.index.installed import faiss_installed
 from residua.memory import Memory
 from residua.memory.stream import build
-from residua.read import Reader
-from residua.records import Encoded
+from residua.readers import Reader
 
 __all__ = ["encode", "evaluate", "explain", "remember"]
 

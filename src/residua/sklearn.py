@@ -14,13 +14,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from residua.attach.estimator import ResMemEstimator  # says which extra to install where scikit-learn is absent
+from residua.hooks.estimator import ResMemEstimator  # says which extra to install where scikit-learn is absent
 
 # isort: split
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import column_or_1d, get_tags
 
-from residua.encode.sklearn import class_indices
+from residua.encoding.sklearn import class_indices
 
 __all__ = ["ResMemClassifier", "ResMemRegressor"]
 

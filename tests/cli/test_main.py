@@ -9,14 +9,14 @@ import pytest
 import residua as rs
 from residua.cli import build, encode, main, options, tune
 from residua.cli.main import option_hint
+from residua.core.encoded import TASKS
 from residua.errors import ParameterError
 from residua.memory.accept import KEY_DTYPES
 from residua.memory.storage import STORAGES
-from residua.read.kernel import KERNELS
-from residua.read.load import READERS
-from residua.read.resmem import SPACES
-from residua.records.encoded import TASKS
-from residua.tune.objective import OBJECTIVES
+from residua.readers.kernel import KERNELS
+from residua.readers.load import READERS
+from residua.readers.resmem import SPACES
+from residua.tuning.objective import OBJECTIVES
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["encode", "--help"], ["demo", "-h"], []])

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from residua import Encoded, Memory
+from residua.core import AbsentLogits
 from residua.memory import files
 from residua.memory.stream import build
-from residua.records import AbsentLogits
 
 ROWS, EACH, DIM, CLASSES = 400, 50, 8, 11
 torch.set_num_threads(1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import residua as rs
+from residua.core import Source
 from residua.errors import InputError, LabelError, ShapeError, SourceMismatchError, TaskError
-from residua.records import Source
 
 
 def made(n=2, dim=1, classes=3, **more):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import residua as rs
+from residua.core import Head
 from residua.errors import NonFiniteError, ParameterError, StorageError
-from residua.records import Head
 
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(30, 8)) * 4

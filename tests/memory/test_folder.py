@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import residua as rs
+from residua.core import Head, Source
 from residua.errors import MemoryFileError
 from residua.memory.folder import MANIFEST
-from residua.records import Head, Source
 
 WEIGHT = torch.tensor([[1.0, 0], [0, 1], [-1, 1]])
 SOURCE = Source("Net", "fc", "float32", {"weight": ([3, 2], 2.0)}, {"tokenizer": "ab"}, {"mean": [0.1], "scale": [2.0]})

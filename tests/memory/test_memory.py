@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import residua as rs
+from residua.core import Source
 from residua.errors import EmptyMemoryError, IdError, InputError, LabelError, ParameterError, ShapeError
-from residua.records import Source
 
 
 def made(keys, labels=None, ids=None, **more):

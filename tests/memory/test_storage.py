@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import residua as rs
+from residua.core import DenseLogits, Head, HeadLogits, TopLogits
+from residua.core.logits import AbsentLogits
 from residua.errors import ParameterError, StorageError
-from residua.records import DenseLogits, Head, HeadLogits, TopLogits
-from residua.records.logits import AbsentLogits
 
 WEIGHT = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 BIAS = np.random.default_rng(1).normal(size=6).astype(np.float32)

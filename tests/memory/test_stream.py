@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from residua import Encoded, Memory
+from residua.core import AbsentLogits, Head, Source
 from residua.errors import (
     EmptyMemoryError,
     InputError,
@@ -23,7 +24,6 @@ from residua.errors import (
 )
 from residua.memory import writer as writer_module
 from residua.memory.stream import build
-from residua.records import AbsentLogits, Head, Source
 
 WORKER = Path(__file__).with_name("killed_builds.py")
 

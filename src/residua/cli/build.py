@@ -54,7 +54,7 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
     residua build --text src/ --glob '**/*.py' --model MODEL -o mem/ --window 256
     """
     from residua.memory.manifest import MANIFEST
-    from residua.read.reader import FILE as READER
+    from residua.readers.reader import FILE as READER
 
     of_text = text_or_files(text, encoded, "ENCODED", text_only=WINDOWED)
     if (output / MANIFEST).exists() and not overwrite:
@@ -80,8 +80,8 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
 
 
 def _of_rows(encoded: tuple[Path, ...], device: str, options: dict):
+    from residua.core import Encoded
     from residua.memory import Memory
-    from residua.records import Encoded
 
     return Memory(
         (Encoded.load(path) for path in encoded),

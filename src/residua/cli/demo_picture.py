@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from residua.core.atomic import atomic_write
 from residua.errors import MemoryFileError, MissingDependencyError
-from residua.explain import Explanation
-from residua.records.whole import whole
+from residua.explanation import Explanation
 
 MEMORIES = 5  # shown beside each digit
 BASE, MEMORY, GREY = "#C8501E", "#1F6FB4", "#8A8A8A"
@@ -79,7 +79,7 @@ def draw(
             axes = figure.add_subplot(grid[row, 2 + place])
             _memory(axes, remembered[why.rows[neighbour]], why, neighbour)
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(part, format="png", dpi=130)
     except MemoryFileError as error:

@@ -23,7 +23,7 @@ ids_file_option = click.option("--ids-file", type=FILE, help="A text file with o
 def add(memory: Path, encoded, replace: bool, as_json: bool) -> None:
     """Remember the rows of encoded .npz files too, all or none."""
     from residua.cli.opened import memory_at
-    from residua.records import Encoded
+    from residua.core import Encoded
 
     opened = memory_at(memory, of_tokens=False)
     ids = opened.add((Encoded.load(path) for path in encoded), replace=replace)

@@ -35,7 +35,7 @@ def encode(model, data, output: Path, key, batch_size, like, cv, task, as_json: 
     residua encode net:model net:train -o train.npz
     residua encode net:model pictures.npz -o train.npz --key layer4
     """
-    from residua.encode import encode as encode_data
+    from residua.encoding import encode as encode_data
     from residua.memory.folder import MANIFEST
 
     if output.is_dir():

@@ -70,8 +70,8 @@ def evaluate(
         texts, reading = texts_at(text, language, {"glob": glob, "errors": errors})
         result = rs.lm.evaluate(language, tokenizer, texts, asked, batch_size=batch_size, **drawn, **reading)
     else:
-        from residua.evaluate import evaluate as compare
-        from residua.records import Encoded
+        from residua.core import Encoded
+        from residua.evaluation import evaluate as compare
 
         rows = (Encoded.load(path) for path in test)
         result = compare(asked, rows, validation=[Encoded.load(path) for path in validation] or None, **drawn)

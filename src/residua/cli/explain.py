@@ -70,8 +70,8 @@ def explain(
         why, about = explained(asked, memory, prompt, prompt_file, context, excluded, model, dtype)
         report(about, str(why), as_json)
         return
-    from residua.explain import explain as take_apart
-    from residua.records import Encoded
+    from residua.core import Encoded
+    from residua.explanation import explain as take_apart
 
     rows = Encoded.load(encoded)
     if row >= len(rows):

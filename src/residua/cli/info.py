@@ -16,8 +16,8 @@ from residua.cli.text import count, described, report, shown, size
 def info(memory: Path, as_json: bool) -> None:
     """Say what a memory holds, and whose it is."""
     from residua.cli.opened import memory_at
-    from residua.read import load
-    from residua.read.reader import FILE as SAVED
+    from residua.readers import load
+    from residua.readers.reader import FILE as SAVED
 
     reader = load(memory) if (memory / SAVED).exists() else None
     opened = memory_at(memory) if reader is None else reader.memory

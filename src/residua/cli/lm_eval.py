@@ -44,9 +44,9 @@ def lm_eval(
     residua lm-eval mem/ --tasks arc_easy,lambada_openai --limit 100
     residua lm-eval mem/ --model model/ --tasks mine --include-path tasks/
     """
-    from residua.attach.lm_eval import ResiduaLM, compare, quiet
     from residua.cli.language import model_of
     from residua.cli.opened import reader_at
+    from residua.hooks.lm_eval import ResiduaLM, compare, quiet
 
     chosen = reader_at(memory, reader, device, params)
     if not chosen.memory.of_tokens:  # before a large model is loaded
@@ -61,7 +61,7 @@ def lm_eval(
 
 
 def _table(scores: dict, reader: str) -> str:
-    from residua.evaluate.result import aligned
+    from residua.evaluation.result import aligned
 
     rows = [("", "base", "memory", "change")]
     for task, metrics in scores.items():

@@ -88,7 +88,7 @@ def made_as(path: Path | None):
     """What ``like=`` takes: the memory in folder `path`, or the rows of an ``.npz`` file; None for None."""
     if path is None:
         return None
+    from residua.core import Encoded
     from residua.memory import Memory
-    from residua.records import Encoded
 
     return Memory.load(path) if path.is_dir() else Encoded.load(path)

@@ -43,9 +43,9 @@ def reader_at(path: Path, name: str | None, device: str, params: dict, *, of_tok
     InputError
         When the memory is of the other kind.
     """
-    from residua.read import ContinuousCache, load
-    from residua.read.load import READERS as CLASSES
-    from residua.read.reader import FILE as SAVED
+    from residua.readers import ContinuousCache, load
+    from residua.readers.load import READERS as CLASSES
+    from residua.readers.reader import FILE as SAVED
 
     given = {parameter: value for parameter, value in params.items() if value is not None}
     cache = {key.removeprefix("cache_"): given.pop(key) for key in [*given] if key.startswith("cache_")}

@@ -55,8 +55,8 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     residua tune mem/ --text validation/ --adaptive 64 --gate 0.005
     """
     from residua.cli.opened import memory_at, usual_k
-    from residua.read.load import READERS as CLASSES
-    from residua.read.reader import FILE as SAVED
+    from residua.readers.load import READERS as CLASSES
+    from residua.readers.reader import FILE as SAVED
 
     of_text = text_or_files(text, validation, "VALIDATION", text_only=OF_TEXT)
     opened = memory_at(memory, device, of_tokens=of_text)
@@ -78,8 +78,8 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
 
 def _of_rows(start, validation: tuple[Path, ...], grid: dict | None, objective: str | None, max_fpr: float):
     """The best reader on encoded rows, and what to say of it for machines and for people."""
-    from residua.records import Encoded
-    from residua.tune import tune as choose
+    from residua.core import Encoded
+    from residua.tuning import tune as choose
 
     best = choose(start, (Encoded.load(path) for path in validation), grid, objective=objective, max_fpr=max_fpr)
     results, name = best.cv_results_, type(best).__name__

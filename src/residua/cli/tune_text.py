@@ -50,8 +50,8 @@ class Validation:
 
 def tuned(start, path: Path, text, grid: dict | None, *, objective, max_fpr, adaptive, gate, cache, **options):
     """The best reader on validation text, and what to say of it for machines and for people."""
-    from residua.read import ContinuousCache
-    from residua.tune import tune as choose
+    from residua.readers import ContinuousCache
+    from residua.tuning import tune as choose
 
     kept = ("max_tokens", "model", "dtype", "glob", "errors", "batch_size")
     validation = Validation(start.memory, path, text, **{name: options[name] for name in kept})

@@ -7,10 +7,10 @@ import warnings
 
 import torch
 
-from residua.attach import attach
-from residua.encode.text import prefix_of
-from residua.encode.tokens import position_limit
+from residua.encoding.text import prefix_of
+from residua.encoding.tokens import position_limit
 from residua.errors import ParameterError
+from residua.hooks import attach
 
 
 class Writer:

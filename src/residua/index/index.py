@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from residua.core import Neighbours
 from residua.errors import NonFiniteError, ParameterError, ShapeError, StorageError
 from residua.index.blocks import blocks
 from residua.index.rerank import Nearest, missing
-from residua.records import Neighbours
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import warnings
 import torch
 from torch import Tensor
 
+from residua.core import Neighbours
 from residua.index.blocks import blocks
 from residua.index.exact import Exact
 from residua.index.index import Index, Recall
 from residua.index.rerank import missing, pack, root, squared_distances, unpack
-from residua.records import Neighbours
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import Neighbours
 from residua.index.blocks import blocks
 from residua.index.installed import faiss_installed, require_faiss
-from residua.records import Neighbours
 
 _ROW = 0xFFFFFFFF  # the low half of a packed (squared distance, row); all ones is "no row"
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import Encoded
+from residua.core.logits import as_tensor
 from residua.errors import InputError, LabelError, NonFiniteError, ParameterError, ShapeError, TaskError
-from residua.records import Encoded
-from residua.records.logits import as_tensor
 
 KEY_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

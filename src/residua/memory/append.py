@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from residua.core import batches
 from residua.errors import IdError
 from residua.memory.accept import adopt, row_columns
 from residua.memory.ids import bearing
-from residua.records import batches
 
 BATCH = 8192  # rows moved to the table at a time, so that storage temporaries stay small
 

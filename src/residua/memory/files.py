@@ -11,13 +11,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from residua.core.atomic import atomic_write
 from residua.errors import MemoryFileError
-from residua.records.whole import whole
 
 
 def write_json(path: Path, data: dict) -> None:
     """Write a JSON file whole or not at all, flushed to the disk before its rename."""
-    with whole(path) as part, open(part, "w", encoding="utf-8") as file:
+    with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
         json.dump(data, file, indent=1)
         file.flush()
         os.fsync(file.fileno())

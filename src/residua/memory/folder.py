@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from residua.core import Head, Source
 from residua.errors import MemoryFileError
 from residua.index import load_index
 from residua.memory import files
@@ -24,7 +25,6 @@ from residua.memory.files import write_json
 from residua.memory.manifest import FORMAT, MANIFEST, OWN, checksum, generation_of, read_manifest, sweep, undo
 from residua.memory.shard import get_rows, put_rows
 from residua.memory.storage import make_storage
-from residua.records import Head, Source
 
 
 @dataclass

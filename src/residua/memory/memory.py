@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import Encoded, Neighbours
 from residua.errors import EmptyMemoryError, IdError, StorageError
 from residua.index import Index, make_index
 from residua.memory import folder
@@ -18,7 +19,6 @@ from residua.memory.ids import bearing, int_ids
 from residua.memory.rows import Rows
 from residua.memory.search import drop_keys, search, typical_distance
 from residua.memory.storage import Storage, make_storage
-from residua.records import Encoded, Neighbours
 
 
 class Memory(Rows):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import Logits
 from residua.index import Index, Recall
 from residua.memory import tokens
 from residua.memory.accept import check_settings
@@ -13,7 +14,6 @@ from residua.memory.folder import Saved
 from residua.memory.ids import bearing, rows_of
 from residua.memory.storage import Storage
 from residua.memory.table import Table
-from residua.records import Logits
 
 
 class Rows:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import Neighbours
+from residua.core.logits import as_tensor
 from residua.errors import IdError, ShapeError, StorageError
 from residua.index import measure_recall
-from residua.records import Neighbours
-from residua.records.logits import as_tensor
 
 
 def search(memory, keys, k: int, exclude_ids=None) -> Neighbours:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from residua.core import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits
+from residua.core.logits import as_tensor
 from residua.errors import ParameterError, StorageError
 from residua.index.blocks import blocks
 from residua.memory.table import Table
-from residua.records import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits
-from residua.records.logits import as_tensor
 
 STORAGES = ("full", "none", "head", "top-m")
 BLOCK = 2**24  # logits looked at at a time: 64 MB, where a batch of a vocabulary's would be gigabytes

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from residua.core import Encoded
 from residua.errors import ParameterError, StorageError
 from residua.index.installed import require_faiss
 from residua.memory.memory import Memory
 from residua.memory.storage import make_storage
 from residua.memory.unfinished import opened
 from residua.memory.writer import Writer
-from residua.records import Encoded
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from residua.core import Encoded, Head, Source
 from residua.errors import EmptyMemoryError, InputError
 from residua.index import load_index, make_index
 from residua.memory import files
@@ -21,7 +22,6 @@ from residua.memory.search import nearest_other
 from residua.memory.shard import get_rows, put_rows
 from residua.memory.storage import make_storage
 from residua.memory.unfinished import Unfinished, text_checksum, writing
-from residua.records import Encoded, Head, Source
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 import residua as rs
-from residua.evaluate.significance import bootstrap_interval, mcnemar
-from residua.read import Reader
-from residua.records import Encoded
+from residua.core import Encoded
+from residua.evaluation.significance import bootstrap_interval, mcnemar
+from residua.readers import Reader
 
 RESAMPLES = 2000
 

@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 
 from residua import __version__
+from residua.core.atomic import atomic_write
 from residua.errors import MemoryFileError, MissingDependencyError, ParameterError
 from residua.papers.machine import machine
 from residua.papers.registry import load
 from residua.papers.table import Table
 from residua.papers.work import Work
-from residua.records.whole import whole
 
 DIGITS = 6  # significant ones of every number that is kept
 
@@ -207,7 +207,7 @@ def to_json(record: dict) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")
 
@@ -227,5 +227,5 @@ def save_figure(figure, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=110, metadata={"Software": None})

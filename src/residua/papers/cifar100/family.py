@@ -21,7 +21,7 @@ import residua as rs
 from residua.papers.cifar100.compare import SIGMA, grid_of
 from residua.papers.cifar100.networks import device_of, encoded
 from residua.papers.halves import paired, percent
-from residua.read.values import LabelValues, TableValues
+from residua.readers.values import LabelValues, TableValues
 
 K = (10, 20, 35, 53, 100, 200)
 TEMPERATURE = (0.7, 1.0, 1.4, 2.0, 2.8)

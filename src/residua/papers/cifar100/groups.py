@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import torch
 
+from residua.core import Encoded
 from residua.papers.cifar100.alike import likeness
 from residua.papers.halves import paired, percent
-from residua.read import ResMem
-from residua.records import Encoded
+from residua.readers import ResMem
 
 VOTE, SURE, WRONG, ALIKE = (
     "the neighbours' vote",

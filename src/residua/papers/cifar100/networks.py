@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import residua as rs
+from residua.core import Encoded
 from residua.papers.cifar100.data import normalise, read
 from residua.papers.cifar100.recipe import subset
 from residua.papers.cifar100.resnet import load
-from residua.records import Encoded
 
 BATCH = 1000
 

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from residua.core.atomic import atomic_write
 from residua.errors import MemoryFileError
 from residua.papers.cifar100.recipe import Recipe, crop_and_flip
 from residua.papers.cifar100.resnet import CifarResNet
-from residua.records.whole import whole
 
 STATE = "state.safetensors"  # the newest epoch's network and momentum
 
@@ -145,7 +145,7 @@ def restore(model: CifarResNet, optimizer: torch.optim.SGD, recipe: Recipe, fold
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    with whole(path) as part:
+    with atomic_write(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)

@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 import residua as rs
-from residua.encode.fingerprint import source_of_module
+from residua.core import Encoded, HeadLogits
+from residua.core.logits import as_tensor
+from residua.encoding.fingerprint import source_of_module
 from residua.errors import MemoryFileError, ParameterError
 from residua.papers.imagenet.folder import Images
 from residua.papers.record import write
-from residua.records import Encoded, HeadLogits
-from residua.records.logits import as_tensor
 
 ABOUT = "about.json"
 

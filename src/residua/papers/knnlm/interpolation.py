@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 import residua as rs
+from residua.core import Encoded
 from residua.papers.knnlm.language import Language, settings_of
 from residua.papers.knnlm.places import part
 from residua.papers.published import C4_KNNLM, C4_T5
-from residua.records import Encoded
 
 PAPER = C4_T5["settings"]
 TUNE_TOKENS = 4000  # a dense sweep, of V numbers a setting

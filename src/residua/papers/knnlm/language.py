@@ -9,13 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import residua as rs
-from residua.encode.fingerprint import source_of_module
+from residua.core import Encoded
+from residua.encoding.fingerprint import source_of_module
 from residua.errors import InputError, MissingDependencyError
 from residua.memory.manifest import MANIFEST
 from residua.papers.knnlm.once import Once
 from residua.papers.knnlm.texts import Text, Texts, domain_texts, own_texts, pairs
-from residua.read import Reader
-from residua.records import Encoded
+from residua.readers import Reader
 
 K = 1024  # the paper's, and the most neighbours that compete
 

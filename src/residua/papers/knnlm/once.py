@@ -7,8 +7,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from residua.core import Neighbours
 from residua.index import Index
-from residua.records import Neighbours
 
 SPARE = 16  # more than k, since a memory asks for a few more where it is to leave a document's own rows out
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 import residua as rs
-from residua.encode.ffn import head_key
-from residua.encode.transformers import text_encoder
+from residua.encoding.ffn import head_key
+from residua.encoding.transformers import text_encoder
 from residua.papers.knnlm.language import Language, quick
 from residua.papers.knnlm.swept import sweep
 from residua.papers.knnlm.texts import Texts, pairs

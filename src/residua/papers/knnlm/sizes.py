@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import residua as rs
+from residua.core import AbsentLogits, Encoded
 from residua.papers.knnlm.language import Language, quick, searched_once
 from residua.papers.knnlm.swept import sweep
 from residua.papers.knnlm.texts import pairs
-from residua.records import AbsentLogits, Encoded
 
 ROWS = 8192  # moved at a time
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import residua as rs
+from residua.core import Encoded
 from residua.papers.knnlm.language import K
-from residua.records import Encoded
 
 SIGMA = 2.0 ** np.arange(-3, 6)  # multiples of the typical distance squared; the paper's 1 competes too
 LMBDA = (0.01, 0.02, *(round(0.05 * i, 2) for i in range(1, 20)))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from residua.encode.text import encode_texts
+from residua.encoding.text import encode_texts
 from residua.errors import InputError, ParameterError
 
 SPLIT = (

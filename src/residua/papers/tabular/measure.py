@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import residua as rs
-from residua.encode.residual import share_of_zero_residuals
+from residua.encoding.residual import share_of_zero_residuals
 from residua.errors import ParameterError
 from residua.papers.intervals import mean_interval
 from residua.papers.tabular.bases import bases_may_stop_early, fit

@@ -1,0 +1,289 @@
+"""Examples as a memory sees them: keys, what the model said, and the truth when it is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from residua.core.atomic import atomic_write
+from residua.core.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor
+from residua.core.source import Source
+from residua.errors import (
+    IdError,
+    InputError,
+    LabelError,
+    MemoryFileError,
+    NonFiniteError,
+    ParameterError,
+    ShapeError,
+    TaskError,
+)
+
+TASKS = ("classification", "regression")
+
+
+class Encoded:
+    """n examples after the model: keys, logits, and labels when they are known.
+
+    Parameters
+    ----------
+    keys : array of shape (n, d)
+        An inner layer's output; stored as float32.
+    logits : array of shape (n, L), or Logits
+        A classifier's logits (not probabilities). For regression, the predictions, of the labels' shape.
+    labels : array of shape (n,), optional
+        Class indices (integers), or targets (floating, of the predictions' shape, (n,) or (n, m)).
+    ids : int array of shape (n,), optional
+        The examples' names. Several rows may share one (views of one image, tokens of one document).
+    columns : dict of str to array of shape (n, ...), optional
+        Anything else that should travel with a row. ``"weight"`` (float, >= 0) multiplies its kernel weight.
+    source : Source, optional
+        Whose keys these are; set by ``encode``, checked wherever two meet.
+    task : {"classification", "regression"}, optional
+        Inferred: integer labels with (n, L >= 2) logits are classification, floating labels with predictions
+        of their shape regression.
+    head : Head, optional
+        The last linear layer, when ``logits == keys @ weight.T + bias``; lets a memory store no logits.
+
+    Raises
+    ------
+    ShapeError, NonFiniteError, LabelError, IdError, TaskError
+        When the arrays do not fit together; nothing is guessed.
+
+    Examples
+    --------
+    >>> import numpy as np, residua as rs
+    >>> enc = rs.Encoded(np.eye(3), np.eye(3) * 4, [0, 1, 2])
+    >>> len(enc), enc.task, enc[1:].labels.tolist()
+    (3, 'classification', [1, 2])
+    """
+
+    def __init__(self, keys, logits, labels=None, ids=None, *, columns=None, source=None, task=None, head=None):
+        self.keys = _keys(keys)
+        self.logits = logits if isinstance(logits, Logits) else DenseLogits(_finite(_array(logits), "logits"))
+        if len(self.logits) != len(self.keys):
+            raise ShapeError(
+                f"keys have {len(self.keys)} rows and logits {len(self.logits)}; expected one logit row per key"
+            )
+        self.labels, self.task = _labels(labels, self.logits, task)
+        self.ids = _ids(ids, len(self))
+        self.columns = _columns(columns, len(self))
+        self.source: Source | None = source
+        self.head: Head | None = head
+
+    @property
+    def dim(self) -> int:
+        """d, the width of a key."""
+        return self.keys.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """L, the number of classes (or of regression outputs)."""
+        return self.logits.shape[1]
+
+    def __len__(self) -> int:
+        return self.keys.shape[0]
+
+    def __getitem__(self, index) -> Encoded:
+        """Rows by integer, slice, mask or index array, as a new ``Encoded``."""
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"row {index} of {len(self)}")
+            index = [int(index)]
+        chosen = np.arange(len(self))[index]
+        out = object.__new__(Encoded)
+        out.keys = self.keys[chosen]
+        out.logits = self.logits.rows(torch.from_numpy(chosen))
+        out.labels = None if self.labels is None else self.labels[chosen]
+        out.ids = None if self.ids is None else self.ids[chosen]
+        out.columns = {name: column[chosen] for name, column in self.columns.items()}
+        out.task, out.source, out.head = self.task, self.source, self.head
+        return out
+
+    def __repr__(self) -> str:
+        labels = "no labels" if self.labels is None else self.task
+        return f"Encoded({len(self)} rows, keys of {self.dim}, {self.n_outputs} outputs, {labels})"
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write one ``.npz`` file, by rename, so that a failure leaves an earlier file as it was.
+
+        Raises
+        ------
+        MemoryFileError
+            When the file cannot be written.
+        """
+        arrays = {"keys": self.keys, **{f"column.{name}": column for name, column in self.columns.items()}}
+        if isinstance(self.logits, HeadLogits):
+            head = self.logits.head
+        else:
+            arrays["logits"], head = self.logits.dense().cpu().numpy(), self.head
+        for name in ("labels", "ids"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        if head is not None:
+            arrays["head.weight"] = head.weight.float().cpu().numpy()
+            if head.bias is not None:
+                arrays["head.bias"] = head.bias.float().cpu().numpy()
+        about = {"task": self.task, "source": self.source and self.source.to_json()}
+        arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+        with atomic_write(Path(path)) as part, open(part, "wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Encoded:
+        """Read what ``save`` wrote (or any ``.npz`` with ``keys``, ``logits`` and perhaps ``labels``, ``ids``).
+
+        Raises
+        ------
+        MemoryFileError
+            When the file is missing, torn, not ``.npz``, or lacks keys or logits.
+        """
+        try:
+            with open(path, "rb") as file:
+                loaded = np.load(file, allow_pickle=False)
+                if isinstance(loaded, np.ndarray):
+                    raise MemoryFileError(f"{path} holds one array; expected an .npz with keys and logits")
+                arrays = dict(loaded)
+        except FileNotFoundError as error:
+            raise MemoryFileError(f"there is no file {path}; expected an .npz written by Encoded.save") from error
+        except MemoryFileError:
+            raise
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise MemoryFileError(f"{path} is not a whole .npz file ({error}); encode again") from error
+        about = json.loads(arrays.pop("about").tobytes()) if "about" in arrays else {}
+        head = None
+        if "head.weight" in arrays:
+            bias = arrays.get("head.bias")
+            head = Head(torch.from_numpy(arrays["head.weight"]), None if bias is None else torch.from_numpy(bias))
+        if "keys" not in arrays or ("logits" not in arrays and head is None):
+            raise MemoryFileError(f"{path} holds {sorted(arrays)}; expected at least 'keys' and 'logits'")
+        return cls(
+            arrays["keys"],
+            arrays["logits"] if "logits" in arrays else HeadLogits(head, torch.from_numpy(arrays["keys"])),
+            arrays.get("labels"),
+            arrays.get("ids"),
+            columns={name[7:]: column for name, column in arrays.items() if name.startswith("column.")},
+            source=about.get("source") and Source.from_json(about["source"]),
+            task=about.get("task") if "labels" in arrays else None,
+            head=head,
+        )
+
+
+def batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
+    """The batches of an ``Encoded`` or of any iterable of them, in order."""
+    if isinstance(data, Encoded):
+        yield data
+        return
+    if isinstance(data, (str, bytes, np.ndarray, torch.Tensor, dict)) or not isinstance(data, Iterable):
+        raise InputError(
+            f"got {type(data).__name__}; expected an Encoded or an iterable of them: "
+            "make one with rs.encode(model, data) or rs.Encoded(keys, logits, labels)"
+        )
+    for batch in data:
+        if not isinstance(batch, Encoded):
+            raise InputError(f"an iterable gave {type(batch).__name__}; expected Encoded batches")
+        yield batch
+
+
+def _array(value) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        return value.detach().float().cpu().numpy() if value.is_floating_point() else value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def _finite(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} have dtype {array.dtype}; expected numbers")
+    array = array.astype(np.float32, copy=False)
+    finite = np.isfinite(array)
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise NonFiniteError(
+            f"{name} hold {int((~finite).sum())} NaN or infinite values (float32), the first in row {row}; "
+            f"drop those rows or find out why the model gives them"
+        )
+    return array
+
+
+def _keys(keys) -> np.ndarray:
+    keys = _array(keys)
+    if keys.ndim != 2 or keys.shape[1] == 0:
+        raise ShapeError(f"keys have shape {keys.shape}; expected (n, d), one vector per example (pool spatial maps)")
+    return np.ascontiguousarray(_finite(keys, "keys"))
+
+
+def _labels(labels, logits: Logits, task: str | None) -> tuple[np.ndarray | None, str | None]:
+    if task is not None and task not in TASKS:
+        raise TaskError(f"task={task!r}; expected one of {TASKS}")
+    if labels is None:
+        return None, task
+    labels = _array(labels)
+    n, outputs = logits.shape
+    if labels.ndim == 0 or labels.shape[0] != n:
+        raise ShapeError(f"labels have shape {labels.shape} for {n} rows; expected ({n},)")
+    if labels.dtype.kind not in "fiub":
+        raise LabelError(f"labels have dtype {labels.dtype}; expected class indices or numbers (map names to indices)")
+    whole = labels.dtype.kind in "iub"
+    if task is None:
+        if whole and outputs >= 2:
+            task = "classification"
+        elif not whole and labels.size == n * outputs:
+            task = "regression"
+        else:
+            raise TaskError(
+                f"labels of dtype {labels.dtype} and shape {labels.shape} with logits of shape {(n, outputs)}: "
+                "classification needs integer labels and (n, L >= 2) logits, regression floating labels and "
+                "predictions of their shape; say which with task="
+            )
+    if task == "regression":
+        if labels.size != n * outputs:
+            raise ShapeError(f"labels {labels.shape} and predictions {(n, outputs)}; expected the same shape")
+        return _finite(labels, "labels"), task
+    if outputs < 2:
+        raise TaskError("classification needs (n, L >= 2) logits; a single logit s is the two columns [0, s]")
+    if labels.ndim != 1:
+        raise LabelError(
+            f"labels have shape {labels.shape}; expected one class index per row, ({n},): multi-label targets are "
+            "not supported, encode each label as its own task"
+        )
+    if not whole and not np.array_equal(labels, np.floor(labels)):
+        raise LabelError("classification labels hold fractions or NaN; expected class indices")
+    labels = labels.astype(np.int64)
+    if n and (labels.min() < 0 or labels.max() >= outputs):
+        bad = labels[(labels < 0) | (labels >= outputs)][0]
+        raise LabelError(f"label {bad} is out of range; the logits have {outputs} classes, 0 ... {outputs - 1}")
+    return labels, task
+
+
+def _ids(ids, n: int) -> np.ndarray | None:
+    if ids is None:
+        return None
+    ids = _array(ids)
+    if ids.dtype.kind not in "iu" or ids.shape != (n,):
+        raise IdError(f"ids have dtype {ids.dtype} and shape {ids.shape}; expected integers of shape ({n},)")
+    return np.ascontiguousarray(ids, dtype=np.int64)
+
+
+def _columns(columns, n: int) -> dict[str, np.ndarray]:
+    out = {}
+    for name, column in (columns or {}).items():
+        column = np.ascontiguousarray(_array(column))
+        if column.shape[:1] != (n,) or column.dtype.kind not in "fiub":
+            raise ShapeError(
+                f"column {name!r} has shape {column.shape} and dtype {column.dtype}; expected numbers, ({n}, ...)"
+            )
+        if name == "weight":
+            column = _finite(column, "weights")
+            if column.ndim != 1 or (n and column.min() < 0):
+                raise ParameterError("column 'weight' must be one number >= 0 per row")
+        out[name] = column
+    return out
+
+
+__all__ = ["Encoded", "as_tensor", "batches"]

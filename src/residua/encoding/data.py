@@ -1,0 +1,190 @@
+"""Whatever holds the examples, read once, in order, in batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+
+from residua.core.logits import as_tensor
+from residua.errors import InputError, ParameterError, ShapeError
+
+BATCH_SIZE = 256
+_READS = 4  # of the first item; a coin flip (random mirroring) goes unnoticed once in eight
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Batches of inputs in dataset order.
+
+    Attributes
+    ----------
+    source : DataLoader, Tensor or array
+        Where the inputs are.
+    n : int or None
+        How many there are, when that is known before reading.
+    labels : array or None
+        All labels, when they were given apart from the inputs.
+    batch_size : int
+        Rows per batch, for tensors and arrays.
+    """
+
+    source: object
+    n: int | None
+    labels: object = None
+    batch_size: int = BATCH_SIZE
+
+    def batches(self, dtype: torch.dtype | None) -> Iterator[tuple[Tensor, object]]:
+        """(x, y or None) per batch. NumPy has no habit of half precision, so its floating arrays become `dtype`."""
+        if isinstance(self.source, DataLoader):
+            for batch in self.source:
+                yield _pair(batch)
+            return
+        for start in range(0, self.n, self.batch_size):
+            rows = self.source[start : start + self.batch_size]
+            if not isinstance(rows, Tensor):
+                rows = as_tensor(rows)
+                rows = rows.to(dtype) if rows.is_floating_point() and dtype is not None else rows
+            yield rows, None
+
+
+def read_examples(data, labels=None, batch_size: int | None = None) -> Examples:
+    """Any of: a Dataset, IterableDataset, DataLoader, tensor, array, or a pair ``(X, y)`` of the last two.
+
+    A loader is read again in dataset order, whatever it shuffles, and to its end, whatever it drops: same
+    batch size, collate function and workers. A map-style dataset whose first item changes between reads gets
+    a ``UserWarning``.
+
+    Raises
+    ------
+    InputError
+        When the data are empty, or not of these kinds.
+    ShapeError
+        When labels and inputs differ in number.
+    ParameterError
+        When a loader's sampler visits a selection of its own, or labels are given twice.
+    """
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ParameterError(f"batch_size={batch_size!r}; expected a positive integer")
+    if isinstance(data, tuple) and len(data) == 2:
+        if labels is not None:
+            raise ParameterError("labels= was given, and the data are a pair (X, y); pass one of the two")
+        data, labels = data
+    if isinstance(data, DataLoader):
+        return _loader(data, labels, batch_size)
+    if isinstance(data, IterableDataset):
+        return Examples(_reader(data, batch_size or BATCH_SIZE), None, labels)
+    if hasattr(data, "iloc"):
+        data = data.to_numpy()
+    if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
+        raise InputError(f"X has dtype {data.dtype}; a torch model needs numbers")
+    is_array = isinstance(data, (Tensor, np.ndarray))
+    if isinstance(data, (str, bytes, dict)) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise InputError(
+            f"data is a {type(data).__name__}; expected a Dataset or DataLoader of (x, y), an array X with "
+            "labels=, or a pair (X, y)"
+        )
+    if is_array and data.ndim == 0:
+        raise ShapeError("X is a single number; expected one row per example")
+    n = _check_length(len(data), labels)
+    if is_array:
+        return Examples(data, n, labels, batch_size or BATCH_SIZE)
+    _warn_if_random(data)
+    return Examples(_reader(data, batch_size or BATCH_SIZE), n, labels)
+
+
+def _reader(dataset, batch_size: int | None, **options) -> DataLoader:
+    # A generator of its own, so that encoding leaves the caller's random state alone.
+    return DataLoader(dataset, batch_size=batch_size, generator=torch.Generator(), **options)
+
+
+def _loader(loader: DataLoader, labels, batch_size: int | None) -> Examples:
+    options = {
+        "collate_fn": loader.collate_fn,
+        "num_workers": loader.num_workers,
+        "pin_memory": loader.pin_memory and torch.cuda.is_available(),
+        "timeout": loader.timeout,
+        "worker_init_fn": loader.worker_init_fn,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "prefetch_factor": loader.prefetch_factor,
+    }
+    whole_batches = loader.batch_size is None and loader.batch_sampler is None  # the dataset makes them itself
+    size = batch_size or loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or BATCH_SIZE
+    if isinstance(loader.dataset, IterableDataset):
+        return Examples(_reader(loader.dataset, None if whole_batches else size, **options), None, labels)
+    _check_sampler(loader)
+    n = _check_length(len(loader.dataset), None if whole_batches else labels)
+    _warn_if_random(loader.dataset)
+    if whole_batches:
+        return Examples(_reader(loader.dataset, None, **options), None, labels)
+    return Examples(_reader(loader.dataset, size, **options), n, labels)
+
+
+def _check_sampler(loader: DataLoader) -> None:
+    sampler = loader.sampler
+    if loader.batch_size is None and loader.batch_sampler is not None:
+        sampler = loader.batch_sampler
+        if type(sampler) is BatchSampler:
+            sampler = sampler.sampler
+    everything = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(loader.dataset)
+    )
+    if not everything:
+        raise ParameterError(
+            f"the loader's {type(sampler).__name__} visits a selection of its own, and encode reads a "
+            "dataset whole and in order; pass the examples you mean: the dataset, or "
+            "torch.utils.data.Subset(dataset, indices)"
+        )
+
+
+def _check_length(n: int, labels) -> int:
+    if n == 0:
+        raise InputError("the data hold no examples; expected at least one")
+    if labels is not None and len(labels) != n:
+        raise ShapeError(f"{len(labels)} labels for {n} examples; expected one per example")
+    return n
+
+
+def _pair(batch) -> tuple[Tensor, object]:
+    x, y = batch, None
+    if isinstance(batch, (tuple, list)):
+        if len(batch) not in (1, 2):
+            raise InputError(
+                f"the dataset's items have {len(batch)} parts; expected (x, y): give a collate_fn that makes pairs"
+            )
+        x, y = (*batch, None)[:2]
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"the dataset's inputs are collated to {type(x).__name__}; expected tensors x in items (x, y): "
+            "give a transform or a collate_fn that makes them"
+        )
+    return x, y
+
+
+def _warn_if_random(dataset) -> None:
+    first = dataset[0]
+    if all(_same(first, dataset[0]) for _ in range(_READS - 1)):
+        return
+    warnings.warn(
+        "two reads of the dataset's first item differ, as under random augmentation: what is remembered "
+        "depends on chance; encode the dataset with its evaluation transform (views may be added on "
+        "purpose, with the same ids)",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _same(one, other) -> bool:
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, Tensor) or hasattr(one, "__array__") or hasattr(one, "__array_interface__"):
+        a, b = np.asarray(one), np.asarray(other)
+        return a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+    return not isinstance(one, (int, float, str)) or one == other

@@ -1,0 +1,218 @@
+"""A torch module becomes keys and logits in one pass over the data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from residua.core import Encoded, Head, Source
+from residua.encoding.capture import Capture, last_linear
+from residua.encoding.data import Examples
+from residua.encoding.fingerprint import source_of_module
+from residua.encoding.head import verified_head
+from residua.encoding.residual import warn_if_memorised
+from residua.errors import DtypeError, EncodeError, InputError, LabelError, ParameterError
+
+log = logging.getLogger(__name__)
+
+_PROBE = 8  # rows that find the default key
+_PENDING = 1 << 22  # numbers kept on an accelerator before one transfer, so that it rarely waits for the host
+
+
+def encode_module(
+    model: nn.Module,
+    examples: Examples,
+    *,
+    key: str | None = None,
+    ids=None,
+    task: str | None = None,
+    like: Source | None = None,
+    progress: bool = True,
+) -> Encoded:
+    """Keys and logits of every example, in order. See ``residua.encode``, which reads its arguments for this."""
+    model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
+    device, dtype = _home(model)
+    key = key if key is not None or like is None else like.key
+    labels = [] if examples.labels is None else None
+    keys, logits, head = _Rows(examples.n), _Rows(examples.n), None
+    batches = examples.batches(dtype)
+    bar = tqdm(total=examples.n, desc="encode", unit="row", delay=1.0, leave=False, disable=not progress)
+    with bar, frozen(model):
+        first = next(batches, None)
+        if first is None:
+            raise InputError("the data hold no examples; expected at least one")
+        default = key is None
+        if default:
+            probe = first[0][:_PROBE].to(device)
+            key = last_linear(model, lambda: _forward(model, probe))
+        with Capture(model, key) as capture:
+            source = source_of_module(model, key)
+            if like is not None:
+                like.require(source)
+            for x, y in _chain(first, batches):
+                said = logits_of_output(_forward(model, x.to(device, non_blocking=True)), len(x))
+                caught = capture.take()
+                if len(caught) != len(x):
+                    raise EncodeError(
+                        f"the key module {key!r} gave {len(caught)} rows for {len(x)} examples; expected one "
+                        "each: name a module whose first dimension is the batch"
+                    )
+                if keys.count == 0:
+                    head = verified_head(capture.module, key, caught, said)
+                    if head is None and default:
+                        log.warning("the last nn.Linear, %r, is not the model's output; its input is the key", key)
+                keys.extend(caught)
+                logits.extend(said)
+                if y is not None:
+                    if labels is None:
+                        raise ParameterError("labels= was given, and the items are pairs (x, y); pass one of the two")
+                    labels.append(_label_array(y))
+                bar.update(len(x))
+    targets = _label_array(examples.labels) if labels is None else np.concatenate(labels) if labels else None
+    enc = _assemble(keys.array(), logits.array(), targets, ids, task, source, head)
+    warn_if_memorised(enc, "encode held-out examples instead", stacklevel=4)
+    return enc
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation and inference mode; every submodule's own training flag is put back by every exit."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def logits_of_output(output, n: int) -> Tensor:
+    """The (n, L) tensor in what a model returned: itself, its ``.logits`` or ``["logits"]``, or a tuple's first.
+
+    Raises
+    ------
+    EncodeError
+        When it holds no such tensor.
+    """
+    found = output
+    if not isinstance(found, Tensor):
+        if isinstance(output, dict) and "logits" in output:
+            found = output["logits"]
+        elif hasattr(output, "logits"):
+            found = output.logits
+        elif isinstance(output, (tuple, list)) and output:
+            found = output[0]
+    if not isinstance(found, Tensor):
+        raise EncodeError(
+            f"the model returned {type(output).__name__}; expected a tensor of logits, an object with "
+            ".logits, or a tuple whose first item is the logits: wrap the model in a module that returns "
+            "them"
+        )
+    if found.ndim not in (1, 2) or len(found) != n:
+        raise EncodeError(
+            f"the model's output has shape {tuple(found.shape)} for {n} examples; expected ({n}, L), one row "
+            "of logits (or predictions) per example"
+        )
+    return found.reshape(n, -1)
+
+
+def _home(model: nn.Module) -> tuple[torch.device, torch.dtype | None]:
+    tensors = [*model.parameters(), *model.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    return device, next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+
+
+def _forward(model: nn.Module, x: Tensor):
+    try:
+        return model(x)
+    except (RuntimeError, NotImplementedError) as error:
+        dtypes = {tensor.dtype for tensor in model.parameters()}
+        unfit = dtypes and x.dtype not in dtypes and not torch.is_autocast_enabled(x.device.type)
+        if not unfit or "type" not in str(error).lower():
+            raise
+        names = "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise DtypeError(
+            f"the model's parameters are {names} and the inputs {str(x.dtype).removeprefix('torch.')}; give "
+            f"the inputs the model's dtype (x.to(torch.{names.split('/')[0]})), convert the model "
+            f"(model.float()), or call encode inside torch.autocast({x.device.type!r})"
+        ) from error
+
+
+def _assemble(keys, logits, labels, ids, task, source, head) -> Encoded:
+    if logits.shape[1] == 1 and labels is not None and task is None:
+        task = "classification" if labels.dtype.kind in "iub" else "regression"
+        if task == "regression" and np.isin(labels, (0, 1)).all():
+            log.warning("floating labels that are all 0 or 1 are taken as regression; pass task='classification'")
+    if task == "classification" and logits.shape[1] == 1:  # a lone logit s is the two columns [0, s]
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        if head is not None:
+            pad = torch.zeros_like(head.weight)
+            bias = None if head.bias is None else torch.cat([torch.zeros(1), head.bias])
+            head = Head(torch.cat([pad, head.weight]), bias)
+    if task == "classification" and labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return Encoded(keys, logits, labels, ids, source=source, task=task, head=head)
+
+
+def _label_array(labels) -> np.ndarray:
+    if isinstance(labels, Tensor):
+        return np.atleast_1d(labels.detach().float().cpu().numpy() if labels.is_floating_point() else labels.cpu())
+    array = np.atleast_1d(np.asarray(labels))
+    if array.dtype.kind not in "fiub":
+        raise LabelError(
+            f"labels are {array.dtype} such as {array.flat[0]!r}; expected class "
+            "indices or numbers: map class names to indices"
+        )
+    return array
+
+
+def _chain(first, rest):
+    yield first
+    yield from rest
+
+
+class _Rows:
+    """A float32 array that is filled batch by batch; of the right size from the start when that is known."""
+
+    def __init__(self, n: int | None):
+        self.count = 0
+        self._expected = n
+        self._buffer: np.ndarray | None = None
+        self._pending: list[Tensor] = []
+
+    def extend(self, rows: Tensor) -> None:
+        if self._buffer is None:
+            self._buffer = np.empty((self._expected or 4 * len(rows), rows.shape[1]), dtype=np.float32)
+        if rows.shape[1] != self._buffer.shape[1]:
+            raise EncodeError(
+                f"a batch has {rows.shape[1]} numbers per row after batches with {self._buffer.shape[1]}; "
+                "expected one width: give every input the same size"
+            )
+        self._pending.append(rows)
+        self.count += len(rows)
+        if rows.device.type == "cpu" or sum(part.numel() for part in self._pending) > _PENDING:
+            self._flush()
+
+    def array(self) -> np.ndarray:
+        """What was filled, float32 (count, width)."""
+        self._flush()
+        return self._buffer[: self.count]
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        start = self.count - sum(len(part) for part in self._pending)
+        if self.count > len(self._buffer):
+            grown = np.empty((max(self.count, 2 * len(self._buffer)), self._buffer.shape[1]), dtype=np.float32)
+            grown[:start] = self._buffer[:start]
+            self._buffer = grown
+        rows = self._pending[0] if len(self._pending) == 1 else torch.cat(self._pending)
+        torch.from_numpy(self._buffer[start : self.count]).copy_(rows)
+        self._pending = []

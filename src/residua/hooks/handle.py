@@ -1,0 +1,199 @@
+"""The verb, and the handle by which a memory is held to a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from torch import nn
+
+from residua.encoding.fingerprint import source_of_module
+from residua.errors import EncodeError, InputError, ParameterError
+from residua.hooks.correction import Correction
+from residua.hooks.hooked import Hooked
+from residua.hooks.language import TokenCorrection
+from residua.readers import Reader
+
+
+def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handle:
+    """Let a model answer with its memory: ``model(x)`` gives what the reader says, until the handle is detached.
+
+    By forward hooks alone, in place: parameters, ``state_dict`` and ``model.forward`` stay as they are, and what
+    calls the model needs no change.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model that made the memory's keys. It returns its logits (n, L), or predictions, as a tensor, as
+        ``.logits`` or ``["logits"]``, or as the first item of a tuple; everything else it returns is kept.
+    reader : Reader
+        ``rs.ResMem(...)``, ``rs.KNNLM(...)``, or what ``rs.tune`` returned.
+    key : str, optional
+        The module whose input or output is the key, as in ``encode``. The memory knows it, unless it was built from
+        bare arrays.
+
+    Returns
+    -------
+    Handle
+        A context manager. Without ``with``, the memory stays attached until ``handle.detach()``, whatever becomes of
+        the handle; ``Handle.of(model)`` finds it again.
+
+    Raises
+    ------
+    SourceMismatchError
+        When another model, or another layer of it, made the memory. Checked here, not at every prediction.
+    ParameterError
+        When `reader` is no reader, or nothing says which module is the key.
+    KeyModuleError
+        When the key module does not exist; at prediction, when it does not run exactly once.
+    EncodeError
+        When `model` is no torch module, or a compiled one.
+    InputError
+        When the model is attached already.
+    ShapeError, NonFiniteError
+        At prediction: keys or outputs of another width than the memory's, or keys with NaN or infinity.
+
+    Notes
+    -----
+    In classification the logits become log-probabilities, of which ``softmax`` gives ``reader.predict_proba`` and
+    ``argmax`` gives ``reader.predict`` (to the precision of the model's dtype, which the output keeps, like its
+    device). A lone logit becomes the log-odds. In regression, predictions become corrected predictions.
+
+    No gradient flows through a memory: an attached model in training mode (``model.train()``) is the base alone (a
+    warning says so when it is attached), and in evaluation mode its outputs do not require gradients. With ``k=0`` or
+    an empty memory the base's own output is returned, untouched, whatever the reader's temperature. A copy
+    (``copy.deepcopy``) of an attached model is not attached. Several threads may call the model at once.
+
+    Examples
+    --------
+    >>> import torch, residua as rs
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3)).eval()
+    >>> x, y = torch.randn(30, 2), torch.arange(30) % 3
+    >>> reader = rs.ResMem(rs.Memory(rs.encode(model, (x, y))), k=1)
+    >>> with rs.attach(model, reader) as handle:
+    ...     remembered = model(x).argmax(dim=1)
+    ...     with handle.disabled():
+    ...         base = model(x).argmax(dim=1)
+    >>> (remembered == y).all().item(), (base == y).all().item()
+    (True, False)
+    """
+    if not isinstance(model, nn.Module):
+        raise EncodeError(
+            f"got a {type(model).__name__} where a torch.nn.Module is expected; for scikit-learn estimators there are "
+            "residua.sklearn.ResMemClassifier and ResMemRegressor"
+        )
+    if hasattr(model, "_orig_mod"):
+        raise EncodeError(
+            "the model is compiled, and a compiled model's inner hooks are optimised away; attach to the module that "
+            "was compiled (model._orig_mod) and call that"
+        )
+    if Hooked.of(model) is not None:
+        raise InputError(
+            f"this {type(model).__name__} has a memory attached already; detach it first, or give its handle "
+            "another reader: handle.reader = reader (a lost handle is residua.hooks.Handle.of(model))"
+        )
+    if model.training:
+        warnings.warn(
+            f"this {type(model).__name__} is in training mode, where its memory is not used; call model.eval()",
+            stacklevel=2,
+        )
+    key = _key_of(model, reader, key)
+    kind = TokenCorrection if reader.memory.of_tokens else Correction
+    return Handle(model, kind(model, reader, key))
+
+
+class Handle:
+    """What ``rs.attach`` returns: holds a memory to a model until ``detach`` or the end of its block.
+
+    Attributes
+    ----------
+    model : nn.Module
+    key : str
+        The module whose input or output is the key.
+    """
+
+    def __init__(self, model: nn.Module, correction: Hooked):
+        self.model, self.key, self._correction = model, correction.key, correction
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Handle:
+        """The handle of an attached model.
+
+        Raises
+        ------
+        InputError
+            When no memory is attached to it.
+        """
+        correction = Hooked.of(model)
+        if correction is None:
+            raise InputError(f"no memory is attached to this {type(model).__name__}: rs.attach(model, reader)")
+        return cls(model, correction)
+
+    @property
+    def reader(self) -> Reader:
+        """The reader in use. Setting another one takes effect at the next prediction.
+
+        Its memory must hold keys of the same model and layer, or ``SourceMismatchError``.
+        """
+        return self._correction.reader
+
+    @reader.setter
+    def reader(self, reader: Reader) -> None:
+        # The same memory has been checked; another one's fingerprint costs a pass over the parameters.
+        if not isinstance(reader, Reader) or reader.memory is not self.reader.memory:
+            _key_of(self.model, reader, self.key)
+        self._correction.reader = reader
+
+    @property
+    def attached(self) -> bool:
+        """Whether the model still answers with its memory."""
+        return Hooked.of(self.model) is self._correction
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within the block the model is the base alone. Blocks may be nested."""
+        self._correction.paused += 1
+        try:
+            yield
+        finally:
+            self._correction.paused -= 1
+
+    def detach(self) -> None:
+        """Give the model back as it was. Detaching again is no error."""
+        self._correction.remove()
+
+    def __enter__(self) -> Handle:
+        if not self.attached:
+            raise InputError("this handle was detached; attach the model again: rs.attach(model, reader)")
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        state = "attached" if self.attached else "detached"
+        return f"Handle({type(self.model).__name__}, key={self.key!r}, {state}, {self.reader!r})"
+
+
+def _key_of(model: nn.Module, reader: Reader, key: str | None) -> str:
+    """The key module to watch, after checking that this model made the reader's memory."""
+    if not isinstance(reader, Reader):
+        raise ParameterError(
+            f"got a {type(reader).__name__} where a reader is expected: rs.ResMem(memory), rs.KNNLM(memory), or what "
+            "rs.tune returned"
+        )
+    source = reader.memory.source
+    if key is None:
+        if source is None:
+            raise ParameterError(
+                "this memory was built from bare arrays and does not know which layer its keys are of; pass key=, such "
+                "as key='fc:input' (the input of module fc) or key='features' (the output of module features)"
+            )
+        key = source.key
+    if source is not None:
+        # What the model cannot know (its tokenizer) cannot differ here.
+        source.require(replace(source_of_module(model, key), extra=source.extra))
+    return key

@@ -1,0 +1,225 @@
+"""lm-evaluation-harness with a memory: the model ``residua`` among its models.
+
+Importing this module registers it, so that ``lm_eval.simple_evaluate(model="residua", model_args=...)`` knows the name
+afterwards. It is the harness's own Hugging Face model with a reader attached, so whatever a task asks for (likelihoods
+of continuations, rolling likelihoods, generated text) is answered with the memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from residua.encoding.text import tokenizer_hash
+from residua.errors import InputError, MemoryFileError, MissingDependencyError, ParameterError
+from residua.hooks.handle import attach
+from residua.memory import Memory
+from residua.readers import Reader, load
+from residua.readers.load import READERS
+from residua.readers.reader import FILE
+
+try:
+    from lm_eval import simple_evaluate
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+except ImportError as error:
+    raise MissingDependencyError(
+        'residua.hooks.lm_eval needs lm-evaluation-harness; install it with: pip install "residua[lm-eval]"'
+    ) from error
+
+
+@register_model("residua")
+class ResiduaLM(HFLM):
+    """A Hugging Face model that lm-evaluation-harness scores with its memory.
+
+    Parameters
+    ----------
+    pretrained : str or transformers.PreTrainedModel
+        The model that made the memory: a folder, a name on the hub, or the model itself (then give ``tokenizer=``).
+    memory : path or Reader
+        A memory's folder, or a reader of one.
+    reader : {"knnlm", "resmem"}, optional
+        How to read the folder's memory. None: as the reader saved beside it does.
+    memory_device : str, default "cpu"
+        Where a folder's memory is searched.
+    **options
+        The reader's parameters by name (``k``, ``sigma``, ``lmbda``, ...), which change a saved reader's; everything
+        else goes to ``HFLM``: ``batch_size``, ``device``, ``dtype``, ``max_length``, ...
+
+    Attributes
+    ----------
+    handle : Handle
+        What holds the memory to the model for as long as this object lives: ``handle.disabled()`` is the base alone,
+        ``handle.reader`` can be replaced, ``handle.detach()`` gives the model back.
+
+    Raises
+    ------
+    MemoryFileError
+        No memory in the folder, or no reader beside it and none named.
+    SourceMismatchError
+        The memory is another model's, layer's or tokenizer's.
+    ParameterError, InputError
+        No such reader, a parameter out of its range, or a memory that is not of tokens.
+
+    Examples
+    --------
+    ::
+
+        lm_eval.simple_evaluate("residua", "pretrained=model/,memory=mem/,reader=knnlm,k=64,lmbda=0.3", tasks=[...])
+        lm_eval.simple_evaluate(ResiduaLM(pretrained="model/", memory=reader), tasks=[...])
+    """
+
+    def __init__(
+        self,
+        pretrained,
+        memory: str | os.PathLike | Reader,
+        reader: str | None = None,
+        *,
+        memory_device: str = "cpu",
+        **options,
+    ):
+        chosen, options = _chosen(memory, reader, memory_device, options)
+        if not chosen.memory.of_tokens:
+            raise InputError("this memory is not of tokens; build one of text: rs.lm.remember, or residua build --text")
+        super().__init__(pretrained, **options)
+        source = chosen.memory.source
+        if source is not None and "tokenizer" in source.extra:
+            own = {**source.extra, "tokenizer": tokenizer_hash(self.tokenizer)}
+            source.require(replace(source, extra=own))
+        self.handle = attach(self.model, chosen)
+
+    def get_model_info(self) -> dict:
+        """The harness's record of the model, with the reader's."""
+        reader = self.handle.reader
+        return {**super().get_model_info(), "memory": {"rows": len(reader.memory), **reader.to_json()}}
+
+
+def compare(
+    lm: ResiduaLM,
+    tasks: Iterable[str],
+    *,
+    include_path: str | os.PathLike | None = None,
+    limit: int | None = None,
+    **options,
+) -> dict[str, dict[str, dict]]:
+    """Score tasks twice, with the model alone and with its memory.
+
+    Parameters
+    ----------
+    lm : ResiduaLM
+    tasks : iterable of str
+        Names of tasks, groups or tags, or paths of task files.
+    include_path : path, optional
+        A folder of task definitions beside the harness's own.
+    limit : int, optional
+        Examples per task.
+    **options
+        As ``lm_eval.simple_evaluate`` takes them, such as ``num_fewshot``.
+
+    Returns
+    -------
+    dict
+        Task, then metric, to ``{"base", "memory", "base_stderr", "memory_stderr", "higher_is_better"}``, where errors
+        that the harness does not know are None.
+
+    Raises
+    ------
+    InputError
+        No such task, or a task whose data cannot be read.
+    """
+    tasks = list(tasks)
+    manager = _manager(tasks, include_path)
+    options |= {"tasks": tasks, "task_manager": manager, "limit": limit, "log_samples": False}
+    try:
+        with lm.handle.disabled():
+            base = simple_evaluate(lm, **options)
+        memory = simple_evaluate(lm, **options)
+    except OSError as error:  # data sets are files here, or on a hub that may be out of reach
+        if isinstance(error, MemoryFileError):
+            raise
+        raise InputError(f"a task's data cannot be read: {error}") from error
+    return {task: dict(_metrics(task, base, memory)) for task in base["results"]}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block the harness logs errors alone."""
+    log = logging.getLogger("lm_eval")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _manager(tasks: list[str], include_path: str | os.PathLike | None) -> TaskManager:
+    """One that knows these tasks."""
+    if include_path is not None:
+        if not Path(include_path).is_dir():
+            raise InputError(f"include_path={str(include_path)!r} is no folder; expected the one with the tasks' YAML")
+        # The harness reads its own fifteen thousand task files first, half a minute of work, unless told not to.
+        own = TaskManager(include_path=str(include_path), include_defaults=False)
+        if set(tasks) <= set(own.all_subtasks):
+            return own
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    for name in tasks:
+        if name not in manager.task_index and not Path(name).is_file():
+            near = ", ".join(difflib.get_close_matches(name, manager.all_tasks))
+            raise InputError(
+                f"the harness has no task {name!r}; "
+                + (f"the nearest names are {near}" if near else "pass include_path=, the folder that defines it")
+            )
+    return manager
+
+
+def _chosen(memory, name: str | None, device: str, options: dict) -> tuple[Reader, dict]:
+    """The reader that is meant, and the options that are not its own."""
+    classes = {cls.__name__.lower(): cls for cls in READERS.values()}
+    if name is not None and name not in classes:
+        raise ParameterError(f"reader={name!r}; expected one of {sorted(classes)}, or None for the saved one")
+    if isinstance(memory, Reader):
+        if name is not None:
+            raise ParameterError(f"reader={name!r}, and memory= is a {type(memory).__name__} already; give one of them")
+        found = memory
+    elif name is None:
+        if Path(memory).is_dir() and not (Path(memory) / FILE).exists():
+            raise MemoryFileError(f"{memory} holds no tuned reader; save one there, or name one: reader='knnlm'")
+        found = load(memory, device)
+    names = classes[name].names if name is not None else found.names
+    given = {key: options[key] for key in names if key in options and key != "over"}
+    if name is not None:
+        found = classes[name](Memory.load(memory, device), **given)
+    elif given:
+        found = found.with_params(**given)
+    return found, {key: value for key, value in options.items() if key not in given}
+
+
+def _metrics(task: str, base: dict, memory: dict) -> Iterator[tuple[str, dict]]:
+    """(metric, its two scores), out of the harness's keys ``"metric,filter"`` and ``"metric_stderr,filter"``."""
+    scores, higher = base["results"][task], base.get("higher_is_better", {}).get(task, {})
+    for key, score in scores.items():
+        metric, _, kept = key.partition(",")
+        if not isinstance(score, (int, float)) or not kept or metric.endswith("_stderr"):
+            continue
+        error = f"{metric}_stderr,{kept}"
+        yield (
+            metric if kept == "none" else key,
+            {
+                "base": score,
+                "memory": memory["results"][task][key],
+                "base_stderr": _number(scores.get(error)),
+                "memory_stderr": _number(memory["results"][task].get(error)),
+                "higher_is_better": higher.get(metric),
+            },
+        )
+
+
+def _number(value) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

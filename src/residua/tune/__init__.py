@@ -1,5 +1,0 @@
-"""Choose k, sigma, T and lambda on validation data, from one search."""
-
-from residua.tune.tune import tune
-
-__all__ = ["tune"]

@@ -1,0 +1,199 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss
+
+import residua as rs
+from residua.core import Source
+from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError, SourceMismatchError
+from residua.tuning.objective import Tally
+
+GRID = {"k": [1, 3, 8, 20], "sigma": [0.05, 0.5, 3.0], "temperature": [0.3, 1.0, 4.0]}
+
+
+def task(n, seed=0, d=3, classes=4, **extra):
+    rng = np.random.default_rng(seed)
+    keys = rng.normal(size=(n, d))
+    labels = (np.abs(keys[:, 0] * 2).astype(int) + (keys[:, 1] > 0)) % classes
+    logits = rng.normal(size=(n, classes)) + 1.5 * np.eye(classes)[labels]
+    return rs.Encoded(keys, logits, labels, **extra)
+
+
+def regression(n, seed=0):
+    keys = np.random.default_rng(seed).normal(size=(n, 3))
+    return rs.Encoded(keys, keys[:, 0], keys[:, 0] + np.sin(3 * keys[:, 1]))
+
+
+def settings_of(best):
+    """Every row of cv_results_ as (params, measures)."""
+    names = list(best.best_params_)
+    for row in zip(*best.cv_results_.values()):
+        row = dict(zip(best.cv_results_, row))
+        yield {name: row[name].item() for name in names}, row
+
+
+READERS = [
+    lambda memory: rs.ResMem(memory, k=1),
+    lambda memory: rs.ResMem(memory, k=1, kernel="gaussian"),
+    lambda memory: rs.ResMem(memory, k=1, space="logits"),
+    lambda memory: rs.KNNLM(memory, k=1),
+    lambda memory: rs.KNNLM(memory, k=1, kernel="exponential"),
+]
+
+
+@pytest.mark.parametrize("make", READERS)
+@pytest.mark.parametrize("objective", ["accuracy", "log_loss"])
+def test_every_setting_scores_as_the_reader_itself_does(make, objective):
+    weight = np.random.default_rng(5).uniform(0, 2, 60).astype(np.float32)
+    reader = make(rs.Memory(task(60, columns={"weight": weight})))
+    val = task(40, seed=1)
+    grid = {**GRID, **({"lmbda": [0.2, 0.7, 1.0]} if "lmbda" in reader.names else {})}
+    best = rs.tune(reader, val, grid, objective=objective)
+    base_right = np.asarray(val.logits).argmax(axis=1) == val.labels
+    for params, row in settings_of(best):
+        one = reader.with_params(**params)
+        right = one.predict(val) == val.labels
+        assert row["accuracy"] == pytest.approx(right.mean())
+        assert row["tpr"] == pytest.approx((right & ~base_right).mean())
+        assert row["fpr"] == pytest.approx((base_right & ~right).mean())
+        if objective == "log_loss":
+            proba = one.predict_proba(val).astype(np.float64)
+            expected = log_loss(val.labels, proba / proba.sum(axis=1, keepdims=True), labels=range(4))
+            assert row["log_loss"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            assert row["score"] == -row["log_loss"]
+    assert best.params == {**reader.params, **best.best_params_}
+    assert best.best_score_ == best.cv_results_["score"].max()
+
+
+def test_regression_settings_score_as_the_reader_does():
+    reader, val = rs.ResMem(rs.Memory(regression(80)), k=1), regression(30, seed=1)
+    best = rs.tune(reader, val, {"k": GRID["k"], "sigma": GRID["sigma"]})
+    for params, row in settings_of(best):
+        error = np.square(reader.with_params(**params).predict(val) - val.labels).mean()
+        assert row["squared_error"] == pytest.approx(error, rel=1e-5)
+    assert best.best_params_["k"] > 0 and best.best_score_ < 0
+
+
+def test_top_m_and_head_memories_tune_like_full_ones():
+    rng = np.random.default_rng(0)
+    head = rs.records.Head(torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32)), torch.zeros(4))
+    train, val = task(60), task(40, seed=1)
+    train = rs.Encoded(train.keys, head(torch.from_numpy(train.keys)), train.labels, head=head)
+    grid = {**GRID, "temperature": [1.0]}
+    scores = [
+        rs.tune(rs.ResMem(rs.Memory(train, storage=storage, m=4), k=1), val, grid).cv_results_["accuracy"]
+        for storage in ("full", "head", "top-m")
+    ]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    np.testing.assert_array_equal(scores[0], scores[2])
+    top = rs.ResMem(rs.Memory(train, storage="top-m", temperature=2.0), k=1, temperature=2.0)
+    assert set(rs.tune(top, val).cv_results_["temperature"]) == {2.0}
+
+
+def test_no_memory_always_competes_and_wins_ties():
+    memory = rs.Memory(task(50))
+    val = task(30, seed=1)
+    perfect = rs.Encoded(val.keys, 20 * np.eye(4)[val.labels], val.labels)
+    best = rs.tune(rs.ResMem(memory, k=5), perfect, GRID)
+    assert best.k == 0 and best.best_score_ == 1.0
+    np.testing.assert_array_equal(best.predict(perfect), perfect.labels)
+    losses = rs.tune(rs.ResMem(memory, k=5), val, GRID, objective="log_loss").cv_results_
+    assert (losses["k"] == 0).sum() == len(GRID["temperature"])
+
+
+def test_the_conservative_rule_keeps_fpr_under_its_bound():
+    memory, val = rs.Memory(task(200)), task(150, seed=1)
+    free = rs.tune(rs.ResMem(memory, k=1), val, GRID)
+    bound = rs.tune(rs.ResMem(memory, k=1), val, GRID, objective="conservative", max_fpr=0.02)
+    r = bound.cv_results_
+    assert bound.best_score_ == r["tpr"][r["fpr"] < 0.02].max()
+    assert free.cv_results_["fpr"].max() >= 0.02
+    nothing = rs.tune(rs.ResMem(memory, k=1), val, GRID, objective="conservative", max_fpr=0.0)
+    assert nothing.k == 0
+
+
+def test_validation_rows_in_the_memory_are_left_out_by_id_and_only_by_id():
+    train = task(80)
+    train = rs.Encoded(train.keys, np.zeros((80, 4)), np.random.default_rng(3).integers(0, 4, 80), np.arange(80))
+    memory = rs.Memory(train)
+    without_ids = rs.Encoded(train.keys, train.logits, train.labels)
+    assert rs.tune(rs.ResMem(memory, k=1), without_ids, GRID).best_score_ == 1.0  # each row finds itself
+    honest = rs.tune(rs.ResMem(memory, k=1), train, GRID)
+    assert honest.best_score_ < 0.6
+    for params, row in settings_of(honest):
+        right = memory_reader(memory, params).predict(train, exclude_ids=train.ids) == train.labels
+        assert row["accuracy"] == pytest.approx(right.mean())
+
+
+def memory_reader(memory, params):
+    return rs.ResMem(memory, k=1).with_params(**params)
+
+
+def test_batches_tune_like_the_whole():
+    reader, val = rs.ResMem(rs.Memory(task(60)), k=1), task(41, seed=1)
+    whole, parts = rs.tune(reader, val, GRID), rs.tune(reader, iter([val[:7], val[7:8], val[8:]]), GRID)
+    for name, values in whole.cv_results_.items():
+        np.testing.assert_allclose(values, parts.cv_results_[name])
+
+
+def test_default_grids_follow_the_memory():
+    memory = rs.Memory(task(60))
+    results = rs.tune(rs.ResMem(memory, k=1), task(10, seed=1)).cv_results_
+    assert results["k"].max() <= 60 and results["k"].min() == 0
+    widths = np.unique(results["sigma"][results["k"] > 0])
+    assert widths.min() == pytest.approx(memory.typical_distance() / 16) and len(widths) == 15
+    scaled = rs.Memory(rs.Encoded(1000 * task(60).keys, task(60).logits, task(60).labels))
+    again = rs.tune(rs.ResMem(scaled, k=1), task(10, seed=1), {"k": [3]}).cv_results_
+    assert np.unique(again["sigma"]).max() == pytest.approx(8000 * memory.typical_distance(), rel=1e-3)
+
+
+def test_torch_keeps_its_threads_whatever_happens(monkeypatch):
+    before = torch.get_num_threads()
+    reader = rs.ResMem(rs.Memory(task(60)), k=1)
+    monkeypatch.setattr(Tally, "add", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        rs.tune(reader, task(10, seed=1), GRID)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    "grid, objective, error, says",
+    [
+        ({"k": [5, 100]}, None, ParameterError, "60 rows"),
+        ({"sigma": [0.0]}, None, ParameterError, "sigma"),
+        ({"sigma": []}, None, ParameterError, "empty"),
+        ({"temperature": [np.nan]}, None, ParameterError, "finite"),
+        ({"lmbda": [0.5]}, None, ParameterError, "lmbda"),
+        ({"k": [-1]}, None, ParameterError, "k < 0"),
+        (None, "f1", ParameterError, "f1"),
+        (None, "squared_error", ParameterError, "classification"),
+    ],
+)
+def test_bad_grids_and_objectives_say_so(grid, objective, error, says):
+    with pytest.raises(error, match=says):
+        rs.tune(rs.ResMem(rs.Memory(task(60)), k=1), task(10, seed=1), grid, objective=objective)
+
+
+def test_bad_validation_data_say_so():
+    memory = rs.Memory(task(60, source=Source("A", "fc")))
+    reader = rs.ResMem(memory, k=1)
+    val = task(10, seed=1)
+    with pytest.raises(LabelError, match="no labels"):
+        rs.tune(reader, rs.Encoded(val.keys, val.logits))
+    with pytest.raises(InputError, match="no rows"):
+        rs.tune(reader, val[:0])
+    with pytest.raises(SourceMismatchError):
+        rs.tune(reader, task(10, seed=1, source=Source("A", "layer4")))
+    memory.forget(memory.ids)
+    with pytest.raises(EmptyMemoryError):
+        rs.tune(reader, val)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10_000))
+def test_the_best_is_never_worse_than_the_base(seed):
+    memory, val = rs.Memory(task(30, seed=seed)), task(20, seed=seed + 1)
+    best = rs.tune(rs.ResMem(memory, k=1), val, {"k": [1, 4], "sigma": [0.1, 1.0], "temperature": [1.0]})
+    assert best.best_score_ >= (np.asarray(val.logits).argmax(axis=1) == val.labels).mean()
