@@ -1,0 +1,74 @@
+"""Names for implementations: a reader, an index engine or a kernel is known everywhere once it is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from residua.errors import ParameterError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """What is called by which name.
+
+    Parameters
+    ----------
+    kind : str
+        What the registered things are, for messages: ``"reader"``.
+    decorator : str
+        How one registers another, for messages: ``"@rs.register_reader"``.
+
+    Examples
+    --------
+    >>> kernels = Registry("kernel", "register_kernel")
+    >>> kernels.register("flat", object())
+    >>> "flat" in kernels, sorted(kernels)
+    (True, ['flat'])
+    """
+
+    def __init__(self, kind: str, decorator: str):
+        self.kind, self.decorator = kind, decorator
+        self._known: dict[str, T] = {}
+
+    def register(self, name: str, thing: T) -> None:
+        """Give `thing` a name. The same definition may be registered again (a reloaded module); another one may not.
+
+        Raises
+        ------
+        ParameterError
+            When something else has the name.
+        """
+        there = self._known.get(name, thing)
+        if there is not thing and _definition(there) != _definition(thing):
+            raise ParameterError(
+                f"{self.kind} {name!r} is registered already, by {_definition(there)}; choose another name"
+            )
+        self._known[name] = thing
+
+    def get(self, name: str) -> T:
+        """What is called `name`.
+
+        Raises
+        ------
+        ParameterError
+            When nothing is; the message lists the names there are.
+        """
+        if name not in self._known:
+            raise ParameterError(
+                f"there is no {self.kind} {name!r}; expected one of {tuple(self._known)}, or register it with "
+                f"{self.decorator} (import the module that does, before loading what was saved with it)"
+            )
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+
+def _definition(thing) -> str:
+    what = thing if isinstance(thing, type) else type(thing)
+    return f"{what.__module__}.{what.__qualname__}"
