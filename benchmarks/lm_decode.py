@@ -17,7 +17,7 @@ from torch import Tensor
 import residua as rs
 from benchmarks._language import MEMORY, MODEL, Dense, Language
 from benchmarks._timing import in_turn
-from residua.core import DenseLogits
+from residua.core import DenseLogits, Softmax
 from residua.encoding.capture import Capture
 
 PROMPT, NEW = 64, 64  # tokens given, and tokens made
@@ -93,7 +93,7 @@ def steps(language: Language, reader: rs.KNNLM, given: Tensor, repeat: int = 30)
         said = language.model(given).logits[:, -1]
         keys = capture.take()[:, -1]
     logits, stream = DenseLogits(said), reader.stream()
-    asked = reader.asked(rs.records.Softmax(logits, reader.temperature))
+    asked = reader.asked(Softmax(logits, reader.temperature))
     queries = keys if asked is None else keys[asked]
     works = {
         "search": lambda: reader.memory.search(queries, reader.k),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
 import residua as rs
-from residua.core import Source
+from residua.core import Head, Source
 from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError, SourceMismatchError
 from residua.tuning.objective import Tally
 
@@ -78,7 +78,7 @@ def test_regression_settings_score_as_the_reader_does():
 
 def test_top_m_and_head_memories_tune_like_full_ones():
     rng = np.random.default_rng(0)
-    head = rs.records.Head(torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32)), torch.zeros(4))
+    head = Head(torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32)), torch.zeros(4))
     train, val = task(60), task(40, seed=1)
     train = rs.Encoded(train.keys, head(torch.from_numpy(train.keys)), train.labels, head=head)
     grid = {**GRID, "temperature": [1.0]}
