@@ -13,7 +13,7 @@ from torch import Tensor
 
 import residua as rs
 from benchmarks._cifar import SHARED
-from residua.core import Encoded
+from residua.core import Encoded, Logits
 from residua.encoding import TokenBatch, text_encoder
 from residua.index import load_index
 from residua.memory.manifest import MANIFEST
@@ -57,8 +57,7 @@ class Language:
 
     def encoded(self, texts: list[Text]) -> list[Encoded]:
         """Keys and logits of every token: 33 kB each, so for some ten thousand."""
-        with self.encoder:
-            return [self.encoder.encode(batch) for batch in self.batches(texts)]
+        return [self.encoder.encode(batch) for batch in self.batches(texts)]
 
     def memory(self, name: str, *, probes: int | None = None, depth: int | bool | None = None) -> rs.Memory:
         """The memory with index `name`, which may probe and re-rank otherwise than it was built to."""
@@ -72,7 +71,7 @@ class Language:
         said = memory.index.to_json()
         said["params"] = said["params"] if probes is None else {**said["params"], "nprobe": probes}
         said["rerank"] = said["rerank"] if depth is None else depth
-        memory.index = load_index(said, folder, memory.keys, torch.empty(0, dtype=torch.int64), device="cpu")
+        memory.index = load_index(said, folder, None, torch.empty(0, dtype=torch.int64), device="cpu", n=memory.n_rows)
         return memory
 
     def readers(self) -> dict[str, rs.KNNLM]:
@@ -103,17 +102,19 @@ class Language:
         memory, said = reader.memory, reader.memory.index.to_json()
         if memory.index.exact:
             index, centre = faiss.IndexFlatL2(memory.dim), 0.0
-            index.add(memory.keys.float().numpy())
+            index.add(memory.keys.astype(np.float32))
         else:
-            index, centre = faiss.read_index(str(self.folder / "knnlm" / said["file"])), torch.tensor(said["mean"])
+            index = faiss.read_index(str(self.folder / "knnlm" / said["file"]))
+            # What the memory and the index subtract from keys.
+            centre = (memory.schema.key_centre + torch.tensor(said["params"].get("origin", 0.0))).float()
             faiss.ParameterSpace().set_index_parameter(index, "nprobe", said["params"]["nprobe"])
 
         def search(queries: Tensor) -> tuple[Tensor, Tensor]:
             squared, rows = index.search((queries - centre).numpy(), reader.k)
             return torch.from_numpy(rows), torch.from_numpy(squared)
 
-        keys = memory.keys if recompute else None
-        return Dense(search, memory.table["label"].long(), reader.lmbda, reader.sigma, keys=keys)
+        keys = torch.from_numpy(memory.keys.astype(np.float32)) if recompute else None
+        return Dense(search, memory.column("label").long(), reader.lmbda, reader.sigma, keys=keys)
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class Language:
             room = allowed / _perplexity(reader) - 1
             if room >= 0 and reader.k:
                 grid = {name: [reader.params[name]] for name in ("k", "sigma", "temperature", "lmbda")}
-                reader = rs.tune(reader, val, grid, gate=room, progress=False)
+                reader = rs.tune(reader, val, grid, skip=room, progress=False)
             took = _seconds(reader, val)
             if (room >= 0 and took < fastest) or "ours" not in found:
                 fastest = took if room >= 0 else np.inf
@@ -190,6 +191,12 @@ class Dense:
         return self.read(*self.search(queries), logits)
 
 
+def scored(reader: rs.KNNLM, keys: Tensor, logits: Logits, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The reader's log-probabilities of the targets, and the likeliest tokens, each (q,)."""
+    found = [(now.log_prob(targets[rows]), now.argmax()) for rows, now in reader.read(keys, logits)]
+    return tuple(map(torch.cat, zip(*found)))
+
+
 def _said(reader: rs.KNNLM) -> dict:
     return {
         "validation_perplexity": _perplexity(reader),
@@ -208,6 +215,6 @@ def _seconds(reader: rs.KNNLM, data: list[Encoded]) -> float:
     for _ in range(2):
         start = time.perf_counter()
         for batch in data:
-            reader.stream().score(batch.keys, batch.logits).log_prob(torch.as_tensor(batch.labels))
+            scored(reader, torch.as_tensor(batch.keys), batch.logits, torch.as_tensor(batch.labels))
         took.append(time.perf_counter() - start)
     return min(took)

@@ -10,7 +10,7 @@ import torch
 import residua as rs
 from benchmarks._language import CUT, MODEL, Language
 from benchmarks._timing import in_turn
-from residua.encoding.tokens import padded
+from residua.encoding.language_model import padded
 
 TOKENS = 60_000
 
@@ -31,9 +31,8 @@ def main(tokens: int = TOKENS, model: Path = MODEL, repeat: int = 3) -> dict:
                 language.model(input_ids=ids, attention_mask=mask)
 
     def encode(encoder):
-        with encoder:
-            for batch in batches:
-                encoder.encode(batch)
+        for batch in batches:
+            encoder.encode(batch)
 
     def build():
         texts = [(text.name, text.text) for text in language.texts.memory]

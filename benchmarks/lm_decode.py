@@ -92,12 +92,12 @@ def steps(language: Language, reader: rs.KNNLM, given: Tensor, repeat: int = 30)
     with torch.inference_mode(), Capture(language.model, language.encoder.key, pool=False) as capture:
         said = language.model(given).logits[:, -1]
         keys = capture.take()[:, -1]
-    logits, stream = DenseLogits(said), reader.stream()
-    asked = reader.asked(Softmax(logits, reader.temperature))
-    queries = keys if asked is None else keys[asked]
+    logits = DenseLogits(said)
+    skipped = reader.skip_mask(Softmax(logits, reader.temperature))
+    queries = keys if skipped is None else keys[~skipped]
     works = {
         "search": lambda: reader.memory.search(queries, reader.k),
-        "whole": lambda: stream.read(keys, logits).log_probabilities(),
+        "whole": lambda: [now.log_probabilities() for _, now in reader.read(keys, logits)],
     }
     took = in_turn(works, repeat)
     return {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import residua as rs
-from benchmarks._language import Dense
+from benchmarks._language import Dense, scored
 from benchmarks._timing import in_turn
 from residua.core import AbsentLogits, DenseLogits, Encoded, Neighbours
 
@@ -18,15 +18,15 @@ LMBDA, SIGMA = 0.25, 40.0
 class Given:
     """In place of a memory's index: each query's neighbours are known, and its key is its number."""
 
-    def __init__(self, index, neighbours: Neighbours):
-        self.index, self.neighbours = index, neighbours
+    def __init__(self, index, neighbours: Neighbours, centre: float):
+        self.index, self.neighbours, self.centre = index, neighbours, centre
 
     def __getattr__(self, name: str):
         return getattr(self.index, name)
 
     def search(self, queries: Tensor, k: int, keys: Tensor | None) -> Neighbours:
         """Those of the numbered queries, which come in order."""
-        first = int(queries[0, 0])
+        first = round(float(queries[0, 0]) + self.centre)  # a memory hands over what keys differ by from their centre
         return self.neighbours[first : first + len(queries)]
 
 
@@ -45,7 +45,7 @@ def given(queries: int, k: int, vocabulary: int, rows: int = ROWS) -> tuple[rs.K
     memory = rs.Memory(about, storage="none")
     found = torch.randint(rows, (queries, k), generator=generator)
     distances = (6 + 6 * torch.rand(queries, k, generator=generator)).sort(dim=1).values
-    memory.index = Given(memory.index, Neighbours(found, distances))
+    memory.index = Given(memory.index, Neighbours(found, distances), float(memory.schema.key_centre[0]))
     logits = torch.randn(queries, vocabulary, generator=generator) * 3
     targets = torch.from_numpy(rng.choice(labels, queries))
     reader = rs.KNNLM(memory, k=k, lmbda=LMBDA, sigma=SIGMA)
@@ -57,18 +57,17 @@ def measured(queries: int, k: int, vocabulary: int, repeat: int) -> dict:
     reader, keys, logits, targets = given(queries, k, vocabulary)
     near = reader.memory.index.neighbours
     squared = near.distances.square()
-    dense = Dense(lambda queries: (near.rows, squared), reader.memory.table["label"].long(), LMBDA, SIGMA)
+    dense = Dense(lambda queries: (near.rows, squared), reader.memory.column("label").long(), LMBDA, SIGMA)
 
     def ours() -> tuple[Tensor, Tensor]:
-        said = reader.stream().score(keys, DenseLogits(logits))
-        return said.log_prob(targets), said.argmax()
+        return scored(reader, keys, DenseLogits(logits), targets)
 
     def rival() -> tuple[Tensor, Tensor]:
         said = dense(keys, logits)
         return said.gather(1, targets[:, None])[:, 0], said.argmax(dim=1)
 
     def ours_all() -> Tensor:
-        return reader.stream().score(keys, DenseLogits(logits)).log_probabilities()
+        return torch.cat([now.log_probabilities() for _, now in reader.read(keys, DenseLogits(logits))])
 
     differ = float((ours()[0] - rival()[0]).abs().max())
     took = in_turn(

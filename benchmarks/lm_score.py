@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import residua as rs
-from benchmarks._language import MEMORY, MODEL, Language
+from benchmarks._language import MEMORY, MODEL, Language, scored
 from benchmarks._timing import in_turn
 from residua.core import Encoded, Softmax
 from residua.encoding import TokenBatch
@@ -25,8 +25,7 @@ def ours(reader: rs.KNNLM):
     """A way to score: encoded rows and their next tokens to log-probabilities and the likeliest tokens (q,)."""
 
     def score(rows: Encoded, targets: Tensor) -> tuple[Tensor, Tensor]:
-        said = reader.stream().score(rows.keys, rows.logits)
-        return said.log_prob(targets), said.argmax()
+        return scored(reader, torch.as_tensor(rows.keys), rows.logits, targets)
 
     return score
 
@@ -44,14 +43,14 @@ def dense(rival):
 def base(rows: Encoded, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The same, by the model alone."""
     said = Softmax(rows.logits)
-    return said.log_prob(targets), said.best.token
+    return said.log_prob(targets), said.argmax()
 
 
 def compared(language: Language, ways: dict, batches: list[TokenBatch]) -> dict:
     """Tokens per second, perplexity and accuracy of each way, forward pass included, in turn over the same batches."""
     sums = {name: [0.0, 0.0, 0] for name in ways}
     tokens = sum(len(batch) for batch in batches)
-    with language.encoder, torch.inference_mode():
+    with torch.inference_mode():
         for number, batch in enumerate([batches[0], *batches]):
             targets = torch.from_numpy(batch.labels)
             for name, way in ways.items():
@@ -81,22 +80,20 @@ def steps(language: Language, reader: rs.KNNLM, batches: list[TokenBatch], repea
     and the gate; the search in compressed codes; exact distances of the nearest and the order; weighing and reading.
     """
     index, depth = reader.memory.index, getattr(reader.memory.index, "rerank", False)
-    with language.encoder:
-        rows = [language.encoder.encode(batch) for batch in batches]
+    rows = [language.encoder.encode(batch) for batch in batches]
     targets = [torch.from_numpy(batch.labels) for batch in batches]
 
     def forward():
-        with language.encoder:
-            for batch in batches:
-                language.encoder.encode(batch)
+        for batch in batches:
+            language.encoder.encode(batch)
 
     def asked() -> list[Tensor]:
         found = []
         for said, truth in zip(rows, targets):
             own = Softmax(said.logits, reader.temperature)
             own.log_prob(truth)
-            which = reader.asked(own)
-            found.append(torch.as_tensor(said.keys) if which is None else torch.as_tensor(said.keys)[which])
+            skipped = reader.skip_mask(own)
+            found.append(torch.as_tensor(said.keys) if skipped is None else torch.as_tensor(said.keys)[~skipped])
         return found
 
     queries = asked()

@@ -20,7 +20,17 @@ def tuned(train: rs.Encoded, val: rs.Encoded, test: rs.Encoded, make) -> dict:
     """Tune on one half of the test set, report on the other."""
     best = rs.tune(make(rs.Memory(train)), val, progress=False)
     result = rs.evaluate(best, test, validation=val)
-    keys = ("base", "memory", "gain", "gain_interval", "tpr", "fpr", "p_value", "label_knn", "label_knn_tuned")
+    keys = (
+        "base_accuracy",
+        "accuracy",
+        "gain",
+        "gain_interval",
+        "tpr",
+        "fpr",
+        "p_value",
+        "label_knn",
+        "label_knn_tuned",
+    )
     summary = result.to_dict()
     return {"params": best.best_params_, **{key: summary[key] for key in keys}}
 

@@ -23,10 +23,13 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 
+APART = ("compare", "machine", "run", "workloads")  # compare measures two installations, by workloads
+
+
 def names() -> list[str]:
-    """The benchmarks there are: every module here but ``machine``, ``run`` and private ones."""
+    """The benchmarks there are: every module here but those ``APART`` and private ones."""
     found = (module.name for module in pkgutil.iter_modules([str(HERE)]))
-    return sorted(name for name in found if name not in ("machine", "run") and not name.startswith("_"))
+    return sorted(name for name in found if name not in APART and not name.startswith("_"))
 
 
 def run(name: str, **options) -> dict:

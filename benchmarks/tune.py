@@ -41,7 +41,7 @@ def main() -> dict:
     """50 000 remembered rows, 5 000 validation rows, 64 dims, 100 classes."""
     train, (val, _) = encoded("train"), halves(encoded("test"))
     memory = rs.Memory(train)
-    typical = memory.typical_distance()
+    typical = memory.median_nn_distance()
     full = {
         "k": np.unique(np.geomspace(1, 500, 22).round().astype(int))[-20:],
         "sigma": typical * 2.0 ** np.arange(-4, 3.5, 0.5),

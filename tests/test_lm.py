@@ -39,7 +39,7 @@ def memory(gpt2, tiny_tokenizer):
 
 
 def test_every_token_is_a_row_once_and_documents_have_names(memory, tiny_tokenizer):
-    assert memory.of_tokens and list(memory.names.values()) == [name for name, _ in TEXTS]
+    assert len(memory.context(5, 3)) == 3 and list(memory.names.values()) == [name for name, _ in TEXTS]
     for document, (_, text) in zip(memory.names, TEXTS, strict=True):
         assert tiny_tokenizer.decode(memory.labels[memory.ids == document]) == text
     assert memory.source.key == "transformer.h.1.mlp.c_fc:input"
@@ -49,11 +49,30 @@ def test_a_memory_on_disk_is_the_one_in_ram(gpt2, tiny_tokenizer, memory, tmp_pa
     streamed = rs.lm.remember(
         gpt2, tiny_tokenizer, TEXTS, out=tmp_path / "mem", window=24, stride=16, key_dtype="float32", progress=False
     )
-    assert torch.equal(streamed.table["key"], memory.table["key"])
+    np.testing.assert_array_equal(np.asarray(streamed.keys), np.asarray(memory.keys))
     assert streamed.labels.tolist() == memory.labels.tolist() and streamed.ids.tolist() == memory.ids.tolist()
     assert streamed.names == memory.names and streamed.about == memory.about
     with pytest.raises(MemoryFileError, match="overwrite"):
         rs.lm.remember(gpt2, tiny_tokenizer, TEXTS, out=tmp_path / "mem", window=24, progress=False)
+
+
+def test_it_is_the_verbs_of_rows_over_a_stream(gpt2, tiny_tokenizer, memory):
+    assert sorted(rs.lm.__all__) == ["encode", "evaluate", "explain", "remember"]
+    stream = rs.encode((gpt2, tiny_tokenizer), TEXTS, like=memory)
+    again = rs.Memory(stream, storage="none", about=stream.about)
+    np.testing.assert_array_equal(np.asarray(again.keys), np.asarray(memory.keys))
+    assert again.about == memory.about and stream.names == memory.names
+    reader = rs.KNNLM(memory, k=2, lmbda=0.5, sigma=1.0)
+    short = rs.lm.evaluate(gpt2, tiny_tokenizer, NEW, reader, progress=False)
+    long = rs.evaluate(reader, rs.encode((gpt2, tiny_tokenizer), NEW, like=reader), progress=False)
+    assert (short.n, short.perplexity) == (long.n, long.perplexity)
+
+
+def test_a_folder_may_be_named_by_a_str(gpt2, tiny_tokenizer, tmp_path):
+    for name, text in TEXTS:
+        (tmp_path / name).write_text(text)
+    memory = rs.lm.remember(gpt2, tiny_tokenizer, str(tmp_path), glob="c*.py", keep_keys=True, progress=False)
+    assert list(memory.names.values()) == ["counter.py"]
 
 
 def test_perplexity_of_the_base_is_the_model_s_own(gpt2, tiny_tokenizer, memory):
@@ -62,9 +81,9 @@ def test_perplexity_of_the_base_is_the_model_s_own(gpt2, tiny_tokenizer, memory)
     assert ids.shape[1] <= 64
     with torch.no_grad():
         loss = gpt2(ids, labels=ids).loss
-    assert result.perplexity_base == pytest.approx(float(loss.exp()), rel=1e-5)
+    assert result.base_perplexity == pytest.approx(float(loss.exp()), rel=1e-5)
     assert result.n == ids.shape[1] - 1
-    assert result.tokens_per_second_base > result.tokens_per_second_memory > 0
+    assert result.base_tokens_per_second > result.tokens_per_second > 0
 
 
 def test_tuned_it_helps_on_new_text_and_a_document_is_kept_from_itself(gpt2, tiny_tokenizer, memory):
@@ -72,11 +91,11 @@ def test_tuned_it_helps_on_new_text_and_a_document_is_kept_from_itself(gpt2, tin
     best = rs.tune(rs.KNNLM(memory, k=8), val)
     assert best.best_params_["k"] > 0
     result = rs.lm.evaluate(gpt2, tiny_tokenizer, NEW, best)
-    assert result.perplexity_memory < 0.5 * result.perplexity_base  # a random model knows nothing
+    assert result.perplexity < 0.5 * result.base_perplexity  # a random model knows nothing
     by_heart = rs.KNNLM(memory, k=1, lmbda=0.9, sigma=1.0)
     own = rs.lm.evaluate(gpt2, tiny_tokenizer, TEXTS, by_heart)
-    seen = rs.lm.evaluate(gpt2, tiny_tokenizer, TEXTS, by_heart, exclude_own=False)
-    assert seen.memory > 0.97 > own.memory
+    seen = rs.lm.evaluate(gpt2, tiny_tokenizer, TEXTS, by_heart, exclude=None)
+    assert seen.accuracy > 0.97 > own.accuracy
 
 
 @pytest.mark.parametrize(("storage", "key"), [("top-m", "ffn"), ("full", "ffn"), ("head", "head")])
@@ -84,8 +103,8 @@ def test_resmem_of_every_storage(gpt2, tiny_tokenizer, storage, key):
     memory = rs.lm.remember(
         gpt2, tiny_tokenizer, TEXTS, window=24, storage=storage, m=300, key=key, key_dtype="float32", progress=False
     )
-    result = rs.lm.evaluate(gpt2, tiny_tokenizer, TEXTS, rs.ResMem(memory, k=1, sigma=1.0), exclude_own=False)
-    assert result.memory > 0.97 and result.tpr > 0.5
+    result = rs.lm.evaluate(gpt2, tiny_tokenizer, TEXTS, rs.ResMem(memory, k=1, sigma=1.0), exclude=None)
+    assert result.accuracy > 0.97 and result.tpr > 0.5
 
 
 def test_forgetting_a_document_forgets_all_its_tokens(gpt2, tiny_tokenizer):
@@ -204,5 +223,5 @@ def test_a_trained_model_gains_from_text_it_never_saw(code):
     )
     best = rs.tune(rs.KNNLM(memory, k=64), rs.lm.encode(model, tokenizer, val, like=memory))
     result = rs.lm.evaluate(model, tokenizer, test, best)
-    assert result.perplexity_memory < 0.6 * result.perplexity_base and result.gain > 0.05
+    assert result.perplexity < 0.6 * result.base_perplexity and result.gain > 0.05
     assert np.isfinite(best.best_score_) and best.best_params_["lmbda"] >= 0.3

@@ -35,8 +35,8 @@ def memory(encoded):
 
 def test_the_papers_settings_give_the_reference_figures(memory, encoded):
     result = rs.evaluate(rs.ResMem(memory, **PAPER), encoded[1])
-    assert 100 * result.base == pytest.approx(59.64, abs=0.05)
-    assert 100 * result.memory == pytest.approx(62.15, abs=0.15)
+    assert 100 * result.base_accuracy == pytest.approx(59.64, abs=0.05)
+    assert 100 * result.accuracy == pytest.approx(62.15, abs=0.15)
     assert 100 * result.tpr == pytest.approx(4.13, abs=0.15)
     assert 100 * result.fpr == pytest.approx(1.62, abs=0.15)
     assert 100 * result.label_knn == pytest.approx(57.4, abs=0.2)

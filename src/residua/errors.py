@@ -22,8 +22,6 @@
 Each message says what was given, what was expected and what to do about it.
 """
 
-from __future__ import annotations
-
 
 class ResiduaError(Exception):
     """Base of every error raised on purpose by residua."""

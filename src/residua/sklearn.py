@@ -1,31 +1,151 @@
-"""ResMem as scikit-learn estimators: fit a base, remember its training rows, predict with both.
-
->>> from sklearn.datasets import load_iris
->>> from sklearn.linear_model import LogisticRegression
->>> X, y = load_iris(return_X_y=True)
->>> model = ResMemClassifier(LogisticRegression(C=0.01), k=10).fit(X[::2], y[::2])
->>> model.score(X[1::2], y[1::2]) > model.estimator_.score(X[1::2], y[1::2])
-True
-"""
-
-from __future__ import annotations
+"""ResMem as scikit-learn estimators: fit a base, remember its training rows, predict with both."""
 
 from dataclasses import replace
 
 import numpy as np
+import torch
+from scipy import sparse
 
-from residua.hooks.estimator import ResMemEstimator  # says which extra to install where scikit-learn is absent
+from residua.core import Encoded
+from residua.encoding import encode
+from residua.encoding.sklearn import class_indices, keys_of, logits_of
+from residua.errors import LabelError, MissingDependencyError, ParameterError
+from residua.memory import Memory
+from residua.readers import ResMem
+from residua.tuning import tune
 
-# isort: split
-from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils import column_or_1d, get_tags
-
-from residua.encoding.sklearn import class_indices
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
+    from sklearn.utils import check_array, column_or_1d, get_tags
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise MissingDependencyError(
+        'residua.sklearn needs scikit-learn; install it with: pip install "residua[sklearn]"'
+    ) from error
 
 __all__ = ["ResMemClassifier", "ResMemRegressor"]
 
 
-class ResMemClassifier(ClassifierMixin, ResMemEstimator):
+class _ResMem(MetaEstimatorMixin, BaseEstimator):
+    """What the two share: fit a base and remember its rows, add, forget, tune."""
+
+    _task: str
+    _memory_params = ("index", "index_params", "device")
+    _reader_params = ("k", "sigma", "kernel")
+
+    def fit(self, X, y, **fit_params):
+        """Fit the base, unless it is frozen or a torch module, and remember these rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
+            Whatever the base takes; an array or tensor for a torch module.
+        y : array-like of shape (n_samples,), or (n_samples, n_outputs) for a regressor
+            Class names, or targets. A torch module's classes are indices.
+        **fit_params : dict
+            Passed to the base's ``fit``. A ``sample_weight`` weighs the remembered rows too.
+
+        Raises
+        ------
+        ParameterError, EncodeError, LabelError, NonFiniteError
+        """
+        X, y = self._rows(X, y, reset=True), self._targets(y)
+        is_module = isinstance(self.estimator, torch.nn.Module)
+        if fit_params and (is_module or self.cv is not None):
+            why = "a torch module is not fitted again" if is_module else f"cv={self.cv!r} fits its clones without them"
+            raise ParameterError(f"fit got {sorted(fit_params)}, and {why}; leave them out")
+        self.estimator_ = self.estimator if is_module else clone(self.estimator).fit(X, y, **fit_params)
+        classes = getattr(self.estimator_, "classes_", None)
+        if classes is not None and len(classes) < 2:
+            raise LabelError(f"y holds 1 class, {classes[0]!r}; a classifier needs at least two")
+        enc = encode(self.estimator_, X, y, key=self.key, cv=self.cv, task=self._task, progress=False)
+        if self._task == "classification":
+            self.classes_ = np.arange(enc.n_outputs) if is_module else classes
+        enc = _labelled(enc, enc.labels, fit_params.get("sample_weight"))
+        self.memory_ = Memory(enc, **{name: getattr(self, name) for name in self._memory_params})
+        self.reader_ = ResMem(self.memory_, **{name: getattr(self, name) for name in self._reader_params})
+        return self
+
+    def add(self, X, y, *, sample_weight=None) -> np.ndarray:
+        """Remember more rows, at once; the base is not fitted again.
+
+        Parameters
+        ----------
+        X, y
+            As in ``fit``; classes the base knows.
+        sample_weight : array-like of shape (n_samples,), optional
+            Only where ``fit`` was given one, too; each row weighs 1 otherwise.
+
+        Returns
+        -------
+        int64 array of shape (n_samples,)
+            Ids of the new rows, for ``forget``. The rows of ``fit`` have the ids 0 ... n_samples - 1.
+        """
+        enc = self._encode(X)
+        weighted = self.memory_.has_column("weight")
+        if sample_weight is not None and not weighted:
+            raise ParameterError("sample_weight for a model that was fitted without; fit it with sample_weight as well")
+        if weighted and sample_weight is None:
+            sample_weight = np.ones(len(enc))
+        return self.memory_.add(_labelled(enc, self._encoded_targets(y), sample_weight))
+
+    def forget(self, ids) -> int:
+        """Forget remembered rows by their ids, at once; returns how many went. An unknown id raises ``IdError``."""
+        check_is_fitted(self)
+        return self.memory_.forget(ids)
+
+    def tune(self, X, y, grid=None, *, objective=None):
+        """Choose k, sigma and temperature on held-out rows, with `grid` and `objective` as in ``residua.tune``.
+
+        Rows of `X` that are remembered would make every setting look too good. Replaces ``reader_`` alone, whose
+        ``best_params_`` say what was chosen; returns self.
+        """
+        val = _labelled(self._encode(X), self._encoded_targets(y))
+        self.reader_ = tune(self.reader_, val, grid, objective=objective)
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if hasattr(self.estimator, "__sklearn_tags__"):
+            base = get_tags(self.estimator)
+            allow_nan = base.input_tags.allow_nan and self.key is not None  # between keys with NaN there is none
+            tags.input_tags = replace(base.input_tags, allow_nan=allow_nan, pairwise=False)
+            tags.target_tags = replace(base.target_tags, required=True)
+        return tags
+
+    def _encode(self, X) -> Encoded:
+        check_is_fitted(self)
+        X = self._rows(X)
+        if isinstance(self.estimator_, torch.nn.Module):
+            return encode(self.estimator_, X, key=self.key, like=self.memory_, progress=False)
+        # The base is this object's own: a fingerprint at each prediction would cost a forest more than its trees do.
+        source = self.memory_.source
+        keys = keys_of(self.estimator_, X, key=self.key, statistics=source.statistics or None).keys
+        return Encoded(keys, logits_of(self.estimator_, X), source=source, task=self._task)
+
+    def _rows(self, X, y="no_validation", reset: bool = False):
+        """X as ``encode`` takes it, its feature names and count learned (`reset`) or checked."""
+        rows = X if hasattr(X, "iloc") or sparse.issparse(X) or isinstance(X, torch.Tensor) else np.asarray(X)
+        if not reset and rows.ndim == 1 and hasattr(self, "n_features_in_"):
+            check_array(rows)  # raises what scikit-learn's users know: reshape your data
+        # Images (n, c, h, w) for a torch module have no number of features.
+        validate_data(self, X, y, reset=reset, skip_check_array=True, ensure_2d=rows.ndim <= 2)
+        return rows.tocsr() if sparse.issparse(rows) else rows
+
+    def _targets(self, y) -> np.ndarray:
+        return np.asarray(y)
+
+    def _encoded_targets(self, y) -> np.ndarray:
+        return np.asarray(self._targets(y), dtype=np.float64)
+
+
+def _labelled(enc: Encoded, labels, weight=None) -> Encoded:
+    """The same rows with labels, and with weights where there are any."""
+    columns = None if weight is None else {"weight": np.asarray(weight)}
+    return Encoded(enc.keys, enc.logits, labels, columns=columns, source=enc.source, task=enc.task, head=enc.head)
+
+
+class ResMemClassifier(ClassifierMixin, _ResMem):
     """A classifier corrected by the residuals of its nearest training rows (ResMem, arXiv 2302.01576, eq. 7-8).
 
     Parameters
@@ -55,7 +175,6 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
     storage : {"full", "head", "top-m"}, default "full"
         What is kept of the base's logits (see ``residua.Memory``).
     device : str, default "cpu"
-        Where the memory lives.
 
     Attributes
     ----------
@@ -64,9 +183,8 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
     reader_ : residua.ResMem
     classes_ : array of shape (n_classes,)
         Class names; the indices of the outputs for a torch module.
-    n_features_in_ : int
-    feature_names_in_ : array of shape (n_features_in_,)
-        Where X has names that are strings.
+    n_features_in_, feature_names_in_
+        As scikit-learn's own estimators have them.
 
     Examples
     --------
@@ -83,7 +201,7 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
 
     _task = "classification"
     _memory_params = ("index", "index_params", "storage", "temperature", "device")
-    _reader_params = ("sigma", "temperature", "kernel", "space")
+    _reader_params = ("k", "sigma", "temperature", "kernel", "space")
 
     def __init__(
         self,
@@ -101,45 +219,19 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         storage="full",
         device="cpu",
     ):
-        self.estimator = estimator
-        self.k = k
-        self.sigma = sigma
-        self.temperature = temperature
-        self.kernel = kernel
-        self.space = space
-        self.cv = cv
-        self.key = key
-        self.index = index
-        self.index_params = index_params
-        self.storage = storage
-        self.device = device
+        self.estimator, self.cv, self.key = estimator, cv, key
+        self.k, self.sigma, self.temperature, self.kernel, self.space = k, sigma, temperature, kernel, space
+        self.index, self.index_params, self.storage, self.device = index, index_params, storage, device
 
     def predict(self, X) -> np.ndarray:
-        """The class of each row's best score.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        array of shape (n_samples,)
-            Names out of ``classes_``.
-        """
-        enc = self._encode(X)
+        """The class of each row's best score, a name out of ``classes_``, (n_samples,)."""
+        enc = self._encode(X)  # first: it says when the model is not fitted
         return self.classes_[self.reader_.predict(enc)]
 
     def predict_proba(self, X) -> np.ndarray:
-        """Probabilities of the classes, in the order of ``classes_``.
+        """Probabilities of the classes, in the order of ``classes_``, float32 (n_samples, n_classes).
 
-        Parameters
-        ----------
-        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        float32 array of shape (n_samples, n_classes)
-            The scores where they are positive (see ``residua.ResMem.predict_proba``), with the same argmax.
+        The scores where they are positive (see ``residua.ResMem.predict_proba``), with the same argmax.
         """
         enc = self._encode(X)
         return self.reader_.predict_proba(enc)
@@ -159,24 +251,18 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         return class_indices(self, self._targets(y))
 
 
-class ResMemRegressor(RegressorMixin, ResMemEstimator):
+class ResMemRegressor(RegressorMixin, _ResMem):
     """A regressor corrected by the residuals of its nearest training rows (ResMem, arXiv 2302.01576, eq. 3-4).
 
     Parameters
     ----------
-    estimator : estimator or torch.nn.Module
-        The base. Cloned and fitted, unless it is a ``FrozenEstimator`` or a (trained) torch module.
-    k, sigma, kernel, cv, key, index, index_params, device
+    estimator, k, sigma, kernel, cv, key, index, index_params, device
         As for ``ResMemClassifier``.
 
     Attributes
     ----------
-    estimator_ : the fitted base
-    memory_ : residua.Memory
-    reader_ : residua.ResMem
-    n_features_in_ : int
-    feature_names_in_ : array of shape (n_features_in_,)
-        Where X has names that are strings.
+    estimator_, memory_, reader_, n_features_in_, feature_names_in_
+        As for ``ResMemClassifier``.
 
     Examples
     --------
@@ -203,28 +289,13 @@ class ResMemRegressor(RegressorMixin, ResMemEstimator):
         index_params=None,
         device="cpu",
     ):
-        self.estimator = estimator
-        self.k = k
-        self.sigma = sigma
-        self.kernel = kernel
-        self.cv = cv
-        self.key = key
-        self.index = index
-        self.index_params = index_params
-        self.device = device
+        self.estimator, self.cv, self.key = estimator, cv, key
+        self.k, self.sigma, self.kernel = k, sigma, kernel
+        self.index, self.index_params, self.device = index, index_params, device
 
     def predict(self, X) -> np.ndarray:
-        """The base's predictions plus the neighbours' weighted residuals.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or DataFrame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        float64 array of shape (n_samples,) or (n_samples, n_outputs)
-            Of float32 precision.
-        """
+        """The base's predictions plus the neighbours' weighted residuals, (n_samples,) or (n_samples, n_outputs);
+        float64, of float32 precision."""
         enc = self._encode(X)
         return self.reader_.predict(enc).astype(np.float64)
 

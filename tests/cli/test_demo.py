@@ -31,13 +31,13 @@ def test_the_numbers_printed_are_the_librarys_and_the_picture_is_there(demo, her
         assert f"   {line}".rstrip() in demo.splitlines()
     said, now = test.logits.argmax().numpy(), best.predict(test)
     corrected = np.flatnonzero((said != test.labels) & (now == test.labels))
-    assert f"base {100 * result.base:.2f} % -> ResMem {100 * result.memory:.2f} %; label k-NN" in demo
+    assert f"base {100 * result.base_accuracy:.2f} % -> ResMem {100 * result.accuracy:.2f} %; label k-NN" in demo
     assert f"{100 * result.label_knn:.2f} % with ResMem's settings, {100 * result.label_knn_tuned:.2f} %" in demo
     assert f"7. Explain: test digit {corrected[0]}, the first one corrected" in demo
     for line in str(rs.explain(best, test[int(corrected[0])])).splitlines():
         assert f"   {line}" in demo.splitlines()
     # The demo is there to show a real effect; without one it would have to be built differently.
-    assert result.significant and result.gain > 0.02 and result.memory > result.label_knn_tuned
+    assert result.significant and result.gain > 0.02 and result.accuracy > result.label_knn_tuned
 
     picture = here / "pictures" / "resmem-digits.png"
     assert f"8. Picture: {picture.resolve()}" in demo

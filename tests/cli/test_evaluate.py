@@ -18,7 +18,7 @@ def test_a_reader_of_ones_own(run, mem, encoded):
     data = json.loads(run(*words, "--confidence", 0.9).stdout)
     expected = rs.KNNLM(rs.Memory(encoded["train"]), k=3, lmbda=1, sigma=2)
     assert data["params"] == expected.params and data["confidence"] == 0.9
-    assert data["memory"] == np.mean(expected.predict(encoded["test"]) == encoded["test"].labels)
+    assert data["accuracy"] == np.mean(expected.predict(encoded["test"]) == encoded["test"].labels)
 
 
 def test_several_files_are_one_test_set(run, mem):

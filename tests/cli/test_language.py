@@ -81,7 +81,7 @@ def test_build_is_the_verb_of_the_library(here, run):
     model, tokenizer = language_model("model")
     expected = rs.lm.remember(model, tokenizer, here / "src", window=64, glob="**/*.py")
     np.testing.assert_array_equal(memory.labels, expected.labels)
-    assert memory.table["key"].equal(expected.table["key"])
+    np.testing.assert_array_equal(memory.keys, expected.keys)
     assert set(memory.names.values()) == {"add.py", "deep/count.py"}
     assert memory.about["windowing"] == expected.about["windowing"]
 
@@ -119,7 +119,7 @@ def test_a_killed_build_goes_on(here, run, monkeypatch):
         assert "finish it: give the command that began it again" in run(*verb, code=1).stderr
     monkeypatch.setattr(rs.lm, "build", small)
     assert "Going on with the unfinished build" in run(*BUILD, "half", "--batch-size", 1).stderr
-    assert rs.Memory.load("half").table["key"].equal(rs.Memory.load("whole").table["key"])
+    np.testing.assert_array_equal(rs.Memory.load("half").keys, rs.Memory.load("whole").keys)
 
 
 def test_tune_finds_the_librarys_best_and_says_what_it_is_worth(here, run):
@@ -134,7 +134,7 @@ def test_tune_finds_the_librarys_best_and_says_what_it_is_worth(here, run):
     assert data["perplexity"] == pytest.approx(math.exp(-expected.best_score_))
     assert data["perplexity"] < data["base_perplexity"]
     assert data["documents"] == 2
-    text = run("tune", "mem", "--text", "val", *FEW, "--adaptive", 2, "--gate", 0.01, "--cache").stdout
+    text = run("tune", "mem", "--text", "val", *FEW, "--adaptive", 2, "--skip", 0.01, "--cache").stdout
     assert "9 settings compared by perplexity" in text and "a share by distance:" in text and "of the searches" in text
     assert isinstance(rs.load("mem"), rs.ContinuousCache)
     assert json.loads(run("evaluate", "mem", "--text", "test", "--json").stdout)["params"]["over"]["reader"] == "KNNLM"
@@ -145,16 +145,16 @@ def test_tune_finds_the_librarys_best_and_says_what_it_is_worth(here, run):
 
 def test_the_first_tokens_are_enough(run):
     data = json.loads(run("tune", "mem", "--text", "val", *FEW, "--max-tokens", 20, "--json").stdout)
-    assert (data["tokens"], data["documents"]) == (20, 1)
+    assert (data["rows"], data["documents"]) == (20, 1)
 
 
 def test_evaluate_is_the_verb_of_the_library(here, run):
     model, tokenizer = language_model("model")
     expected = rs.lm.evaluate(model, tokenizer, here / "test", rs.load("tuned"))
     data = json.loads(run("evaluate", "tuned", "--text", "test", "--json").stdout)
-    for name in ("n", "documents", "perplexity_base", "perplexity_memory", "gain_interval", "params"):
+    for name in ("n", "n_groups", "base_perplexity", "perplexity", "gain_interval", "params"):
         assert data[name] == json.loads(json.dumps(expected.to_dict()[name])), name
-    assert data["perplexity_memory"] < data["perplexity_base"]
+    assert data["perplexity"] < data["base_perplexity"]
     assert "perplexity" in run("evaluate", "tuned", "--text", "test/one.py", "--text", "test/two.py").stdout
 
 

@@ -44,9 +44,9 @@ def made(here, tiny_model, tiny_tokenizer):
 def test_base_and_memory_stand_side_by_side(run, made, tiny_tokenizer):
     words = ["lm-eval", "mem", "--model", "model", "--tasks", "recite", "--include-path", "tasks", "--limit", 1]
     found = json.loads(run(*words, "--json").stdout)
-    ours = rs.lm.evaluate(made, tiny_tokenizer, [TEXT], rs.load("mem"), exclude_own=False, progress=False)
+    ours = rs.lm.evaluate(made, tiny_tokenizer, [TEXT], rs.load("mem"), exclude=None, progress=False)
     score = found["tasks"]["recite"]["byte_perplexity"]
-    for side, perplexity in (("base", ours.perplexity_base), ("memory", ours.perplexity_memory)):
+    for side, perplexity in (("base", ours.base_perplexity), ("memory", ours.perplexity)):
         assert score[side] == pytest.approx(perplexity ** (ours.n / len(TEXT.encode())), rel=1e-5)
     assert found["reader"]["params"]["k"] == 4 and found["limit"] == 1
     text = run(*words).stdout
@@ -61,7 +61,7 @@ def test_what_goes_wrong_is_one_line(run, made):
     done = run(*words, "nowhere", code=1)
     assert "'nowhere' is no folder" in done.stderr and "--include-path" in done.stderr and done.stdout == ""
     (made_of := rs.Memory.load("mem")).save("bare")
-    assert made_of.of_tokens
+    assert made_of.schema.is_text
     assert "choose k <=" in run(*words, "tasks", "--reader", "knnlm", "--k", 1000, code=1).stderr
 
 

@@ -11,10 +11,8 @@ from residua.cli import build, encode, main, options, tune
 from residua.cli.main import option_hint
 from residua.core.encoded import TASKS
 from residua.errors import ParameterError
-from residua.memory.accept import KEY_DTYPES
+from residua.memory.schema import KEY_DTYPES
 from residua.memory.storage import STORAGES
-from residua.readers.kernel import KERNELS
-from residua.readers.load import READERS
 from residua.readers.resmem import SPACES
 from residua.tuning.objective import OBJECTIVES
 
@@ -53,8 +51,6 @@ def test_every_verb_and_option_is_explained():
 @pytest.mark.parametrize(
     ("shown", "real"),
     [
-        (options.READERS, [name.lower() for name in READERS]),
-        (options.KERNELS, KERNELS),
         (options.SPACES, SPACES),
         (build.STORAGES, STORAGES),
         (build.KEY_DTYPES, KEY_DTYPES),
@@ -115,6 +111,7 @@ def option_hint_of_add_twice(run) -> str:
 
 def test_hint_is_only_for_parameters_that_are_options():
     assert option_hint("sigma=3", "evaluate") == " (on the command line: --sigma)"
+    assert option_hint("build it with storage='full'", "tune").startswith(" (on the command line: 'residua build' with")
     assert option_hint("dim=3; x == y", "evaluate") == ""
     assert option_hint("k=3", None) == " (on the command line: 'residua tune' with --k)"
 
@@ -146,7 +143,44 @@ def test_interrupted_save_is_130_and_leaves_the_old_memory(run, mem, monkeypatch
     def interrupt(path, data):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("residua.memory.folder.write_json", interrupt)
+    monkeypatch.setattr("residua.memory.manifest.write_json", interrupt)
     run("add", "mem", "val.npz", code=130)
     assert {file.name: file.read_bytes() for file in mem.iterdir()} == before
     assert len(rs.Memory.load(mem)) == 60
+
+
+OWN = """
+from residua.core import LabelValues
+from residua.readers import Kernel, NeighbourReader, register_kernel, register_reader
+
+register_kernel(Kernel("box", lambda d, sigma: (d > sigma).float() * -50.0))
+
+
+@register_reader
+class Votes(NeighbourReader):
+    def __init__(self, memory, k=None, weight=0.5, kernel="box"):
+        super().__init__(memory, k, 2.0, 1.0, kernel)
+        self.weight = float(weight)
+
+    def share(self, neighbours, queries):
+        return 1 - self.weight, self.weight
+
+    def values(self, queries):
+        return LabelValues(self.memory.column("label"))
+"""
+
+
+def test_a_reader_and_a_kernel_of_ones_own_are_known_to_every_verb(run, mem, here):
+    (here / "votes.py").write_text(OWN)
+    own = ("--import", "votes")
+    run(*own, "tune", "mem", "val.npz", "--reader", "votes", "--k", "3,9", "--grid", "weight=0.2,0.8")
+    run(*own, "evaluate", "mem", "test.npz")
+    run(*own, "explain", "mem", "test.npz", "--row", 1)
+    assert "Votes(" in run(*own, "info", "mem").stdout
+    run(*own, "evaluate", "mem", "test.npz", "--reader", "resmem", "--k", 3, "--kernel", "box", "--sigma", 1)
+    run(*own, "evaluate", "mem", "test.npz", "--reader", "votes", "--set", "weight=0.9")
+    assert "there is no reader 'nonesuch'" in run("evaluate", "mem", "test.npz", "--reader", "nonesuch", code=1).stderr
+
+
+def test_a_module_that_cannot_be_imported_is_said(run):
+    assert "importing 'nonesuch' failed" in run("--import", "nonesuch", "info", "mem", code=1).stderr

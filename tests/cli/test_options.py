@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from residua.cli.options import NUMBERS
+from residua.cli.options import NUMBERS, named_values
 
 
 def test_numbers():
@@ -10,6 +10,13 @@ def test_numbers():
     for text in ("", "1,,2", "a"):
         with pytest.raises(click.BadParameter, match="not a list of numbers"):
             NUMBERS.convert(text, None, None)
+
+
+def test_named_values():
+    assert named_values(None, None, ("beta=0.5,2", "kind=wide")) == {"beta": [0.5, 2], "kind": ["wide"]}
+    for text in ("beta", "beta=", "=1"):
+        with pytest.raises(click.BadParameter, match="not NAME=VALUE"):
+            named_values(None, None, (text,))
 
 
 def test_a_device_that_is_not_there_is_wrong_usage(run, mem):

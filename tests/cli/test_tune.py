@@ -12,14 +12,15 @@ def test_tune_is_the_verb_of_the_library_and_saves_what_it_found(run, mem, encod
     assert data["params"] == expected.params == rs.load(mem).params
     assert data["score"] == expected.best_score_ > data["base_score"]
     assert data["base_score"] == pytest.approx(np.mean(encoded["val"].logits.argmax().numpy() == encoded["val"].labels))
-    assert data["settings"] == len(expected.cv_results_["score"]) and data["objective"] == "accuracy"
+    assert data["settings"] == len(expected.results_["score"]) and data["objective"] == "accuracy"
 
 
 def test_text_says_what_was_gained_and_where_it_is(run, mem):
     lines = run("tune", "mem", "val.npz", "--k", "5", "--sigma", "1", "--temperature", 1).stdout.splitlines()
-    assert lines[0] == "ResMem: 2 settings compared by accuracy on validation rows"
+    assert lines[0] == "ResMem: 2 settings compared by accuracy on 30 validation rows"
     assert lines[1] == "  best: k=5, sigma=1, temperature=1"
     assert lines[3].startswith("saved as mem") and lines[3].endswith("reader.json")
+    assert lines[4].startswith("next: residua evaluate mem TEST.npz")
 
 
 def test_losses_are_shown_as_losses(run, mem, encoded):

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from residua.encoding.folds import out_of_fold
+from residua.encoding.estimator import out_of_fold
 from residua.errors import LabelError, ParameterError
 
 X, Y = load_digits(return_X_y=True)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from residua.encoding import TextEncoder, text_encoder
 from residua.encoding.pairs import PairEncoder
-from residua.encoding.transformers import TextEncoder, text_encoder
 from residua.errors import EncodeError, InputError, ParameterError
 
 PAIRS = [("def add(a, b):", "adds two numbers"), ("x", "y"), ("class Counter:", "counts what it is given")]
@@ -40,8 +40,7 @@ def test_rows_of_a_dataset_and_small_batches(tiny_model, tiny_tokenizer):
     rows = [{"code": source, "doc": target} for source, target in PAIRS]
     batches = list(encoder.batches(rows, 2, source_column="code", target_column="doc"))
     assert [len(batch.windows) for batch in batches] == [2, 1]
-    with encoder:
-        keys = np.concatenate([encoder.encode(batch).keys for batch in batches])
+    keys = np.concatenate([encoder.encode(batch).keys for batch in batches])
     (whole,) = encoder.batches(iter(PAIRS))
     np.testing.assert_allclose(keys, encoder.encode(whole).keys, atol=1e-5)
     assert encoder.encode(whole).logits.shape == (len(whole), 300) and list(encoder.names.values()) == ["0", "1", "2"]

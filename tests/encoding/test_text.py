@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from residua.encoding.text import document_id, documents, prefix_of, tokenizer_hash
+from residua.encoding.text import bos_token, document_id, documents, tokenizer_hash
 from residua.errors import InputError, ParameterError
 
 
@@ -40,6 +40,7 @@ def test_a_folder_is_its_files_sorted(tiny_tokenizer, tmp_path):
     assert [name for name, _ in read(tmp_path, tiny_tokenizer)] == ["a/b/c.py", "a/z.py", "b.py", "notes.md"]
     found = read([tmp_path], tiny_tokenizer, glob="**/*.py")
     assert found == [("a/b/c.py", "a/b/c.py"), ("a/z.py", "a/z.py"), ("b.py", "b.py")]
+    assert read(str(tmp_path), tiny_tokenizer, glob="**/*.py") == found
     with pytest.raises(InputError, match=r"glob='\*.rst'"):
         read(tmp_path, tiny_tokenizer, glob="*.rst")
 
@@ -135,7 +136,7 @@ def test_the_prefix_is_bos_else_eos(tiny_tokenizer):
         bos_token_id = None
         eos_token_id = 5
 
-    assert prefix_of(tiny_tokenizer) == 0 and prefix_of(Tokens()) == 5 and prefix_of(object()) is None
+    assert bos_token(tiny_tokenizer) == 0 and bos_token(Tokens()) == 5 and bos_token(object()) is None
 
 
 def test_a_document_is_known_by_its_tokens(tiny_tokenizer):

@@ -1,12 +1,11 @@
-"""Calibration error bin by bin, log-loss against scikit-learn."""
+"""Calibration error bin by bin."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss as sklearn_log_loss
 
-from residua.evaluation.calibration import expected_calibration_error, log_loss
+from residua.evaluation import expected_calibration_error
 
 
 def by_the_definition(confidence, right, bins):
@@ -39,15 +38,3 @@ def test_is_its_definition(points):
     confidence, right = (np.array(column) for column in zip(*points))
     confidence = confidence.round(3) + 1e-5  # away from edges, where floating point decides
     assert expected_calibration_error(confidence, right) == pytest.approx(by_the_definition(confidence, right, 15))
-
-
-def test_log_loss_is_sklearns():
-    rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet(np.ones(5), 50)
-    labels = rng.integers(0, 5, 50)
-    ours = log_loss(probabilities[np.arange(50), labels])
-    assert ours == pytest.approx(sklearn_log_loss(labels, probabilities, labels=range(5)))
-
-
-def test_a_probability_of_zero_stays_finite():
-    assert log_loss(np.array([1.0, 0.0])) == pytest.approx(-np.log(np.finfo(np.float32).tiny) / 2)

@@ -22,28 +22,54 @@ def as_regression(enc):
     )
 
 
+def votes(reader, voter, queries, ks, exclude=None):
+    """What the voter says with each k of the neighbours that the reader searched."""
+    ((part, prediction),) = reader.predictions(queries, exclude=exclude, depth=voter.k)
+    base = prediction.base.table()
+    said = base if reader.memory.task == "regression" else base.argmax(dim=1)
+    return [found.numpy() for found in votes_by_k(voter, part, prediction, said, ks)]
+
+
 @pytest.mark.parametrize("kernel", ["exponential", "gaussian"])
 @pytest.mark.parametrize("weight", [False, True])
-def test_running_sums_are_the_reader_at_each_k(kernel, weight):
-    memory, queries = rs.Memory(made(40, 0, weight=weight)), made(9, 1)
-    ks = [1, 2, 5, 40]
-    voter = label_reader(rs.ResMem(memory, k=3, sigma=0.4, kernel=kernel), 40)
-    base = voter.base(queries.logits)
-    for k, votes in zip(ks, votes_by_k(voter, memory.search(queries.keys, 40), base, ks)):
-        alone = rs.KNNLM(memory, k=k, lmbda=1.0, sigma=0.4, kernel=kernel).scores(queries)
-        np.testing.assert_allclose(votes.numpy(), alone, atol=2e-6)
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_votes_are_the_reader_s_at_each_k(task, kernel, weight):
+    train, queries, ks = made(40, 0, weight=weight), made(9, 1), [1, 2, 5, 40]
+    if task == "regression":
+        train, queries = as_regression(train), as_regression(queries)
+    memory = rs.Memory(train)
+    reader = rs.ResMem(memory, k=3, sigma=0.4, kernel=kernel)
+    voter = label_reader(reader, 40)
+    for k, found in zip(ks, votes(reader, voter, queries, ks)):
+        alone = rs.KNNLM(memory, k=k, lmbda=1.0, sigma=0.4, kernel=kernel).predict(queries)
+        np.testing.assert_allclose(found, alone, atol=2e-6)
 
 
-def test_regression_votes_and_missing_neighbours():
-    memory, queries = rs.Memory(as_regression(made(4, 0))), as_regression(made(3, 1))
-    voter = label_reader(rs.ResMem(memory, k=4, sigma=1.0), 4)
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_without_neighbours_the_base_speaks(task):
+    train, queries = made(4, 0), made(3, 1)
+    if task == "regression":
+        train, queries = as_regression(train), as_regression(queries)
+    memory = rs.Memory(train)
+    reader = rs.ResMem(memory, k=4, sigma=1.0)
     excluded = np.array([[0, 1, 2, 3], [0, 0, 0, 0], [1, 2, 1, 2]])
-    neighbours = memory.search(queries.keys, 4, excluded)
-    base = voter.base(queries.logits)
-    two, four = votes_by_k(voter, neighbours, base, [2, 4])
-    torch.testing.assert_close(four, voter.change(neighbours).apply(base))
-    torch.testing.assert_close(two, voter.change(neighbours.first(2)).apply(base))
-    torch.testing.assert_close(two[0], base[0])  # every row excluded: the base speaks
+    found = votes(reader, label_reader(reader, 4), queries, [2, 4], excluded)
+    for k, some in zip((2, 4), found):
+        alone = rs.KNNLM(memory, k=k, lmbda=1.0, sigma=1.0, kernel=reader.kernel).predict(queries, exclude=excluded)
+        np.testing.assert_allclose(some, alone, atol=2e-6)
+    base = queries.logits.dense().numpy()[0]
+    np.testing.assert_array_equal(found[1][0], base if task == "regression" else base.argmax())
+
+
+def test_what_the_reader_skips_stays_the_base_s():
+    memory, queries = rs.Memory(made(40, 0)), made(30, 1)
+    reader = rs.ResMem(memory, k=5, sigma=0.4, skip=0.5)
+    base = queries.logits.dense()
+    skipped = (torch.softmax(base, dim=1).amax(dim=1) >= 0.5).numpy()
+    assert 0 < skipped.sum() < 30
+    (found,) = votes(reader, label_reader(reader), queries, [5])
+    alone = rs.KNNLM(memory, k=5, lmbda=1.0, sigma=0.4, kernel="exponential").predict(queries)
+    np.testing.assert_array_equal(found, np.where(skipped, base.argmax(dim=1).numpy(), alone))
 
 
 @pytest.mark.parametrize("kernel", ["exponential", "gaussian"])
@@ -54,7 +80,7 @@ def test_tuned_is_the_best_of_the_grid(task, kernel):
         train, validation = as_regression(train), as_regression(validation)
     memory = rs.Memory(train)
     reader = rs.ResMem(memory, k=9, kernel=kernel)
-    scale = memory.typical_distance() ** (2 if kernel == "gaussian" else 1)
+    scale = memory.median_nn_distance() ** (2 if kernel == "gaussian" else 1)
 
     def quality(voter):
         predicted = voter.predict(validation)

@@ -4,8 +4,11 @@ import json
 from dataclasses import fields
 
 import numpy as np
+import pytest
 
 from residua.evaluation import Evaluation
+
+PERPLEXITIES = {"perplexity", "base_perplexity", "perplexity_ratio"}
 
 
 def made(**changed):
@@ -14,18 +17,20 @@ def made(**changed):
         "reader": "ResMem",
         "params": {"k": 53, "sigma": 0.7, "temperature": 1.4, "epsilon": None},
         "n": 10_000,
-        "base": 0.5964,
-        "memory": 0.6215,
+        "objective": "accuracy",
+        "n_groups": 10_000,
+        "base_accuracy": 0.5964,
+        "accuracy": 0.6215,
         "gain": 0.0251,
         "gain_interval": (0.0205, 0.0297),
         "confidence": 0.95,
         "p_value": 1e-30,
         "tpr": 0.0413,
         "fpr": 0.0162,
-        "ece_base": 0.06,
-        "ece_memory": 0.03,
-        "log_loss_base": 1.5,
-        "log_loss_memory": 1.25,
+        "base_ece": 0.06,
+        "ece": 0.03,
+        "base_log_loss": 1.5,
+        "log_loss": 1.25,
         "per_class_gain": np.array([0.5, np.nan]),
         "support": np.array([4, 0]),
         "label_knn": 0.574,
@@ -35,8 +40,15 @@ def made(**changed):
 
 def regression(**changed):
     bare = {field.name: None for field in fields(Evaluation) if field.default is None}
-    found = {"task": "regression", "base": 2.0, "memory": 0.5, "gain": 1.5, "gain_interval": (1.25, 1.75)}
-    r2 = {"r2_base": 0.1, "r2_memory": 0.8, "improved": 0.75, "worsened": 0.25}
+    found = {
+        "task": "regression",
+        "objective": "squared_error",
+        "base_mse": 2.0,
+        "mse": 0.5,
+        "gain": 1.5,
+        "gain_interval": (1.25, 1.75),
+    }
+    r2 = {"base_r2": 0.1, "r2": 0.8, "improved": 0.75, "worsened": 0.25}
     return made(**{**bare, **found, **r2, **changed})
 
 
@@ -93,11 +105,93 @@ def test_verdicts():
     assert not made(p_value=0.03, confidence=0.99).significant
 
 
+def text(**changed):
+    found = {"objective": "log_loss", "n_groups": 12, "perplexity_ratio_interval": (0.7, 0.85)}
+    return made(**{**found, **changed})
+
+
+def test_text_table():
+    shown = str(text(tokens_per_second=500.0, base_tokens_per_second=750.0))
+    assert "on 10,000 tokens of 12 documents" in shown
+    assert line(shown, "perplexity") == ["perplexity", "4.482", "3.490", "-22.1", "%"]
+    assert line(shown, "next-token accuracy")[2:] == ["59.64", "%", "62.15", "%", "+2.51", "points"]
+    assert line(shown, "calibration")[2:] == ["6.00", "%", "3.00", "%", "-3.00", "points"]
+    assert line(shown, "tokens per second") == ["tokens", "per", "second", "750", "500", "1.50x", "the", "time"]
+    assert "log-loss" not in shown
+    assert "tokens per second" not in str(text())
+    assert "tokens per second" not in str(made(tokens_per_second=500.0, base_tokens_per_second=750.0))
+
+
+def test_verdicts_of_perplexity():
+    assert text().verdict == (
+        "Perplexity is 22.1 % lower with the memory (95 % interval -30.0 to -15.0 %, 12 documents resampled)."
+    )
+    assert text().significant and text(p_value=1.0).significant  # not about accuracy
+    unclear = text(perplexity_ratio_interval=(0.7, 1.1))
+    assert not unclear.significant and "may be chance" in unclear.verdict
+    worse = text(log_loss=1.75, perplexity_ratio_interval=(1.1, 1.5))
+    assert worse.significant and "28.4 % higher" in worse.verdict and "Do not use it like this" in worse.verdict
+    alone = text(perplexity_ratio_interval=None, n_groups=1)
+    assert not alone.significant and "one document cannot say" in alone.verdict
+    assert "makes no difference" in text(log_loss=1.5).verdict
+
+
+def test_exact_matches_are_shown_where_there_are_any():
+    assert line(str(made(exact_matches=1234)), "same key in the memory")[-2:] == ["1,234", "rows"]
+    assert "same key" not in str(made())
+    assert "leak" not in made(exact_matches=3).verdict
+    for result in (made, text):
+        doubtful = result(exact_matches=9000, rests_on_matches=True)
+        assert not doubtful.significant
+        assert "9,000 of 10,000 rows" in doubtful.verdict and "leak" in doubtful.verdict
+
+
+def test_repr_is_short():
+    assert repr(made()) == "Evaluation(ResMem on 10,000 rows: accuracy 59.64 % -> 62.15 %)"
+    assert repr(text()) == "Evaluation(ResMem on 10,000 rows: perplexity 4.482 -> 3.490)"
+    assert repr(regression()) == "Evaluation(ResMem on 10,000 rows: mean squared error 2 -> 0.5)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("memory", "accuracy or mse"),
+        ("base", "base_accuracy or base_mse"),
+        ("ece_memory", "ece"),
+        ("log_loss_base", "base_log_loss"),
+        ("perplexity_memory", "perplexity"),
+        ("r2_base", "base_r2"),
+        ("documents", "n_groups"),
+        ("tokens_per_second_base", "base_tokens_per_second"),
+    ],
+)
+def test_old_names_say_the_new(old, new):
+    with pytest.raises(AttributeError, match=f"{old}.*it is '{new}' now"):
+        getattr(made(), old)
+    for name in new.split(" or "):
+        getattr(made(), name)
+
+
+def test_parameters_are_shown_in_few_digits():
+    adaptive = {"edges": [1.0], "shares": [0.81234, 0.1]}
+    inner = {"reader": "KNNLM", "params": {"k": 8, "lmbda": 0.123456}}
+    assert "KNNLM(k=8, lmbda=0.1 to 0.81 by distance)" in str(made(reader="KNNLM", params={"k": 8, "lmbda": adaptive}))
+    assert "(over=KNNLM(k=8, lmbda=0.1235))" in str(made(reader="ContinuousCache", params={"over": inner}))
+
+
 def test_to_dict_is_json_and_complete():
     found = made().to_dict()
-    assert set(found) == {field.name for field in fields(Evaluation)}
+    assert set(found) == {field.name for field in fields(Evaluation)} | PERPLEXITIES
     again = json.loads(json.dumps(found, allow_nan=False))
     assert again == found
     assert again["per_class_gain"] == [0.5, None]
     assert again["gain_interval"] == [0.0205, 0.0297]
     assert again["support"] == [4, 0]
+    assert again["perplexity"] == pytest.approx(np.exp(1.25))
+    assert regression().to_dict()["perplexity_ratio"] is None
+
+
+def test_a_vocabulary_is_not_exported_class_by_class():
+    wide = made(per_class_gain=np.zeros(1001), support=np.zeros(1001, int))
+    assert {"per_class_gain", "support"} & set(wide.to_dict()) == set()
+    assert len(wide.per_class_gain) == 1001

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residua.evaluation import significance
-from residua.evaluation.significance import bootstrap_interval, mcnemar, sign_test_of_mean
+from residua.evaluation.significance import blocks, bootstrap_interval, mcnemar, paired, sign_test_of_mean
 
 
 def binomial_formula(corrected, broken):
@@ -76,12 +75,54 @@ def test_interval_lies_within_the_differences(differences):
     assert differences.min() - 1e-9 <= low <= high <= differences.max() + 1e-9
 
 
-def test_resampling_in_blocks_uses_every_resample(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(significance, "BLOCK", 10)
-    for count in significance.blocks(7, 3):
-        drawn.append(count)
-    assert drawn == [3, 3, 1]
-    assert sign_test_of_mean(np.ones(3), 3, np.random.default_rng(0)) in {(1 + i) / 4 for i in range(4)}
-    low, high = bootstrap_interval(np.ones(3), 0.95, 7, np.random.default_rng(0))
-    assert (low, high) == (1, 1)
+def test_resampling_in_blocks_uses_every_resample():
+    assert list(blocks(7, 2_000_000)) == [2, 2, 2, 1]
+    assert list(blocks(3, 10**9)) == [1, 1, 1]
+    p = sign_test_of_mean(np.ones(1_000_000), 9, np.random.default_rng(0))  # some resamples at a time
+    assert p == 1 / 10
+    low, high = bootstrap_interval(np.arange(500_000.0), 0.9, 20, np.random.default_rng(0))
+    assert low < 249_999.5 < high and high - low < 2000
+
+
+def test_groups_are_drawn_whole():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 9, 40)
+    sums = rng.normal(0.5, 1, 40) * sizes
+    drawn = rng.integers(0, 40, (20_000, 40))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    interval = bootstrap_interval(sums, 0.9, 20_000, np.random.default_rng(2), sizes)
+    np.testing.assert_allclose(interval, np.quantile(means, [0.05, 0.95]), atol=0.02)
+
+
+def paired_of(gains, losses, groups, answers, n=999):
+    return paired(gains, losses, groups, answers, 0.95, n, np.random.default_rng(0))
+
+
+def test_answers_that_stand_alone_are_mcnemars():
+    gains = np.array([1.0] * 5 + [0.0] * 20 + [-1.0])
+    found = paired_of(gains, None, None, True)
+    assert found["p_value"] == mcnemar(5, 1)
+    assert found["gain_interval"] == bootstrap_interval(gains, 0.95, 999, np.random.default_rng(0))
+    assert found["perplexity_ratio_interval"] is None
+
+
+def test_groups_and_errors_are_randomised():
+    gains = np.array([1.0, 1.0, -1.0, 1.0, 0.0, 1.0])
+    by_row = paired_of(gains, None, None, False)
+    by_group = paired_of(gains, None, np.array([7, 7, 3, 3, 5, 5]), True)
+    assert by_row["p_value"] == sign_test_of_mean(gains, 999, np.random.default_rng(0))
+    assert by_group["p_value"] == sign_test_of_mean(np.array([0.0, 1.0, 2.0]), 999, np.random.default_rng(0))
+
+
+def test_perplexity_falls_as_losses_do():
+    losses = np.random.default_rng(0).normal(0.1, 0.5, 80)
+    groups = np.arange(80) // 4
+    low, high = paired_of(np.zeros(80), losses, groups, True)["perplexity_ratio_interval"]
+    assert low < np.exp(-losses.mean()) < high < 1
+    constant = paired_of(np.zeros(8), np.full(8, np.log(2.0)), np.arange(8) // 2, True)
+    assert constant["perplexity_ratio_interval"] == pytest.approx((0.5, 0.5))
+
+
+def test_one_group_has_no_interval():
+    found = paired_of(np.ones(4), np.ones(4), np.zeros(4, int), True)
+    assert found == {"p_value": 1.0, "gain_interval": None, "perplexity_ratio_interval": None}

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import residua as rs
+from residua import explanation
 from residua.errors import MissingDependencyError, ShapeError
 
 
 def explained(k=3, label=2, n=20):
     rng = np.random.default_rng(0)
-    columns = {"place": np.arange(n), "label": np.arange(n) * 2.0, "box": np.zeros((n, 4))}
+    columns = {"place": np.arange(n), "distance": np.arange(n) * 2.0, "box": np.zeros((n, 4))}
     memory = rs.Memory(
         rs.Encoded(rng.normal(size=(n, 2)), rng.normal(size=(n, 3)), rng.integers(0, 2, n), columns=columns)
     )
@@ -32,7 +33,7 @@ def test_frame_of_a_classification():
     why = explained()
     frame = why.to_frame()
     assert list(frame.columns) == [
-        *("id", "label", "distance", "weight", "to_predicted", "to_base", "to_true", "place", "column.label"),
+        *("id", "label", "distance", "weight", "to_predicted", "to_base", "to_true", "place", "column.distance"),
     ]
     np.testing.assert_array_equal(frame["id"], why.ids)
     np.testing.assert_array_equal(frame["label"], why.labels)
@@ -42,6 +43,7 @@ def test_frame_of_a_classification():
     np.testing.assert_array_equal(frame["to_base"], why.contributions[:, why.base_prediction])
     np.testing.assert_array_equal(frame["to_true"], why.contributions[:, 2])
     np.testing.assert_array_equal(frame["place"], why.ids)
+    np.testing.assert_array_equal(frame["column.distance"], why.ids * 2.0)
 
 
 def test_frame_names_classes_and_leaves_out_an_unknown_truth():
@@ -106,3 +108,22 @@ def test_text_without_neighbours_and_of_a_regression():
     assert text.startswith("prediction ")
     assert "output 0: base 0 " in text
     assert "truth [1 1]" in str(regression(2))
+
+
+def test_contributions_by_what_they_are_added_to():
+    why = explained()
+    assert list(why.contributions_to) == ["predicted", "base", "true"]
+    np.testing.assert_array_equal(why.contributions_to["true"], why.contributions[:, 2])
+    assert list(regression("flat").contributions_to) == ["output"]
+    np.testing.assert_array_equal(regression(2).contributions_to["1"], regression(2).contributions[:, 1])
+
+
+def test_repr_is_short():
+    assert repr(explained()) == f"Explanation(prediction {explained().prediction}, base alone 1, truth 2, 3 neighbours)"
+
+
+def test_old_names_say_the_new():
+    with pytest.raises(AttributeError, match=r"'tokens'.*'outputs'"):
+        _ = explained().tokens
+    with pytest.raises(AttributeError, match=r"TokenExplanation.*it is Explanation now"):
+        _ = explanation.TokenExplanation

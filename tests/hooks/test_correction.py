@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import residua as rs
-from residua.errors import EncodeError, KeyModuleError, NonFiniteError, ShapeError
+from residua.errors import EncodeError, KeyModuleError, NonFiniteError, ParameterError, ShapeError
 
 
 class Wrap(nn.Module):
@@ -52,9 +52,9 @@ def test_the_memory_improves_the_model_as_the_reader_says(model, reader, parts):
     assert attached > base + 0.02
 
 
-@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("batch", [0, 1, 3, 2500])
 def test_any_batch_size(model, reader, parts, batch):
-    x = parts[1][0]
+    x = parts[1][0].repeat(9, 1, 1, 1)
     with rs.attach(model, reader):
         whole = model(x)
         part = model(x[:batch])
@@ -171,6 +171,12 @@ def test_no_memory_is_the_models_own_output_object(model, parts, nothing):
         assert model(parts[1][0][:2]) is seen[0]
 
 
+def test_a_reader_of_texts_refuses_rows_without_order(model, memory, parts):
+    reader = rs.ContinuousCache(rs.KNNLM(memory, k=3))
+    with rs.attach(model, reader), pytest.raises(ParameterError, match="depends on the text before"):
+        model(parts[1][0])
+
+
 def test_training_mode_is_the_base_with_its_gradients(model, reader, parts):
     x, y = parts[1]
     with rs.attach(model, reader):
@@ -259,7 +265,7 @@ def test_a_key_module_that_runs_twice_is_refused(model, memory, parts):
 
 
 def rows(memory):
-    return memory.table["key"], memory.logits, memory.labels
+    return memory.keys, memory.logits, memory.labels
 
 
 def test_keys_and_outputs_of_another_width_are_refused(model, memory, parts):

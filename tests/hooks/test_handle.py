@@ -26,7 +26,7 @@ def x(parts):
 
 
 def bare(memory):
-    return rs.Memory(rs.Encoded(memory.table["key"], memory.logits, memory.labels))
+    return rs.Memory(rs.Encoded(memory.keys, memory.logits, memory.labels))
 
 
 def test_attaching_is_in_place_and_leaves_parameters_alone(model, reader, x):

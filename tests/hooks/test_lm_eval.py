@@ -58,49 +58,39 @@ def reader(memory):
     return rs.KNNLM(memory, k=6, lmbda=0.8, sigma=5.0)
 
 
-def log_probabilities(model, reader, tokens):
-    """(t, V), after each of the tokens: dense, float64, from an independent capture; without a reader, the base's."""
-    caught = {}
-    module = model.get_submodule("transformer.h.1.mlp.c_fc")
-    hook = module.register_forward_pre_hook(lambda _, args: caught.update(key=args[0].detach()))
-    with torch.no_grad():
-        base = torch.softmax(model(torch.tensor([tokens])).logits[0].double(), dim=1).numpy()
-    hook.remove()
-    if reader is None:
-        return np.log(base)
-    rows, labels = reader.memory.table["key"].double().numpy(), reader.memory.labels
-    out = []
-    for key, p in zip(caught["key"][0].double().numpy(), base, strict=True):
-        squared = ((rows - key) ** 2).sum(axis=1)
-        near = np.argsort(squared, kind="stable")[: reader.k]
-        weights = np.exp(-(squared[near] - squared[near].min()) / reader.sigma)
-        knn = np.bincount(labels[near], weights / weights.sum(), len(p))
-        out.append(np.log(reader.lmbda * knn + (1 - reader.lmbda) * p))
-    return np.stack(out)
+@pytest.fixture(scope="module")
+def log_probabilities(model, memory, by_hand):
+    """(t, V), after each of the tokens; without a reader, the base's."""
+
+    def said(reader, tokens):
+        ids = torch.tensor([tokens])
+        return np.log(by_hand.states(model, memory, ids)[1]) if reader is None else by_hand.knn(model, reader, ids)
+
+    return said
 
 
-def likelihood(model, reader, before, after):
-    said = log_probabilities(model, reader, [*before, *after][:-1])[-len(after) :]
+def likelihood(log_probabilities, reader, before, after):
+    said = log_probabilities(reader, [*before, *after][:-1])[-len(after) :]
     return sum(row[token] for row, token in zip(said, after, strict=True))
 
 
-def likelihoods(model, tokenizer, reader, question, choices):
+def likelihoods(log_probabilities, tokenizer, reader, question, choices):
     """The log-likelihood of each choice after the question, tokenised as one text."""
     before = tokenizer(question)["input_ids"]
     whole = [tokenizer(question + choice)["input_ids"] for choice in choices]
     assert all(tokens[: len(before)] == before for tokens in whole)
-    return [likelihood(model, reader, before, tokens[len(before) :]) for tokens in whole]
+    return [likelihood(log_probabilities, reader, before, tokens[len(before) :]) for tokens in whole]
 
 
-def continuation(model, tokenizer, reader, prompt):
+def continuation(log_probabilities, tokenizer, reader, prompt):
     tokens = tokenizer(prompt)["input_ids"]
     for _ in range(STEPS):
-        tokens.append(int(log_probabilities(model, reader, tokens)[-1].argmax()))
+        tokens.append(int(log_probabilities(reader, tokens)[-1].argmax()))
     return tokenizer.decode(tokens[-STEPS:], skip_special_tokens=True)
 
 
 @pytest.fixture(scope="module")
-def tasks(tmp_path_factory, model, tiny_tokenizer, reader):
+def tasks(tmp_path_factory, log_probabilities, tiny_tokenizer, reader):
     """A folder with the definitions and the data of three tasks, one of each kind of question."""
     folder = tmp_path_factory.mktemp("tasks")
     prompts = ["def add(", "class Counter:\n    def"]
@@ -108,7 +98,8 @@ def tasks(tmp_path_factory, model, tiny_tokenizer, reader):
         "choice": CHOICES,
         "rolling": [{"text": text + "\n    pass" * i} for i, text in enumerate(TEXTS)],
         "generate": [
-            {"prompt": prompt, "answer": continuation(model, tiny_tokenizer, reader, prompt)} for prompt in prompts
+            {"prompt": prompt, "answer": continuation(log_probabilities, tiny_tokenizer, reader, prompt)}
+            for prompt in prompts
         ],
     }
     kinds = {
@@ -137,17 +128,17 @@ def lm(model, tiny_tokenizer, reader):
     lm.handle.detach()
 
 
-def test_scores_of_a_local_task_are_those_by_hand(lm, tasks, model, tiny_tokenizer, reader):
+def test_scores_of_a_local_task_are_those_by_hand(lm, tasks, log_probabilities, tiny_tokenizer, reader):
     from residua.hooks.lm_eval import compare
 
     got = compare(lm, ["tiny_choice", "tiny_rolling", "tiny_generate"], include_path=tasks)
     lm.handle.detach()
     for side, how in (("base", None), ("memory", reader)):
-        said = [likelihoods(model, tiny_tokenizer, how, doc["question"], doc["choices"]) for doc in CHOICES]
+        said = [likelihoods(log_probabilities, tiny_tokenizer, how, doc["question"], doc["choices"]) for doc in CHOICES]
         right = np.mean([np.argmax(row) == doc["gold"] for row, doc in zip(said, CHOICES, strict=True)])
         assert got["tiny_choice"]["acc"][side] == pytest.approx(right)
         texts = [TEXTS[0], TEXTS[1] + "\n    pass"]
-        total = sum(likelihood(model, how, [0], tiny_tokenizer(text)["input_ids"]) for text in texts)
+        total = sum(likelihood(log_probabilities, how, [0], tiny_tokenizer(text)["input_ids"]) for text in texts)
         perplexity = np.exp(-total / sum(len(text.encode()) for text in texts))
         assert got["tiny_rolling"]["byte_perplexity"][side] == pytest.approx(perplexity, rel=1e-5)
     assert got["tiny_choice"]["acc"]["base"] < got["tiny_choice"]["acc"]["memory"]
@@ -157,14 +148,19 @@ def test_scores_of_a_local_task_are_those_by_hand(lm, tasks, model, tiny_tokeniz
     assert got["tiny_generate"]["exact_match"]["base"] < 1.0
 
 
-def test_rolling_likelihood_is_the_evaluation_s(lm, tasks, model, tiny_tokenizer, reader):
+def test_rolling_likelihood_is_the_reader_s(lm, tasks, model, tiny_tokenizer, reader):
     from residua.hooks.lm_eval import compare
 
     got = compare(lm, ["tiny_rolling"], include_path=tasks, limit=1)["tiny_rolling"]["byte_perplexity"]
     lm.handle.detach()
-    ours = rs.lm.evaluate(model, tiny_tokenizer, TEXTS[:1], reader, window=64, exclude_own=False, progress=False)
-    for side, perplexity in (("base", ours.perplexity_base), ("memory", ours.perplexity_memory)):
-        assert np.log(got[side]) * len(TEXTS[0].encode()) == pytest.approx(ours.n * np.log(perplexity), rel=1e-5)
+    base = memory = 0.0
+    text = rs.lm.encode(model, tiny_tokenizer, TEXTS[:1], window=64)
+    for part, prediction in reader.predictions(text, exclude=None):
+        tokens = torch.from_numpy(part.labels)
+        memory += float(prediction.log_prob(tokens).sum())
+        base += float(prediction.base.log_prob(tokens).sum())
+    for side, total in (("base", base), ("memory", memory)):
+        assert np.log(got[side]) * len(TEXTS[0].encode()) == pytest.approx(-total, rel=1e-5)
 
 
 def test_batches_give_what_single_examples_do(model, tiny_tokenizer, memory, tasks):
@@ -235,9 +231,9 @@ def test_the_harness_makes_it_by_name(saved, tasks, lm):
 def test_parameters_change_the_saved_reader(saved, model, tiny_tokenizer):
     from residua.hooks.lm_eval import ResiduaLM
 
-    lm = ResiduaLM(model, saved / "tuned", k=2, gate=0.9, tokenizer=tiny_tokenizer, batch_size=3)
+    lm = ResiduaLM(model, saved / "tuned", k=2, skip=0.9, tokenizer=tiny_tokenizer, batch_size=3)
     lm.handle.detach()
-    assert (lm.handle.reader.k, lm.handle.reader.gate, lm.handle.reader.lmbda, lm.batch_size) == (2, 0.9, 0.8, 3)
+    assert (lm.handle.reader.k, lm.handle.reader.skip, lm.handle.reader.lmbda, lm.batch_size) == (2, 0.9, 0.8, 3)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,10 @@ def attached(request, tiny_model, tiny_tokenizer):
     return model, rs.lm.remember(model, tiny_tokenizer, PAIRS, key_dtype="float32", progress=False)
 
 
+def ids_of(tokenizer, text):
+    return torch.tensor([tokenizer(text)["input_ids"]])
+
+
 def sources(tokenizer, texts):
     """Right-padded input ids and their mask."""
     tokenizer.padding_side = "right"
@@ -32,50 +36,11 @@ def sources(tokenizer, texts):
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
 
-def base_by_hand(model, memory, source, target):
-    """Keys (t, d) and probabilities (t, V) float64 of one pair without padding, by an independent capture."""
-    caught = {}
-    module = model.get_submodule(memory.source.key.removesuffix(":input"))
-    hook = module.register_forward_pre_hook(lambda _, args: caught.update(key=args[0].detach()))
-    with torch.no_grad():
-        logits = model(input_ids=source, decoder_input_ids=target).logits[0]
-    hook.remove()
-    return caught["key"][0].double().numpy(), torch.softmax(logits.double(), dim=1).numpy()
-
-
-def knn_by_hand(model, reader, source, target):
-    """kNN-LM's log-probabilities (t, V)."""
-    keys, base = base_by_hand(model, reader.memory, source, target)
-    rows, labels = reader.memory.table["key"].double().numpy(), reader.memory.labels
-    out = []
-    for key, p in zip(keys, base, strict=True):
-        squared = ((rows - key) ** 2).sum(axis=1)
-        near = np.argsort(squared, kind="stable")[: reader.k]
-        weights = np.exp(-(squared[near] - squared[near].min()) / reader.sigma)
-        knn = np.bincount(labels[near], weights / weights.sum(), len(p))
-        out.append(np.log(reader.lmbda * knn + (1 - reader.lmbda) * p))
-    return np.stack(out)
-
-
-def cache_by_hand(model, reader, source, target):
-    """The log-probabilities (t, V) of a cache over the model alone; `target` begins with the start token."""
-    keys, base = base_by_hand(model, reader.memory, source, target)
-    tokens, out = target[0].numpy(), []
-    for t, p in enumerate(base):
-        past = np.arange(max(0, t - reader.window), t)
-        if len(past):
-            similar = reader.theta * keys[past] @ keys[t]
-            weights = np.exp(similar - similar.max())
-            p = reader.lmbda * np.bincount(tokens[past + 1], weights / weights.sum(), len(p)) + (1 - reader.lmbda) * p
-        out.append(np.log(p))
-    return np.stack(out)
-
-
-def greedily_by_hand(model, reader, source, by_hand, steps=7):
+def greedily(model, reader, source, how, steps=7):
     start = model.config.decoder_start_token_id
     target = torch.tensor([[start]])
     for _ in range(steps):
-        best = by_hand(model, reader, source, target)[-1].argmax()
+        best = how(model, reader, source, decoder_input_ids=target)[-1].argmax()
         target = torch.cat([target, torch.tensor([[best]])], dim=1)
     return target[0].tolist()
 
@@ -83,34 +48,44 @@ def greedily_by_hand(model, reader, source, by_hand, steps=7):
 def test_the_rows_are_the_target_s_tokens(attached, tiny_tokenizer):
     model, memory = attached
     wanted = [token for _, target in PAIRS for token in [*tiny_tokenizer(target)["input_ids"], 0]]
-    assert memory.labels.tolist() == wanted and memory.of_tokens
+    assert memory.labels.tolist() == wanted and memory.schema.is_text
     assert len(set(memory.ids.tolist())) == len(memory.names) == 3
     assert memory.source.key.split(".")[0 if model.config.model_type == "t5" else 1] == "decoder"
     assert memory.context(4, 3).tolist() == wanted[1:4]
 
 
-def test_perplexity_is_the_one_by_hand(attached, tiny_tokenizer):
+def log_likelihoods(model, tokenizer, reader, pairs, **options):
+    """What the reader, and the base alone, gives each token of the targets."""
+    read = reader.predictions(rs.lm.encode(model, tokenizer, pairs, like=reader.memory), **options)
+    labels = [(torch.from_numpy(part.labels), prediction) for part, prediction in read]
+    return tuple(
+        torch.cat([said.log_prob(tokens) for tokens, said in sides])
+        for sides in (labels, [(tokens, prediction.base) for tokens, prediction in labels])
+    )
+
+
+def test_likelihoods_of_targets_are_those_by_hand(attached, tiny_tokenizer, by_hand):
     model, memory = attached
     reader = rs.KNNLM(memory, k=6, lmbda=0.6, sigma=5.0)
     pairs = [(NEW[0], "adds a name"), (NEW[1], "counts two"), PAIRS[1]]
-    result = rs.lm.evaluate(model, tiny_tokenizer, pairs, reader, exclude_own=False, progress=False)
-    losses, base_losses = [], []
+    wanted, wanted_base = [], []
     for source, target in pairs:
-        ids = torch.tensor([tiny_tokenizer(source)["input_ids"]])
+        ids = ids_of(tiny_tokenizer, source)
         labels = [*tiny_tokenizer(target)["input_ids"], 0]
         read = torch.tensor([[model.config.decoder_start_token_id, *labels[:-1]]])
-        losses += [-row[token] for row, token in zip(knn_by_hand(model, reader, ids, read), labels, strict=True)]
-        base = base_by_hand(model, memory, ids, read)[1]
-        base_losses += [-np.log(row[token]) for row, token in zip(base, labels, strict=True)]
-    assert result.n == len(losses) and result.documents == 3
-    assert result.perplexity_memory == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
-    assert result.perplexity_base == pytest.approx(np.exp(np.mean(base_losses)), rel=1e-4)
-    own = rs.lm.evaluate(model, tiny_tokenizer, PAIRS[:1], reader, progress=False)
-    seen = rs.lm.evaluate(model, tiny_tokenizer, PAIRS[:1], reader, exclude_own=False, progress=False)
-    assert own.perplexity_memory > seen.perplexity_memory  # a remembered pair does not see its own rows
+        said = by_hand.knn(model, reader, ids, decoder_input_ids=read)
+        base = np.log(by_hand.states(model, memory, ids, decoder_input_ids=read)[1])
+        wanted += [row[token] for row, token in zip(said, labels, strict=True)]
+        wanted_base += [row[token] for row, token in zip(base, labels, strict=True)]
+    found, base = log_likelihoods(model, tiny_tokenizer, reader, pairs, exclude=None)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    np.testing.assert_allclose(base, wanted_base, atol=1e-4)
+    own, _ = log_likelihoods(model, tiny_tokenizer, reader, PAIRS[:1])
+    seen, _ = log_likelihoods(model, tiny_tokenizer, reader, PAIRS[:1], exclude=None)
+    assert own.mean() < seen.mean()  # a remembered pair does not see its own rows
 
 
-def test_labels_of_a_padded_batch_give_the_memory_s_loss(attached, tiny_tokenizer):
+def test_labels_of_a_padded_batch_give_the_memory_s_loss(attached, tiny_tokenizer, by_hand):
     model, memory = attached
     reader = rs.KNNLM(memory, k=6, lmbda=0.6, sigma=5.0)
     targets = [[*tiny_tokenizer(text)["input_ids"], 0] for text in ("adds", "counts what", "the name of it")]
@@ -122,9 +97,9 @@ def test_labels_of_a_padded_batch_give_the_memory_s_loss(attached, tiny_tokenize
         as_tuple = model(**inputs, labels=labels, return_dict=False)
     losses = []
     for row, (text, target) in enumerate(zip(NEW, targets, strict=True)):
-        ids = torch.tensor([tiny_tokenizer(text)["input_ids"]])
+        ids = ids_of(tiny_tokenizer, text)
         read = torch.tensor([[model.config.decoder_start_token_id, *target[:-1]]])
-        wanted = knn_by_hand(model, reader, ids, read)
+        wanted = by_hand.knn(model, reader, ids, decoder_input_ids=read)
         np.testing.assert_allclose(got.logits[row, : len(target)].double().numpy(), wanted, atol=1e-4)
         losses += [-said[token] for said, token in zip(wanted, target, strict=True)]
     assert float(got.loss) == pytest.approx(np.mean(losses), abs=1e-4)
@@ -132,19 +107,19 @@ def test_labels_of_a_padded_batch_give_the_memory_s_loss(attached, tiny_tokenize
     assert torch.equal(as_tuple[1], got.logits)
 
 
-def test_greedy_generation_of_a_padded_batch_follows_the_memory(attached, tiny_tokenizer):
+def test_greedy_generation_of_a_padded_batch_follows_the_memory(attached, tiny_tokenizer, by_hand):
     model, memory = attached
     reader = rs.KNNLM(memory, k=6, lmbda=0.6, sigma=5.0)
     with rs.attach(model, reader):
         got = model.generate(**sources(tiny_tokenizer, NEW), **GREEDY)
     plain = model.generate(**sources(tiny_tokenizer, NEW), **GREEDY)
     for row, text in zip(got, NEW, strict=True):
-        ids = torch.tensor([tiny_tokenizer(text)["input_ids"]])
-        assert row.tolist() == greedily_by_hand(model, reader, ids, knn_by_hand)
+        ids = ids_of(tiny_tokenizer, text)
+        assert row.tolist() == greedily(model, reader, ids, by_hand.knn)
     assert got.tolist() != plain.tolist()
 
 
-def test_beam_search_scores_are_the_memory_s(attached, tiny_tokenizer):
+def test_beam_search_scores_are_the_memory_s(attached, tiny_tokenizer, by_hand):
     model, memory = attached
     reader = rs.KNNLM(memory, k=6, lmbda=0.6, sigma=5.0)
     settings = {**GREEDY, "num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.0}
@@ -154,8 +129,8 @@ def test_beam_search_scores_are_the_memory_s(attached, tiny_tokenizer):
         )
     assert len(out.sequences) == 2 * len(NEW)
     for row, (tokens, score) in enumerate(zip(out.sequences, out.sequences_scores, strict=True)):
-        ids = torch.tensor([tiny_tokenizer(NEW[row // 2])["input_ids"]])
-        said = knn_by_hand(model, reader, ids, tokens[None, :-1])
+        ids = ids_of(tiny_tokenizer, NEW[row // 2])
+        said = by_hand.knn(model, reader, ids, decoder_input_ids=tokens[None, :-1])
         assert float(score) == pytest.approx(sum(said[i, t] for i, t in enumerate(tokens[1:].tolist())), abs=1e-3)
 
 
@@ -184,10 +159,10 @@ def test_no_memory_leaves_the_very_output(attached, tiny_tokenizer, settings):
 
 
 @pytest.mark.parametrize("m", [300, 128])
-def test_resmem_adds_the_largest_residuals(attached, tiny_tokenizer, m):
+def test_resmem_adds_the_largest_residuals(attached, tiny_tokenizer, m, by_hand):
     model, _ = attached
     memory = rs.lm.remember(model, tiny_tokenizer, PAIRS, storage="top-m", m=m, key_dtype="float32", progress=False)
-    ids = torch.tensor([tiny_tokenizer(NEW[0])["input_ids"]])
+    ids = ids_of(tiny_tokenizer, NEW[0])
     read = torch.tensor([[model.config.decoder_start_token_id, 5, 6, 7]])
     with rs.attach(model, rs.ResMem(memory, k=3, sigma=2.0)), torch.no_grad():
         got = model(input_ids=ids, decoder_input_ids=read).logits[0].double().numpy()
@@ -196,11 +171,11 @@ def test_resmem_adds_the_largest_residuals(attached, tiny_tokenizer, m):
     for source, target in PAIRS:
         labels = [*tiny_tokenizer(target)["input_ids"], 0]
         before = torch.tensor([[model.config.decoder_start_token_id, *labels[:-1]]])
-        said.append(base_by_hand(model, memory, torch.tensor([tiny_tokenizer(source)["input_ids"]]), before)[1])
+        said.append(by_hand.states(model, memory, ids_of(tiny_tokenizer, source), decoder_input_ids=before)[1])
     residuals = np.eye(300)[memory.labels] - np.concatenate(said)
     np.put_along_axis(residuals, np.abs(residuals).argsort(axis=1)[:, : 300 - m], 0.0, axis=1)
-    keys, base = base_by_hand(model, memory, ids, read)
-    rows = memory.table["key"].double().numpy()
+    keys, base = by_hand.states(model, memory, ids, decoder_input_ids=read)
+    rows = np.asarray(memory.keys, np.float64)
     for t, (key, p) in enumerate(zip(keys, base, strict=True)):
         distances = np.sqrt(((rows - key) ** 2).sum(axis=1))
         near = np.argsort(distances, kind="stable")[:3]
@@ -213,26 +188,28 @@ class TestContinuousCache:
     def reader(self, memory):
         return rs.ContinuousCache(rs.KNNLM(memory, k=0), window=5, theta=0.05, lmbda=0.5)
 
-    def test_labels_alone_say_what_the_decoder_read(self, attached, tiny_tokenizer):
+    def test_labels_alone_say_what_the_decoder_read(self, attached, tiny_tokenizer, by_hand):
         model, memory = attached
         labels = torch.tensor([[5, 6, 5, 6, 7, 5, 0]])
-        ids = torch.tensor([tiny_tokenizer(NEW[0])["input_ids"]])
+        ids = ids_of(tiny_tokenizer, NEW[0])
         read = torch.tensor([[model.config.decoder_start_token_id, *labels[0, :-1].tolist()]])
         with rs.attach(model, self.reader(memory)), torch.no_grad():
             got = model(input_ids=ids, labels=labels).logits[0].double().numpy()
-        np.testing.assert_allclose(got, cache_by_hand(model, self.reader(memory), ids, read), atol=1e-4)
+        np.testing.assert_allclose(
+            got, by_hand.cache(model, self.reader(memory), ids, decoder_input_ids=read), atol=1e-4
+        )
 
-    def test_generation_looks_back_at_the_target(self, attached, tiny_tokenizer):
+    def test_generation_looks_back_at_the_target(self, attached, tiny_tokenizer, by_hand):
         model, memory = attached
         with rs.attach(model, self.reader(memory)):
             got = model.generate(**sources(tiny_tokenizer, NEW), **GREEDY)
         for row, text in zip(got, NEW, strict=True):
-            ids = torch.tensor([tiny_tokenizer(text)["input_ids"]])
-            assert row.tolist() == greedily_by_hand(model, self.reader(memory), ids, cache_by_hand)
+            ids = ids_of(tiny_tokenizer, text)
+            assert row.tolist() == greedily(model, self.reader(memory), ids, by_hand.cache)
 
     def test_what_cannot_be_looked_back_at_is_refused(self, attached, tiny_tokenizer):
         model, memory = attached
-        ids = torch.tensor([tiny_tokenizer(NEW[0])["input_ids"]])
+        ids = ids_of(tiny_tokenizer, NEW[0])
         with rs.attach(model, self.reader(memory)):
             with pytest.raises(ParameterError, match="beam search"):
                 model.generate(input_ids=ids, **GREEDY, num_beams=2)
@@ -240,15 +217,15 @@ class TestContinuousCache:
                 model(input_ids=ids, decoder_inputs_embeds=torch.zeros(1, 3, 32))
 
 
-def test_a_source_alone_is_what_bart_reads(tiny_model, tiny_tokenizer):
+def test_a_source_alone_is_what_bart_reads(tiny_model, tiny_tokenizer, by_hand):
     model = tiny_model("bart")
     memory = rs.lm.remember(model, tiny_tokenizer, PAIRS, key_dtype="float32", progress=False)
     reader = rs.ContinuousCache(rs.KNNLM(memory, k=0), window=5, theta=0.05, lmbda=0.5)
-    ids = torch.tensor([tiny_tokenizer(NEW[1])["input_ids"]])
+    ids = ids_of(tiny_tokenizer, NEW[1])
     read = torch.tensor([[model.config.decoder_start_token_id, *ids[0, :-1].tolist()]])
     with rs.attach(model, reader), torch.no_grad():
         got = model(input_ids=ids).logits[0].double().numpy()
-    np.testing.assert_allclose(got, cache_by_hand(model, reader, ids, read), atol=1e-4)
+    np.testing.assert_allclose(got, by_hand.cache(model, reader, ids, decoder_input_ids=read), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])
@@ -272,10 +249,10 @@ def test_sixteen_bit_models_answer_in_float32(tiny_model, tiny_tokenizer):
 
 def test_tuning_and_explaining_pairs(attached, tiny_tokenizer):
     model, memory = attached
-    val = rs.lm.encode(model, tiny_tokenizer, [(NEW[0], "adds a name"), (NEW[2], "the name")], like=memory)
+    new = [(NEW[0], "adds a name"), (NEW[2], "the name")]
+    val = rs.lm.encode(model, tiny_tokenizer, new, like=memory)
     best = rs.tune(rs.KNNLM(memory, k=2), val, grid={"k": [0, 2, 8], "lmbda": [0.3, 0.7], "sigma": [5.0]})
-    again = [(NEW[0], "adds a name"), (NEW[2], "the name")]
-    result = rs.lm.evaluate(model, tiny_tokenizer, again, best, progress=False)
-    assert -best.best_score_ == pytest.approx(np.log(result.perplexity_memory), abs=1e-4)
+    found, _ = log_likelihoods(model, tiny_tokenizer, best, new)
+    assert best.best_score_ == pytest.approx(float(found.mean()), abs=1e-4)
     why = rs.lm.explain(model, tiny_tokenizer, PAIRS[0], rs.KNNLM(memory, k=2, sigma=1.0), context=4)
     assert "mbers -> '<|endoftext|>'" in str(why)

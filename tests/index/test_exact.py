@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from residua.errors import NonFiniteError, ParameterError, ShapeError
 from residua.index import Exact
-from residua.index import exact as exact_module
+from residua.index.nearest import exact_nearest, faiss_candidates, torch_candidates
 
 ENGINES = ["faiss", "torch"]
 
@@ -80,19 +80,21 @@ def test_far_queries_are_answered_exactly(engine):
     assert (np.diff(distances) >= 0).all()
 
 
-def test_asking_again_is_rare(engine, clusters, monkeypatch):
+def test_asking_again_is_rare(engine, clusters):
     """The bound must be tight enough that real keys almost never pay for it."""
-    keys, queries = clusters
-    doubts = []
-    proven = Exact._proven
-    monkeypatch.setattr(Exact, "_proven", lambda *args: doubts.append(proven(*args)) or doubts[-1])
-    index = Exact(16, "cpu", engine)
-    index.build(keys)
-    index.search(queries, 50, keys)
-    assert doubts[0].float().mean() > 0.98
+    keys, queries = (points - 50 for points in clusters)
+    real = {"faiss": faiss_candidates, "torch": torch_candidates}[engine]
+    asked = []
+
+    def counted(queries, keys, count):
+        asked.append(len(queries))
+        return real(queries, keys, count)
+
+    exact_nearest(queries, keys, 50, counted)
+    assert asked[0] == len(queries) and sum(asked[1:]) < 0.02 * len(queries)
 
 
-def test_a_wrong_engine_is_caught(clusters, monkeypatch):
+def test_a_wrong_engine_is_caught(clusters):
     """If the engine's distances are worthless the answer is still right: the bound, not the engine, decides."""
     keys, queries = clusters
 
@@ -100,12 +102,8 @@ def test_a_wrong_engine_is_caught(clusters, monkeypatch):
         shape = (len(queries), count)
         return torch.full(shape, -torch.inf), torch.arange(count).expand(shape)
 
-    honest = Exact(16, "cpu", "torch")
-    honest.build(keys)
-    expected = honest.search(queries[:5], 7, keys)
-    monkeypatch.setattr(exact_module, "torch_candidates", worthless)
-    found = honest.search(queries[:5], 7, keys)
-    assert torch.equal(found.rows, expected.rows) and torch.equal(found.distances, expected.distances)
+    found, true = (exact_nearest(queries[:5], keys, 7, propose) for propose in (worthless, torch_candidates))
+    assert torch.equal(found.rows, true.rows) and torch.equal(found.squared, true.squared)
 
 
 def test_engines_agree(clusters):
@@ -131,15 +129,15 @@ def test_agrees_with_scikit_learn(engine, clusters):
     assert (found.rows.numpy() == rows).mean() > 0.999
 
 
-def test_blocks_of_queries_do_not_change_the_answer(engine, clusters, monkeypatch):
-    keys, queries = clusters
+def test_many_queries_for_many_rows_answer_as_one_by_one(engine, clusters):
+    """2 000 queries for 4 000 rows each do not fit one block."""
+    keys, queries = clusters[0], clusters[1].repeat(10, 1)
     index = Exact(16, "cpu", engine)
     index.build(keys)
-    whole = index.search(queries, 10, keys)
-    real = exact_module.blocks
-    monkeypatch.setattr(exact_module, "blocks", lambda n, each, budget: real(n, each, 40 * each))
-    parts = index.search(queries, 10, keys)
-    assert torch.equal(whole.rows, parts.rows) and torch.equal(whole.distances, parts.distances)
+    whole = index.search(queries, 4000, keys)
+    for place in (0, 777, 1999):
+        one = index.search(queries[[place]], 4000, keys)
+        assert torch.equal(one.rows[0], whole.rows[place]) and torch.equal(one.distances[0], whole.distances[place])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -171,22 +169,51 @@ def test_any_history_answers_like_the_rows_that_remain(engine, data):
         np.testing.assert_array_equal(distances, true_distances.astype(np.float32))
 
 
-def test_a_forgotten_key_is_erased(engine):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_forgotten_key_is_erased(engine, dtype):
+    keys = torch.tensor([[1.0, 1.0], [2.0, 2.0], [99.0, 99.0], [3.0, 3.0]], dtype=dtype)
     index = Exact(2, "cpu", engine)
-    index.build(torch.tensor([[1.0, 1.0], [99.0, 99.0], [2.0, 2.0]]))
+    index.build(keys)
     index.forget(torch.tensor([1]))
-    centred = torch.tensor([99.0, 99.0]) - index._mean
-    assert not (index._centred == centred).all(dim=1).any()
+    index.search(keys.float(), 2, keys)  # makes the copy
+    index.forget(torch.tensor([2]))
+    held = [value for value in vars(index).values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    assert held and not any((tensor == 99).any() for tensor in held)
+    assert index.search(keys[2:3].float(), 3, keys).rows.tolist() == [[3, 0, -1]]
 
 
-def test_adding_row_by_row_does_not_copy_every_time(engine):
+def test_keys_are_kept_twice_only_where_they_must_be(engine):
+    def copies(index):
+        return sum(value.numel() for value in vars(index).values() if isinstance(value, torch.Tensor))
+
+    keys = torch.arange(3000.0).view(1000, 3)
+    index = Exact(3, "cpu", engine)
+    index.build(keys)
+    index.search(keys[:4], 2, keys)
+    index.add(keys[:100])
+    index.search(keys[:4], 2, torch.cat([keys, keys[:100]]))
+    assert copies(index) < keys.numel()
+    index.forget(torch.arange(50))
+    index.search(keys[:4], 2, torch.cat([keys, keys[:100]]))
+    assert copies(index) >= 1050 * 3
+    index.build(keys)
+    index.search(keys[:4], 2, keys)
+    assert copies(index) < keys.numel()
+
+
+def test_adding_row_by_row_after_a_forget_does_not_copy_every_time(engine):
+    keys = torch.zeros(1200, 4)
     index = Exact(4, "cpu", engine)
-    index.build(torch.zeros(100, 4))
+    index.build(keys[:200])
+    index.forget(torch.tensor([0]))
+    index.search(keys[:1], 1, keys)
     places = set()
     for _ in range(1000):
         index.add(torch.ones(1, 4))
-        places.add(len(index._centred))
-    assert index.n == 1100 and len(places) < 12
+        places.add(
+            tuple(value.data_ptr() for value in vars(index).values() if torch.is_tensor(value) and value.ndim == 2)
+        )
+    assert index.n == 1200 and len(places) < 12
 
 
 def test_nothing_to_find(engine):

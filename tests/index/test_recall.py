@@ -3,14 +3,12 @@ import logging
 import pytest
 import torch
 
-from residua.index import Exact, Factory, Recall, check_recall, load_index, measure_recall
+from residua.index import Exact, FaissIndex, Recall, check_recall, load_index, measure_recall
 from residua.index.recall import true_neighbours
 
 
 class Half(Exact):
     """Finds only the even rows."""
-
-    name = "half"
 
     def build(self, keys):
         super().build(keys)
@@ -35,7 +33,7 @@ def test_half_the_rows_are_half_the_recall_and_a_warning(clusters):
     keys, _ = clusters
     index = Half(16, "cpu")
     index.build(keys)
-    with pytest.warns(UserWarning, match="index 'half' finds too few of the true neighbours: recall@50 = 0.5"):
+    with pytest.warns(UserWarning, match="index 'exact' finds too few of the true neighbours: recall@50 = 0.5"):
         assert 0.46 < measure_recall(index, keys).value < 0.54
 
 
@@ -80,7 +78,7 @@ def test_a_loaded_index_is_asked_again(clusters, tmp_path):
     faiss = pytest.importorskip("faiss")
     assert faiss
     keys, _ = clusters
-    index = Factory("IVF32,SQ8", 16, "cpu")
+    index = FaissIndex(16, "cpu", "IVF32,SQ8")
     index.build(keys)
     index.save(tmp_path, "a")
     forgotten = torch.arange(0, 4000, 2)
@@ -94,7 +92,7 @@ def test_of_many_keys_each_must_find_itself(clusters, monkeypatch):
     pytest.importorskip("faiss")
     keys, _ = clusters
     monkeypatch.setattr("residua.index.recall.BRUTE", 0)
-    index = Factory("IVF32,SQ8", 16, "cpu")
+    index = FaissIndex(16, "cpu", "IVF32,SQ8")
     index.build(keys)
     assert check_recall(index, keys, torch.empty(0, dtype=torch.int64)) == 1.0
     with pytest.warns(UserWarning, match="does not fit its keys any more"):
@@ -106,6 +104,6 @@ def test_recall_counts_true_neighbours_whatever_distances_are_answered(clusters)
     pytest.importorskip("faiss")
     keys, _ = clusters
     with pytest.warns(UserWarning, match="too few"):
-        index = Factory("PQ8x4fs", 16, "cpu", rerank=False)
+        index = FaissIndex(16, "cpu", "PQ8x4fs").tuned(4, rerank=False)
         index.build(keys)
     assert 0.5 < index.recall.value < 0.9

@@ -1,4 +1,4 @@
-"""Forks builds of a memory and kills them with SIGKILL; prints what came of it as JSON. Run by test_stream.py.
+"""Forks builds of a memory and kills them with SIGKILL; prints what came of it as JSON. Run by test_build.py.
 
 One process imports everything once and every build is a fork of it, because importing takes longer than building.
 """
@@ -17,8 +17,8 @@ import torch
 
 from residua import Encoded, Memory
 from residua.core import AbsentLogits
-from residua.memory import files
-from residua.memory.stream import build
+from residua.memory import manifest as files
+from residua.memory.build import build
 
 ROWS, EACH, DIM, CLASSES = 400, 50, 8, 11
 torch.set_num_threads(1)
@@ -117,13 +117,15 @@ def dying(work, step):
 def content(path):
     """Everything a finished folder says, as bytes; names of files apart, which are random."""
     memory = Memory.load(path)
-    found = {name: memory.table[name][:].contiguous().numpy().tobytes() for name in memory.table.names}
+    names = ("label", "id", *memory.schema.columns)
+    found = {name: memory.column(name)[:].contiguous().numpy().tobytes() for name in names}
+    found["keys"] = memory.keys.tobytes() if memory.keys_kept else b""
     manifest = json.loads((path / "manifest.json").read_text())
     for name in ("generation", "crc32", "shards", "index", "names"):
         found[f"rest.{name}"] = manifest.pop(name) and b""
     found["manifest"] = json.dumps(manifest, sort_keys=True).encode()
     found["names"] = json.dumps(memory.names, sort_keys=True).encode()
-    found["recall"] = repr((memory.recall, memory.index.to_json()["mean"])).encode()
+    found["about"] = repr(memory.index.to_json() | {"file": None}).encode()
     found["index"] = next(path.glob("index-*.faiss")).read_bytes()
     return found
 

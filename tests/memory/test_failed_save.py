@@ -13,9 +13,8 @@ import pytest
 
 import residua as rs
 from residua.errors import MemoryFileError
-from residua.memory import files
-from residua.memory import folder as saving
-from residua.memory.folder import MANIFEST
+from residua.memory import manifest as saving
+from residua.memory.manifest import MANIFEST
 
 
 def made(n, seed=0):
@@ -26,7 +25,7 @@ def made(n, seed=0):
 def content(memory):
     """What a folder keeps of a memory, to compare."""
     found = memory.search([[0.0, 0.0]], 5)
-    return memory.ids.tolist(), memory.labels.tolist(), found.rows.tolist(), found.distances.tolist(), memory._next_id
+    return memory.ids.tolist(), memory.labels.tolist(), found.rows.tolist(), found.distances.tolist()
 
 
 def names(path):
@@ -57,9 +56,9 @@ def failing(monkeypatch, target, name, nth, error, done=False):
 POINTS = [
     (target, name, nth, done)
     for target, name, count in [
-        (files, "save_file", 2),  # new rows, edits
+        (saving, "save_file", 2),  # new rows, edits
         (os, "fsync", 4),  # both, the index, the manifest
-        (files, "crc32", 3),
+        (saving, "crc32", 3),
         (saving, "write_json", 1),
         (os, "replace", 1),
     ]
@@ -211,6 +210,6 @@ def test_a_killed_process_leaves_a_whole_memory(tmp_path):
         memory = rs.Memory.load(folder)
         rounds = (len(memory) - 1000) // 200
         assert len(memory) == 1000 + 200 * rounds
-        assert len(memory.table) == memory._next_id == 1000 + 500 * rounds
+        assert memory.n_rows == 1000 + 500 * rounds == memory.add(made(1))[0]
         memory.save(folder)
         tidy(folder)

@@ -175,7 +175,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def same_rows(self):
         here = self.plain.here
-        assert (len(self.memory), self.memory.alive_rows.tolist()) == (len(here), here)
+        assert (len(self.memory), self.memory.active_rows.tolist()) == (len(here), here)
         assert self.memory.ids.tolist() == [self.plain.id[i] for i in here]
         assert self.memory.labels.tolist() == [self.plain.label[i] for i in here]
         assert all(id in self.memory for id in self.plain.present)
@@ -183,7 +183,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def same_neighbours(self):
         for excluded in (None, [[0, 1]] * 3):
-            found = self.memory.search(QUERIES, 6, exclude_ids=excluded)
+            found = self.memory.search(QUERIES, 6, exclude=excluded)
             for q, query in enumerate(QUERIES):
                 rows, distances = self.plain.nearest(query, 6, () if excluded is None else excluded[q])
                 missing = 6 - len(rows)
@@ -213,7 +213,7 @@ class TorchEngine(Machine):
     """The exact search of a machine without FAISS."""
 
     def read_by(self, memory):
-        memory.index.engine = "torch"
+        memory.index.backend = "torch"
         super().read_by(memory)
 
 

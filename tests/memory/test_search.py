@@ -25,22 +25,23 @@ def test_ties_by_row_and_missing_ones():
 def test_exclusion_is_by_id_not_by_place():
     memory = remember([[0], [0], [1], [5]], ids=[4, 3, 3, 8])
     keys = [[0.0], [0.0], [0.0]]
-    assert memory.search(keys, 2, exclude_ids=[3, 4, 99]).rows.tolist() == [[0, 3], [1, 2], [0, 1]]
-    two = memory.search(keys[:1], 3, exclude_ids=[[3, 8]])
+    assert memory.search(keys, 2, exclude=[3, 4, 99]).rows.tolist() == [[0, 3], [1, 2], [0, 1]]
+    two = memory.search(keys[:1], 3, exclude=[[3, 8]])
     assert (two.rows.tolist(), two.distances.tolist()) == ([[0, -1, -1]], [[0, np.inf, np.inf]])
-    assert memory.search(keys[:1], 2, exclude_ids=[[4, 3, 8]]).rows.tolist() == [[-1, -1]]
-    assert memory.search(keys[:1], 2, exclude_ids=np.empty((1, 0), int)).rows.tolist() == [[0, 1]]
+    assert memory.search(keys[:1], 2, exclude=[[4, 3, 8]]).rows.tolist() == [[-1, -1]]
+    assert memory.search(keys[:1], 2, exclude=np.empty((1, 0), int)).rows.tolist() == [[0, 1]]
+    assert memory.search(np.empty((0, 1)), 2, exclude=np.empty(0, int)).rows.shape == (0, 2)
 
 
 def test_more_rows_bear_the_id_than_were_fetched():
     memory = remember([[0]] * 50 + [[9]], ids=[1] * 50 + [2])
-    assert memory.search([[0.0], [0.0]], 3, exclude_ids=[1, 2]).rows.tolist() == [[50, -1, -1], [0, 1, 2]]
+    assert memory.search([[0.0], [0.0]], 3, exclude=[1, 2]).rows.tolist() == [[50, -1, -1], [0, 1, 2]]
 
 
 def test_a_forgotten_row_excludes_nothing_else():
     memory = remember([[0], [1], [2]])
     memory.forget(0)
-    assert memory.search([[0.0]], 3, exclude_ids=[0]).rows.tolist() == [[1, 2, -1]]
+    assert memory.search([[0.0]], 3, exclude=[0]).rows.tolist() == [[1, 2, -1]]
 
 
 @settings(max_examples=40)
@@ -52,7 +53,7 @@ def test_exclusion_is_a_filter_of_the_whole_order(data):
     excluded = draw.integers(0, 6, (7, data.draw(st.integers(0, 3))))
     queries = draw.integers(-4, 5, (7, 1))
     memory = remember(keys, ids)
-    found = memory.search(queries, k, exclude_ids=excluded)
+    found = memory.search(queries, k, exclude=excluded)
     for q in range(7):
         order = np.lexsort((np.arange(n), np.abs(keys[:, 0] - queries[q, 0])))
         order = order[~np.isin(ids[order], excluded[q])][:k]
@@ -68,7 +69,7 @@ def test_a_trained_index_excludes_and_forgets_too():
     exact = remember(keys)
     for m in (memory, exact):
         m.forget(np.arange(50))
-    mine, true = (m.search(keys, 5, exclude_ids=np.arange(200)) for m in (memory, exact))
+    mine, true = (m.search(keys, 5, exclude=np.arange(200)) for m in (memory, exact))
     assert torch.equal(mine.rows, true.rows) and torch.equal(mine.distances, true.distances)
 
 
@@ -83,22 +84,22 @@ def test_bad_queries():
     with pytest.raises(ParameterError):
         memory.search([[0.0]], -1)
     for excluded in ([0, 1], [0.0], ["a"], [[[0]]], 0):
-        with pytest.raises(IdError, match="exclude_ids"):
-            memory.search([[0.0]], 1, exclude_ids=excluded)
+        with pytest.raises(IdError, match="exclude"):
+            memory.search([[0.0]], 1, exclude=excluded)
 
 
-def test_typical_distance():
-    assert remember([[0], [1], [3], [10]]).typical_distance() == 1  # 1, 1, 2, 7: the lower median
-    assert remember([[0], [4], [10]]).typical_distance() == 4
+def test_median_nn_distance():
+    assert remember([[0], [1], [3], [10]]).median_nn_distance() == 1  # 1, 1, 2, 7: the lower median
+    assert remember([[0], [4], [10]]).median_nn_distance() == 4
     memory = remember([[0], [4], [10], [11]])
     memory.forget(3)
-    assert memory.typical_distance() == 4
-    assert remember([[2], [2], [2], [5]]).typical_distance() == 3  # copies have no distance to measure
-    assert remember([[2], [2]]).typical_distance() == remember([[2]]).typical_distance() == 1
+    assert memory.median_nn_distance() == 4
+    assert remember([[2], [2], [2], [5]]).median_nn_distance() == 3  # copies have no distance to measure
+    assert remember([[2], [2]]).median_nn_distance() == remember([[2]]).median_nn_distance() == 1
 
 
-def test_typical_distance_of_a_sample():
+def test_median_nn_distance_of_a_sample():
     keys = np.random.default_rng(0).normal(size=(3000, 3))
     memory = remember(keys)
-    whole, some = memory.typical_distance(sample=3000), memory.typical_distance()
-    assert some == memory.typical_distance() == pytest.approx(whole, rel=0.1)
+    whole, some = memory.median_nn_distance(sample=3000), memory.median_nn_distance()
+    assert some == memory.median_nn_distance() == pytest.approx(whole, rel=0.1)

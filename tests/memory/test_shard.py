@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 
 import residua as rs
 from residua.errors import MemoryFileError, ParameterError
-from residua.memory.accept import adopt, row_columns
-from residua.memory.folder import MANIFEST, get_rows, put_rows, write_manifest
-from residua.memory.runs import Runs
-from residua.memory.storage import make_storage
+from residua.memory.manifest import MANIFEST
+from residua.memory.run_length import RunLengthArray
+from residua.memory.schema import Schema
+from residua.memory.store import Contents, get_rows, put_rows, write_manifest
 
 WANTED = {"index": "exact", "params": None, "overfetch": 4}
 
@@ -27,9 +27,7 @@ def text(documents, seed=0):
 
 
 def columns_of(batch):
-    memory = rs.Memory.without_rows(make_storage("none"), WANTED)
-    adopt(memory, batch)
-    return row_columns(memory, batch, batch.ids)
+    return Schema.of(batch).rows(batch, batch.ids)
 
 
 def test_a_shard_comes_back(tmp_path):
@@ -39,13 +37,13 @@ def test_a_shard_comes_back(tmp_path):
     shard = put_rows(tmp_path, "rows-a.safetensors", rows)
     assert (shard["rows"], shard["file"]) == (60, "rows-a.safetensors")
     stored = load_file(tmp_path / "rows-a.safetensors")
-    assert "id" not in stored and "alive" not in stored and "edited" not in stored
+    assert "id" not in stored and "active" not in stored and "edited" not in stored
     assert stored["id#first"].tolist() == [3, 8] and stored["column.offset#start"].tolist() == [0, 30]
     back = get_rows(tmp_path, json.loads(json.dumps(shard)))
-    assert set(back) == set(rows) - {"alive", "edited"}
+    assert set(back) == set(rows) - {"active", "edited"}
     for name, column in back.items():
         assert torch.equal(column[:], rows[name]) and column.dtype == rows[name].dtype, name
-    assert isinstance(back["id"], Runs) and isinstance(back["column.scattered"], torch.Tensor)
+    assert isinstance(back["id"], RunLengthArray) and isinstance(back["column.scattered"], torch.Tensor)
     with pytest.raises(MemoryFileError, match="corrupted"):
         get_rows(tmp_path, shard | {"crc32": 1})
 
@@ -53,20 +51,17 @@ def test_a_shard_comes_back(tmp_path):
 def test_shards_and_a_manifest_are_a_memory(tmp_path):
     parts = [text([3, 8], 0), text([5], 1), text([90, 91, 92], 2)]
     whole = rs.Memory(parts, storage="none", about={"window": 256}, names={3: "three", 90: "ninety"})
-    memory = rs.Memory.without_rows(make_storage("none"), WANTED, about={"window": 256}, names=whole.names)
     shards = []
     for number, part in enumerate(parts):
-        adopt(memory, part)
-        shards.append(put_rows(tmp_path, f"rows-{number:05}.safetensors", row_columns(memory, part, part.ids)))
-    memory._next_id = 93
-    memory.index = whole.index
+        shards.append(put_rows(tmp_path, f"rows-{number:05}.safetensors", whole.schema.rows(part, part.ids)))
+    more = {"next_id": 93, "about": {"window": 256}, "names": whole.names}
+    contents = Contents(whole.schema, whole.storage, WANTED, whole.index, **more)
     (tmp_path / "rows-left.safetensors").write_bytes(b"a killed call's")
-    write_manifest(memory, tmp_path, shards)
+    write_manifest(tmp_path, "a", contents, shards)
     loaded = rs.Memory.load(tmp_path)
-    assert loaded.table["key"].untyped_storage().nbytes() == 180 * 3 * 4  # no room beyond the rows
-    assert loaded.of_tokens and (loaded.about, loaded.names) == ({"window": 256}, {3: "three", 90: "ninety"})
-    for name in whole.table.names:
-        assert torch.equal(loaded.table[name][:], whole.table[name][:]), name
+    assert loaded.schema.is_text and (loaded.about, loaded.names) == ({"window": 256}, {3: "three", 90: "ninety"})
+    assert (loaded.keys == whole.keys).all() and loaded.labels.tolist() == whole.labels.tolist()
+    assert loaded.ids.tolist() == whole.ids.tolist()
     queries = np.random.default_rng(9).normal(size=(20, 3))
     assert torch.equal(loaded.search(queries, 7).rows, whole.search(queries, 7).rows)
     assert not (tmp_path / "rows-left.safetensors").exists()
@@ -112,23 +107,28 @@ def test_folders_of_the_first_format(tmp_path):
     new.save(tmp_path)
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     shard, edits = tmp_path / manifest["shards"][0]["file"], tmp_path / manifest["edits"]["file"]
-    dense = {"key": new.keys, "label": torch.full((60,), 1), "id": new.table["id"][:]}
-    save_file(dense | {"column.offset": new.table["column.offset"][:]}, shard)
+    keys = new.keys_at(torch.arange(60))
+    dense = {"key": keys, "label": torch.full((60,), 1), "id": new.column("id")[:]}
+    save_file(dense | {"column.offset": new.column("offset")[:]}, shard)
     edited = {"edited": torch.arange(30), "label": torch.full((30,), 7), "forgotten": torch.arange(30, 60)}
     save_file(edited, edits)
     for file, about in [(shard, manifest["shards"][0]), (edits, manifest["edits"])]:
         about |= {"bytes": file.stat().st_size, "crc32": zlib.crc32(file.read_bytes())}
     del manifest["shards"][0]["rows"]
-    for name in ("key_dtype", "keys_kept", "typical_distance", "about", "crc32"):
+    for name in ("keys_kept", "median_nn_distance", "about", "crc32"):
         del manifest[name]
-    manifest["format"] = 1
+    schema = manifest.pop("schema")
+    manifest |= {
+        "format": 1,
+        **{n: schema[n] for n in ("task", "dim", "n_outputs", "flat_labels", "source", "storage")},
+    }
     (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"crc32": zlib.crc32(json.dumps(manifest).encode())}))
     old = rs.Memory.load(tmp_path)
     assert old.labels.tolist() == [7] * 30 and old.ids.tolist() == [3] * 30
-    assert old.table["label"].dtype == torch.int32 and isinstance(old.table["id"], Runs)
-    assert (old.key_dtype, old.keys_kept, old.about, old.names) == ("float32", True, {}, {})
+    assert old.column("label").dtype == torch.int32 and isinstance(old.column("id"), RunLengthArray)
+    assert (old.schema.key_dtype, old.keys_kept, old.about, old.names) == ("float32", True, {}, {})
     assert torch.equal(old.search([[0.0] * 3], 9).rows, new.search([[0.0] * 3], 9).rows)
     old.add(text([9]))
     old.save(tmp_path)
-    assert json.loads((tmp_path / MANIFEST).read_text())["format"] == 2
+    assert json.loads((tmp_path / MANIFEST).read_text())["format"] == 3
     assert rs.Memory.load(tmp_path).ids.tolist() == [3] * 30 + [9] * 30

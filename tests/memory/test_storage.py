@@ -111,7 +111,7 @@ def test_top_m_is_for_classes():
 
 
 def test_bytes_per_row():
-    always = {"key": 12, "label": 4, "id": 1, "alive": 1, "edited": 1}
+    always = {"key": 12, "label": 4, "id": 1, "active": 1, "edited": 1}
     assert rs.Memory(made(), storage="none").bytes_per_row == always
     assert rs.Memory(made(), storage="head").bytes_per_row == always
     assert rs.Memory(made(), storage="full").bytes_per_row == always | {"logits": 24}
@@ -128,8 +128,7 @@ def test_wide_logits_are_looked_at_a_few_rows_at_a_time(storage, monkeypatch):
     blocked = rs.Memory(made(), storage=storage, m=2)
     assert max(sizes) == 3 and sum(sizes) == len(blocked)
     monkeypatch.undo()
-    for name in expected.table.names:
-        assert torch.equal(blocked.table[name][:], expected.table[name][:]), name
+    assert torch.equal(blocked.logits.dense(), expected.logits.dense())
 
 
 def test_labels_alone_need_no_logits():

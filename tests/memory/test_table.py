@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from residua.memory.runs import Runs
+from residua.memory.run_length import RunLengthArray
 from residua.memory.table import Table
 
 
@@ -35,16 +35,16 @@ def test_the_first_append_takes_exactly_what_it_needs():
     assert table["label"].untyped_storage().nbytes() == 7 * 4
 
 
-def test_truncate_and_keep():
+def test_truncate_and_take():
     table = Table("cpu")
     table.append(rows(0, 6))
     table.truncate(4)
     assert table["label"].tolist() == [0, 1, 2, 3]
     table.append(rows(10, 1))
-    table.keep(torch.tensor([1, 4]))
+    table = table.take(torch.tensor([1, 4]))
     assert table["label"].tolist() == [1, 10]
     assert table["key"].tolist() == [[0.5], [5.0]]
-    table.keep(torch.tensor([], dtype=torch.int64))
+    table = table.take(torch.tensor([], dtype=torch.int64))
     table.append(rows(7, 2))
     assert table["label"].tolist() == [7, 8]
 
@@ -54,18 +54,17 @@ def test_columns_are_views():
     table.append(rows(0, 3))
     table["label"][1] = 9
     assert table["label"].tolist() == [0, 9, 2]
-    assert "label" in table and "other" not in table
     assert table.bytes_per_row == {"key": 4, "label": 4}
 
 
 def test_integers_are_runs_while_that_pays():
     table = Table("cpu")
     table.append({"id": torch.arange(5).repeat_interleave(1000), "page": torch.arange(5000), "x": torch.ones(5000)})
-    assert isinstance(table["id"], Runs) and isinstance(table["page"], Runs)
+    assert isinstance(table["id"], RunLengthArray) and isinstance(table["page"], RunLengthArray)
     assert table.bytes_per_row == {"id": 0, "page": 0, "x": 4}
     scattered = torch.arange(9000) * 3 % 7001
     table.append({"id": torch.full((9000,), 7), "page": scattered, "x": torch.zeros(9000)})
-    assert isinstance(table["id"], Runs) and isinstance(table["page"], torch.Tensor)
+    assert isinstance(table["id"], RunLengthArray) and isinstance(table["page"], torch.Tensor)
     pages = torch.cat([torch.arange(5000), scattered])
     assert torch.equal(table["page"], pages) and len(table) == len(table["id"]) == 14_000
     wanted = np.array([4, 6999, -1])
@@ -74,7 +73,7 @@ def test_integers_are_runs_while_that_pays():
     table.append({"id": torch.tensor([9]), "page": torch.tensor([1]), "x": torch.tensor([2.0])})
     assert (table["id"][14_000].item(), table["page"][14_000].item()) == (9, 1)
     table.truncate(2500)
-    table.keep(torch.arange(1999, 2500))
+    table = table.take(torch.arange(1999, 2500))
     assert table["id"][:3].tolist() == [1, 2, 2] and table["page"][:3].tolist() == [1999, 2000, 2001]
     table.drop("x")
     assert table.names == ["id", "page"]

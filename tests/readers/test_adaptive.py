@@ -31,8 +31,6 @@ def test_reads_as_one_lmbda_for_each_query():
         np.testing.assert_allclose(read[bucket], reader.with_params(lmbda=lmbda).scores(test)[bucket], atol=1e-6)
     everything = np.tile(np.arange(50), (40, 1))
     np.testing.assert_array_equal(reader.scores(test, everything), reader.with_params(k=0).scores(test))
-    with pytest.raises(ParameterError, match="neighbours"):
-        reader.share()
 
 
 def test_json():

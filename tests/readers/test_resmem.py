@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import residua as rs
-from residua.core import Head, HeadLogits
+from residua.core import DenseLogits, Head, HeadLogits, TopLogits
 from residua.errors import ParameterError, StorageError, TaskError
-from residua.readers import resmem as module
+from residua.readers.resmem import ResidualValues, residual_table
 
 CLASSES, DIM = 5, 3
 WEIGHT = np.random.default_rng(42).normal(size=(CLASSES, DIM)).astype(np.float32)
@@ -66,7 +66,7 @@ def test_temperature_is_for_queries_and_rows_alike():
     np.testing.assert_allclose(scores, [[0.9 + 16 / 17, 0.1 - 16 / 17]], atol=1e-6)
 
 
-@pytest.mark.parametrize("table", [module.TABLE, 0], ids=["table", "made when read"])
+@pytest.mark.parametrize("step", [40, 1], ids=["many queries", "one query at a time"])
 @pytest.mark.parametrize("storage", ["full", "head", "top-m"])
 @pytest.mark.parametrize(
     ("k", "sigma", "temperature", "kernel"),
@@ -74,15 +74,15 @@ def test_temperature_is_for_queries_and_rows_alike():
         (1, 1.0, 1.0, "exponential"),
         (8, 0.3, 1.4, "exponential"),
         (80, 5.0, 0.5, "exponential"),
+        (400, 5.0, 0.5, "exponential"),
         (30, 0.7, 2, "gaussian"),
     ],
 )
-def test_every_storage_against_numpy(storage, k, sigma, temperature, kernel, table, monkeypatch):
-    monkeypatch.setattr(module, "TABLE", table)
-    train, test = made(80, 0), made(40, 1)
+def test_every_storage_against_numpy(storage, k, sigma, temperature, kernel, step):
+    train, test = made(400, 0), made(40, 1)
     top = {"m": CLASSES, "temperature": temperature} if storage == "top-m" else {}
     reader = rs.ResMem(rs.Memory(train, storage=storage, **top), k, sigma, temperature, kernel=kernel)
-    scores = reader.scores(test)
+    scores = reader.scores(test[start : start + step] for start in range(0, 40, step))
     np.testing.assert_allclose(scores, resmem(train, test, k, sigma, temperature, kernel), rtol=0, atol=1e-5)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
 
@@ -138,13 +138,11 @@ def test_no_residual_is_the_base():
         np.testing.assert_array_equal(reader.scores(test[3]), base[3:4])
 
 
-@given(st.integers(0, 10**6), st.integers(1, 30), st.floats(1e-6, 1e6), st.floats(0.05, 20), st.sampled_from([0, 64]))
-def test_scores_sum_to_one(seed, k, sigma, temperature, table):
-    module_table, module.TABLE = module.TABLE, table * 10**6
-    try:
-        scores = rs.ResMem(rs.Memory(made(30, seed)), k, sigma, temperature).scores(made(6, seed + 1))
-    finally:
-        module.TABLE = module_table
+@given(st.integers(0, 10**6), st.integers(1, 30), st.floats(1e-6, 1e6), st.floats(0.05, 20), st.sampled_from([1, 6]))
+def test_scores_sum_to_one(seed, k, sigma, temperature, step):
+    queries = made(6, seed + 1)
+    reader = rs.ResMem(rs.Memory(made(130, seed)), k, sigma, temperature)
+    scores = reader.scores(queries[start : start + step] for start in range(0, 6, step))
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert np.abs(scores).max() <= 2
 
@@ -211,14 +209,19 @@ def test_regression_by_hand_and_after_edits():
 # --- residuals of logits --------------------------------------------------------------------------------------
 
 
+def remembered(memory):
+    """Keys, logits and labels of the rows that were not forgotten."""
+    rows = memory.active_rows
+    return memory.keys_at(rows).numpy(), memory.stored_logits.dense(rows).numpy().astype(np.float64), memory.labels
+
+
 def in_logit_space(memory, test, k, sigma):
     """METHOD's formula over the memory's remembered rows: class means, residuals of logits, their weighted sum."""
-    rows = memory.alive_rows.numpy()
-    logits, labels = memory.logits.dense().numpy()[rows].astype(np.float64), memory.labels
+    keys, logits, labels = remembered(memory)
     means = np.stack(
         [logits[labels == c].mean(axis=0) if (labels == c).any() else np.zeros(CLASSES) for c in range(CLASSES)]
     )
-    train = rs.Encoded(memory.table["key"].numpy()[rows], logits, labels)
+    train = rs.Encoded(keys, logits, labels)
     near, weights = neighbourhood(train, test, k, sigma)
     return test.logits.dense().numpy() + np.einsum("qk,qkl->ql", weights, (means[labels] - logits)[near])
 
@@ -264,8 +267,7 @@ def test_a_reader_sees_every_edit_at_once():
     reader = rs.ResMem(memory, 8, 0.4, 1.4)
 
     def check():
-        rows = memory.alive_rows.numpy()
-        train = rs.Encoded(memory.table["key"].numpy()[rows], memory.logits.dense().numpy()[rows], memory.labels)
+        train = rs.Encoded(*remembered(memory))
         np.testing.assert_allclose(reader.scores(test), resmem(train, test, 8, 0.4, reader.temperature), atol=1e-5)
 
     check()
@@ -279,3 +281,92 @@ def test_a_reader_sees_every_edit_at_once():
     check()
     reader.temperature = 0.7
     check()
+
+
+# --- what a row says ------------------------------------------------------------------------------------------
+
+LABELS = torch.tensor([2, 0, 1, 2, 1])
+KEYS = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 2))).float()
+HEAD = Head(torch.tensor([[1.0, 0], [0, 1], [1, -1]]), torch.tensor([0.1, 0, -0.1]))
+DENSE = DenseLogits(HEAD(KEYS))
+
+
+def top(m, temperature):
+    ids = DENSE.table.scatter(1, LABELS[:, None], torch.inf).topk(m, dim=1).indices
+    partition = torch.logsumexp(DENSE.table / temperature, dim=1)
+    return TopLogits(ids.int(), DENSE.table.gather(1, ids), partition, 3, temperature)
+
+
+VALUES = {
+    "residuals": ResidualValues(LABELS, DENSE, 1.5),
+    "residuals of a head": ResidualValues(LABELS, HeadLogits(HEAD, KEYS), 1.5),
+    "residuals of the top 2": ResidualValues(LABELS, top(2, 1.5), 1.5),
+    "residuals of the top 3": ResidualValues(LABELS, top(3, 1.5), 1.5),
+}
+
+
+def said(values, rows, outputs=3):
+    classes, entries = values.entries(rows)
+    return torch.zeros(len(rows), outputs).scatter_add_(1, classes, entries)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_entries_and_add_to_are_one_sum(name):
+    values, rng = VALUES[name], np.random.default_rng(1)
+    rows = torch.from_numpy(rng.integers(0, 5, (6, 4)))
+    weights = torch.from_numpy(rng.random((6, 4))).float()
+    scores = torch.from_numpy(rng.normal(size=(6, 3))).float()
+    expected = scores + torch.stack([w @ said(values, r) for w, r in zip(weights, rows, strict=True)])
+    by_entry = scores.clone().scatter_add_(1, *values.weighted(rows, weights))
+    values.add_to(scores, rows, weights)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(by_entry, expected, rtol=0, atol=1e-6)
+    assert values.signed and values.width == (None if "top" not in name else int(name[-1]) + 1)
+
+
+@pytest.mark.parametrize("storage", ["full", "head", "top-m"])
+def test_more_residuals_than_are_made_at_once(storage):
+    rng = torch.Generator().manual_seed(0)
+    outputs, rows, weights = 2000, torch.randint(0, 50, (200, 50), generator=rng), torch.rand(200, 50, generator=rng)
+    head, keys = Head(torch.randn(outputs, 3, generator=rng)), torch.randn(50, 3, generator=rng)
+    labels, logits = torch.randint(0, outputs, (50,), generator=rng), HeadLogits(head, keys)
+    if storage != "head":
+        logits = DenseLogits(logits.dense())
+    expected = residual_table(labels, logits, 1.0)
+    if storage == "top-m":
+        values, ids = logits.dense().topk(outputs, dim=1)
+        logits = TopLogits(ids.int(), values, logits.logsumexp(), outputs, 1.0)
+    expected = torch.zeros(200, 50).scatter_add_(1, rows, weights) @ expected
+    scores = torch.ones(200, outputs)
+    ResidualValues(labels, logits, 1.0).add_to(scores, rows, weights)
+    torch.testing.assert_close(scores, expected + 1, rtol=0, atol=1e-4)
+
+
+def test_residuals_by_hand():
+    logits = DenseLogits(torch.log(torch.tensor([[0.5, 0.25, 0.25], [1.0, 4.0, 4.0]])))
+    values = ResidualValues(torch.tensor([0, 1]), logits, 1.0)
+    expected = [[0.5, -0.25, -0.25], [-1 / 9, 5 / 9, -4 / 9]]
+    np.testing.assert_allclose(said(values, torch.tensor([0, 1])), expected, atol=1e-6)
+    values = ResidualValues(torch.tensor([0, 1]), logits, 0.5)  # squares
+    expected = [[1 / 3, -1 / 6, -1 / 6], [-1 / 33, 17 / 33, -16 / 33]]
+    np.testing.assert_allclose(said(values, torch.tensor([0, 1])), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["residuals", "residuals of a head", "residuals of the top 3"])
+def test_every_residual_sums_to_zero(name):
+    found = said(VALUES[name], torch.arange(5))
+    torch.testing.assert_close(found.sum(dim=1), torch.zeros(5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, residual_table(LABELS, DENSE, 1.5), atol=1e-6, rtol=0)
+
+
+def test_entries_that_were_not_kept_read_as_zero():
+    kept, whole = said(VALUES["residuals of the top 2"], torch.arange(5)), residual_table(LABELS, DENSE, 1.5)
+    smallest = whole.abs().argmin(dim=1, keepdim=True)
+    torch.testing.assert_close(kept, whole.scatter(1, smallest, 0), atol=1e-6, rtol=0)
+
+
+def test_a_label_that_is_not_among_the_kept_classes():
+    """As after relabelling a row of a top-m memory: the new label's own entry is 1."""
+    lost = (set(range(3)) - set(top(2, 1.5).ids[0].tolist())).pop()
+    values = ResidualValues(torch.full((5,), lost), top(2, 1.5), 1.5)
+    assert said(values, torch.tensor([0]))[0, lost] == 1

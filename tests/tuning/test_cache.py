@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 import residua as rs
-import residua.tuning.cache as cache_sweep
 from residua.errors import InputError, ParameterError
 
 V = 9
@@ -33,8 +32,8 @@ def test_every_setting_is_the_dense_computation(over):
     best = rs.tune(rs.ContinuousCache(over), val, GRID)
     inner = over.predict_proba(val).astype(np.float64)[np.arange(len(val)), val.labels]
     keys = val.keys.astype(np.float64)
-    assert len(best.cv_results_["score"]) == 1 + 3 * 3 * 2
-    for window, theta, lmbda, measured in zip(*(best.cv_results_[n] for n in ("window", "theta", "lmbda", "log_loss"))):
+    assert len(best.results_["score"]) == 1 + 3 * 3 * 2
+    for window, theta, lmbda, measured in zip(*(best.results_[n] for n in ("window", "theta", "lmbda", "log_loss"))):
         p = inner.copy()
         for t in range(len(val)):
             past = [i for i in range(max(0, t - window), t) if val.ids[i] == val.ids[t]]
@@ -48,37 +47,36 @@ def test_every_setting_is_the_dense_computation(over):
     assert best.best_score_ == pytest.approx(np.log(tuned).mean(), rel=1e-4)
 
 
-def test_batches_and_blocks_tune_like_the_whole(monkeypatch):
+def test_batches_tune_like_the_whole():
     reader, val = rs.ContinuousCache(readers()[1]), text(4, seed=1, first_id=50)
     whole = rs.tune(reader, val, GRID)
-    monkeypatch.setattr(cache_sweep, "ROWS", 4)
     parts = rs.tune(reader, iter([val[:7], val[7:8], val[8:8], val[8:33], val[33:]]), GRID)
-    for name, values in whole.cv_results_.items():
-        np.testing.assert_allclose(values, parts.cv_results_[name], rtol=1e-5)
+    for name, values in whole.results_.items():
+        np.testing.assert_allclose(values, parts.results_[name], rtol=1e-5)
 
 
 def test_documents_in_the_memory_are_left_out_of_the_reader_under_the_cache():
     train = text(4)
     over = rs.KNNLM(rs.Memory(train, storage="none"), k=5, sigma=1.0, lmbda=0.3)
     best = rs.tune(rs.ContinuousCache(over), train, GRID)
-    honest = over.predict_proba(train, exclude_ids=train.ids)[np.arange(len(train)), train.labels]
-    assert best.cv_results_["score"][0] == pytest.approx(np.log(honest.astype(np.float64)).mean(), rel=1e-5)
+    honest = over.predict_proba(train)[np.arange(len(train)), train.labels]
+    assert best.results_["score"][0] == pytest.approx(np.log(honest.astype(np.float64)).mean(), rel=1e-5)
 
 
 def test_a_cache_that_does_not_help_is_given_nothing():
     best = rs.tune(rs.ContinuousCache(readers()[0]), text(6, seed=2, first_id=50, shuffled=True), {"lmbda": [0.9]})
-    assert best.lmbda == 0 and best.best_score_ == best.cv_results_["score"][0]
+    assert best.lmbda == 0 and best.best_score_ == best.results_["score"][0]
 
 
 def test_default_grids_and_bad_input():
     reader, val = rs.ContinuousCache(readers()[0]), text(3, seed=1, first_id=50)
     best = rs.tune(reader, val)
-    assert reader.theta in best.cv_results_["theta"] and best.lmbda > 0
+    assert reader.theta in best.results_["theta"] and best.lmbda > 0
     for grid, says in [({"k": [1]}, "under it first"), ({"window": [0]}, "window"), ({"lmbda": [1.0]}, "lmbda")]:
         with pytest.raises(ParameterError, match=says):
             rs.tune(reader, val, grid)
     with pytest.raises(ParameterError, match="log_loss alone"):
-        rs.tune(reader, val, gate=0.1)
+        rs.tune(reader, val, skip=0.1)
     with pytest.raises(ParameterError, match="document ids"):
         rs.tune(reader, rs.Encoded(val.keys, val.logits, val.labels), GRID)
     with pytest.raises(InputError, match="no rows"):

@@ -20,21 +20,21 @@ def some(n, seed=0, a=3, b=2, temperatures=2):
     return Targets(*map(torch.from_numpy, (given, base, sure, rng.uniform(0, 5, n).astype(np.float32), documents)))
 
 
-def dense(targets, shares, gate):
-    q = targets.given.double().numpy()[:, :, None, None, :]
-    p = np.exp(targets.base.numpy())[:, None, :]
+def dense(targets, shares, skip):
+    q = targets.p_neighbours.double().numpy()[:, :, None, None, :]
+    p = np.exp(targets.log_p_base.numpy())[:, None, :]
     mixed = np.log((1 - shares[:, None]) * p + shares[:, None] * np.maximum(q, 0))
-    left = (q < 0) | ((targets.sure.numpy() >= (2 if gate is None else gate))[:, None, :])
+    left = (q < 0) | ((targets.p_max.numpy() >= (2 if skip is None else skip))[:, None, :])
     return np.where(left, np.log(p), mixed)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 30), st.sampled_from([None, 0.3, 0.9]))
-def test_every_setting_is_the_sum_of_its_tokens(seed, n, gate):
+def test_every_setting_is_the_sum_of_its_tokens(seed, n, skip):
     targets, shares = some(n, seed), np.array([0.0, 0.2, 0.9])
-    expected = dense(targets, shares, gate)
-    np.testing.assert_allclose(targets.log_likelihood(shares, gate), expected.sum(axis=-1), rtol=1e-6, atol=1e-9)
-    one = targets.per_token((2, 1, 0), 0.2, gate)
+    expected = dense(targets, shares, skip)
+    np.testing.assert_allclose(targets.log_likelihood(shares, skip), expected.sum(axis=-1), rtol=1e-6, atol=1e-9)
+    one = targets.per_row((2, 1, 0), 0.2, skip)
     np.testing.assert_allclose(one.numpy(), expected[2, 1, 0, 1], rtol=1e-6, atol=1e-9)
 
 

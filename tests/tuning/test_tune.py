@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
 import residua as rs
+import residua.readers
 from residua.core import Head, Source
 from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError, SourceMismatchError
 from residua.tuning.objective import Tally
@@ -27,10 +28,10 @@ def regression(n, seed=0):
 
 
 def settings_of(best):
-    """Every row of cv_results_ as (params, measures)."""
+    """Every row of results_ as (params, measures)."""
     names = list(best.best_params_)
-    for row in zip(*best.cv_results_.values()):
-        row = dict(zip(best.cv_results_, row))
+    for row in zip(*best.results_.values()):
+        row = dict(zip(best.results_, row))
         yield {name: row[name].item() for name in names}, row
 
 
@@ -49,7 +50,7 @@ def test_every_setting_scores_as_the_reader_itself_does(make, objective):
     weight = np.random.default_rng(5).uniform(0, 2, 60).astype(np.float32)
     reader = make(rs.Memory(task(60, columns={"weight": weight})))
     val = task(40, seed=1)
-    grid = {**GRID, **({"lmbda": [0.2, 0.7, 1.0]} if "lmbda" in reader.names else {})}
+    grid = {**GRID, **({"lmbda": [0.2, 0.7, 1.0]} if "lmbda" in reader.parameter_names() else {})}
     best = rs.tune(reader, val, grid, objective=objective)
     base_right = np.asarray(val.logits).argmax(axis=1) == val.labels
     for params, row in settings_of(best):
@@ -64,7 +65,7 @@ def test_every_setting_scores_as_the_reader_itself_does(make, objective):
             assert row["log_loss"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
             assert row["score"] == -row["log_loss"]
     assert best.params == {**reader.params, **best.best_params_}
-    assert best.best_score_ == best.cv_results_["score"].max()
+    assert best.best_score_ == best.results_["score"].max()
 
 
 def test_regression_settings_score_as_the_reader_does():
@@ -83,13 +84,13 @@ def test_top_m_and_head_memories_tune_like_full_ones():
     train = rs.Encoded(train.keys, head(torch.from_numpy(train.keys)), train.labels, head=head)
     grid = {**GRID, "temperature": [1.0]}
     scores = [
-        rs.tune(rs.ResMem(rs.Memory(train, storage=storage, m=4), k=1), val, grid).cv_results_["accuracy"]
+        rs.tune(rs.ResMem(rs.Memory(train, storage=storage, m=4), k=1), val, grid).results_["accuracy"]
         for storage in ("full", "head", "top-m")
     ]
     np.testing.assert_array_equal(scores[0], scores[1])
     np.testing.assert_array_equal(scores[0], scores[2])
     top = rs.ResMem(rs.Memory(train, storage="top-m", temperature=2.0), k=1, temperature=2.0)
-    assert set(rs.tune(top, val).cv_results_["temperature"]) == {2.0}
+    assert set(rs.tune(top, val).results_["temperature"]) == {2.0}
 
 
 def test_no_memory_always_competes_and_wins_ties():
@@ -99,7 +100,7 @@ def test_no_memory_always_competes_and_wins_ties():
     best = rs.tune(rs.ResMem(memory, k=5), perfect, GRID)
     assert best.k == 0 and best.best_score_ == 1.0
     np.testing.assert_array_equal(best.predict(perfect), perfect.labels)
-    losses = rs.tune(rs.ResMem(memory, k=5), val, GRID, objective="log_loss").cv_results_
+    losses = rs.tune(rs.ResMem(memory, k=5), val, GRID, objective="log_loss").results_
     assert (losses["k"] == 0).sum() == len(GRID["temperature"])
 
 
@@ -107,9 +108,9 @@ def test_the_conservative_rule_keeps_fpr_under_its_bound():
     memory, val = rs.Memory(task(200)), task(150, seed=1)
     free = rs.tune(rs.ResMem(memory, k=1), val, GRID)
     bound = rs.tune(rs.ResMem(memory, k=1), val, GRID, objective="conservative", max_fpr=0.02)
-    r = bound.cv_results_
+    r = bound.results_
     assert bound.best_score_ == r["tpr"][r["fpr"] < 0.02].max()
-    assert free.cv_results_["fpr"].max() >= 0.02
+    assert free.results_["fpr"].max() >= 0.02
     nothing = rs.tune(rs.ResMem(memory, k=1), val, GRID, objective="conservative", max_fpr=0.0)
     assert nothing.k == 0
 
@@ -123,7 +124,7 @@ def test_validation_rows_in_the_memory_are_left_out_by_id_and_only_by_id():
     honest = rs.tune(rs.ResMem(memory, k=1), train, GRID)
     assert honest.best_score_ < 0.6
     for params, row in settings_of(honest):
-        right = memory_reader(memory, params).predict(train, exclude_ids=train.ids) == train.labels
+        right = memory_reader(memory, params).predict(train) == train.labels
         assert row["accuracy"] == pytest.approx(right.mean())
 
 
@@ -134,25 +135,25 @@ def memory_reader(memory, params):
 def test_batches_tune_like_the_whole():
     reader, val = rs.ResMem(rs.Memory(task(60)), k=1), task(41, seed=1)
     whole, parts = rs.tune(reader, val, GRID), rs.tune(reader, iter([val[:7], val[7:8], val[8:]]), GRID)
-    for name, values in whole.cv_results_.items():
-        np.testing.assert_allclose(values, parts.cv_results_[name])
+    for name, values in whole.results_.items():
+        np.testing.assert_allclose(values, parts.results_[name])
 
 
 def test_default_grids_follow_the_memory():
     memory = rs.Memory(task(60))
-    results = rs.tune(rs.ResMem(memory, k=1), task(10, seed=1)).cv_results_
+    results = rs.tune(rs.ResMem(memory, k=1), task(10, seed=1)).results_
     assert results["k"].max() <= 60 and results["k"].min() == 0
     widths = np.unique(results["sigma"][results["k"] > 0])
-    assert widths.min() == pytest.approx(memory.typical_distance() / 16) and len(widths) == 15
+    assert widths.min() == pytest.approx(memory.median_nn_distance() / 16) and len(widths) == 15
     scaled = rs.Memory(rs.Encoded(1000 * task(60).keys, task(60).logits, task(60).labels))
-    again = rs.tune(rs.ResMem(scaled, k=1), task(10, seed=1), {"k": [3]}).cv_results_
-    assert np.unique(again["sigma"]).max() == pytest.approx(8000 * memory.typical_distance(), rel=1e-3)
+    again = rs.tune(rs.ResMem(scaled, k=1), task(10, seed=1), {"k": [3]}).results_
+    assert np.unique(again["sigma"]).max() == pytest.approx(8000 * memory.median_nn_distance(), rel=1e-3)
 
 
 def test_torch_keeps_its_threads_whatever_happens(monkeypatch):
     before = torch.get_num_threads()
     reader = rs.ResMem(rs.Memory(task(60)), k=1)
-    monkeypatch.setattr(Tally, "add", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Tally, "count", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         rs.tune(reader, task(10, seed=1), GRID)
     assert torch.get_num_threads() == before
@@ -197,3 +198,97 @@ def test_the_best_is_never_worse_than_the_base(seed):
     memory, val = rs.Memory(task(30, seed=seed)), task(20, seed=seed + 1)
     best = rs.tune(rs.ResMem(memory, k=1), val, {"k": [1, 4], "sigma": [0.1, 1.0], "temperature": [1.0]})
     assert best.best_score_ >= (np.asarray(val.logits).argmax(axis=1) == val.labels).mean()
+
+
+class Attention(rs.readers.NeighbourReader):
+    """Weights of its own, which see the query; a parameter of its own; not registered."""
+
+    def __init__(self, memory, k=None, beta=1.0, lmbda=0.5):
+        super().__init__(memory, k, 1.0, 1.0, "gaussian")
+        self.beta, self.lmbda = float(beta), float(lmbda)
+
+    def weights(self, neighbours, queries):
+        found = self.memory.keys_at(neighbours.rows.clamp_min(0))
+        alike = (found @ queries.keys[:, :, None].float())[:, :, 0].masked_fill(~neighbours.found, -torch.inf)
+        return torch.softmax(self.beta * alike, dim=1)
+
+    def share(self, neighbours, queries):
+        return 1 - self.lmbda, self.lmbda
+
+    def values(self, queries):
+        return rs.core.LabelValues(self.memory.column("label"))
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "log_loss"])
+def test_a_reader_of_ones_own_is_swept_by_its_own_arithmetic(objective):
+    reader, val = Attention(rs.Memory(task(60)), k=1), task(40, seed=1)
+    best = rs.tune(reader, val, {"k": [2, 9], "beta": [0.1, 2.0], "lmbda": [0.2, 0.9]}, objective=objective)
+    assert len(best.results_["k"]) == 1 + 2 * 2 * 2 and isinstance(best, Attention)
+    base_right = np.asarray(val.logits).argmax(axis=1) == val.labels
+    for params, row in settings_of(best):
+        one = reader.with_params(**params)
+        right = one.predict(val) == val.labels
+        assert (row["accuracy"], row["tpr"]) == pytest.approx((right.mean(), (right & ~base_right).mean()))
+        if objective == "log_loss":
+            picked = one.predict_proba(val)[np.arange(len(val)), val.labels].astype(np.float64)
+            assert row["log_loss"] == pytest.approx(-np.log(picked).mean(), rel=1e-5)
+    assert {name: best.params[name] for name in best.best_params_} == best.best_params_
+
+
+class Renamed(rs.KNNLM):
+    """kNN-LM by another class: its arithmetic is the same, and nothing says so."""
+
+    def weights(self, neighbours, queries):
+        return super().weights(neighbours, queries)
+
+
+@pytest.mark.parametrize(("objective", "skip"), [("accuracy", None), ("log_loss", None), ("log_loss", 0.6)])
+def test_the_slow_way_and_the_quick_way_agree(objective, skip):
+    memory, val = rs.Memory(task(60)), task(40, seed=1)
+    grid = {**GRID, "lmbda": [0.2, 0.7]}
+    quick = rs.tune(rs.KNNLM(memory, k=1, skip=skip), val, grid, objective=objective).results_
+    slow = rs.tune(Renamed(memory, k=1, skip=skip), val, grid, objective=objective).results_
+    for name in quick:
+        np.testing.assert_allclose(quick[name], slow[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_kernel_can_be_in_the_grid():
+    best = rs.tune(
+        rs.ResMem(rs.Memory(task(60)), k=1), task(40, seed=1), {"kernel": ["gaussian", "exponential"], **GRID}
+    )
+    alone = rs.tune(rs.ResMem(rs.Memory(task(60)), k=1, kernel=best.kernel), task(40, seed=1), GRID)
+    assert best.best_score_ == alone.best_score_ and set(best.results_["kernel"]) == {"gaussian", "exponential"}
+
+
+def test_more_rows_than_are_searched_at_once_tune_like_their_parts():
+    memory, val = rs.Memory(task(50)), task(2500, seed=1)
+    for objective in ("accuracy", "log_loss"):
+        for reader in (rs.ResMem(memory, k=1), rs.KNNLM(memory, k=1)):
+            grid = {"k": [3], "sigma": [0.5], "temperature": [1.0]}
+            whole = rs.tune(reader, val, grid, objective=objective).results_
+            parts = rs.tune(reader, (val[i : i + 101] for i in range(0, 2500, 101)), grid, objective=objective).results_
+            for name, values in whole.items():
+                np.testing.assert_allclose(values, parts[name], rtol=1e-5)
+
+
+def test_searches_are_skipped_and_shares_adapt_for_classifiers_too():
+    train, val = task(300), task(200, seed=1)
+    memory = rs.Memory(train)
+    for reader in (rs.ResMem(memory), rs.KNNLM(memory)):
+        grid = {"k": [20], "sigma": [1.0], "temperature": [1.0]} | ({"lmbda": [0.4]} if reader.k > 50 else {})
+        free = rs.tune(reader, val, grid, objective="log_loss")
+        best = rs.tune(reader, val, grid, skip=0.01)
+        assert free.k == best.k == 20 and 0 < best.skipped_ < 1
+        picked = best.predict_proba(val)[np.arange(len(val)), val.labels].astype(np.float64)
+        assert best.best_score_ == pytest.approx(np.log(picked).mean(), rel=1e-5)
+        assert best.best_score_ >= free.best_score_ - np.log(1.01)
+    adapted = rs.tune(rs.KNNLM(memory), val, grid, adaptive=3)
+    assert set(adapted.adaptive_) == {"fixed", "adaptive"}
+    with pytest.raises(InputError, match="second time"):
+        rs.tune(rs.ResMem(memory), iter([val]), {"k": [20]}, skip=0.01)
+
+
+def test_what_is_no_reader_says_so():
+    memory = rs.Memory(task(20))
+    with pytest.raises(ParameterError, match="got a Memory where a reader is expected"):
+        rs.tune(memory, task(10, seed=1))

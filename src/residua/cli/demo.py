@@ -1,12 +1,10 @@
 """``residua demo``: the whole journey on handwritten digits, told step by step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
 
-from residua.cli.text import count, say, shown
+from residua.cli.output import count, say, shown
 
 PICTURE = "resmem-digits.png"
 DRAWN = 5  # corrected digits in the picture
@@ -32,35 +30,36 @@ def demo(out: Path, seed: int) -> None:
     a few seconds.
     """
     import residua as rs
-    from residua.cli.demo_picture import draw, require_matplotlib
-    from residua.cli.digits import FILTERS, load_digits, train_base
+    from residua.cli.digits import FILTERS, draw, load_digits, needed, train_base
 
-    require_matplotlib()
+    needed("matplotlib", "matplotlib", "picture")  # now rather than after the work
     digits = load_digits(seed)
-    train, validation, test = (digits[name] for name in ("train", "validation", "test"))
+    parts = train, validation, test = [digits[name] for name in ("train", "validation", "test")]
     say(f"1. Data: {len(train)} handwritten digits to train on, {len(validation)} to validate, {len(test)} to test")
 
     model = train_base(train, seed)
     size = sum(parameter.numel() for parameter in model.parameters())
     say(f"2. Base: a network of {FILTERS} filters and {size} parameters, too small on purpose; trained, then frozen")
 
-    enc_train, enc_val, enc_test = (
-        rs.encode(model, part.images, part.labels, progress=False) for part in (train, validation, test)
-    )
+    enc_train, enc_val, enc_test = (rs.encode(model, one.images, one.labels, progress=False) for one in parts)
     say(f"3. Encode: each digit becomes a key of {enc_train.dim} numbers (the last layer's input) and 10 logits")
 
     memory = rs.Memory(enc_train)
     say(f"4. Remember: {count(len(memory), 'row')} of {sum(memory.bytes_per_row.values())} bytes, searched exactly")
 
     best = rs.tune(rs.ResMem(memory), enc_val, progress=False)
-    say(f"5. Tune: {len(best.cv_results_['score']):,} settings on the validation digits, from one search")
+    say(f"5. Tune: {len(best.results_['score']):,} settings on the validation digits, from one search")
     say(f"best there: {shown(best.best_params_)}", "   ")
 
     result = rs.evaluate(best, enc_test, validation=enc_val)
     say("6. Evaluate, on test digits that nothing has seen:\n")
     say(str(result), "   ")
     say()
-    say(f"base {_percent(result.base)} -> ResMem {_percent(result.memory)}; {_rival(result)}", "   ")
+    before, after = _percent(result.base_accuracy), _percent(result.accuracy)
+    # What the neighbours' labels alone, without the model, would have said.
+    own = "" if result.label_knn is None else f"{_percent(result.label_knn)} with ResMem's settings, "
+    rival = f"label k-NN {own}{_percent(result.label_knn_tuned)} with its own"
+    say(f"base {before} -> ResMem {after}; {rival}", "   ")
 
     said, now = enc_test.logits.argmax().numpy(), best.predict(enc_test)
     corrected = ((said != enc_test.labels) & (now == enc_test.labels)).nonzero()[0]
@@ -72,15 +71,11 @@ def demo(out: Path, seed: int) -> None:
     say(str(whys[0]), "   ")
 
     path = out / PICTURE
-    draw(
-        path,
-        test.images[chosen, 0].numpy(),
-        whys,
-        train.images[:, 0].numpy(),
-        f"A memory corrects {len(corrected)} of {count(len(test), 'test digit')}, and breaks {broken}",
-        f"base {_percent(result.base)}, with ResMem {_percent(result.memory)} ({_p(result.p_value)}).  The first "
-        f"{len(whys)} corrected, each beside the training digits that moved its scores most, and how far.",
-    )
+    title = f"A memory corrects {len(corrected)} of {count(len(test), 'test digit')}, and breaks {broken}"
+    p = "p < 0.0001" if result.p_value < 1e-4 else f"p = {result.p_value:.4f}"
+    shows = "corrected, each beside the training digits that moved its scores most, and how far."
+    subtitle = f"base {before}, with ResMem {after} ({p}).  The first {len(whys)} {shows}"
+    draw(path, test.images[chosen, 0].numpy(), whys, train.images[:, 0].numpy(), title, subtitle)
     say(f"\n8. Picture: {path.resolve()}")
     say("\nThe same in Python, after import residua as rs:\n")
     say(CODE, "   ")
@@ -90,13 +85,3 @@ def demo(out: Path, seed: int) -> None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
-
-
-def _p(value: float) -> str:
-    return "p < 0.0001" if value < 1e-4 else f"p = {value:.4f}"
-
-
-def _rival(result) -> str:
-    """What the neighbours' labels alone, without the model, would have said."""
-    own = "" if result.label_knn is None else f"{_percent(result.label_knn)} with ResMem's settings, "
-    return f"label k-NN {own}{_percent(result.label_knn_tuned)} with its own"

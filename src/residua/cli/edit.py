@@ -1,18 +1,20 @@
 """``residua add``, ``forget`` and ``relabel``: change what is remembered, in its folder."""
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 from pathlib import Path
 
 import click
 
-from residua.cli.options import FILE, NUMBERS, json_option, memory_argument
-from residua.cli.text import count, report
-from residua.errors import IdError, MemoryFileError
+from residua.cli.options import FILE, NUMBERS, json_option, memory_argument, together
+from residua.cli.output import count, report
+from residua.cli.store import memory_at
+from residua.errors import IdError, MemoryFileError, ShapeError
 
-ids_option = click.option("--id", "ids", type=int, multiple=True, help="An id; give it as often as needed.")
-ids_file_option = click.option("--ids-file", type=FILE, help="A text file with one id per line.")
+LABEL = "The new label: one for all ids, or one for each in their order."
+ids_options = together(
+    click.option("--id", "ids", type=int, multiple=True, help="An id; give it as often as needed."),
+    click.option("--ids-file", type=FILE, help="A text file with one id per line."),
+)
 
 
 @click.command()
@@ -22,10 +24,9 @@ ids_file_option = click.option("--ids-file", type=FILE, help="A text file with o
 @json_option
 def add(memory: Path, encoded, replace: bool, as_json: bool) -> None:
     """Remember the rows of encoded .npz files too, all or none."""
-    from residua.cli.opened import memory_at
     from residua.core import Encoded
 
-    opened = memory_at(memory, of_tokens=False)
+    opened = memory_at(memory, of_text=False)
     ids = opened.add((Encoded.load(path) for path in encoded), replace=replace)
     opened.save(memory)
     which = f", ids {ids.min()} to {ids.max()}" if len(ids) else ""
@@ -35,8 +36,7 @@ def add(memory: Path, encoded, replace: bool, as_json: bool) -> None:
 
 @click.command()
 @memory_argument
-@ids_option
-@ids_file_option
+@ids_options
 @click.option("--document", "documents", multiple=True, help="A document's name, or its id; as often as needed.")
 @click.option("--rebuild", is_flag=True, help="Also remove them from the files, and train the index anew.")
 @json_option
@@ -47,8 +47,6 @@ def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool)
     residua forget mem/ --id 3 --id 4
     residua forget mem/ --document json/decoder.py --rebuild
     """
-    from residua.cli.opened import memory_at
-
     opened = memory_at(memory)
     wanted = [document_id(opened, document) for document in documents]
     gone = opened.forget([*wanted, *(wanted_ids(ids, ids_file) if ids or ids_file or not documents else ())])
@@ -61,28 +59,16 @@ def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool)
 
 @click.command()
 @memory_argument
-@ids_option
-@ids_file_option
-@click.option(
-    "--label",
-    "labels",
-    type=NUMBERS,
-    multiple=True,
-    required=True,
-    help="The new label: one for all ids, or one for each in their order.",
-)
+@ids_options
+@click.option("--label", "labels", type=NUMBERS, multiple=True, required=True, help=LABEL)
 @json_option
 def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
     """Give the rows that bear the ids another label, all or none."""
     import numpy as np
 
-    from residua.cli.opened import memory_at
-    from residua.errors import ShapeError
-
-    if len({len(label) for label in labels}) > 1:
-        raise ShapeError(
-            f"the labels have {sorted({len(label) for label in labels})} numbers; expected as many in each"
-        )
+    lengths = {len(label) for label in labels}
+    if len(lengths) > 1:
+        raise ShapeError(f"the labels have {sorted(lengths)} numbers; expected as many in each")
     opened = memory_at(memory)
     changed = opened.relabel(wanted_ids(ids, ids_file), np.asarray(labels))
     opened.save(memory)
@@ -91,47 +77,30 @@ def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
 
 
 def wanted_ids(ids: tuple[int, ...], file: Path | None) -> list[int]:
-    """The ids given one by one, then those of the file.
-
-    Raises
-    ------
-    IdError
-        When there is none at all, or a line is not an integer.
-    MemoryFileError
-        When the file cannot be read.
-    """
+    """The ids given one by one, then those of the file; ``IdError`` when there is none at all."""
     wanted = list(ids)
-    if file is not None:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise MemoryFileError(f"cannot read ids from {file}: {error}") from error
+    for number, line in enumerate(lines, 1):
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MemoryFileError(f"cannot read ids from {file}: {error}") from error
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    wanted.append(int(line))
-                except ValueError as error:
-                    raise IdError(f"{file}, line {number}: {line.strip()!r} is not an integer id") from error
+            wanted += [int(line)] if line.strip() else []
+        except ValueError as error:
+            raise IdError(f"{file}, line {number}: {line.strip()!r} is not an integer id") from error
     if not wanted:
         raise IdError("no ids were given; name them with --id 3 --id 4, or with --ids-file")
     return wanted
 
 
 def document_id(memory, document: str) -> int:
-    """The id of the document of that name, or of that id.
-
-    Raises
-    ------
-    IdError
-        When there is none, or several have the name.
-    """
+    """The id of the document of that name, or of that id."""
     found = [id for id, name in memory.names.items() if name == document and id in memory]
     if len(found) == 1:
         return found[0]
     if found:
-        raise IdError(
-            f"{len(found)} documents are called {document!r}; say which by --id {' or --id '.join(map(str, found))}"
-        )
+        which = " or --id ".join(map(str, found))
+        raise IdError(f"{len(found)} documents are called {document!r}; say which by --id {which}")
     if document.lstrip("-").isdigit():
         return int(document)
     near = get_close_matches(document, memory.names.values(), cutoff=0.4)

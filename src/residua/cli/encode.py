@@ -1,15 +1,13 @@
 """``residua encode``: a model and data become an .npz of keys, logits and labels."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
 import click
 
-from residua.cli.named import data_named, made_as, model_named
+from residua.cli.loaders import data_named, made_as, model_named
 from residua.cli.options import FILE, json_option
-from residua.cli.text import report
+from residua.cli.output import report
 from residua.errors import InputError
 
 TASKS = ("classification", "regression")
@@ -36,35 +34,18 @@ def encode(model, data, output: Path, key, batch_size, like, cv, task, as_json: 
     residua encode net:model pictures.npz -o train.npz --key layer4
     """
     from residua.encoding import encode as encode_data
-    from residua.memory.folder import MANIFEST
+    from residua.memory.manifest import MANIFEST
 
     if output.is_dir():
         kind = "a memory" if (output / MANIFEST).exists() else "a folder"
         raise InputError(f"{output} is {kind}; expected the name of an .npz file to write")
     source, examples = model_named(model)
-    labels = ids = None
-    if data is not None:
-        examples, labels, ids = data_named(data)
+    examples, labels, ids = (examples, None, None) if data is None else data_named(data)
     if examples is None:
         raise InputError(f"{model!r} gives a model without data; name the data too: residua encode {model} DATA")
-    enc = encode_data(
-        source,
-        examples,
-        labels,
-        key=key,
-        batch_size=batch_size,
-        ids=ids,
-        cv=cv,
-        task=task,
-        like=made_as(like),
-        progress=sys.stderr.isatty(),
-    )
+    how = {"key": key, "batch_size": batch_size, "cv": cv, "task": task, "like": made_as(like)}
+    enc = encode_data(source, examples, labels, ids=ids, progress=sys.stderr.isatty(), **how)
     enc.save(output)
-    about = {
-        "rows": len(enc),
-        "dim": enc.dim,
-        "outputs": enc.n_outputs,
-        "task": enc.task,
-        "labels": enc.labels is not None,
-    }
-    report({**about, "key": enc.source.key, "output": str(output)}, f"{output}: {enc}, key {enc.source.key}", as_json)
+    about = {"rows": len(enc), "dim": enc.dim, "outputs": enc.n_outputs, "task": enc.task}
+    about |= {"labels": enc.labels is not None, "key": enc.source.key, "output": str(output)}
+    report(about, f"{output}: {enc}, key {enc.source.key}", as_json)

@@ -1,21 +1,16 @@
 """``residua explain``: which memories moved one prediction, and how far."""
 
-from __future__ import annotations
-
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
 import click
 
-from residua.cli.options import (
-    FILE,
-    device_option,
-    json_option,
-    memory_argument,
-    model_options,
-    reader_options,
-)
-from residua.cli.text import report
+from residua.cli.data import prompt_of
+from residua.cli.language import model_of
+from residua.cli.options import FILE, device_and_json, memory_argument, model_options, reader_options
+from residua.cli.output import report
+from residua.cli.store import reader_at
 from residua.errors import ParameterError
 
 
@@ -29,23 +24,10 @@ from residua.errors import ParameterError
 @click.option("--exclude-id", type=int, multiple=True, help="An id that is no neighbour, such as the row's own.")
 @model_options
 @reader_options
-@device_option
-@json_option
+@device_and_json
 def explain(
-    memory: Path,
-    encoded: Path | None,
-    row: int | None,
-    prompt: str | None,
-    prompt_file: Path | None,
-    context: int,
-    exclude_id,
-    model,
-    dtype,
-    reader,
-    device,
-    as_json: bool,
-    **params,
-) -> None:
+    memory, encoded, row, prompt, prompt_file, context, exclude_id, model, dtype, reader, device, as_json, **params
+):
     """Take one prediction apart, memory by memory.
 
     The model's own scores, and what each remembered row adds to them: for one row of an encoded .npz file, or for the
@@ -55,26 +37,47 @@ def explain(
     residua explain mem/ test.npz --row 7
     residua explain mem/ --text 'def main('
     """
-    from residua.cli.opened import reader_at
+    from residua.core import Encoded
+    from residua.encoding import last_row
+    from residua.explanation import explain as take_apart
 
     of_text = prompt is not None or prompt_file is not None
     if of_text == (encoded is not None):
         raise click.UsageError("expected either --text 'a prompt' or ENCODED (an .npz file)")
     if encoded is not None and row is None:
         raise click.UsageError("Missing option '--row': which row of the file?")
-    asked = reader_at(memory, reader, device, params, of_tokens=of_text)
-    excluded = list(exclude_id) or None
+    asked = reader_at(memory, reader, device, params, of_text=of_text)
+    if asked.start() is not None:
+        warnings.warn("the continuous cache is left out: there is no text before", stacklevel=2)
+        asked = asked.over
     if of_text:
-        from residua.cli.explain_text import explained
+        if prompt is not None and Path(prompt).is_file():
+            warnings.warn(f"{prompt} is explained as a text; its content would be --prompt-file", stacklevel=2)
+        text = prompt_of(prompt, prompt_file)
+        language, tokenizer = model_of(asked.memory, memory, model, dtype)
+        query = last_row((language, tokenizer), text, like=asked)
+    else:
+        rows, tokenizer = Encoded.load(encoded), None
+        if row >= len(rows):
+            raise ParameterError(f"--row {row}, and {encoded} holds {len(rows)} rows; expected 0 to {len(rows) - 1}")
+        query = rows[row]
+    why = take_apart(asked, query, exclude=list(exclude_id) or None, context=context, tokenizer=tokenizer)
+    report(_plain(why), str(why), as_json)
 
-        why, about = explained(asked, memory, prompt, prompt_file, context, excluded, model, dtype)
-        report(about, str(why), as_json)
-        return
-    from residua.core import Encoded
-    from residua.explanation import explain as take_apart
 
-    rows = Encoded.load(encoded)
-    if row >= len(rows):
-        raise ParameterError(f"--row {row}, and {encoded} holds {len(rows)} rows; expected 0 to {len(rows) - 1}")
-    why = take_apart(asked, rows[row], exclude_ids=excluded)
-    report({field.name: getattr(why, field.name) for field in fields(why)}, str(why), as_json)
+def _plain(why) -> dict:
+    """An explanation in JSON types, with tokens as text too."""
+    if not why.is_text:
+        return {field.name: getattr(why, field.name) for field in fields(why) if field.name != "tokenizer"}
+    seen = zip(why.outputs, why.base, why.scores)
+    tokens = [{"token": token, "text": why.text(token), "base": base, "score": score} for token, base, score in seen]
+    neighbours = []
+    for i, document in enumerate(why.ids.tolist()):
+        one = {"document": document, "name": why.names.get(document), "offset": why.offsets[i]}
+        one |= {"context": why.text(why.contexts[i]), "next": why.text(why.labels[i])}
+        one |= {"distance": why.distances[i], "weight": why.weights[i]}
+        one["contributions"] = {word: values[i] for word, values in why.contributions_to.items()}
+        neighbours.append(one)
+    data = {"prediction": why.text(why.prediction), "base_prediction": why.text(why.base_prediction)}
+    data |= {"scale": why.scale, "tokens": sorted(tokens, key=lambda token: -token["score"])}
+    return {**data, "neighbours": neighbours}

@@ -1,13 +1,12 @@
 """``residua info``: what a memory folder holds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
 
 from residua.cli.options import json_option, memory_argument
-from residua.cli.text import count, described, report, shown, size
+from residua.cli.output import count, described, report, shown, size
+from residua.cli.store import bytes_in, keys_kept, memory_at
 
 
 @click.command()
@@ -15,68 +14,51 @@ from residua.cli.text import count, described, report, shown, size
 @json_option
 def info(memory: Path, as_json: bool) -> None:
     """Say what a memory holds, and whose it is."""
-    from residua.cli.opened import memory_at
     from residua.readers import load
     from residua.readers.reader import FILE as SAVED
 
     reader = load(memory) if (memory / SAVED).exists() else None
     opened = memory_at(memory) if reader is None else reader.memory
-    source, recall = opened.source, opened.recall
-    data = {
-        "task": opened.task,
-        "rows": len(opened),
-        "forgotten": len(opened.table) - len(opened),
-        "dim": opened.dim,
-        "outputs": opened.n_outputs,
-        "columns": opened.columns,
-        "bytes_per_row": opened.bytes_per_row,
-        "bytes_on_disk": sum(file.stat().st_size for file in memory.iterdir() if file.is_file()),
-        "index": opened.index.name,
-        "exact": opened.index.exact,
-        "recall": recall and recall.to_json(),
-        "storage": opened.storage.to_json(),
-        "reader": reader and {"name": type(reader).__name__, "params": reader.to_json()["params"]},
-        "source": source and {"model": source.name, "key": source.key, "dtype": source.dtype},
-    }
-    if opened.of_tokens:
-        data |= {
-            "documents": len({*opened.ids.tolist()}),
-            "windowing": opened.about.get("windowing"),
-            "model": opened.about.get("model"),
-            "key_dtype": opened.key_dtype,
-            "keys_kept": opened.keys_kept,
-        }
-    report(data, _table(memory, data, recall, reader), as_json)
+    source, recall, schema, index = opened.source, opened.recall, opened.schema, opened.index
+    data = {"task": opened.task, "rows": len(opened), "forgotten": opened.n_rows - len(opened)}
+    data |= {"dim": opened.dim, "outputs": opened.n_outputs, "columns": list(schema.columns)}
+    data |= {"bytes_per_row": opened.bytes_per_row, "bytes_on_disk": bytes_in(memory), "storage": schema.storage}
+    data |= {"index": index.name, "exact": index.exact, "recall": recall and recall.to_json()}
+    data["reader"] = reader and {"name": type(reader).__name__, "params": reader.to_json()["params"]}
+    data["source"] = source and {"model": source.name, "key": source.key, "dtype": source.dtype}
+    if schema.is_text:
+        data |= {name: opened.about.get(name) for name in ("windowing", "model")}
+        data |= {"documents": len({*opened.ids.tolist()}), "key_dtype": schema.key_dtype, "keys_kept": opened.keys_kept}
+    lines = _lines(data, opened, reader)
+    width = max(map(len, lines))
+    table = [f"  {name:<{width}}  {value}" for name, value in lines.items()]
+    report(data, "\n".join([str(memory), *table]), as_json)
 
 
-def _table(path: Path, data: dict, recall, reader) -> str:
+def _lines(data: dict, opened, reader) -> dict[str, str]:
     forgotten = f" ({data['forgotten']:,} forgotten ones still in the files)" if data["forgotten"] else ""
-    columns = data["bytes_per_row"]
+    rows, keys = f"{data['rows']:,}{forgotten}", f"{data['dim']} numbers each"
+    if opened.schema.is_text:
+        cut = data["windowing"] or {}
+        of_its_kind = {
+            "tokens": rows,
+            "documents": f"{data['documents']:,}",
+            "windows": ", ".join(f"{name} {cut[name]}" for name in ("window", "stride") if name in cut) or "unknown",
+            "keys": f"{keys}, {keys_kept(opened)}",
+            "model": data["model"] or "unknown: name it with --model",
+        }
+    else:
+        of_its_kind = {"rows": rows, "keys": keys}
+    columns, source = data["bytes_per_row"], data["source"]
     storage = {name: value for name, value in data["storage"].items() if name not in ("name", "classes")}
-    source, of_tokens = data["source"], "documents" in data
-    lines = {
+    return {
         "task": f"{data['task']}, {count(data['outputs'], 'output')}",
-        "tokens" if of_tokens else "rows": f"{data['rows']:,}{forgotten}",
-        **(_of_tokens(data) if of_tokens else {"keys": f"{data['dim']} numbers each"}),
+        **of_its_kind,
         "columns": ", ".join(data["columns"]) or "none of their own",
         "bytes per row": f"{sum(columns.values())} ({', '.join(f'{name} {size}' for name, size in columns.items())})",
         "on disk": size(data["bytes_on_disk"]),
-        "index": data["index"] + (f", {recall}" if recall else ""),
+        "index": data["index"] + (f", {opened.recall}" if opened.recall else ""),
         "storage": data["storage"]["name"] + (f" ({shown(storage)})" if storage else ""),
         "reader": described(reader) if reader else "none saved; run residua tune",
         "made by": f"{source['model']} ({source['dtype']}), key {source['key']}" if source else "unknown",
-    }
-    width = max(map(len, lines))
-    return "\n".join([str(path), *(f"  {name:<{width}}  {value}" for name, value in lines.items())])
-
-
-def _of_tokens(data: dict) -> dict[str, str]:
-    """What there is to say of a memory of tokens alone."""
-    cut = data["windowing"] or {}
-    kept = f"kept as {data['key_dtype']}" if data["keys_kept"] else "dropped: the index's codes of them are kept"
-    return {
-        "documents": f"{data['documents']:,}",
-        "windows": ", ".join(f"{name} {cut[name]}" for name in ("window", "stride") if name in cut) or "unknown",
-        "keys": f"{data['dim']} numbers each, {kept}",
-        "model": data["model"] or "unknown: name it with --model",
     }

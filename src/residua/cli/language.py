@@ -1,7 +1,5 @@
 """The language model that a verb means: from a folder, from the hub, or made by a function of your own."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator
@@ -10,35 +8,21 @@ from pathlib import Path
 
 import click
 
-from residua.cli.named import model_named
+from residua.cli.loaders import model_named
 from residua.errors import InputError, MissingDependencyError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+EXPECTED = (
+    "expected a folder with config.json, weights and a tokenizer (save_pretrained), a name on the Hugging Face hub, or "
+    "module:factory for a function of your own that gives (model, tokenizer)"
+)
 
 
 def language_model(spec: str, dtype: str = "auto", device: str = "cpu"):
-    """A causal or encoder-decoder language model, ready to predict, and its tokenizer.
+    """A causal or encoder-decoder language model, ready to predict, and its tokenizer; weights that lack are warned of.
 
-    Parameters
-    ----------
-    spec : str
-        A folder that ``save_pretrained`` wrote, a name on the Hugging Face hub, or ``module:factory``, whose factory
-        gives a pair (model, tokenizer).
-    dtype : str, default "auto"
-        One of ``DTYPES``; "auto" is as transformers loads it, which is the files' own.
-    device : str, default "cpu"
-
-    Raises
-    ------
-    InputError
-        When there is no such model or tokenizer, or it cannot be read, or is no language model.
-    MissingDependencyError
-        Without transformers.
-
-    Warns
-    -----
-    UserWarning
-        When the files lack some of the weights, which are then random.
+    `spec` is a folder that ``save_pretrained`` wrote, a name on the Hugging Face hub, or ``module:factory``, whose
+    factory gives a pair (model, tokenizer). `dtype` "auto" is as transformers loads it, which is the files' own.
     """
     if ":" in spec and not Path(spec).exists():
         model, tokenizer = model_named(spec)
@@ -55,20 +39,10 @@ def language_model(spec: str, dtype: str = "auto", device: str = "cpu"):
     return model.to(device).eval(), tokenizer
 
 
-def spelled(spec: str) -> str:
-    """`spec` as a memory should remember it: a folder by its absolute path, anything else as it is."""
-    return str(Path(spec).resolve()) if Path(spec).is_dir() else spec
-
-
 def model_of(memory, path: Path, spec: str | None, dtype: str = "auto"):
     """The model and tokenizer of the memory in folder `path`, where the memory is and in the dtype it was made in.
 
     `spec` and `dtype` (unless "auto") say otherwise.
-
-    Raises
-    ------
-    InputError
-        When neither `spec` nor the memory names a model, or as ``language_model``.
     """
     known = spec or memory.about.get("model")
     if known is None:
@@ -126,21 +100,11 @@ def _pretrained(spec: str):
             raise MissingDependencyError(f"{spec!r} cannot be loaded: {_first(error)}") from error
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(f"no language model can be loaded from {spec!r}: {_first(error)}; {EXPECTED}") from error
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
-        warnings.warn(
-            f"{spec} lacks {len(missing)} of the weights of a {type(model).__name__}, such as {missing[0]}, and they "
-            "are random: is it another kind of model?",
-            UserWarning,
-            stacklevel=3,
-        )
+    missing = sorted(found["missing_keys"])
+    if missing:
+        lacks = f"{spec} lacks {len(missing)} of the weights of a {type(model).__name__}, such as {missing[0]}"
+        warnings.warn(f"{lacks}, and they are random: is it another kind of model?", UserWarning, stacklevel=3)
     return model, tokenizer
-
-
-EXPECTED = (
-    "expected a folder with config.json, weights and a tokenizer (save_pretrained), a name on the Hugging Face hub, or "
-    "module:factory for a function of your own that gives (model, tokenizer)"
-)
 
 
 def _first(error: Exception) -> str:

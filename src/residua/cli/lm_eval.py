@@ -1,15 +1,15 @@
 """``residua lm-eval``: a language model with and without its memory, on lm-evaluation-harness's tasks."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from pathlib import Path
 
 import click
 
-from residua.cli.options import FILE, device_option, json_option, memory_argument, model_options, reader_options
-from residua.cli.text import report
+from residua.cli.language import model_of
+from residua.cli.options import AT_LEAST_1, FILE, device_and_json, memory_argument, model_options, reader_options
+from residua.cli.output import report
+from residua.cli.store import reader_at
 from residua.errors import InputError
 
 
@@ -17,26 +17,14 @@ from residua.errors import InputError
 @memory_argument
 @click.option("--tasks", required=True, metavar="NAME[,NAME...]", help="Tasks of the harness, or of --include-path.")
 @click.option("--include-path", type=FILE, help="A folder of task definitions of your own (YAML).")
-@click.option("--limit", type=click.IntRange(min=1), help="Score only the first N examples of each task.")
+@click.option("--limit", type=AT_LEAST_1, help="Score only the first N examples of each task.")
 @click.option("--num-fewshot", type=click.IntRange(min=0), help="Examples in the prompt; the task's own by default.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Examples at a time.")
+@click.option("--batch-size", type=AT_LEAST_1, default=1, show_default=True, help="Examples at a time.")
 @model_options
 @reader_options
-@device_option
-@json_option
+@device_and_json
 def lm_eval(
-    memory: Path,
-    tasks: str,
-    include_path,
-    limit,
-    num_fewshot,
-    batch_size,
-    model,
-    dtype,
-    reader,
-    device,
-    as_json: bool,
-    **params,
+    memory: Path, tasks, include_path, limit, num_fewshot, batch_size, model, dtype, reader, device, as_json, **params
 ):
     """Score lm-evaluation-harness tasks with the model alone and with its memory.
 
@@ -44,12 +32,10 @@ def lm_eval(
     residua lm-eval mem/ --tasks arc_easy,lambada_openai --limit 100
     residua lm-eval mem/ --model model/ --tasks mine --include-path tasks/
     """
-    from residua.cli.language import model_of
-    from residua.cli.opened import reader_at
     from residua.hooks.lm_eval import ResiduaLM, compare, quiet
 
     chosen = reader_at(memory, reader, device, params)
-    if not chosen.memory.of_tokens:  # before a large model is loaded
+    if not chosen.memory.schema.is_text:  # before a large model is loaded
         raise InputError(f"{memory} is no memory of tokens; build one of text: residua build --text")
     network, tokenizer = model_of(chosen.memory, memory, model, dtype)
     names = [name.strip() for name in tasks.split(",") if name.strip()]
@@ -63,14 +49,14 @@ def lm_eval(
 def _table(scores: dict, reader: str) -> str:
     from residua.evaluation.result import aligned
 
+    def cell(found: dict, side: str) -> str:
+        error = found[f"{side}_stderr"]
+        return f"{found[side]:.4f}" + ("" if error is None else f" ± {error:.4f}")
+
     rows = [("", "base", "memory", "change")]
     for task, metrics in scores.items():
         for metric, found in metrics.items():
             direction = {True: " (higher is better)", False: " (lower is better)"}.get(found["higher_is_better"], "")
-            cells = (_shown(found[side], found[f"{side}_stderr"]) for side in ("base", "memory"))
-            rows.append((f"{task} {metric}{direction}", *cells, f"{found['memory'] - found['base']:+.4g}"))
+            change = f"{found['memory'] - found['base']:+.4g}"
+            rows.append((f"{task} {metric}{direction}", cell(found, "base"), cell(found, "memory"), change))
     return f"{reader}\n\n{aligned(rows)}"
-
-
-def _shown(score: float, error: float | None) -> str:
-    return f"{score:.4f}" if error is None else f"{score:.4f} ± {error:.4f}"

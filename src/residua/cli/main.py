@@ -1,7 +1,5 @@
 """The ``residua`` command: its verbs, and how it fails."""
 
-from __future__ import annotations
-
 import re
 import sys
 import warnings
@@ -18,11 +16,13 @@ from residua.cli.explain import explain
 from residua.cli.generate import generate
 from residua.cli.info import info
 from residua.cli.lm_eval import lm_eval
+from residua.cli.loaders import imported
 from residua.cli.reproduce import reproduce
-from residua.cli.text import one_line
 from residua.cli.tune import tune
 from residua.errors import ResiduaError
+from residua.printable import one_line
 
+IMPORT = "Import it first: your own readers and engines."
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 
 
@@ -61,7 +61,8 @@ class Verbs(click.Group):
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="residua")
-def main() -> None:
+@click.option("--import", "modules", multiple=True, metavar="MODULE", help=IMPORT)
+def main(modules: tuple[str, ...]) -> None:
     """An explicit memory for models you have already trained.
 
     encode, build, tune, evaluate and explain are the journey; add, forget and relabel change a memory. A model, or
@@ -69,6 +70,8 @@ def main() -> None:
     also be an .npz file. Language models need no encode: build, tune, evaluate and explain take --text, and generate
     shows what the memory does.
     """
+    for module in modules:
+        imported(module)
 
 
 for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, add, forget, relabel, info, reproduce):
@@ -76,31 +79,13 @@ for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, ad
 
 
 def option_hint(message: str, verb: str | None) -> str:
-    """Errors name Python parameters; this says which option is meant, of this verb or else of another one.
-
-    Examples
-    --------
-    >>> option_hint("the id is known; add with replace=True", "add")
-    ' (on the command line: --replace)'
-    >>> option_hint("build it with storage='full'", "tune")
-    " (on the command line: 'residua build' with --storage)"
-    >>> option_hint("no such file", "info")
-    ''
-    """
+    """Errors name Python parameters; this says which option is meant, of this verb or else of another one."""
     named = dict.fromkeys(re.findall(r"\b([a-z]\w*)=", message))
-    own = options_of(main.commands[verb]) if verb in main.commands else {}
-    here = [own[name] for name in named if name in own]
-    if here:
-        return f" (on the command line: {', '.join(here)})"
-    for other, command in main.commands.items():
-        there = options_of(command)
-        found = [there[name] for name in named if name in there]
+    for name, command in sorted(main.commands.items(), key=lambda item: item[0] != verb):  # its own come first
+        options = (option for option in command.params if isinstance(option, click.Option))
+        spelled = {option.name: max(option.opts, key=len) for option in options}
+        found = ", ".join(spelled[parameter] for parameter in named if parameter in spelled)
         if found:
-            return f" (on the command line: 'residua {other}' with {', '.join(found)})"
+            where = found if name == verb else f"'residua {name}' with {found}"
+            return f" (on the command line: {where})"
     return ""
-
-
-def options_of(command: click.Command) -> dict[str, str]:
-    """Python name -> longest spelling of each option."""
-    options = (option for option in command.params if isinstance(option, click.Option))
-    return {option.name: max(option.opts, key=len) for option in options}

@@ -1,27 +1,48 @@
-"""The few types that travel through the house: ``Encoded``, ``Logits``, ``Neighbours``, ``Change``, ``Source``."""
+"""The few types that travel through the house: ``Encoded``, ``Logits``, ``Neighbours``, ``Change``, ``Prediction``."""
 
-from residua.core.change import Change, Values
 from residua.core.encoded import Encoded, batches
-from residua.core.logits import AbsentLogits, DenseLogits, Head, HeadLogits, Logits, TopLogits
+from residua.core.logits import (
+    AbsentLogits,
+    Base,
+    DenseLogits,
+    Head,
+    HeadLogits,
+    Logits,
+    Sigmoid,
+    Softmax,
+    Table,
+    TopLogits,
+    as_tensor,
+)
 from residua.core.neighbours import Neighbours
-from residua.core.softmax import Softmax
+from residua.core.prediction import Change, LabelValues, Prediction, Queries, TableValues, Term, Values
+from residua.core.probabilities import SparseProbabilities
+from residua.core.registry import Registry
 from residua.core.source import Source
-from residua.core.token_probabilities import TokenProbabilities, merge
 
 __all__ = [
     "AbsentLogits",
+    "Base",
     "Change",
     "DenseLogits",
     "Encoded",
     "Head",
     "HeadLogits",
+    "LabelValues",
     "Logits",
     "Neighbours",
+    "Prediction",
+    "Queries",
+    "Registry",
+    "Sigmoid",
     "Softmax",
     "Source",
-    "TokenProbabilities",
+    "SparseProbabilities",
+    "Table",
+    "TableValues",
+    "Term",
     "TopLogits",
     "Values",
+    "as_tensor",
     "batches",
-    "merge",
 ]

@@ -1,8 +1,7 @@
 """A file that is written whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +13,7 @@ from residua.errors import MemoryFileError
 def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` by rename when the block ends well; else `path` stays as it was.
 
-    Raises
-    ------
-    MemoryFileError
-        When the block, or the rename, fails with an ``OSError``.
-
-    Examples
-    --------
-    >>> with atomic_write(Path("a.txt")) as part:
-    ...     _ = part.write_text("all of it")
-    >>> Path("a.txt").read_text()
-    'all of it'
+    An ``OSError`` of the block, or of the rename, is a ``MemoryFileError``.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -35,3 +24,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # where nothing could be written there is nothing to remove
             part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: dict) -> None:
+    """Write a JSON file whole or not at all, flushed to the disk before its rename."""
+    with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
+        json.dump(data, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,18 +1,17 @@
 """Examples as a memory sees them: keys, what the model said, and the truth when it is known."""
 
-from __future__ import annotations
-
 import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 
 from residua.core.atomic import atomic_write
-from residua.core.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor
+from residua.core.logits import DenseLogits, Head, HeadLogits, Logits
 from residua.core.source import Source
 from residua.errors import (
     IdError,
@@ -40,7 +39,7 @@ class Encoded:
     labels : array of shape (n,), optional
         Class indices (integers), or targets (floating, of the predictions' shape, (n,) or (n, m)).
     ids : int array of shape (n,), optional
-        The examples' names. Several rows may share one (views of one image, tokens of one document).
+        The examples' names; rows may share one (views of one image, tokens of one document).
     columns : dict of str to array of shape (n, ...), optional
         Anything else that should travel with a row. ``"weight"`` (float, >= 0) multiplies its kernel weight.
     source : Source, optional
@@ -54,7 +53,6 @@ class Encoded:
     Raises
     ------
     ShapeError, NonFiniteError, LabelError, IdError, TaskError
-        When the arrays do not fit together; nothing is guessed.
 
     Examples
     --------
@@ -65,15 +63,23 @@ class Encoded:
     """
 
     def __init__(self, keys, logits, labels=None, ids=None, *, columns=None, source=None, task=None, head=None):
-        self.keys = _keys(keys)
+        keys = _array(keys)
+        if keys.ndim != 2 or keys.shape[1] == 0:
+            raise ShapeError(
+                f"keys have shape {keys.shape}; expected (n, d), one vector per example (pool spatial maps)"
+            )
+        self.keys = np.ascontiguousarray(_finite(keys, "keys"))
         self.logits = logits if isinstance(logits, Logits) else DenseLogits(_finite(_array(logits), "logits"))
         if len(self.logits) != len(self.keys):
             raise ShapeError(
                 f"keys have {len(self.keys)} rows and logits {len(self.logits)}; expected one logit row per key"
             )
         self.labels, self.task = _labels(labels, self.logits, task)
-        self.ids = _ids(ids, len(self))
-        self.columns = _columns(columns, len(self))
+        n, ids = len(self), None if ids is None else _array(ids)
+        if ids is not None and (ids.dtype.kind not in "iu" or ids.shape != (n,)):
+            raise IdError(f"ids have dtype {ids.dtype} and shape {ids.shape}; expected integers of shape ({n},)")
+        self.ids = None if ids is None else np.ascontiguousarray(ids, dtype=np.int64)
+        self.columns = {name: _column(name, value, n) for name, value in (columns or {}).items()}
         self.source: Source | None = source
         self.head: Head | None = head
 
@@ -90,16 +96,17 @@ class Encoded:
     def __len__(self) -> int:
         return self.keys.shape[0]
 
-    def __getitem__(self, index) -> Encoded:
+    def __getitem__(self, index) -> Self:
         """Rows by integer, slice, mask or index array, as a new ``Encoded``."""
         if isinstance(index, (int, np.integer)):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"row {index} of {len(self)}")
             index = [int(index)]
-        chosen = np.arange(len(self))[index]
+        view = isinstance(index, slice) and (index.step is None or index.step > 0)  # torch has no other views
+        chosen = index if view else np.arange(len(self))[index]
         out = object.__new__(Encoded)
         out.keys = self.keys[chosen]
-        out.logits = self.logits.rows(torch.from_numpy(chosen))
+        out.logits = self.logits.rows(chosen if view else torch.from_numpy(np.ascontiguousarray(chosen)))
         out.labels = None if self.labels is None else self.labels[chosen]
         out.ids = None if self.ids is None else self.ids[chosen]
         out.columns = {name: column[chosen] for name, column in self.columns.items()}
@@ -111,13 +118,7 @@ class Encoded:
         return f"Encoded({len(self)} rows, keys of {self.dim}, {self.n_outputs} outputs, {labels})"
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write one ``.npz`` file, by rename, so that a failure leaves an earlier file as it was.
-
-        Raises
-        ------
-        MemoryFileError
-            When the file cannot be written.
-        """
+        """Write one ``.npz`` file, by rename: a failure (``MemoryFileError``) leaves an earlier file as it was."""
         arrays = {"keys": self.keys, **{f"column.{name}": column for name, column in self.columns.items()}}
         if isinstance(self.logits, HeadLogits):
             head = self.logits.head
@@ -126,53 +127,42 @@ class Encoded:
         for name in ("labels", "ids"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
-        if head is not None:
-            arrays["head.weight"] = head.weight.float().cpu().numpy()
-            if head.bias is not None:
-                arrays["head.bias"] = head.bias.float().cpu().numpy()
+        for name, part in {} if head is None else {"weight": head.weight, "bias": head.bias}.items():
+            if part is not None:
+                arrays[f"head.{name}"] = part.float().cpu().numpy()
         about = {"task": self.task, "source": self.source and self.source.to_json()}
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         with atomic_write(Path(path)) as part, open(part, "wb") as file:
             np.savez(file, **arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Encoded:
+    def load(cls, path: str | os.PathLike) -> Self:
         """Read what ``save`` wrote (or any ``.npz`` with ``keys``, ``logits`` and perhaps ``labels``, ``ids``).
 
-        Raises
-        ------
-        MemoryFileError
-            When the file is missing, torn, not ``.npz``, or lacks keys or logits.
+        A file that is missing, torn, not ``.npz``, or lacks keys or logits is a ``MemoryFileError``.
         """
         try:
             with open(path, "rb") as file:
                 loaded = np.load(file, allow_pickle=False)
-                if isinstance(loaded, np.ndarray):
-                    raise MemoryFileError(f"{path} holds one array; expected an .npz with keys and logits")
-                arrays = dict(loaded)
+                arrays = loaded if isinstance(loaded, np.ndarray) else dict(loaded)
         except FileNotFoundError as error:
             raise MemoryFileError(f"there is no file {path}; expected an .npz written by Encoded.save") from error
-        except MemoryFileError:
-            raise
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise MemoryFileError(f"{path} is not a whole .npz file ({error}); encode again") from error
+        if isinstance(arrays, np.ndarray):
+            raise MemoryFileError(f"{path} holds one array; expected an .npz with keys and logits")
         about = json.loads(arrays.pop("about").tobytes()) if "about" in arrays else {}
         head = None
         if "head.weight" in arrays:
-            bias = arrays.get("head.bias")
-            head = Head(torch.from_numpy(arrays["head.weight"]), None if bias is None else torch.from_numpy(bias))
+            head = Head(*(torch.from_numpy(arrays[name]) for name in ("head.weight", "head.bias") if name in arrays))
         if "keys" not in arrays or ("logits" not in arrays and head is None):
             raise MemoryFileError(f"{path} holds {sorted(arrays)}; expected at least 'keys' and 'logits'")
-        return cls(
-            arrays["keys"],
-            arrays["logits"] if "logits" in arrays else HeadLogits(head, torch.from_numpy(arrays["keys"])),
-            arrays.get("labels"),
-            arrays.get("ids"),
-            columns={name[7:]: column for name, column in arrays.items() if name.startswith("column.")},
-            source=about.get("source") and Source.from_json(about["source"]),
-            task=about.get("task") if "labels" in arrays else None,
-            head=head,
-        )
+        keys, labels = arrays["keys"], arrays.get("labels")
+        logits = arrays["logits"] if "logits" in arrays else HeadLogits(head, torch.from_numpy(keys))
+        columns = {name[7:]: column for name, column in arrays.items() if name.startswith("column.")}
+        source, task = about.get("source") and Source.from_json(about["source"]), about.get("task")
+        known = {"columns": columns, "source": source, "task": None if labels is None else task, "head": head}
+        return cls(keys, logits, labels, arrays.get("ids"), **known)
 
 
 def batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
@@ -206,16 +196,9 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
         row = int(np.argwhere(~finite)[0][0])
         raise NonFiniteError(
             f"{name} hold {int((~finite).sum())} NaN or infinite values (float32), the first in row {row}; "
-            f"drop those rows or find out why the model gives them"
+            "drop those rows or find out why the model gives them"
         )
     return array
-
-
-def _keys(keys) -> np.ndarray:
-    keys = _array(keys)
-    if keys.ndim != 2 or keys.shape[1] == 0:
-        raise ShapeError(f"keys have shape {keys.shape}; expected (n, d), one vector per example (pool spatial maps)")
-    return np.ascontiguousarray(_finite(keys, "keys"))
 
 
 def _labels(labels, logits: Logits, task: str | None) -> tuple[np.ndarray | None, str | None]:
@@ -231,16 +214,14 @@ def _labels(labels, logits: Logits, task: str | None) -> tuple[np.ndarray | None
         raise LabelError(f"labels have dtype {labels.dtype}; expected class indices or numbers (map names to indices)")
     whole = labels.dtype.kind in "iub"
     if task is None:
-        if whole and outputs >= 2:
-            task = "classification"
-        elif not whole and labels.size == n * outputs:
-            task = "regression"
-        else:
+        fits = outputs >= 2 if whole else labels.size == n * outputs
+        if not fits:
             raise TaskError(
                 f"labels of dtype {labels.dtype} and shape {labels.shape} with logits of shape {(n, outputs)}: "
                 "classification needs integer labels and (n, L >= 2) logits, regression floating labels and "
                 "predictions of their shape; say which with task="
             )
+        task = "classification" if whole else "regression"
     if task == "regression":
         if labels.size != n * outputs:
             raise ShapeError(f"labels {labels.shape} and predictions {(n, outputs)}; expected the same shape")
@@ -261,29 +242,14 @@ def _labels(labels, logits: Logits, task: str | None) -> tuple[np.ndarray | None
     return labels, task
 
 
-def _ids(ids, n: int) -> np.ndarray | None:
-    if ids is None:
-        return None
-    ids = _array(ids)
-    if ids.dtype.kind not in "iu" or ids.shape != (n,):
-        raise IdError(f"ids have dtype {ids.dtype} and shape {ids.shape}; expected integers of shape ({n},)")
-    return np.ascontiguousarray(ids, dtype=np.int64)
-
-
-def _columns(columns, n: int) -> dict[str, np.ndarray]:
-    out = {}
-    for name, column in (columns or {}).items():
-        column = np.ascontiguousarray(_array(column))
-        if column.shape[:1] != (n,) or column.dtype.kind not in "fiub":
-            raise ShapeError(
-                f"column {name!r} has shape {column.shape} and dtype {column.dtype}; expected numbers, ({n}, ...)"
-            )
-        if name == "weight":
-            column = _finite(column, "weights")
-            if column.ndim != 1 or (n and column.min() < 0):
-                raise ParameterError("column 'weight' must be one number >= 0 per row")
-        out[name] = column
-    return out
-
-
-__all__ = ["Encoded", "as_tensor", "batches"]
+def _column(name: str, column, n: int) -> np.ndarray:
+    column = np.ascontiguousarray(_array(column))
+    if column.shape[:1] != (n,) or column.dtype.kind not in "fiub":
+        raise ShapeError(
+            f"column {name!r} has shape {column.shape} and dtype {column.dtype}; expected numbers, ({n}, ...)"
+        )
+    if name == "weight":
+        column = _finite(column, "weights")
+        if column.ndim != 1 or (n and column.min() < 0):
+            raise ParameterError("column 'weight' must be one number >= 0 per row")
+    return column

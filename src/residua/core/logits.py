@@ -1,14 +1,15 @@
-"""What a base model said, in the one shape every room understands.
+"""What a base model said, in the one shape every room understands, and what it means at a temperature.
 
-A classifier's logits fit in memory as a table; a vocabulary's do not. Three storages answer the same questions:
-``DenseLogits`` holds the table, ``HeadLogits`` recomputes rows from keys through the last layer, ``TopLogits`` keeps a
-few entries per row together with the log of the partition sum. A regressor's predictions travel as ``DenseLogits`` too.
+A classifier's logits fit in memory as a table (``DenseLogits``, which also hold a regressor's predictions); a
+vocabulary's do not: ``HeadLogits`` recomputes rows from keys through the last layer, ``TopLogits`` keeps a few entries
+per row and the log of the partition sum. A reader starts from a base: ``Softmax``, ``Sigmoid`` or ``Table``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,9 +36,14 @@ class Logits(ABC):
     def shape(self) -> tuple[int, int]:
         """(n rows, L classes)."""
 
+    @property
     @abstractmethod
-    def rows(self, i: Tensor) -> Logits:
-        """The logits of rows `i`, of the same storage."""
+    def device(self) -> torch.device:
+        """Where its answers are."""
+
+    @abstractmethod
+    def rows(self, i: Tensor | slice) -> Logits:
+        """The logits of rows `i` (row numbers, or a slice), of the same storage."""
 
     @abstractmethod
     def dense(self, i: Tensor | None = None) -> Tensor:
@@ -47,9 +53,9 @@ class Logits(ABC):
     def at(self, i: Tensor, classes: Tensor) -> Tensor:
         """Logits of row i[j] at classes[j]; classes (m,) or (m, c), result float32 of the same shape."""
 
-    @abstractmethod
     def logsumexp(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """log sum_c exp(logit_c / temperature), float32 (m,)."""
+        return torch.logsumexp(self.dense(i) / temperature, dim=1)
 
     def argmax(self, i: Tensor | None = None) -> Tensor:
         """The class of the largest logit, int64 (m,)."""
@@ -75,13 +81,16 @@ class DenseLogits(Logits):
             table = table[:, None]
         if table.ndim != 2:
             raise ShapeError(f"logits have shape {tuple(table.shape)}; expected (n, L), or (n,) for one output")
-        if not table.is_floating_point():
-            table = table.float()
-        object.__setattr__(self, "table", table if table.dtype != torch.float64 else table.float())
+        kept = table.is_floating_point() and table.dtype != torch.float64
+        object.__setattr__(self, "table", table if kept else table.float())
 
     @property
     def shape(self) -> tuple[int, int]:
         return tuple(self.table.shape)
+
+    @property
+    def device(self) -> torch.device:
+        return self.table.device
 
     def rows(self, i: Tensor) -> DenseLogits:
         return DenseLogits(self.table[i])
@@ -91,9 +100,6 @@ class DenseLogits(Logits):
 
     def at(self, i: Tensor, classes: Tensor) -> Tensor:
         return self.table[i.reshape(-1, *[1] * (classes.ndim - 1)), classes].float()
-
-    def logsumexp(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        return torch.logsumexp(self.dense(i) / temperature, dim=1)
 
     def probabilities(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return torch.softmax(self.dense(i) / temperature, dim=1)
@@ -128,6 +134,10 @@ class HeadLogits(Logits):
     def shape(self) -> tuple[int, int]:
         return self.keys.shape[0], self.head.weight.shape[0]
 
+    @property
+    def device(self) -> torch.device:
+        return self.keys.device
+
     def rows(self, i: Tensor) -> HeadLogits:
         return HeadLogits(self.head, self.keys[i])
 
@@ -140,24 +150,24 @@ class HeadLogits(Logits):
         found = torch.einsum("m...d,md->m...", weight, keys)
         return found if self.head.bias is None else found + self.head.bias.to(keys.device)[classes].float()
 
-    def logsumexp(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        return torch.logsumexp(self.dense(i) / temperature, dim=1)
-
 
 @dataclass(frozen=True)
 class TopLogits(Logits):
-    """The m kept logits of each row: ids int32 (n, m), values (n, m), and the partition at the one temperature
-    they were kept for, logsumexp float32 (n,). Another temperature cannot be answered from them."""
+    """The m kept logits of each row; no temperature but the one they were kept for can be answered from them."""
 
-    ids: Tensor
-    values: Tensor
-    partition: Tensor
+    ids: Tensor  # int32 (n, m)
+    values: Tensor  # (n, m)
+    partition: Tensor  # float32 (n,): logsumexp at that temperature
     classes: int
     temperature: float
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.ids.shape[0], self.classes
+
+    @property
+    def device(self) -> torch.device:
+        return self.ids.device
 
     def rows(self, i: Tensor) -> TopLogits:
         return TopLogits(self.ids[i], self.values[i], self.partition[i], self.classes, self.temperature)
@@ -169,10 +179,9 @@ class TopLogits(Logits):
 
     def at(self, i: Tensor, classes: Tensor) -> Tensor:
         kept = self.rows(i)
-        wanted = classes.reshape(len(i), -1)  # (m, c)
+        wanted = classes if classes.ndim > 1 else classes[:, None]  # (m, c)
         same = kept.ids[:, None, :].long() == wanted[:, :, None]  # (m, c, kept)
-        found = torch.where(same, kept.values.float()[:, None, :], -torch.inf).amax(dim=2)
-        return found.reshape(classes.shape)
+        return torch.where(same, kept.values.float()[:, None, :], -torch.inf).amax(dim=2).reshape(classes.shape)
 
     def logsumexp(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         if temperature != self.temperature:
@@ -189,10 +198,9 @@ class TopLogits(Logits):
 
 @dataclass(frozen=True)
 class AbsentLogits(Logits):
-    """Rows encoded without logits: their number and the number of classes L are known, and nothing else is.
+    """Rows encoded without logits, of which only the number and the number of classes are known.
 
-    Enough for a reader that asks for labels alone, such as kNN-LM's memory. Any question about the logits
-    themselves raises ``StorageError``.
+    Enough for a reader that asks for labels alone, such as kNN-LM's memory; any question about the logits raises.
     """
 
     n: int
@@ -202,20 +210,152 @@ class AbsentLogits(Logits):
     def shape(self) -> tuple[int, int]:
         return self.n, self.classes
 
-    def rows(self, i: Tensor) -> AbsentLogits:
-        return AbsentLogits(len(i), self.classes)
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
-    def dense(self, i: Tensor | None = None) -> Tensor:
-        raise self._unknown()
+    def rows(self, i: Tensor | slice) -> AbsentLogits:
+        return AbsentLogits(len(range(self.n)[i]) if isinstance(i, slice) else len(i), self.classes)
 
-    def at(self, i: Tensor, classes: Tensor) -> Tensor:
-        raise self._unknown()
-
-    def logsumexp(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        raise self._unknown()
-
-    def _unknown(self) -> StorageError:
-        return StorageError(
+    def dense(self, i=None, classes=None) -> Tensor:
+        raise StorageError(
             "these rows were encoded without logits (logits=False), which only a memory of labels can use; "
             "encode them again with logits=True"
         )
+
+    at = dense
+
+
+BLOCK = 2**20  # float32 entries of the one buffer that a reading of the logits uses: 4 MB
+GPU_BLOCK = 2**26  # the least on other devices, where each step is a launch
+
+
+def rows_at_once(columns: int, device: torch.device, entries: int) -> int:
+    """How many rows of `columns` numbers to work on at a time, for temporaries of so many entries."""
+    return max(1, (entries if device.type == "cpu" else max(entries, GPU_BLOCK)) // max(columns, 1))
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where a reader starts: what a model says of q rows."""
+
+    logits: Logits  # q rows over L outputs
+    temperature: float = 1.0  # divides the logits
+
+    def __len__(self) -> int:
+        return self.logits.shape[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """L."""
+        return self.logits.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are."""
+        return self.logits.device
+
+    def __getitem__(self, rows: slice | Tensor) -> Base:
+        """Some of the rows."""
+        return type(self)(self.logits.rows(rows), self.temperature)
+
+    def table(self) -> Tensor:
+        """The base's own scores, dense float32 (q, L)."""
+        return self.logits.dense()
+
+
+class Table(Base):
+    """A regressor's predictions, as they are."""
+
+
+class Sigmoid(Base):
+    """Probabilities of labels that do not exclude each other: sigmoid(logits / T)."""
+
+    def table(self) -> Tensor:
+        return torch.sigmoid(self.logits.dense() / self.temperature)
+
+
+class Softmax(Base):
+    """Probabilities of classes or tokens: softmax(logits / T). What costs a pass over a vocabulary is found once."""
+
+    def __getitem__(self, rows: slice | Tensor) -> Softmax:
+        part = super().__getitem__(rows)
+        if "_known" in self.__dict__:  # what a pass over the vocabulary found is taken along
+            part.__dict__["_known"] = tuple(found[rows] for found in self._known)
+        return part
+
+    def at(self, temperature: float) -> Softmax:
+        """The same logits at another temperature."""
+        return self if temperature == self.temperature else Softmax(self.logits, temperature)
+
+    def table(self) -> Tensor:
+        return self.logits.probabilities(None, self.temperature)
+
+    def log_prob(self, tokens: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Log-probabilities float32 of `tokens` int64 (m,) or (m, c), of all rows or of `rows`."""
+        if isinstance(rows, slice) and isinstance(self.logits, DenseLogits):  # several times faster than indexing
+            columns = tokens if tokens.ndim > 1 else tokens[:, None]
+            said = self.logits.table[rows].gather(1, columns).view(tokens.shape).float()
+        else:
+            said = self.logits.at(torch.arange(len(self), device=tokens.device)[rows], tokens)
+        return self._scaled(said).sub_(self.partition[rows].view(-1, *[1] * (tokens.ndim - 1)))
+
+    def log_probabilities(self, rows: Tensor | None = None) -> Tensor:
+        """Log-probabilities float32 (m, V) of rows `rows` (m,), or of all; a new tensor."""
+        partition = self.partition if rows is None else self.partition[rows]
+        return self._scaled(self.logits.dense(rows)) - partition[:, None]
+
+    def argmax(self) -> Tensor:
+        """The likeliest class of each row, int64 (q,)."""
+        return self._known[0]
+
+    def confidence(self) -> Tensor:
+        """Its log-probability, float32 (q,)."""
+        return self._scaled(self._known[1]) - self.partition
+
+    @property
+    def partition(self) -> Tensor:
+        """log of the sum of exp(logits / T), float32 (q,)."""
+        return self._known[2]
+
+    @cached_property
+    def _known(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Likeliest token, its logit, and the partition, each (q,), from one reading of the logits."""
+        logits, q = self.logits, len(self)
+        if not isinstance(logits, (DenseLogits, HeadLogits)):
+            token = logits.argmax()
+            every = torch.arange(q, device=token.device)
+            return token, logits.at(every, token), logits.logsumexp(None, self.temperature)
+        blocks = []
+        step = rows_at_once(logits.shape[1], logits.device, BLOCK)
+        below = torch.empty(min(step, q), logits.shape[1], device=logits.device)
+        for start in range(0, max(q, 1), step):  # once where there are no rows
+            said = logits.rows(slice(start, start + step)).dense()
+            token, top = _argmax(said)
+            spread = torch.sub(said, top[:, None], out=below[: len(said)])
+            if self.temperature != 1:
+                spread.div_(self.temperature)
+            blocks.append((token, top, spread.exp_().sum(dim=1).log_() + top / self.temperature))
+        return tuple(torch.cat(parts) for parts in zip(*blocks))
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        return logits if self.temperature == 1 else logits / self.temperature
+
+
+def _argmax(said: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the largest of each row (b, V) is, and what it is.
+
+    The largest alone is found several times faster than its place: so first the best piece of 256, then its place.
+    """
+    width, piece = said.shape[1], 256
+    if width < 2 * piece:
+        top, token = said.max(dim=1)
+        return token, top
+    whole = width // piece * piece
+    peaks = said[:, :whole].unflatten(1, (-1, piece)).amax(dim=2)
+    if whole < width:
+        peaks = torch.cat([peaks, said[:, whole:].amax(dim=1, keepdim=True)], dim=1)
+    top, which = peaks.max(dim=1)
+    start = (which * piece).clamp_max_(width - piece)  # the last piece, when short, begins within the one before
+    near = said.gather(1, start[:, None] + torch.arange(piece, device=said.device))
+    return start + near.argmax(dim=1), top

@@ -1,8 +1,7 @@
 """The answer of a search."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
 
@@ -11,18 +10,10 @@ from residua.errors import ParameterError, ShapeError
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k nearest remembered rows of each of q queries.
+    """The k nearest remembered rows of each of q queries, ordered by (distance, row)."""
 
-    Attributes
-    ----------
-    rows : int64 Tensor of shape (q, k)
-        Row numbers in the memory, ordered by (distance, row); -1 where there are fewer than k.
-    distances : float32 Tensor of shape (q, k)
-        Plain (not squared) Euclidean distances, ascending; inf where the row is missing.
-    """
-
-    rows: Tensor
-    distances: Tensor
+    rows: Tensor  # int64 (q, k): row numbers in the memory; -1 where there are fewer than k
+    distances: Tensor  # float32 (q, k): plain (not squared) Euclidean; inf where the row is missing
 
     def __post_init__(self):
         if self.rows.shape != self.distances.shape or self.rows.ndim != 2:
@@ -41,7 +32,7 @@ class Neighbours:
         """Bool (q, k): False where a row is missing."""
         return self.rows >= 0
 
-    def first(self, k: int) -> Neighbours:
+    def first(self, k: int) -> Self:
         """The nearest `k` of them. Asking for more than were searched raises ``ParameterError``."""
         if k > self.k:
             raise ParameterError(f"{k} neighbours wanted, {self.k} were searched; search again with k={k}")
@@ -50,5 +41,5 @@ class Neighbours:
     def __len__(self) -> int:
         return self.rows.shape[0]
 
-    def __getitem__(self, queries) -> Neighbours:
+    def __getitem__(self, queries) -> Self:
         return Neighbours(self.rows[queries], self.distances[queries])

@@ -1,7 +1,5 @@
 """Names for implementations: a reader, an index engine or a kernel is known everywhere once it is registered."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -11,35 +9,14 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """What is called by which name.
-
-    Parameters
-    ----------
-    kind : str
-        What the registered things are, for messages: ``"reader"``.
-    decorator : str
-        How one registers another, for messages: ``"@rs.register_reader"``.
-
-    Examples
-    --------
-    >>> kernels = Registry("kernel", "register_kernel")
-    >>> kernels.register("flat", object())
-    >>> "flat" in kernels, sorted(kernels)
-    (True, ['flat'])
-    """
+    """What is called by which name: things of a kind (``"reader"``), registered by ``"@rs.register_reader"``."""
 
     def __init__(self, kind: str, decorator: str):
         self.kind, self.decorator = kind, decorator
         self._known: dict[str, T] = {}
 
     def register(self, name: str, thing: T) -> None:
-        """Give `thing` a name. The same definition may be registered again (a reloaded module); another one may not.
-
-        Raises
-        ------
-        ParameterError
-            When something else has the name.
-        """
+        """Give `thing` a name. The same definition may be registered again (a reloaded module); another one may not."""
         there = self._known.get(name, thing)
         if there is not thing and _definition(there) != _definition(thing):
             raise ParameterError(
@@ -48,13 +25,7 @@ class Registry(Generic[T]):
         self._known[name] = thing
 
     def get(self, name: str) -> T:
-        """What is called `name`.
-
-        Raises
-        ------
-        ParameterError
-            When nothing is; the message lists the names there are.
-        """
+        """What is called `name`; the error lists the names there are."""
         if name not in self._known:
             raise ParameterError(
                 f"there is no {self.kind} {name!r}; expected one of {tuple(self._known)}, or register it with "
@@ -70,5 +41,7 @@ class Registry(Generic[T]):
 
 
 def _definition(thing) -> str:
-    what = thing if isinstance(thing, type) else type(thing)
-    return f"{what.__module__}.{what.__qualname__}"
+    """Module and name of a class or function; of another object, those of its class and of the functions it holds."""
+    held = filter(callable, getattr(thing, "__dict__", {}).values())
+    parts = [thing] if hasattr(thing, "__qualname__") else [type(thing), *held]
+    return ", ".join(f"{part.__module__}.{getattr(part, '__qualname__', type(part).__qualname__)}" for part in parts)

@@ -14,30 +14,14 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3
 
 @dataclass(frozen=True)
 class Source:
-    """The model and layer that made some keys.
+    """The model and layer that made some keys."""
 
-    Attributes
-    ----------
-    name : str
-        What to call the model in messages, such as its class.
-    key : str
-        The module or step whose data are the keys.
-    dtype : str
-        The parameters' dtype, which decides how closely norms must agree.
-    parameters : dict of str to (list of int, float)
-        Shape and Euclidean norm of each parameter.
-    extra : dict
-        Anything else that must be equal, such as a tokenizer's hash.
-    statistics : dict of str to list of float
-        What the keys were standardised with, ``{"mean": ..., "scale": ...}``, one number per dimension; empty
-        when they were not. Keys standardised by other statistics cannot be compared.
-    """
-
-    name: str
-    key: str
-    dtype: str = "float32"
-    parameters: dict[str, tuple[list[int], float]] = field(default_factory=dict)
-    extra: dict[str, str] = field(default_factory=dict)
+    name: str  # what to call the model in messages, such as its class
+    key: str  # the module or step whose data are the keys
+    dtype: str = "float32"  # the parameters' dtype, which decides how closely norms must agree
+    parameters: dict[str, tuple[list[int], float]] = field(default_factory=dict)  # shape and Euclidean norm of each
+    extra: dict[str, str] = field(default_factory=dict)  # what else must be equal, such as a tokenizer's hash
+    # {"mean": ..., "scale": ...} that the keys were standardised with, a number per dimension; empty when they were not
     statistics: dict[str, list[float]] = field(default_factory=dict)
 
     def difference(self, other: Source) -> str | None:
@@ -67,10 +51,7 @@ class Source:
 
     def require(self, other: Source | None) -> None:
         """Raise ``SourceMismatchError`` when `other` is known and is another model or layer."""
-        if other is None:
-            return
-        difference = self.difference(other)
-        if difference is not None:
+        if other is not None and (difference := self.difference(other)) is not None:
             raise SourceMismatchError(
                 f"this memory was made by {self.name} (key {self.key!r}), the data by {other.name} "
                 f"(key {other.key!r}): {difference}. Encode with the model that made the memory, or build a new one"
@@ -78,24 +59,12 @@ class Source:
 
     def to_json(self) -> dict:
         """A plain dictionary of JSON types."""
-        return {
-            "name": self.name,
-            "key": self.key,
-            "dtype": self.dtype,
-            "parameters": {name: [list(shape), norm] for name, (shape, norm) in self.parameters.items()},
-            "extra": self.extra,
-            "statistics": self.statistics,
-        }
+        parameters = {name: [list(shape), norm] for name, (shape, norm) in self.parameters.items()}
+        return vars(self) | {"parameters": parameters}
 
     @classmethod
     def from_json(cls, data: dict) -> Source:
         """The inverse of ``to_json``."""
         parameters = {name: (list(shape), float(norm)) for name, (shape, norm) in data["parameters"].items()}
-        return cls(
-            data["name"],
-            data["key"],
-            data["dtype"],
-            parameters,
-            dict(data["extra"]),
-            dict(data.get("statistics", {})),
-        )
+        extra, statistics = dict(data["extra"]), dict(data.get("statistics", {}))
+        return cls(data["name"], data["key"], data["dtype"], parameters, extra, statistics)

@@ -1,10 +1,9 @@
 """Whatever holds the examples, read once, in order, in batches."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,32 +19,19 @@ _READS = 4  # of the first item; a coin flip (random mirroring) goes unnoticed o
 
 @dataclass(frozen=True)
 class Examples:
-    """Batches of inputs in dataset order.
+    """Batches of inputs in dataset order."""
 
-    Attributes
-    ----------
-    source : DataLoader, Tensor or array
-        Where the inputs are.
-    n : int or None
-        How many there are, when that is known before reading.
-    labels : array or None
-        All labels, when they were given apart from the inputs.
-    batch_size : int
-        Rows per batch, for tensors and arrays.
-    """
-
-    source: object
-    n: int | None
-    labels: object = None
-    batch_size: int = BATCH_SIZE
+    source: Any  # a DataLoader, tensor or array
+    n: int | None  # how many there are, when that is known before reading
+    labels: object = None  # all of them, when they were given apart from the inputs
+    batch_size: int = BATCH_SIZE  # rows per batch, for tensors and arrays
 
     def batches(self, dtype: torch.dtype | None) -> Iterator[tuple[Tensor, object]]:
         """(x, y or None) per batch. NumPy has no habit of half precision, so its floating arrays become `dtype`."""
         if isinstance(self.source, DataLoader):
-            for batch in self.source:
-                yield _pair(batch)
+            yield from map(_pair, self.source)
             return
-        for start in range(0, self.n, self.batch_size):
+        for start in range(0, len(self.source), self.batch_size):
             rows = self.source[start : start + self.batch_size]
             if not isinstance(rows, Tensor):
                 rows = as_tensor(rows)
@@ -56,18 +42,8 @@ class Examples:
 def read_examples(data, labels=None, batch_size: int | None = None) -> Examples:
     """Any of: a Dataset, IterableDataset, DataLoader, tensor, array, or a pair ``(X, y)`` of the last two.
 
-    A loader is read again in dataset order, whatever it shuffles, and to its end, whatever it drops: same
-    batch size, collate function and workers. A map-style dataset whose first item changes between reads gets
-    a ``UserWarning``.
-
-    Raises
-    ------
-    InputError
-        When the data are empty, or not of these kinds.
-    ShapeError
-        When labels and inputs differ in number.
-    ParameterError
-        When a loader's sampler visits a selection of its own, or labels are given twice.
+    A loader is read again in dataset order, whatever it shuffles, and to its end, whatever it drops: same batch size,
+    collate function and workers. A map-style dataset whose first item changes between reads gets a ``UserWarning``.
     """
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ParameterError(f"batch_size={batch_size!r}; expected a positive integer")
@@ -85,10 +61,8 @@ def read_examples(data, labels=None, batch_size: int | None = None) -> Examples:
         raise InputError(f"X has dtype {data.dtype}; a torch model needs numbers")
     is_array = isinstance(data, (Tensor, np.ndarray))
     if isinstance(data, (str, bytes, dict)) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        raise InputError(
-            f"data is a {type(data).__name__}; expected a Dataset or DataLoader of (x, y), an array X with "
-            "labels=, or a pair (X, y)"
-        )
+        expected = "expected a Dataset or DataLoader of (x, y), an array X with labels=, or a pair (X, y)"
+        raise InputError(f"data is a {type(data).__name__}; {expected}")
     if is_array and data.ndim == 0:
         raise ShapeError("X is a single number; expected one row per example")
     n = _check_length(len(data), labels)
@@ -104,42 +78,30 @@ def _reader(dataset, batch_size: int | None, **options) -> DataLoader:
 
 
 def _loader(loader: DataLoader, labels, batch_size: int | None) -> Examples:
-    options = {
-        "collate_fn": loader.collate_fn,
-        "num_workers": loader.num_workers,
-        "pin_memory": loader.pin_memory and torch.cuda.is_available(),
-        "timeout": loader.timeout,
-        "worker_init_fn": loader.worker_init_fn,
-        "multiprocessing_context": loader.multiprocessing_context,
-        "prefetch_factor": loader.prefetch_factor,
-    }
+    same = ("collate_fn", "num_workers", "timeout", "worker_init_fn", "multiprocessing_context", "prefetch_factor")
+    options: dict[str, Any] = {name: getattr(loader, name) for name in same}
+    options["pin_memory"] = loader.pin_memory and torch.cuda.is_available()
     whole_batches = loader.batch_size is None and loader.batch_sampler is None  # the dataset makes them itself
     size = batch_size or loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or BATCH_SIZE
-    if isinstance(loader.dataset, IterableDataset):
-        return Examples(_reader(loader.dataset, None if whole_batches else size, **options), None, labels)
-    _check_sampler(loader)
-    n = _check_length(len(loader.dataset), None if whole_batches else labels)
-    _warn_if_random(loader.dataset)
-    if whole_batches:
-        return Examples(_reader(loader.dataset, None, **options), None, labels)
-    return Examples(_reader(loader.dataset, size, **options), n, labels)
-
-
-def _check_sampler(loader: DataLoader) -> None:
-    sampler = loader.sampler
+    dataset: Any = loader.dataset
+    reader = _reader(dataset, None if whole_batches else size, **options)
+    if isinstance(dataset, IterableDataset):
+        return Examples(reader, None, labels)
+    sampler: Any = loader.sampler
     if loader.batch_size is None and loader.batch_sampler is not None:
         sampler = loader.batch_sampler
-        if type(sampler) is BatchSampler:
-            sampler = sampler.sampler
+        sampler = sampler.sampler if type(sampler) is BatchSampler else sampler
     everything = type(sampler) is SequentialSampler or (
-        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(loader.dataset)
+        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
     )
     if not everything:
         raise ParameterError(
-            f"the loader's {type(sampler).__name__} visits a selection of its own, and encode reads a "
-            "dataset whole and in order; pass the examples you mean: the dataset, or "
-            "torch.utils.data.Subset(dataset, indices)"
+            f"the loader's {type(sampler).__name__} visits a selection of its own, and encode reads a dataset whole "
+            "and in order; pass the examples you mean: the dataset, or torch.utils.data.Subset(dataset, indices)"
         )
+    n = _check_length(len(dataset), None if whole_batches else labels)
+    _warn_if_random(dataset)
+    return Examples(reader, None if whole_batches else n, labels)
 
 
 def _check_length(n: int, labels) -> int:
@@ -154,29 +116,23 @@ def _pair(batch) -> tuple[Tensor, object]:
     x, y = batch, None
     if isinstance(batch, (tuple, list)):
         if len(batch) not in (1, 2):
-            raise InputError(
-                f"the dataset's items have {len(batch)} parts; expected (x, y): give a collate_fn that makes pairs"
-            )
+            what = f"the dataset's items have {len(batch)} parts"
+            raise InputError(f"{what}; expected (x, y): give a collate_fn that makes pairs")
         x, y = (*batch, None)[:2]
     if not isinstance(x, Tensor):
-        raise InputError(
-            f"the dataset's inputs are collated to {type(x).__name__}; expected tensors x in items (x, y): "
-            "give a transform or a collate_fn that makes them"
-        )
+        expected = "expected tensors x in items (x, y): give a transform or a collate_fn that makes them"
+        raise InputError(f"the dataset's inputs are collated to {type(x).__name__}; {expected}")
     return x, y
 
 
 def _warn_if_random(dataset) -> None:
     first = dataset[0]
-    if all(_same(first, dataset[0]) for _ in range(_READS - 1)):
-        return
-    warnings.warn(
-        "two reads of the dataset's first item differ, as under random augmentation: what is remembered "
-        "depends on chance; encode the dataset with its evaluation transform (views may be added on "
-        "purpose, with the same ids)",
-        UserWarning,
-        stacklevel=4,
-    )
+    if not all(_same(first, dataset[0]) for _ in range(_READS - 1)):
+        warnings.warn(
+            "two reads of the dataset's first item differ, as under random augmentation: what is remembered depends on "
+            "chance; encode with the evaluation transform (views may be added on purpose, with the same ids)",
+            stacklevel=4,
+        )
 
 
 def _same(one, other) -> bool:

@@ -1,11 +1,31 @@
-"""Which kind of model it is, told without importing a framework."""
+"""Which kind of model it is, and so which way of encoding."""
 
-from __future__ import annotations
+import os
+from typing import overload
 
-import sys
+from torch import nn
 
-from residua.core import Encoded, Source
-from residua.errors import EncodeError, ParameterError
+from residua.core import Encoded
+from residua.encoding.data import read_examples
+from residua.encoding.estimator import encode_estimator
+from residua.encoding.options import known_by
+from residua.encoding.stream import TextStream
+from residua.encoding.torch import encode_module
+from residua.errors import EncodeError, InputError, ParameterError
+
+_OF_TEXTS = "texts go with a language model and its tokenizer: rs.encode((model, tokenizer), texts)"
+
+
+@overload
+def encode(
+    model: tuple, data, *, key: str | None = None, batch_size: int | None = None, like=None, **text_options
+) -> TextStream: ...
+
+
+@overload
+def encode(
+    model, data, labels=None, *, key=None, batch_size=None, ids=None, cv=None, task=None, like=None, progress=None
+) -> Encoded: ...
 
 
 def encode(
@@ -14,37 +34,42 @@ def encode(
     labels=None,
     *,
     key=None,
-    batch_size: int | None = None,
+    batch_size=None,
     ids=None,
     cv=None,
-    task: str | None = None,
+    task=None,
     like=None,
-    progress: bool = True,
-) -> Encoded:
+    progress=None,
+    **text_options,
+):
     """Run a trained model over data and keep what a memory needs: keys, logits, labels, and whose they are.
 
-    Rows come in dataset order, so that a fresh memory's ids are dataset positions. The model is left exactly
-    as it was: evaluation mode, inference mode and hooks end with the call, also when it fails or is
-    interrupted.
+    Rows come in dataset order, so that a fresh memory's ids are dataset positions. The model is left exactly as it was,
+    also when the call fails or is interrupted. Warns when two reads of the dataset's first item differ, and when nearly
+    all residuals are zero (a base that memorised these examples leaves a memory nothing to correct; ResMem, arXiv
+    2302.01576, §4.1).
 
     Parameters
     ----------
-    model : torch.nn.Module or fitted scikit-learn estimator
-        A torch model runs on the device its parameters are on and under the caller's autocast; it returns (n,
-        L) logits (or (n,), (n, m) predictions) as a tensor, as ``.logits``, or as the first item of a tuple.
-    data : Dataset, DataLoader, array X, or pair (X, y)
-        For torch: a Dataset, IterableDataset or DataLoader of items ``(x, y)`` (or x alone), a tensor or
-        array. A loader is read again without its shuffling and without dropping the last batch: same batch
-        size, collate function and workers. For an estimator: arrays, sparse matrices or DataFrames.
+    model : torch.nn.Module, fitted scikit-learn estimator, or pair (language model, tokenizer)
+        A torch model runs on its own device and under the caller's autocast; it returns (n, L) logits (or (n,), (n, m)
+        predictions) as a tensor, as ``.logits``, or as the first item of a tuple. With a transformers language model
+        and its tokenizer, `data` are texts, and their tokens are the rows.
+    data : Dataset, DataLoader, array X, pair (X, y), or texts
+        For torch: a Dataset, IterableDataset or DataLoader of items ``(x, y)`` (or x alone), a tensor or array. A
+        loader is read again without its shuffling and without dropping the last batch. For an estimator: arrays, sparse
+        matrices or DataFrames. For a language model: a file or folder, or an iterable of texts, of (name, text), of
+        paths, or of a dataset's rows; of (source, target) for an encoder-decoder.
     labels : array of shape (n,), optional
         Class indices (an estimator's class names), or targets. Needed only to remember, not to query.
     key : str or callable, optional
         For torch, a module's dotted name for its output (``"layer4.1.bn2"``) or with ``:input`` for its input
-        (``"fc:input"``); by default the input of the last ``nn.Linear`` that runs. Spatial maps and sequences
-        are averaged to one vector. For an estimator, a callable from X to (n, d); by default the last hidden
-        layer of an ``MLP*``, else the last step's input, standardised.
+        (``"fc:input"``); by default the input of the last ``nn.Linear`` that runs. Spatial maps and sequences are
+        averaged to one vector. For an estimator, a callable from X to (n, d); by default the last hidden layer of an
+        ``MLP*``, else the last step's input, standardised. For a language model, see ``TextStream``.
     batch_size : int, optional
-        Rows per forward pass; by default the loader's, else 256. Estimators ignore it.
+        Rows per forward pass; by default the loader's, else 256. Estimators ignore it. Of texts: windows (or pairs),
+        16 by default.
     ids : int array of shape (n,), optional
         The examples' names, when their positions will not do.
     cv : int or splitter, optional
@@ -53,36 +78,25 @@ def encode(
     task : {"classification", "regression"}, optional
         Inferred from the labels. A lone logit s with integer labels, or with ``task="classification"``, is
         the two columns [0, s].
-    like : Encoded, Memory, reader or Source, optional
-        Encode as these were: same key, same task, same standardising statistics, and the same model, or
-        ``SourceMismatchError``. Queries of a standardised memory need it.
-    progress : bool, default True
-        Show a bar when encoding takes longer than a second.
+    like : Encoded, TextStream, Memory, reader or Source, optional
+        Encode as these were: same key, task, standardising statistics, windows (which an Encoded and a Source do not
+        know), and the same model and tokenizer, or ``SourceMismatchError``. Queries of a standardised memory need it.
+    progress : bool, optional
+        Show a bar: always, or never; by default only on a terminal, when encoding takes longer than a second.
+    **text_options
+        Of texts only: ``window``, ``stride``, ``min_context`` and ``logits``, and how texts are read
+        (``text_column``, ``glob``, ``errors``; ``source_column``, ``target_column``). See ``TextStream``.
 
     Returns
     -------
-    Encoded
+    Encoded or TextStream
         Keys float32 (n, d), logits float32 (n, L), and ``head`` when the key's last layer reproduces the
-        logits.
+        logits. Of texts, batches of them, encoded each time that they are iterated over.
 
     Raises
     ------
-    EncodeError
-        The model is not one of these kinds, is not fitted, or its output is not one row per example.
-    KeyModuleError
-        The key module does not exist, or does not run exactly once per forward pass.
-    DtypeError
-        Inputs whose dtype the model's parameters do not take.
-    InputError, ShapeError, LabelError, NonFiniteError, TaskError, ParameterError
-        Data, labels or options that do not fit.
-    SourceMismatchError
-        `like` was made by another model or layer.
-
-    Warns
-    -----
-    UserWarning
-        When two reads of the dataset's first item differ, and when nearly all residuals are zero (a base that
-        memorised these examples leaves a memory nothing to correct; ResMem, arXiv 2302.01576, §4.1).
+    EncodeError, KeyModuleError, DtypeError, InputError, ShapeError, LabelError, NonFiniteError, TaskError,
+    ParameterError, SourceMismatchError
 
     Examples
     --------
@@ -95,42 +109,36 @@ def encode(
     >>> rs.encode(model, torch.randn(2, 4), key="1").keys.shape
     (2, 8)
     """
-    source, task = _as_in(like, task)
-    if _is_torch_module(model):
+    if isinstance(model, tuple) and len(model) == 2:
+        for name, value in {"labels": labels, "ids": ids, "cv": cv, "task": task}.items():
+            if value is not None:
+                raise ParameterError(f"{name}= is not for texts: labels are the next tokens, ids the documents")
+        return TextStream(*model, data, key=key, batch_size=batch_size, like=like, progress=progress, **text_options)
+    if text_options:
+        raise ParameterError(f"unexpected {', '.join(f'{name}=' for name in text_options)}; options of {_OF_TEXTS}")
+    known = known_by(like)
+    source, task = (known.source, task or known.task) if known else (None, task)
+    if isinstance(model, nn.Module):
+        if _are_texts(data):
+            raise InputError(f"the data are texts, and a torch module takes tensors; {_OF_TEXTS}")
         if cv is not None:
             raise ParameterError(f"cv={cv!r} refits clones, and a torch module is not refitted; encode held-out data")
         if key is not None and not isinstance(key, str):
             raise ParameterError(f"key={key!r}; for a torch model, expected a module's dotted name")
-        from residua.encoding.data import read_examples
-        from residua.encoding.torch import encode_module
-
         examples = read_examples(data, labels, batch_size)
         return encode_module(model, examples, key=key, ids=ids, task=task, like=source, progress=progress)
     if not isinstance(model, type) and all(hasattr(model, name) for name in ("fit", "predict", "get_params")):
-        from residua.encoding.estimator import encode_estimator
-
         return encode_estimator(model, data, labels, key=key, ids=ids, cv=cv, task=task, like=source)
     what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
     raise EncodeError(
-        f"the model is {what}; expected a torch.nn.Module or a fitted scikit-learn estimator: for any other "
-        "model, bring its arrays with rs.Encoded(keys, logits, labels)"
+        f"the model is {what}; expected a torch.nn.Module, a fitted scikit-learn estimator, or a pair (language model, "
+        "tokenizer): for any other model, bring its arrays with rs.Encoded(keys, logits, labels)"
     )
 
 
-def _is_torch_module(model) -> bool:
-    torch = sys.modules.get("torch")  # a module cannot exist before torch was imported
-    return torch is not None and isinstance(model, torch.nn.Module)
-
-
-def _as_in(like, task: str | None) -> tuple[Source | None, str | None]:
-    """The source and task that `like` has: an Encoded, a Memory, a reader's memory, or a Source."""
-    if like is None:
-        return None, task
-    holder = like if hasattr(like, "source") or isinstance(like, Source) else getattr(like, "memory", None)
-    source = holder if isinstance(holder, Source) else getattr(holder, "source", None)
-    if not isinstance(source, Source):
-        raise ParameterError(
-            f"like= is a {type(like).__name__} that does not know its model; expected what rs.encode "
-            "returned, or a memory of it"
-        )
-    return source, task or getattr(holder, "task", None)
+def _are_texts(data) -> bool:
+    """Whether it is a text or a path, or a list that begins with one, with a pair, or with a row that holds one."""
+    for _ in range(2):
+        data = data[0] if isinstance(data, (list, tuple)) and data else data
+    values = data.values() if isinstance(data, dict) else [data]
+    return any(isinstance(value, (str, os.PathLike)) for value in values)

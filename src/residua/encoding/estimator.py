@@ -1,32 +1,28 @@
 """A fitted scikit-learn estimator and rows become ``Encoded``; with ``cv``, by clones that never saw the row."""
 
-from __future__ import annotations
-
 import numpy as np
+from scipy import sparse
+from scipy.special import logsumexp
 
 from residua.core import Encoded, Source
 from residua.encoding.fingerprint import source_of_estimator
-from residua.encoding.folds import out_of_fold
-from residua.encoding.residual import warn_if_memorised
-from residua.encoding.sklearn import class_indices, keys_of, logits_of, require_fitted, rows_of
-from residua.errors import LabelError, ParameterError, TaskError
+from residua.encoding.memorised import warn_if_memorised
+from residua.encoding.sklearn import FLOOR, class_indices, import_sklearn, keys_of, logits_of, require_fitted
+from residua.errors import InputError, LabelError, ParameterError, TaskError
 
 
-def encode_estimator(
-    estimator, data, labels=None, *, key=None, ids=None, cv=None, task=None, like: Source | None = None
-) -> Encoded:
+def encode_estimator(estimator, data, labels, *, key, ids, cv, task, like: Source | None) -> Encoded:
     """Keys and logits of every row of X. See ``residua.encode``."""
     if isinstance(data, tuple) and len(data) == 2:
         if labels is not None:
             raise ParameterError("labels= was given, and the data are a pair (X, y); pass one of the two")
         data, labels = data
-    X = rows_of(data)
+    X = _rows(data)
     classifier = require_fitted(estimator)
     found = "classification" if classifier else "regression"
     if task is not None and task != found:
         raise TaskError(f"task={task!r}, and {type(estimator).__name__} does {found}")
-    statistics = None if like is None else like.statistics or None
-    keys = keys_of(estimator, X, key=key, statistics=statistics)
+    keys = keys_of(estimator, X, key=key, statistics=None if like is None else like.statistics or None)
     source = source_of_estimator(estimator, keys.name, keys.statistics)
     if like is not None:
         like.require(source)
@@ -41,3 +37,51 @@ def encode_estimator(
     enc = Encoded(keys.keys, logits, labels, ids, source=source, task=found)
     warn_if_memorised(enc, "encode held-out rows instead, or pass cv=5 for out-of-fold logits", stacklevel=4)
     return enc
+
+
+def out_of_fold(estimator, X, y, cv) -> np.ndarray:
+    """Logits (or predictions) of each row by a clone fitted on the folds the row is not in, float32.
+
+    Columns are the given estimator's classes; one that a fold's training part lacks has probability 1e-7 in that fold.
+    """
+    sk = import_sklearn()
+    if type(estimator).__name__ == "FrozenEstimator":
+        raise ParameterError("cv refits clones, and a FrozenEstimator is never refitted; pass the estimator inside it")
+    X, y = _rows(X), np.asarray(y)
+    classifier = sk.base.is_classifier(estimator)
+    try:
+        splitter = sk.model_selection.check_cv(cv, y, classifier=classifier)
+    except ValueError as error:
+        raise ParameterError(f"cv={cv!r}; expected an int >= 2 or a splitter ({error})") from error
+    columns = class_indices(estimator, y) if classifier else None
+    out: np.ndarray | None = None
+    times = np.zeros(X.shape[0], dtype=int)
+    for fold, (train, test) in enumerate(splitter.split(X, y)):
+        if columns is not None and len(np.unique(columns[train])) < 2:
+            raise LabelError(f"fold {fold} of cv={cv!r} trains on one class alone; use fewer folds or StratifiedKFold")
+        rows = X.iloc if hasattr(X, "iloc") else X
+        clone = sk.base.clone(estimator).fit(rows[train], y[train])
+        said = logits_of(clone, rows[test])
+        if classifier and len(clone.classes_) < len(estimator.classes_):
+            floor = (logsumexp(said, axis=1, keepdims=True) + np.log(FLOOR)).astype(np.float32)
+            some, said = said, np.repeat(floor, len(estimator.classes_), axis=1)
+            said[:, class_indices(estimator, clone.classes_)] = some
+        if out is None:
+            out = np.empty((len(times), *said.shape[1:]), dtype=np.float32)
+        out[test] = said
+        times[test] += 1
+    if out is None or (times != 1).any():
+        tested = f"{int((times == 0).sum())} rows never and {int((times > 1).sum())} more than once"
+        raise ParameterError(f"cv={cv!r} tests {tested}; expected each row in exactly one test fold, as with KFold")
+    return out
+
+
+def _rows(X):
+    if hasattr(X, "iloc") or sparse.issparse(X):
+        return X
+    if hasattr(X, "detach"):
+        X = X.detach().cpu().numpy()
+    if isinstance(X, (np.ndarray, list, tuple)):
+        return np.asarray(X)
+    what = "an estimator takes an array, sparse matrix or DataFrame X with labels=, or a pair (X, y)"
+    raise InputError(f"data is a {type(X).__name__}; {what}")

@@ -1,7 +1,5 @@
 """Whose keys these are: a model boiled down to names, shapes and norms."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections import Counter
@@ -19,44 +17,28 @@ _INCIDENTAL = ("time", "cv_results_", "loss_curve_", "random_state", "random_gen
 def source_of_module(model: nn.Module, key: str, extra: dict[str, str] | None = None) -> Source:
     """The fingerprint of a torch model: shape and Euclidean norm of every parameter and floating buffer.
 
-    `extra` is what else must be equal where two sources meet, such as a tokenizer's hash.
-
-    Norms are accumulated in float64, so they do not depend on device or thread count beyond ``Source``'s
-    tolerance. Quantities that no forward pass reads (optimizer state, training flags, integer counters) are
-    left out.
+    `extra` is what else must be equal where two sources meet, such as a tokenizer's hash. Norms are accumulated in
+    float64, so that device and thread count change them by less than ``Source``'s tolerance.
     """
-    tensors = {
-        name: tensor.detach()
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if tensor.is_floating_point()
-    }
+    named = (*model.named_parameters(), *model.named_buffers())
+    tensors = {name: tensor.detach() for name, tensor in named if tensor.is_floating_point()}
     # Norms stay where their tensors are until the end: one transfer per device instead of one per tensor.
-    norms: dict[torch.device, list] = {}
-    for name, tensor in tensors.items():
-        norm = torch.linalg.vector_norm(tensor, dtype=torch.float64)
-        norms.setdefault(tensor.device, []).append((name, norm))
-    found = {}
-    for pairs in norms.values():
-        found.update(zip((name for name, _ in pairs), torch.stack([norm for _, norm in pairs]).tolist()))
-    dtypes = Counter()
+    norms = {name: torch.linalg.vector_norm(tensor, dtype=torch.float64) for name, tensor in tensors.items()}
+    found: dict[str, float] = {}
+    for device in {norm.device for norm in norms.values()}:
+        there = [name for name, norm in norms.items() if norm.device == device]
+        found.update(zip(there, torch.stack([norms[name] for name in there]).tolist()))
+    dtypes: Counter[str] = Counter()
     for tensor in tensors.values():
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
-    return Source(
-        name=type(model).__name__,
-        key=key,
-        dtype=dtypes.most_common(1)[0][0] if dtypes else "float32",
-        parameters={name: (list(tensor.shape), found[name]) for name, tensor in tensors.items()},
-        extra=dict(extra or {}),
-    )
+    dtype = dtypes.most_common(1)[0][0] if dtypes else "float32"
+    parameters = {name: (list(tensor.shape), found[name]) for name, tensor in tensors.items()}
+    return Source(type(model).__name__, key, dtype, parameters, dict(extra or {}))
 
 
 def source_of_estimator(estimator, key: str, statistics: dict[str, list[float]]) -> Source:
-    """The fingerprint of a fitted scikit-learn estimator: the numbers in its learned attributes.
-
-    Steps, members of ensembles and trees are walked; what one attribute holds in all its members is one norm,
-    so a forest's fingerprint is as short as a tree's. Class names, feature count and classes must be equal
-    too.
-    """
+    """The fingerprint of a fitted scikit-learn estimator: the numbers in its learned attributes. What one attribute
+    holds in all steps, members of ensembles and trees is one norm, so a forest's is as short as a tree's."""
     sums: dict[str, list[float]] = {}
     _walk(estimator, "", sums, {})
     extra = {"estimator": type(estimator).__name__}
@@ -69,6 +51,8 @@ def source_of_estimator(estimator, key: str, statistics: dict[str, list[float]])
 
 
 def _walk(value, path: str, sums: dict[str, list[float]], seen: dict[int, object]) -> None:
+    if isinstance(value, (int, float)):
+        value = np.asarray([value], dtype=np.float64)
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         count, total = sums.get(path, (0, 0.0))
         flat = value.astype(np.float64, copy=False).ravel()
@@ -78,9 +62,6 @@ def _walk(value, path: str, sums: dict[str, list[float]], seen: dict[int, object
     if isinstance(value, np.ndarray) and value.dtype.names:
         for name in value.dtype.names:
             _walk(value[name], f"{path}.{name}", sums, seen)
-        return
-    if isinstance(value, (int, float)):
-        _walk(np.asarray([value], dtype=np.float64), path, sums, seen)
         return
     if value is None or isinstance(value, (str, bytes, complex, type)) or id(value) in seen:
         return
@@ -111,16 +92,13 @@ def _walk_object(value, path: str, sums: dict[str, list[float]], seen: dict[int,
             or name in ("steps", "transformers")
         }
     else:
-        state = getattr(value, "__dict__", None) or _compiled_state(value)
+        state = getattr(value, "__dict__", None)
+        if not state:  # trees and other compiled objects show their arrays only through the copy protocol
+            try:
+                state = value.__getstate__()
+            except TypeError:  # one that cannot be copied has nothing to show
+                return
+            state = state if isinstance(state, dict) else {"state": state}
     for name, item in state.items():
         if not name.startswith("__") and not any(word in name for word in _INCIDENTAL):
             _walk(item, f"{path}.{name}" if path else name, sums, seen)
-
-
-def _compiled_state(value) -> dict:
-    # Trees and other compiled objects show their arrays only through the copy protocol.
-    try:
-        state = value.__getstate__()
-    except TypeError:  # one that cannot be copied has nothing to show
-        return {}
-    return state if isinstance(state, dict) else {"state": state}

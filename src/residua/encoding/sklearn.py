@@ -1,32 +1,18 @@
 """What a fitted scikit-learn estimator sees and says of rows: keys and logits."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
+from importlib import import_module
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.special import expit
 
-from residua.errors import (
-    EncodeError,
-    InputError,
-    LabelError,
-    MissingDependencyError,
-    NonFiniteError,
-    ParameterError,
-    ShapeError,
-)
+from residua.errors import EncodeError, LabelError, MissingDependencyError, NonFiniteError, ParameterError, ShapeError
 
 FLOOR = 1e-7  # the least probability that becomes a logit
 _DENSE = 1 << 28  # numbers; a sparse input larger than this is not made dense
-
-_ACTIVATIONS = {
-    "identity": lambda x: x,
-    "relu": lambda x: np.maximum(x, 0),
-    "tanh": np.tanh,
-    "logistic": expit,
-}
+_ACTIVATIONS = {"identity": lambda x: x, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh, "logistic": expit}
 
 
 class Keys(NamedTuple):
@@ -38,13 +24,7 @@ class Keys(NamedTuple):
 
 
 def require_fitted(estimator) -> bool:
-    """Whether the fitted `estimator` is a classifier (else it is a regressor).
-
-    Raises
-    ------
-    EncodeError
-        When it is neither, has several outputs of classes, or is not fitted.
-    """
+    """Whether the fitted `estimator` is a classifier (else it is a regressor)."""
     sk = import_sklearn()
     kind = type(estimator).__name__
     classifier = sk.base.is_classifier(estimator)
@@ -60,37 +40,10 @@ def require_fitted(estimator) -> bool:
 
 
 def keys_of(estimator, X, *, key=None, statistics: dict[str, list[float]] | None = None) -> Keys:
-    """Keys of the rows of X, float32 (n, d).
+    """Keys of the rows of X, float32 (n, d): the last hidden layer's activations of an ``MLP*``, else the input of
+    the last step (X itself without a pipeline), standardised by `statistics`, by default X's own.
 
-    The activations of the last hidden layer of an ``MLP*``; otherwise the input of the last step (X itself
-    when the estimator is no pipeline), standardised to mean 0 and standard deviation 1.
-
-    Parameters
-    ----------
-    estimator : fitted estimator
-        Pipelines, ``FrozenEstimator`` and fitted searches are looked into.
-    X : array-like, sparse matrix or DataFrame of shape (n, n_features)
-        Rows to make keys of.
-    key : callable, optional
-        ``key(X)`` gives the keys (n, d), used as they are.
-    statistics : dict, optional
-        ``{"mean": (d,), "scale": (d,)}`` of the rows that are remembered; by default those of X.
-
-    Raises
-    ------
-    EncodeError
-        When the last step's input is not numbers, or is sparse and too large to be made dense.
-    NonFiniteError
-        When it holds NaN or infinity.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.linear_model import LinearRegression
-    >>> X, y = np.array([[0.0], [2.0]]), np.array([0.0, 1.0])
-    >>> made = keys_of(LinearRegression().fit(X, y), X)
-    >>> made.keys.tolist(), made.statistics
-    ([[-1.0], [1.0]], {'mean': [1.0], 'scale': [1.0]})
+    ``key(X)`` gives others, used as they are; ``statistics = {"mean": (d,), "scale": (d,)}``.
     """
     if key is not None:
         if not callable(key):
@@ -117,20 +70,14 @@ def keys_of(estimator, X, *, key=None, statistics: dict[str, list[float]] | None
 def logits_of(estimator, X) -> np.ndarray:
     """Logits (n, L), or a regressor's predictions (n,) or (n, m), float32.
 
-    ``decision_function`` where there is one (a lone column s is the two columns [0, s]), else
-    ``log(max(predict_proba, 1e-7))``.
-
-    Raises
-    ------
-    EncodeError
-        When a classifier has neither, or gives columns that are not its classes (one-versus-one).
+    ``decision_function`` where there is one (a lone s is the columns [0, s]), else ``log(max(predict_proba, 1e-7))``.
     """
     sk = import_sklearn()
     if not sk.base.is_classifier(estimator):
         return np.asarray(estimator.predict(X), dtype=np.float32)
     kind = type(estimator).__name__
     if hasattr(estimator, "decision_function"):
-        last = _last(estimator)
+        *_, last = _nested(estimator)
         if getattr(last, "decision_function_shape", None) == "ovo" and len(estimator.classes_) > 2:
             raise EncodeError(f"{kind} decides one-versus-one; set decision_function_shape='ovr' for logits per class")
         logits = np.asarray(estimator.decision_function(X), dtype=np.float64)
@@ -139,10 +86,8 @@ def logits_of(estimator, X) -> np.ndarray:
     elif hasattr(estimator, "predict_proba"):
         logits = np.log(np.maximum(np.asarray(estimator.predict_proba(X), dtype=np.float64), FLOOR))
     else:
-        raise EncodeError(
-            f"{kind} has neither decision_function nor predict_proba; expected a classifier with scores: set "
-            "probability=True or wrap it in CalibratedClassifierCV"
-        )
+        expected = "a classifier with scores: set probability=True or wrap it in CalibratedClassifierCV"
+        raise EncodeError(f"{kind} has neither decision_function nor predict_proba; expected {expected}")
     if logits.shape[1] != len(estimator.classes_):
         raise EncodeError(f"{kind} gives {logits.shape[1]} columns for {len(estimator.classes_)} classes")
     return logits.astype(np.float32)
@@ -150,12 +95,10 @@ def logits_of(estimator, X) -> np.ndarray:
 
 def input_of_last_step(estimator, X):
     """The estimator that predicts, inside pipelines, searches and ``FrozenEstimator``, and what reaches it."""
-    if hasattr(estimator, "steps"):
-        if len(estimator.steps) > 1:
-            X = estimator[:-1].transform(X)
-        return input_of_last_step(estimator.steps[-1][1], X)
-    inner = _inside(estimator)
-    return (estimator, X) if inner is None else input_of_last_step(inner, X)
+    for last in _nested(estimator):
+        if hasattr(last, "steps") and len(last.steps) > 1:
+            X = last[:-1].transform(X)
+    return last, X
 
 
 def class_indices(estimator, y) -> np.ndarray:
@@ -167,8 +110,7 @@ def class_indices(estimator, y) -> np.ndarray:
         raise LabelError(f"labels have shape {y.shape}; expected one per row: multi-label targets are not supported")
     index = {name: i for i, name in enumerate(np.asarray(estimator.classes_).tolist())}
     names, inverse = np.unique(y, return_inverse=True)
-    unseen = [name for name in names.tolist() if name not in index]
-    if unseen:
+    if unseen := [name for name in names.tolist() if name not in index]:
         raise LabelError(
             f"labels {unseen[:5]} are not among the {len(index)} classes {list(index)[:10]} this "
             f"{type(estimator).__name__} was fitted on; drop those rows or fit it on data that hold them"
@@ -177,56 +119,33 @@ def class_indices(estimator, y) -> np.ndarray:
 
 
 def import_sklearn():
+    """scikit-learn with the modules that are used here, only once an estimator is encoded."""
     try:
-        import sklearn
-        import sklearn.base
-        import sklearn.exceptions
-        import sklearn.model_selection
-        import sklearn.neural_network
-        import sklearn.preprocessing
-        import sklearn.utils.validation
+        for name in ("base", "exceptions", "model_selection", "neural_network", "preprocessing", "utils.validation"):
+            import_module(f"sklearn.{name}")
     except ImportError as error:
-        raise MissingDependencyError(
-            'encoding an estimator needs scikit-learn; install it with: pip install "residua[sklearn]"'
-        ) from error
-    return sklearn
+        what = 'encoding an estimator needs scikit-learn; install it with: pip install "residua[sklearn]"'
+        raise MissingDependencyError(what) from error
+    return import_module("sklearn")
 
 
-def _inside(estimator):
-    """What a wrapper predicts with: a search's winner, a frozen estimator's content; None for anything else."""
-    if hasattr(estimator, "best_estimator_"):
-        return estimator.best_estimator_
-    return estimator.estimator if type(estimator).__name__ == "FrozenEstimator" else None
-
-
-def _last(estimator):
-    while True:
-        inner = estimator.steps[-1][1] if hasattr(estimator, "steps") else _inside(estimator)
-        if inner is None:
-            return estimator
-        estimator = inner
-
-
-def rows_of(X):
-    if hasattr(X, "iloc") or sparse.issparse(X):
-        return X
-    if hasattr(X, "detach"):
-        X = X.detach().cpu().numpy()
-    if isinstance(X, (np.ndarray, list, tuple)):
-        return np.asarray(X)
-    raise InputError(
-        f"data is a {type(X).__name__}; an estimator takes an array, sparse matrix or DataFrame X with "
-        "labels=, or a pair (X, y)"
-    )
+def _nested(estimator) -> Iterator:
+    """The estimator, and inward what predicts in it: a pipeline's last step, a search's winner, a frozen estimator."""
+    while estimator is not None:
+        yield estimator
+        if hasattr(estimator, "steps"):
+            estimator = estimator.steps[-1][1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        else:
+            estimator = estimator.estimator if type(estimator).__name__ == "FrozenEstimator" else None
 
 
 def _numbers(values, name: str) -> np.ndarray:
     if sparse.issparse(values):
         if values.shape[0] * values.shape[1] > _DENSE:
-            raise EncodeError(
-                f"{name} is sparse, {values.shape}, and too large to be made dense; pass key= (a callable), "
-                "such as a fitted TruncatedSVD's transform"
-            )
+            what = f"{name} is sparse, {values.shape}, and too large to be made dense"
+            raise EncodeError(f"{what}; pass key= (a callable), such as a fitted TruncatedSVD's transform")
         values = values.toarray()
     try:
         values = np.asarray(values, dtype=np.float64)
@@ -235,8 +154,6 @@ def _numbers(values, name: str) -> np.ndarray:
     if values.ndim != 2:
         raise ShapeError(f"{name} has shape {values.shape}; expected (n, d)")
     if not np.isfinite(values).all():
-        raise NonFiniteError(
-            f"{name} holds {int((~np.isfinite(values)).sum())} NaN or infinite values; impute them in a "
-            "pipeline step, or pass key=, a callable that gives finite keys (n, d)"
-        )
+        cure = "impute them in a pipeline step, or pass key=, a callable that gives finite keys (n, d)"
+        raise NonFiniteError(f"{name} holds {int((~np.isfinite(values)).sum())} NaN or infinite values; {cure}")
     return values

@@ -1,22 +1,20 @@
 """A torch module becomes keys and logits in one pass over the data."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from residua.core import Encoded, Head, Source
 from residua.encoding.capture import Capture, last_linear
 from residua.encoding.data import Examples
 from residua.encoding.fingerprint import source_of_module
-from residua.encoding.head import verified_head
-from residua.encoding.residual import warn_if_memorised
+from residua.encoding.memorised import warn_if_memorised
+from residua.encoding.options import progress_bar
 from residua.errors import DtypeError, EncodeError, InputError, LabelError, ParameterError
 
 log = logging.getLogger(__name__)
@@ -26,46 +24,35 @@ _PENDING = 1 << 22  # numbers kept on an accelerator before one transfer, so tha
 
 
 def encode_module(
-    model: nn.Module,
-    examples: Examples,
-    *,
-    key: str | None = None,
-    ids=None,
-    task: str | None = None,
-    like: Source | None = None,
-    progress: bool = True,
+    model: nn.Module, examples: Examples, *, key: str | None, ids, task: str | None, like: Source | None, progress
 ) -> Encoded:
     """Keys and logits of every example, in order. See ``residua.encode``, which reads its arguments for this."""
     model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
-    device, dtype = _home(model)
-    key = key if key is not None or like is None else like.key
-    labels = [] if examples.labels is None else None
+    tensors = [*model.parameters(), *model.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+    name = key if key is not None or like is None else like.key
+    labels: list[np.ndarray] | None = [] if examples.labels is None else None
     keys, logits, head = _Rows(examples.n), _Rows(examples.n), None
-    batches = examples.batches(dtype)
-    bar = tqdm(total=examples.n, desc="encode", unit="row", delay=1.0, leave=False, disable=not progress)
-    with bar, frozen(model):
-        first = next(batches, None)
-        if first is None:
+    with progress_bar(progress, total=examples.n, desc="encode", unit="row") as bar, frozen(model):
+        batches = examples.batches(dtype)
+        if (first := next(batches, None)) is None:
             raise InputError("the data hold no examples; expected at least one")
-        default = key is None
-        if default:
-            probe = first[0][:_PROBE].to(device)
-            key = last_linear(model, lambda: _forward(model, probe))
+        probe = first[0][:_PROBE]
+        key = name if name is not None else last_linear(model, lambda: _forward(model, probe.to(device)))
         with Capture(model, key) as capture:
             source = source_of_module(model, key)
             if like is not None:
                 like.require(source)
-            for x, y in _chain(first, batches):
-                said = logits_of_output(_forward(model, x.to(device, non_blocking=True)), len(x))
+            for x, y in chain([first], batches):
+                said = _logits(_forward(model, x.to(device, non_blocking=True)), len(x))
                 caught = capture.take()
                 if len(caught) != len(x):
-                    raise EncodeError(
-                        f"the key module {key!r} gave {len(caught)} rows for {len(x)} examples; expected one "
-                        "each: name a module whose first dimension is the batch"
-                    )
+                    what = f"the key module {key!r} gave {len(caught)} rows for {len(x)} examples"
+                    raise EncodeError(f"{what}; expected one each: name a module whose first dimension is the batch")
                 if keys.count == 0:
-                    head = verified_head(capture.module, key, caught, said)
-                    if head is None and default:
+                    head = linear_head(capture.module, key, caught, said)
+                    if head is None and name is None:
                         log.warning("the last nn.Linear, %r, is not the model's output; its input is the key", key)
                 keys.extend(caught)
                 logits.extend(said)
@@ -93,40 +80,40 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def logits_of_output(output, n: int) -> Tensor:
-    """The (n, L) tensor in what a model returned: itself, its ``.logits`` or ``["logits"]``, or a tuple's first.
+def linear_head(module: nn.Module, key: str, keys: Tensor, logits: Tensor) -> Head | None:
+    """The key's linear layer, if it reproduces the logits of a batch to their dtype's precision."""
+    linear = isinstance(module, nn.Linear) and key.endswith(":input")
+    if not linear or (module.out_features, module.in_features) != (logits.shape[1], keys.shape[1]):
+        return None
+    head = Head(module.weight.detach(), None if module.bias is None else module.bias.detach())
+    with torch.autocast(keys.device.type, enabled=False):  # a memory recomputes logits in float32
+        again = head(keys)
+    size = float(logits.abs().max()) + 1e-6
+    # Keys came through the same matrix product, at the precision the logits are rounded to.
+    relative = max(4 * torch.finfo(logits.dtype).eps, 1e-4) if logits.is_floating_point() else 0.0
+    if not torch.allclose(again, logits.float(), rtol=0.0, atol=relative * size):
+        return None
+    # Copies: the model may be trained on, and what was said must not change with it.
+    return Head(*(None if part is None else part.cpu().float().clone() for part in (head.weight, head.bias)))
 
-    Raises
-    ------
-    EncodeError
-        When it holds no such tensor.
-    """
-    found = output
-    if not isinstance(found, Tensor):
-        if isinstance(output, dict) and "logits" in output:
-            found = output["logits"]
-        elif hasattr(output, "logits"):
-            found = output.logits
-        elif isinstance(output, (tuple, list)) and output:
-            found = output[0]
+
+def _logits(output, n: int) -> Tensor:
+    """The (n, L) tensor in what a model returned: itself, its ``.logits`` or ``["logits"]``, or a tuple's first."""
+    if isinstance(output, dict) and "logits" in output:
+        found = output["logits"]
+    elif isinstance(output, (tuple, list)) and output and not hasattr(output, "logits"):
+        found = output[0]
+    else:
+        found = getattr(output, "logits", output)
     if not isinstance(found, Tensor):
         raise EncodeError(
-            f"the model returned {type(output).__name__}; expected a tensor of logits, an object with "
-            ".logits, or a tuple whose first item is the logits: wrap the model in a module that returns "
-            "them"
+            f"the model returned {type(output).__name__}; expected a tensor of logits, an object with .logits, or a "
+            "tuple whose first item is the logits: wrap the model in a module that returns them"
         )
     if found.ndim not in (1, 2) or len(found) != n:
-        raise EncodeError(
-            f"the model's output has shape {tuple(found.shape)} for {n} examples; expected ({n}, L), one row "
-            "of logits (or predictions) per example"
-        )
+        what = f"the model's output has shape {tuple(found.shape)} for {n} examples"
+        raise EncodeError(f"{what}; expected ({n}, L), one row of logits (or predictions) per example")
     return found.reshape(n, -1)
-
-
-def _home(model: nn.Module) -> tuple[torch.device, torch.dtype | None]:
-    tensors = [*model.parameters(), *model.buffers()]
-    device = tensors[0].device if tensors else torch.device("cpu")
-    return device, next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
 
 
 def _forward(model: nn.Module, x: Tensor):
@@ -153,9 +140,8 @@ def _assemble(keys, logits, labels, ids, task, source, head) -> Encoded:
     if task == "classification" and logits.shape[1] == 1:  # a lone logit s is the two columns [0, s]
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
         if head is not None:
-            pad = torch.zeros_like(head.weight)
             bias = None if head.bias is None else torch.cat([torch.zeros(1), head.bias])
-            head = Head(torch.cat([pad, head.weight]), bias)
+            head = Head(torch.cat([torch.zeros_like(head.weight), head.weight]), bias)
     if task == "classification" and labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     return Encoded(keys, logits, labels, ids, source=source, task=task, head=head)
@@ -166,53 +152,39 @@ def _label_array(labels) -> np.ndarray:
         return np.atleast_1d(labels.detach().float().cpu().numpy() if labels.is_floating_point() else labels.cpu())
     array = np.atleast_1d(np.asarray(labels))
     if array.dtype.kind not in "fiub":
-        raise LabelError(
-            f"labels are {array.dtype} such as {array.flat[0]!r}; expected class "
-            "indices or numbers: map class names to indices"
-        )
+        what = f"labels are {array.dtype} such as {array.flat[0]!r}"
+        raise LabelError(f"{what}; expected class indices or numbers: map class names to indices")
     return array
-
-
-def _chain(first, rest):
-    yield first
-    yield from rest
 
 
 class _Rows:
     """A float32 array that is filled batch by batch; of the right size from the start when that is known."""
 
     def __init__(self, n: int | None):
-        self.count = 0
-        self._expected = n
-        self._buffer: np.ndarray | None = None
+        self.count, self._expected = 0, n
+        self._buffer = np.empty((0, 0), dtype=np.float32)
         self._pending: list[Tensor] = []
 
     def extend(self, rows: Tensor) -> None:
-        if self._buffer is None:
+        if not self.count:
             self._buffer = np.empty((self._expected or 4 * len(rows), rows.shape[1]), dtype=np.float32)
         if rows.shape[1] != self._buffer.shape[1]:
-            raise EncodeError(
-                f"a batch has {rows.shape[1]} numbers per row after batches with {self._buffer.shape[1]}; "
-                "expected one width: give every input the same size"
-            )
+            what = f"a batch has {rows.shape[1]} numbers per row after batches with {self._buffer.shape[1]}"
+            raise EncodeError(f"{what}; expected one width: give every input the same size")
         self._pending.append(rows)
         self.count += len(rows)
         if rows.device.type == "cpu" or sum(part.numel() for part in self._pending) > _PENDING:
-            self._flush()
+            self.array()
 
     def array(self) -> np.ndarray:
-        """What was filled, float32 (count, width)."""
-        self._flush()
+        """What was filled, float32 (count, width); nothing is pending then."""
+        if self._pending:
+            start = self.count - sum(len(part) for part in self._pending)
+            if self.count > len(self._buffer):
+                grown = np.empty((max(self.count, 2 * len(self._buffer)), self._buffer.shape[1]), dtype=np.float32)
+                grown[:start] = self._buffer[:start]
+                self._buffer = grown
+            rows = self._pending[0] if len(self._pending) == 1 else torch.cat(self._pending)
+            torch.from_numpy(self._buffer[start : self.count]).copy_(rows)
+            self._pending = []
         return self._buffer[: self.count]
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        start = self.count - sum(len(part) for part in self._pending)
-        if self.count > len(self._buffer):
-            grown = np.empty((max(self.count, 2 * len(self._buffer)), self._buffer.shape[1]), dtype=np.float32)
-            grown[:start] = self._buffer[:start]
-            self._buffer = grown
-        rows = self._pending[0] if len(self._pending) == 1 else torch.cat(self._pending)
-        torch.from_numpy(self._buffer[start : self.count]).copy_(rows)
-        self._pending = []

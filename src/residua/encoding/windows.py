@@ -5,12 +5,10 @@ each of its targets has at least ``window - stride`` tokens of context. ResMem's
 uses 256 and 192; kNN-LM (arXiv 1911.00172, §3) 3072 and 1536 on WikiText-103.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import islice
+from typing import Self
 
 import numpy as np
 
@@ -21,64 +19,17 @@ WINDOW = 1024  # tokens, where the model allows more
 
 @dataclass(frozen=True)
 class Windowing:
-    """How documents are cut.
+    """How documents are cut, in tokens."""
 
-    Attributes
-    ----------
-    window : int
-        Input tokens per forward pass, at most.
-    stride : int
-        Tokens from the start of a window to the start of the next.
-    prefix : int or None
-        A token put before each document, so that its first token is a target too; None for no such token.
-
-    Examples
-    --------
-    >>> Windowing.of(window=256, min_context=64)
-    Windowing(window=256, stride=192, prefix=None)
-    >>> [(w.tokens.tolist(), w.targets.tolist()) for w in windows(0, np.arange(1, 8), Windowing(4, 2, None))]
-    [([1, 2, 3, 4], [2, 3, 4, 5]), ([3, 4, 5, 6], [6, 7])]
-    """
-
-    window: int
-    stride: int
-    prefix: int | None = None
-
-    @property
-    def min_context(self) -> int:
-        """Tokens of context that every target has, those of a document's first window apart."""
-        return self.window - self.stride
+    window: int  # input tokens per forward pass, at most
+    stride: int  # from the start of a window to the start of the next
+    prefix: int | None = None  # a token put before each document, so that its first token is a target too
 
     @classmethod
-    def of(
-        cls,
-        window: int | None = None,
-        stride: int | None = None,
-        min_context: int | None = None,
-        prefix: int | None = None,
-        limit: int | None = None,
-    ) -> Windowing:
-        """A windowing from any of its three numbers.
-
-        Parameters
-        ----------
-        window : int, optional
-            By default 1024, or `limit` when that is less.
-        stride : int, optional
-            By default three quarters of the window.
-        min_context : int, optional
-            Another way to say the stride: ``window - stride``.
-        prefix : int, optional
-            The token before each document.
-        limit : int, optional
-            The most positions the model has.
-
-        Raises
-        ------
-        ParameterError
-            When a number is out of range, or the three disagree.
-        """
-        for name, value in (("window", window), ("stride", stride), ("min_context", min_context), ("limit", limit)):
+    def of(cls, window=None, stride=None, min_context=None, prefix=None, limit: int | None = None) -> Self:
+        """From any of the numbers, all of them optional: windows of 1024 or the model's `limit`, a stride of three
+        quarters of the window, and ``min_context = window - stride``, another way to say the stride."""
+        for name, value in {"window": window, "stride": stride, "min_context": min_context, "limit": limit}.items():
             if value is not None and (not isinstance(value, (int, np.integer)) or isinstance(value, bool)):
                 raise ParameterError(f"{name}={value!r}; expected a whole number of tokens")
         window = min(limit or WINDOW, WINDOW) if window is None else int(window)
@@ -93,45 +44,21 @@ class Windowing:
         if not 1 <= stride <= window:
             raise ParameterError(f"stride={stride}; expected 1 to {window}, the window: more would leave tokens out")
         if min_context is not None and min_context != window - stride:
-            raise ParameterError(
-                f"window={window} and stride={stride} give min_context={window - stride}, and {min_context} was asked "
-                "for; pass two of the three"
-            )
+            what = f"window={window} and stride={stride} give min_context={window - stride}"
+            raise ParameterError(f"{what}, and {min_context} was asked for; pass two of the three")
         return cls(window, int(stride), None if prefix is None else int(prefix))
-
-    def to_json(self) -> dict:
-        """A plain dictionary of JSON types."""
-        return {"window": self.window, "stride": self.stride, "prefix": self.prefix}
-
-    @classmethod
-    def from_json(cls, data: dict) -> Windowing:
-        """The inverse of ``to_json``."""
-        return cls(data["window"], data["stride"], data["prefix"])
 
 
 @dataclass(frozen=True)
 class Window:
-    """One sequence for the model and the targets to read from it.
+    """One sequence for the model and the targets to read from it; all arrays are int64."""
 
-    Attributes
-    ----------
-    document : int
-        Number of the document it is cut from.
-    tokens : int64 array of shape (w,)
-        The input, the prefix included where it comes first.
-    first : int
-        Position in `tokens` of the first one whose next token is a target; all after it are such too.
-    offset : int
-        Index, in the document's tokens, of the first target.
-    targets : int64 array of shape (w - first,)
-        The next tokens of positions ``first, first + 1, ...``
-    """
-
-    document: int
-    tokens: np.ndarray
-    first: int
-    offset: int
-    targets: np.ndarray
+    document: int  # the id of the document it is cut from
+    tokens: np.ndarray  # (w,): the input, the prefix included where it comes first
+    first: int  # position in `tokens` of the first one whose next token is a target; all after it are such too
+    offset: int  # index, in the document's tokens, of the first target
+    targets: np.ndarray  # (w - first,): the next tokens of positions first, first + 1, ...
+    source: np.ndarray | None = None  # what an encoder-decoder's encoder reads; `tokens` is then the target's too
 
 
 def windows(document: int, tokens: np.ndarray, windowing: Windowing) -> Iterator[Window]:
@@ -147,32 +74,19 @@ def windows(document: int, tokens: np.ndarray, windowing: Windowing) -> Iterator
         done, start = end, start + windowing.stride
 
 
-@dataclass(frozen=True)
 class TokenBatch:
-    """Some windows and the rows they hold, known before any model has run.
+    """Some windows and the rows they hold, in order, known before any model has run: the target tokens (``labels``),
+    their documents (``ids``), and their indices in those (``offsets``), int64 (rows,)."""
 
-    Rows are in window order, targets in order within each.
-    """
-
-    windows: list[Window] = field(repr=False)
+    def __init__(self, windows: list[Window]):
+        self.windows, none = windows, np.empty(0, dtype=np.int64)
+        self.labels = np.concatenate([none, *(one.targets for one in windows)])
+        self.ids = np.concatenate([none, *(np.full(len(one.targets), one.document) for one in windows)])
+        offsets = (np.arange(one.offset, one.offset + len(one.targets)) for one in windows)
+        self.offsets = np.concatenate([none, *offsets])
 
     def __len__(self) -> int:
-        return sum(len(window.targets) for window in self.windows)
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """The target tokens, int64 (rows,)."""
-        return _joined([window.targets for window in self.windows])
-
-    @cached_property
-    def ids(self) -> np.ndarray:
-        """The document of each row, int64 (rows,)."""
-        return _joined([np.full(len(window.targets), window.document) for window in self.windows])
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """The index of each target in its document's tokens, int64 (rows,)."""
-        return _joined([np.arange(window.offset, window.offset + len(window.targets)) for window in self.windows])
+        return len(self.labels)
 
 
 def batched(windows: Iterable[Window], batch_size: int) -> Iterator[TokenBatch]:
@@ -182,7 +96,3 @@ def batched(windows: Iterable[Window], batch_size: int) -> Iterator[TokenBatch]:
     remaining = iter(windows)
     while group := list(islice(remaining, batch_size)):
         yield TokenBatch(group)
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, dtype=np.int64)

@@ -1,8 +1,18 @@
 """Did the memory help: paired scores of base and memory, their difference's significance, calibration, label k-NN."""
 
+from residua.evaluation.classification import expected_calibration_error
 from residua.evaluation.evaluate import evaluate
+from residua.evaluation.label_knn import label_reader, tune_label_knn
 from residua.evaluation.result import Evaluation
-from residua.evaluation.token_result import TokenEvaluation
-from residua.evaluation.tokens import evaluate_tokens
+from residua.evaluation.significance import bootstrap_interval, mcnemar, sign_test_of_mean
 
-__all__ = ["Evaluation", "TokenEvaluation", "evaluate", "evaluate_tokens"]
+__all__ = [
+    "Evaluation",
+    "bootstrap_interval",
+    "evaluate",
+    "expected_calibration_error",
+    "label_reader",
+    "mcnemar",
+    "sign_test_of_mean",
+    "tune_label_knn",
+]

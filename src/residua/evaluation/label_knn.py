@@ -1,85 +1,87 @@
 """The plain alternative to a memory of residuals: let the neighbours' labels vote, with weights tuned or borrowed."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Encoded, Neighbours
-from residua.evaluation.search import searched
-from residua.readers import KNNLM, Reader
+from residua.core import Change, Encoded, Prediction, as_tensor
+from residua.core.probabilities import totals
+from residua.readers import KNNLM
+from residua.readers.neighbour import KERNELS, NeighbourReader
 
 KS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200)
 MULTIPLES = 2.0 ** np.arange(-4, 5)  # of the typical nearest-neighbour distance, as key spaces differ by magnitudes
 
 
-def label_reader(reader: Reader, k: int | None = None, sigma: float | None = None) -> KNNLM:
+def label_reader(reader: NeighbourReader, k: int | None = None, sigma: float | None = None) -> KNNLM:
     """Label k-NN over `reader`'s memory with its kernel, and its own k and sigma unless others are given."""
     k = min(reader.k, len(reader.memory)) if k is None else k
     sigma = reader.sigma if sigma is None else sigma
     return KNNLM(reader.memory, k, lmbda=1.0, sigma=sigma, temperature=reader.temperature, kernel=reader.kernel)
 
 
-def tune_label_knn(reader: Reader, validation: Encoded | Iterable[Encoded]) -> KNNLM:
+def tune_label_knn(reader: NeighbourReader, validation: Encoded | Iterable[Encoded]) -> KNNLM:
     """The label k-NN with `reader`'s kernel that does best on validation data, over a grid of k and sigma.
 
     The neighbours are searched once, at the largest k; validation rows that came with ids do not see their own. The
     grid holds the reader's own k and sigma too; of equally good settings the smallest k, then sigma, is taken.
-
-    Parameters
-    ----------
-    reader : Reader
-    validation : Encoded or iterable of Encoded
-        With labels.
-
-    Returns
-    -------
-    KNNLM
-        With ``lmbda=1``.
-
-    Examples
-    --------
-    >>> import numpy as np, residua as rs
-    >>> keys = np.array([[0.0], [1.0], [1.1], [1.2]])
-    >>> memory = rs.Memory(rs.Encoded(keys, np.zeros((4, 2)), [0, 1, 1, 1]))
-    >>> validation = rs.Encoded([[0.4], [0.9]], np.zeros((2, 2)), [0, 1])
-    >>> tune_label_knn(rs.ResMem(memory, k=4, sigma=10.0), validation).k
-    1
     """
     memory = reader.memory
     ks = sorted({k for k in (*KS, reader.k) if 0 < k <= len(memory)})
-    scale = memory.typical_distance()
-    scale = scale**2 if reader.kernel == "gaussian" else scale
+    scale = KERNELS.get(reader.kernel).typical_sigma(memory.median_nn_distance())
     sigmas = sorted({*(scale * MULTIPLES).tolist(), reader.sigma})
     voters = [label_reader(reader, ks[-1], sigma) for sigma in sigmas]
-    quality = np.zeros((len(ks), len(sigmas)))
-    for part, labels, neighbours in searched(reader, validation, ks[-1], exclude_own=True):
-        base = reader.base(part.logits).to(memory.device)
+    quality, regression = np.zeros((len(ks), len(sigmas))), memory.task == "regression"
+    for part, prediction in reader.predictions(validation, depth=ks[-1]):
+        truth, base = as_tensor(part.labels).to(memory.device), prediction.base
+        base = (base.table() if regression else base.argmax()).to(memory.device)
         for j, voter in enumerate(voters):
-            for i, votes in enumerate(votes_by_k(voter, neighbours, base, ks)):
-                if memory.task == "regression":
-                    quality[i, j] -= float((votes - labels).square().sum())
+            for i, votes in enumerate(votes_by_k(voter, part, prediction, base, ks)):
+                if regression:
+                    quality[i, j] -= float((votes.double() - truth.reshape(votes.shape)).square().sum())
                 else:
-                    quality[i, j] += int((votes.argmax(dim=1) == labels).sum())
+                    quality[i, j] += int((votes == truth).sum())
     i, j = np.unravel_index(quality.argmax(), quality.shape)
     return label_reader(reader, ks[i], sigmas[j])
 
 
-def votes_by_k(voter: KNNLM, neighbours: Neighbours, base: Tensor, ks: list[int]) -> list[Tensor]:
-    """What label k-NN says (q, L) with each of the ascending `ks`, each neighbour being read once.
+def votes_by_k(
+    voter: KNNLM, part: Encoded, prediction: Prediction, base: Tensor, ks: list[int] | None = None
+) -> Iterator[Tensor]:
+    """What label k-NN says with each of the ascending `ks`, the last of them (by default the only) the voter's own k.
 
-    Weights normalised over the largest k are proportional to those over a smaller one, so running sums of them do for
-    all. Where a query has no neighbours, the base speaks.
+    Weights normalised over the largest k are proportional to those over a smaller one, so that one weighing does for
+    all. `prediction` is by a reader of the same memory that searched at least so many; where a query has no neighbours,
+    or was not searched, `base` speaks: the model's classes (q,) or predictions (q, L), on the memory's device.
     """
-    change = voter.change(neighbours.first(ks[-1]))
-    sums, answers, start = torch.zeros_like(base), [], 0
+    ks = [voter.k] if ks is None else ks
+    own = voter.reread(prediction, as_tensor(part.keys), part.logits)
+    if own.change is None:
+        yield from [base] * len(ks)
+        return
+    asked = slice(None) if own.asked is None else own.asked
+    said, weights = base[asked], own.change.terms[0].weights
+    make = _classes if base.ndim == 1 else _targets
+    for k, votes in zip(ks, make(own.change, said, voter.memory.n_outputs, ks)):
+        heard = weights[:, :k].sum(dim=1) > 0
+        votes = torch.where(heard if base.ndim == 1 else heard[:, None], votes, said)
+        yield votes if own.asked is None else base.index_copy(0, own.asked, votes)
+
+
+def _classes(change: Change, said: Tensor, width: int, ks: list[int]) -> Iterator[Tensor]:
+    """The labels (q,) with the largest sums: only those that the neighbours have are looked at."""
+    labels, weights = change.entries()
     for k in ks:
-        part = slice(start, k)
-        change.values.add_to(sums, change.rows[:, part].clamp_min(0), change.weights[:, part])
-        start = k
-        total = change.weights[:, :k].sum(dim=1, keepdim=True)
-        answers.append(torch.where(total > 0, sums / total, base))
-    return answers
+        best = totals(labels[:, :k], weights[:, :k], width).argmax(dim=1, keepdim=True)
+        yield labels.gather(1, best)[:, 0]
+
+
+def _targets(change: Change, said: Tensor, width: int, ks: list[int]) -> Iterator[Tensor]:
+    """The weighted means (q, L) of targets, as running sums: each neighbour is read once."""
+    term, sums = change.terms[0], torch.zeros_like(said)
+    for start, k in pairwise([0, *ks]):
+        term.values.add_to(sums, term.rows[:, start:k].clamp_min(0), term.weights[:, start:k])
+        yield sums / term.weights[:, :k].sum(dim=1, keepdim=True)

@@ -1,165 +1,252 @@
 """What an evaluation found, as numbers, as JSON types and as a table to read."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from residua.core.renamed import renamed
 
-@dataclass(frozen=True, eq=False)
+PAIRS = ("ece", "log_loss", "perplexity", "r2", "tokens_per_second")
+ADVICE = " Do not use it like this: tune the reader, or leave the model alone."
+WIDE = 1000  # outputs; beyond, exports leave arrays of one number per class out
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """Base and memory on the same test points. Shares are between 0 and 1; what a task does not have is None.
+    """The model alone (``base_…``) and with its memory, on the same rows.
+
+    Shares are between 0 and 1; what a task does not have is None.
 
     Attributes
     ----------
-    task : {"classification", "regression"}
+    task, objective : str
+        "classification" or "regression", and what the verdict is about: "accuracy", "log_loss" or "squared_error".
     reader, params : str, dict
-        The reader's class and its parameters.
-    n : int
-        Test points.
-    base, memory : float
-        Accuracy of the model as it is and of the reader; for regression, mean squared error.
+        The reader's class and its parameters, in JSON types.
+    n, n_groups : int
+        Rows, and how many groups of them were resampled; equal where every row stands alone.
+    confidence : float
+        Of the intervals.
     gain : float
-        ``tpr - fpr``, which is ``memory - base``; for regression ``base - memory``, how much the mean squared error
-        falls. Positive means that the memory helps.
-    gain_interval : (float, float)
-        Paired percentile bootstrap interval of the gain, at `confidence`.
+        ``tpr - fpr``, which is ``accuracy - base_accuracy``; for regression ``base_mse - mse``. Positive means that
+        the memory helps.
+    gain_interval : (float, float) or None
+        Paired percentile bootstrap interval of the gain, over groups; None for a single one.
     p_value : float
-        Two-sided: McNemar's exact test; for regression a randomisation test of the mean difference.
+        Two-sided, of the gain: McNemar's exact test; for groups or regression a randomisation test.
+    accuracy, base_accuracy : float or None
+    log_loss, base_log_loss : float or None
+        Mean of -log(probability of the true class), in nats; a probability below 1.2e-38 counts as that. The base's
+        are softmax at temperature 1, the reader's its ``predict_proba``.
+    ece, base_ece : float or None
+        Expected calibration error (15 bins) of the same probabilities.
     tpr, fpr : float or None
-        ResMem, eq. 9-10: share of test points that the base gets wrong and the memory right, and the reverse.
-    ece_base, ece_memory : float or None
-        Expected calibration error (15 bins): of softmax at temperature 1, and of ``reader.predict_proba``.
-    log_loss_base, log_loss_memory : float or None
-        Of the same probabilities, in nats.
-    per_class_gain : float array of shape (L,), or None
-        The gain among the points of each class; nan for a class without any.
-    support : int array of shape (L,), or None
-        Test points of each class.
-    r2_base, r2_memory : float or None
-        Regression: 1 - squared error / variance of the targets, both summed over outputs; nan for constant targets.
+        ResMem, eq. 9-10: share of rows that the base gets wrong and the memory right, and the reverse.
+    per_class_gain, support : float and int arrays of shape (L,), or None
+        The gain among the rows of each class (nan without any), and how many they are.
+    perplexity_ratio_interval : (float, float) or None
+        Where the objective is the log-loss: the same bootstrap of ``perplexity / base_perplexity``.
+    mse, base_mse : float or None
+        Mean squared error.
+    r2, base_r2 : float or None
+        1 - squared error / variance of the targets, both summed over outputs; nan for constant targets.
     improved, worsened : float or None
-        Regression: share of points whose squared error fell, and rose.
+        Share of rows whose squared error fell, and rose.
     label_knn : float or None
-        Accuracy (or mean squared error) of label k-NN with the reader's kernel, k and sigma; None for ``k=0``.
+        Accuracy (or mean squared error) of label k-NN with the reader's kernel, k and sigma, of the same neighbours:
+        rows that the reader skips keep the base's answer. None for ``k=0`` and for a ``ContinuousCache``.
     label_knn_tuned, label_knn_params : float, dict, or None
         The same with the k and sigma that are best on validation data; None without such data.
+    exact_matches, rests_on_matches : int, bool
+        Rows with a neighbour of the very same key (distance 0), perhaps remembered themselves; and whether a gain
+        beyond chance is none without them: it is then not called significant.
+    tokens_per_second, base_tokens_per_second : float or None
+        Rows per second with the memory and without: of making the data, searching and reading; of making the data.
+        None for data that were there already. The time of label k-NN does not count.
     """
 
     task: str
+    objective: str
     reader: str
     params: dict
     n: int
-    base: float
-    memory: float
-    gain: float
-    gain_interval: tuple[float, float]
+    n_groups: int
     confidence: float
+    gain: float
+    gain_interval: tuple[float, float] | None
     p_value: float
+    accuracy: float | None = None
+    base_accuracy: float | None = None
+    log_loss: float | None = None
+    base_log_loss: float | None = None
+    ece: float | None = None
+    base_ece: float | None = None
     tpr: float | None = None
     fpr: float | None = None
-    ece_base: float | None = None
-    ece_memory: float | None = None
-    log_loss_base: float | None = None
-    log_loss_memory: float | None = None
     per_class_gain: np.ndarray | None = None
     support: np.ndarray | None = None
-    r2_base: float | None = None
-    r2_memory: float | None = None
+    perplexity_ratio_interval: tuple[float, float] | None = None
+    mse: float | None = None
+    base_mse: float | None = None
+    r2: float | None = None
+    base_r2: float | None = None
     improved: float | None = None
     worsened: float | None = None
     label_knn: float | None = None
     label_knn_tuned: float | None = None
     label_knn_params: dict | None = None
+    exact_matches: int = 0
+    rests_on_matches: bool = False
+    tokens_per_second: float | None = None
+    base_tokens_per_second: float | None = None
+
+    __getattr__ = renamed(
+        {"memory": "accuracy or mse", "base": "base_accuracy or base_mse", "documents": "n_groups"}
+        | {f"{name}_memory": name for name in PAIRS}
+        | {f"{name}_base": f"base_{name}" for name in PAIRS}
+    )
+
+    @property
+    def perplexity(self) -> float | None:
+        """``exp(log_loss)``, of the reader."""
+        return None if self.log_loss is None else math.exp(self.log_loss)
+
+    @property
+    def base_perplexity(self) -> float | None:
+        """``exp(base_log_loss)``, of the model alone."""
+        return None if self.base_log_loss is None else math.exp(self.base_log_loss)
+
+    @property
+    def perplexity_ratio(self) -> float | None:
+        """``perplexity / base_perplexity``; below 1 the memory helps."""
+        return None if self.log_loss is None else math.exp(self.log_loss - self.base_log_loss)
+
+    @property
+    def helps(self) -> bool:
+        """Whether the memory is better than the model alone here, in what the verdict is about."""
+        return self.perplexity_ratio < 1 if self.objective == "log_loss" else self.gain > 0
 
     @property
     def significant(self) -> bool:
-        """Whether ``p_value < 1 - confidence``."""
+        """Whether the difference is more than chance, at the level ``1 - confidence``.
+
+        By ``p_value``, or by whether the perplexity ratio's interval leaves out 1; no where it rests on exact matches.
+        """
+        if self.rests_on_matches:
+            return False
+        if self.objective == "log_loss":
+            interval = self.perplexity_ratio_interval
+            return interval is not None and not interval[0] <= 1 <= interval[1]
         return self.p_value < 1 - self.confidence
 
     def to_dict(self) -> dict:
-        """Every attribute as JSON types; nan becomes None, as JSON has no such number.
+        """Every attribute and the perplexities as JSON types; nan becomes None, as JSON has no such number.
 
-        Examples
-        --------
-        >>> import json, numpy as np, residua as rs
-        >>> memory = rs.Memory(rs.Encoded(np.eye(2), np.zeros((2, 2)), [0, 1]))
-        >>> result = rs.evaluate(rs.ResMem(memory, k=1), rs.Encoded(np.eye(2), np.zeros((2, 2)), [0, 1]))
-        >>> json.loads(json.dumps(result.to_dict()))["per_class_gain"]
-        [0.0, 1.0]
+        Beyond 1000 outputs what has a number for each class is left out.
         """
-        return {name: plain(value) for name, value in asdict(self).items()}
+        names = [field.name for field in fields(self)]
+        if self.support is not None and len(self.support) > WIDE:
+            names = [name for name in names if name not in ("per_class_gain", "support")]
+        names += ["perplexity", "base_perplexity", "perplexity_ratio"]
+        return {name: plain(getattr(self, name)) for name in names}
+
+    def __repr__(self) -> str:
+        name, before, after, _ = self._rows()[1]
+        return f"Evaluation({self.reader} on {self.n:,} rows: {name} {before} -> {after})"
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{name}={short(value)}" for name, value in self.params.items() if value is not None)
-        table = self._answers() if self.task == "classification" else self._errors()
-        return f"{self.reader}({shown}) on {self.n:,} test points\n\n{table}\n\n{self.verdict}"
+        unit = "token" if self.objective == "log_loss" else "test point"
+        grouped = f" {'of' if unit == 'token' else 'in'} {self._groups}" if self.n_groups < self.n else ""
+        about = f"{short({'reader': self.reader, 'params': self.params})} on {counted(self.n, unit)}{grouped}"
+        return f"{about}\n\n{aligned(self._rows())}{self._interval()}\n\n{self.verdict}"
 
     @property
     def verdict(self) -> str:
         """In words: is the memory better or worse, and is the difference more than chance."""
+        return self._of_perplexity() if self.objective == "log_loss" else self._of_gain()
+
+    @property
+    def _groups(self) -> str:
+        return counted(self.n_groups, "document" if self.objective == "log_loss" else "group")
+
+    def _of_gain(self) -> str:
         test = "McNemar's exact test" if self.task == "classification" else "randomisation test of the mean"
+        if self.n_groups < self.n:
+            test = f"randomisation test over {self._groups}"
         p = "p < 0.0001" if self.p_value < 1e-4 else f"p = {self.p_value:.4f}"
         if self.gain == 0:
             return f"The memory makes no difference here ({test}, {p})."
-        word = "better" if self.gain > 0 else "worse"
+        start = f"The memory is {'better' if self.helps else 'worse'} than the model alone,"
+        if self.rests_on_matches:
+            return f"{start} but {self._doubt()}"
         if self.significant:
-            advice = "" if self.gain > 0 else " Do not use it like this: tune the reader, or leave the model alone."
-            return (
-                f"The memory is {word} than the model alone, and the difference is significant ({test}, {p}).{advice}"
-            )
+            return f"{start} and the difference is significant ({test}, {p}).{'' if self.helps else ADVICE}"
+        unclear = f"not significant at the {1 - self.confidence:.2g} level ({test}, {p})"
+        return f"{start} but the difference is {unclear}: these test points cannot tell the two apart."
+
+    def _of_perplexity(self) -> str:
+        ratio, interval = self.perplexity_ratio, self.perplexity_ratio_interval
+        if ratio == 1:
+            return "The memory makes no difference here."
+        start = f"Perplexity is {abs(100 * (ratio - 1)):.1f} % {'lower' if self.helps else 'higher'} with the memory"
+        if interval is None:
+            return f"{start}; one document cannot say whether that is chance."
+        if self.rests_on_matches:
+            return f"{start}, but {self._doubt()}"
+        low, high = (100 * (edge - 1) for edge in interval)
+        resampled = self._groups if self.n_groups < self.n else counted(self.n, "token")
+        span = f"({100 * self.confidence:.4g} % interval {low:+.1f} to {high:+.1f} %, {resampled} resampled)."
+        doubt = "" if self.significant else ", but that may be chance"
+        return f"{start}{doubt} {span}{ADVICE if self.significant and not self.helps else ''}"
+
+    def _doubt(self) -> str:
         return (
-            f"The memory is {word} than the model alone, but the difference is not significant at the "
-            f"{1 - self.confidence:.2g} level ({test}, {p}): these test points cannot tell the two apart."
+            f"beyond chance only by the {self.exact_matches:,} of {self.n:,} rows that have one with the same key in "
+            "the memory. If these are the same examples, that is a leak and no gain: give both their ids, which then "
+            "exclude them, or test on other data."
         )
 
-    def _answers(self) -> str:
-        rows = [
-            ("", "base", "memory", "change"),
-            ("accuracy", percent(self.base), percent(self.memory), in_points(self.gain)),
-            (
-                "calibration error",
-                percent(self.ece_base),
-                percent(self.ece_memory),
-                in_points(self.ece_memory - self.ece_base),
-            ),
-            (
-                "log-loss",
-                f"{self.log_loss_base:.4f}",
-                f"{self.log_loss_memory:.4f}",
-                f"{self.log_loss_memory - self.log_loss_base:+.4f}",
-            ),
-            ("wrong made right (TPR)", "", percent(self.tpr), ""),
-            ("right made wrong (FPR)", "", percent(self.fpr), ""),
-            *self._label_rows(percent),
-        ]
-        low, high = self.gain_interval
-        level = f"{100 * self.confidence:.4g} %"
-        return f"{aligned(rows)}\n{level} interval of the gain: {100 * low:+.2f} to {in_points(high)}"
-
-    def _errors(self) -> str:
-        rows = [
-            ("", "base", "memory", "change"),
-            ("mean squared error", f"{self.base:.5g}", f"{self.memory:.5g}", f"{-self.gain:+.4g}"),
-            ("R²", f"{self.r2_base:.4f}", f"{self.r2_memory:.4f}", f"{self.r2_memory - self.r2_base:+.4f}"),
-            ("points improved", "", percent(self.improved), ""),
-            ("points worsened", "", percent(self.worsened), ""),
-            *self._label_rows(lambda error: f"{error:.5g}"),
-        ]
-        low, high = self.gain_interval
-        level = f"{100 * self.confidence:.4g} %"
-        return f"{aligned(rows)}\n{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}"
-
-    def _label_rows(self, form) -> list[tuple[str, str, str, str]]:
-        rows = []
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """The table, whose first measure is what the verdict is about."""
+        rows, text = [("", "base", "memory", "change")], self.objective == "log_loss"
+        measure = percent if self.task == "classification" else "{:.5g}".format
+        if text:
+            change = f"{100 * (self.perplexity_ratio - 1):+.1f} %"
+            rows.append(("perplexity", f"{self.base_perplexity:.3f}", f"{self.perplexity:.3f}", change))
+        if self.task == "classification":
+            name, accuracies = "next-token accuracy" if text else "accuracy", (self.base_accuracy, self.accuracy)
+            rows.append((name, *map(percent, accuracies), in_points(self.gain)))
+            change = in_points(self.ece - self.base_ece)
+            rows.append(("calibration error", percent(self.base_ece), percent(self.ece), change))
+            if not text:
+                change = f"{self.log_loss - self.base_log_loss:+.4f}"
+                rows.append(("log-loss", f"{self.base_log_loss:.4f}", f"{self.log_loss:.4f}", change))
+            alone = {"wrong made right (TPR)": self.tpr, "right made wrong (FPR)": self.fpr}
+        else:
+            rows.append(("mean squared error", measure(self.base_mse), measure(self.mse), f"{-self.gain:+.4g}"))
+            rows.append(("R²", f"{self.base_r2:.4f}", f"{self.r2:.4f}", f"{self.r2 - self.base_r2:+.4f}"))
+            alone = {"points improved": self.improved, "points worsened": self.worsened}
+        rows += [(name, "", percent(share), "") for name, share in alone.items()]
         if self.label_knn is not None:
-            rows.append(("label k-NN, same settings", "", form(self.label_knn), ""))
+            rows.append(("label k-NN, same settings", "", measure(self.label_knn), ""))
         if self.label_knn_tuned is not None:
-            shown = f"k={self.label_knn_params['k']}, sigma={short(self.label_knn_params['sigma'])}"
-            rows.append((f"label k-NN, {shown}", "", form(self.label_knn_tuned), ""))
+            settings = f"k={self.label_knn_params['k']}, sigma={short(self.label_knn_params['sigma'])}"
+            rows.append((f"label k-NN, {settings}", "", measure(self.label_knn_tuned), ""))
+        if self.exact_matches:
+            rows.append(("same key in the memory", "", counted(self.exact_matches, "row"), ""))
+        if text and self.tokens_per_second:
+            base, now = self.base_tokens_per_second, self.tokens_per_second
+            rows.append(("tokens per second", f"{base:,.0f}", f"{now:,.0f}", f"{base / now:.2f}x the time"))
         return rows
+
+    def _interval(self) -> str:
+        if self.gain_interval is None or self.objective == "log_loss":
+            return ""
+        (low, high), level = self.gain_interval, f"{100 * self.confidence:.4g} %"
+        if self.task == "classification":
+            return f"\n{level} interval of the gain: {100 * low:+.2f} to {in_points(high)}"
+        return f"\n{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}"
 
 
 def aligned(rows: list[tuple[str, str, str, str]]) -> str:
@@ -182,22 +269,26 @@ def in_points(share: float) -> str:
     return f"{100 * share:+.2f} points"
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of them."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def short(value) -> str:
-    """A parameter (in JSON types) in few digits and words."""
+    """A reader or its parameter (in JSON types), in few digits and words."""
     if isinstance(value, dict) and "shares" in value:  # an AdaptiveLambda
         return f"{min(value['shares']):.2g} to {max(value['shares']):.2g} by distance"
-    if isinstance(value, dict) and "reader" in value:  # what a ContinuousCache is over
-        inner = ", ".join(f"{name}={short(item)}" for name, item in value["params"].items() if item is not None)
-        return f"{value['reader']}({inner})"
+    if isinstance(value, dict) and "reader" in value:
+        given = (f"{name}={short(of)}" for name, of in value["params"].items() if of is not None)
+        return f"{value['reader']}({', '.join(given)})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def plain(value):
     """`value` as JSON types; nan becomes None."""
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in value.tolist()]
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, tuple):
+    if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

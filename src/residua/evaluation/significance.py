@@ -1,67 +1,41 @@
-"""Is a paired difference more than chance, and how large may it be.
+"""Is a paired difference more than chance, how large may it be, and which rows belong together.
 
 Base and memory answer the same test points, so only the points where they differ carry evidence. Both tests here ask
 the same question: were the two interchangeable, each difference could as well have had the other sign. For right and
-wrong answers that is McNemar's test, counted exactly; for squared errors signs are drawn at random.
+wrong answers that is McNemar's test, counted exactly; for squared errors signs are drawn at random. Rows of a group
+(tokens of one document, views of one image) are not independent, and are drawn together.
 """
 
-from __future__ import annotations
-
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from scipy.stats import binomtest
 
-from residua.errors import ParameterError
+from residua.errors import IdError, ParameterError, ShapeError
 
 BLOCK = 4_000_000  # resampled entries held at a time
 
 
 def mcnemar(corrected: int, broken: int) -> float:
-    """Two-sided p-value of McNemar's exact test.
+    """Two-sided p-value of McNemar's exact test of so many wrong points made right, and right ones made wrong.
 
-    Parameters
-    ----------
-    corrected : int
-        Points the base got wrong and the memory right.
-    broken : int
-        Points the base got right and the memory wrong.
+    The probability, were each of them a fair coin, of a split at least this uneven; 1 without any.
 
-    Returns
-    -------
-    float
-        Probability, were each of these points a fair coin, of a split at least this uneven; 1 without any.
-
-    Examples
-    --------
     >>> mcnemar(5, 0) == 2 / 2**5
     True
     """
-    if corrected + broken == 0:
-        return 1.0
-    return float(binomtest(corrected, corrected + broken, 0.5).pvalue)
+    n = corrected + broken
+    return float(binomtest(corrected, n, 0.5).pvalue) if n else 1.0
 
 
 def sign_test_of_mean(differences: np.ndarray, n_resamples: int, rng: np.random.Generator) -> float:
-    """Two-sided p-value of the mean of paired differences (Fisher and Pitman's randomisation test).
+    """Two-sided p-value of the mean of paired differences (n,): Fisher and Pitman's randomisation test.
 
     Unlike a test of ranks it is about the mean itself, so it can never call an increase of the mean squared error an
-    improvement.
+    improvement. The smallest p-value there is, is 1 / (n_resamples + 1).
 
-    Parameters
-    ----------
-    differences : float array of shape (n,)
-    n_resamples : int
-        Random sign patterns; the smallest p-value there is, is 1 / (n_resamples + 1).
-    rng : numpy.random.Generator
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> bool(sign_test_of_mean(np.ones(20), 999, rng) == 1 / 1000)
-    True
-    >>> sign_test_of_mean(np.array([1.0, -1.0]), 999, rng)
+    >>> sign_test_of_mean(np.array([1.0, -1.0]), 999, np.random.default_rng(0))
     1.0
     """
     seen = abs(differences.sum()) * (1 - 1e-9)  # sums of the same terms in another order still count as equal
@@ -73,34 +47,50 @@ def sign_test_of_mean(differences: np.ndarray, n_resamples: int, rng: np.random.
 
 
 def bootstrap_interval(
-    differences: np.ndarray, confidence: float, n_bootstrap: int, rng: np.random.Generator
+    differences: np.ndarray, confidence: float, n_bootstrap: int, rng: np.random.Generator, sizes=None
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of paired differences: points are resampled, pairs stay together.
+    """Percentile bootstrap interval of the mean of paired differences (n,): points are resampled, pairs stay together.
 
-    Parameters
-    ----------
-    differences : float array of shape (n,)
-    confidence : float in (0, 1)
-    n_bootstrap : int
-    rng : numpy.random.Generator
+    With `sizes` (n,) these are sums over groups of so many points: whole groups are resampled, the mean is over points.
 
-    Returns
-    -------
-    (float, float)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> bootstrap_interval(np.ones(5), 0.95, 100, np.random.default_rng(0))
+    >>> bootstrap_interval(np.array([1.0, 4.0]), 0.95, 100, np.random.default_rng(0), sizes=np.array([1, 4]))
     (1.0, 1.0)
     """
     # How often each value is drawn is multinomial. Right and wrong answers have three values, -1, 0 and 1: drawing the
     # counts is then n times cheaper than drawing the points, and exactly as random.
-    values, counts = np.unique(differences, return_counts=True)
+    if sizes is None:
+        sums, counts = np.unique(differences, return_counts=True)
+        sizes = np.ones(len(sums))
+    else:
+        (sums, sizes), counts = np.unique(np.stack([differences, sizes]), axis=1, return_counts=True)
     n = len(differences)
-    means = [rng.multinomial(n, counts / n, size=count) @ values / n for count in blocks(n_bootstrap, len(values))]
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    draws = (rng.multinomial(n, counts / n, size=count) for count in blocks(n_bootstrap, len(sums)))
+    means = np.concatenate([(drawn @ sums) / (drawn @ sizes) for drawn in draws])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def paired(gains, losses, groups, answers: bool, confidence: float, n_bootstrap: int, rng) -> dict:
+    """``p_value``, ``gain_interval`` and ``perplexity_ratio_interval`` of an ``Evaluation``.
+
+    Of each row (n,): by how much it is better with the memory, `gains`; by how much -log(probability) falls, `losses`,
+    where perplexity matters; and its group, None where every row stands alone. `answers`: gains are -1, 0 or 1.
+    """
+    sizes = None
+    if groups is not None:
+        _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        gains, losses = (None if of is None else np.bincount(groups, of) for of in (gains, losses))
+    if answers and sizes is None:
+        p_value = mcnemar(int((gains > 0).sum()), int((gains < 0).sum()))
+    else:
+        p_value = sign_test_of_mean(gains, n_bootstrap, rng)
+    interval = ratio = None
+    if len(gains) > 1:  # one says nothing about others
+        interval = bootstrap_interval(gains, confidence, n_bootstrap, rng, sizes)
+        if losses is not None:
+            low, high = bootstrap_interval(losses, confidence, n_bootstrap, rng, sizes)
+            ratio = math.exp(-high), math.exp(-low)
+    return {"p_value": p_value, "gain_interval": interval, "perplexity_ratio_interval": ratio}
 
 
 def check_resampling(confidence: float, n_bootstrap: int) -> None:
@@ -109,6 +99,33 @@ def check_resampling(confidence: float, n_bootstrap: int) -> None:
         raise ParameterError(f"confidence={confidence!r}; expected a number between 0 and 1, such as 0.95")
     if isinstance(n_bootstrap, bool) or int(n_bootstrap) != n_bootstrap or n_bootstrap < 1:
         raise ParameterError(f"n_bootstrap={n_bootstrap!r}; expected a whole number >= 1")
+
+
+def checked_groups(groups) -> str | np.ndarray | None:
+    """`groups` as ``evaluate`` takes it, or ``ParameterError``."""
+    if groups is None or (isinstance(groups, str) and groups in ("ids", "rows")):
+        return groups
+    array = np.asarray(groups)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        given = repr(groups) if isinstance(groups, str) else f"{array.dtype} of shape {array.shape}"
+        raise ParameterError(f'groups={given}; expected None, "ids", "rows", or one whole number per row')
+    return array
+
+
+def group_numbers(groups: str | np.ndarray | None, ids: list[np.ndarray | None], n: int) -> np.ndarray | None:
+    """Each row's group, counted from 0: int64 (n,), or None where every row stands alone; `ids` come batch by batch."""
+    if isinstance(groups, np.ndarray):
+        if len(groups) != n:
+            raise ShapeError(f"groups have {len(groups)} entries for {n} rows; expected one per row")
+        names = groups
+    elif groups != "rows" and all(part is not None for part in ids):
+        names = np.concatenate(ids)
+    elif groups == "ids":
+        raise IdError('groups="ids", and some rows came without ids; give each row\'s group as an array of ids')
+    else:
+        return None
+    found, numbers = np.unique(names, return_inverse=True)
+    return None if len(found) == n else numbers
 
 
 def blocks(total: int, width: int) -> Iterator[int]:

@@ -2,6 +2,10 @@
 
 from residua.explanation.explain import explain
 from residua.explanation.explanation import Explanation
-from residua.explanation.token_explanation import TokenExplanation
 
-__all__ = ["Explanation", "TokenExplanation", "explain"]
+__all__ = ["Explanation", "explain"]
+
+
+def __getattr__(name: str):
+    now = "; it is Explanation now, for rows and tokens alike" if name == "TokenExplanation" else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{now}")

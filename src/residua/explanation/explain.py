@@ -1,46 +1,42 @@
 """One prediction taken apart into the base's share and each neighbour's contribution."""
 
-from __future__ import annotations
+import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from residua.core import Encoded
+from residua.core import Encoded, Prediction
 from residua.errors import InputError, ParameterError, ShapeError
 from residua.explanation.explanation import Explanation
-from residua.explanation.token_explanation import TokenExplanation
-from residua.explanation.tokens import explain_token
 from residua.readers import Reader
 
+EVERY = 1000  # up to so many outputs, an explanation speaks of all of them
 
-def explain(reader: Reader, query: Encoded, exclude_ids=None) -> Explanation | TokenExplanation:
+
+def explain(reader: Reader, query: Encoded, *, exclude="own", context: int = 12, tokenizer=None) -> Explanation:
     """Which remembered examples moved a prediction, and how far.
 
     Parameters
     ----------
     reader : Reader
-        ``rs.ResMem(memory)``, ``rs.KNNLM(memory)``, what ``rs.tune`` gave.
     query : Encoded
         One row, such as ``enc[7]``; its label, if it has one, is shown beside the prediction.
-    exclude_ids : int or int array, optional
-        Ids whose rows are not its neighbours, such as its own when it is remembered.
+    exclude : "own", None, or int or int array
+        Ids whose rows are not its neighbours: by default its own, where it came with one.
+    context, tokenizer
+        Of a memory of text: how many remembered tokens are kept before each neighbour's, and whose ``decode`` shows
+        tokens as text.
 
     Returns
     -------
     Explanation
-        ``scale * base + contributions.sum(axis=0)`` is ``reader.scores(query)[0]``, up to float32 rounding. For a
-        memory of tokens a ``TokenExplanation``: the retrieved contexts and their next tokens.
+        Its `scores` are ``reader.scores(query)[0]``: of every output, or of those that matter where there are over
+        1 000. They are ``scale * base + contributions.sum(axis=0)``, up to float32 rounding.
 
     Raises
     ------
-    ShapeError
-        When there is not exactly one row, or it does not fit the memory.
-    InputError
-        When `query` is no Encoded.
-    ParameterError
-        When `reader` is no reader.
-    TaskError, SourceMismatchError, IdError
-        When the row comes from another task or model, or exclude_ids are not integers.
+    ShapeError, InputError, ParameterError, TaskError, SourceMismatchError, IdError
 
     Examples
     --------
@@ -59,49 +55,96 @@ def explain(reader: Reader, query: Encoded, exclude_ids=None) -> Explanation | T
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
     if not isinstance(query, Encoded):
         raise InputError(f"got a {type(query).__name__}; expected one row of an Encoded, such as enc[7]")
-    if reader.memory.of_tokens:
-        return explain_token(reader, query, exclude_ids)
     if len(query) != 1:
         raise ShapeError(f"got {len(query)} rows; one prediction is explained at a time: index one, such as enc[7]")
-    reader.check(query)
-    memory = reader.memory
-    base = reader.base(query.logits).to(memory.device)
-    if reader.k and len(memory):
-        excluded = None if exclude_ids is None else np.asarray(exclude_ids).reshape(1, -1)
-        neighbours = reader.gated(memory.search(query.keys, reader.k, excluded), query.logits)
-        change = reader.change(neighbours)
-        found = neighbours.found[0]
-        rows, distances, weights = neighbours.rows[0][found], neighbours.distances[0][found], change.weights[0][found]
-        classes, values = change.contributions(0)
-        contributions = torch.zeros_like(base).repeat(len(values), 1).scatter_add_(1, classes, values)[found]
-        scale, scores = float(change.scale[0, 0]), change.apply(base)
-    else:  # the base itself
-        distances = weights = base.new_empty(0)
-        rows, contributions = distances.long(), base.new_empty(0, memory.n_outputs)
-        scale, scores = 1.0, base
-    labels = memory.table["label"][rows].cpu().numpy()
-    labels = labels.astype(np.int64) if memory.task == "classification" else labels
-    truth = None if query.labels is None else query.labels[0]
+    if reader.start() is not None:
+        raise ParameterError(
+            f"a {type(reader).__name__} looks back over a whole text, and one row of it was given; explain the reader "
+            "it is over: rs.explain(reader.over, query)"
+        )
+    given = exclude if exclude is None or isinstance(exclude, str) else np.asarray(exclude).reshape(1, -1)
+    ((_, now),) = reader.predictions(query, exclude=given)
+    memory, base, scores = reader.memory, now.start[0], now.scores[0]
     flat = memory.task == "regression" and memory.flat_labels
+    label = None if query.labels is None else query.labels[0]
+    if memory.task == "classification":
+        prediction, base_prediction = int(now.argmax()[0]), int(now.base.argmax()[0])
+        spoken = {prediction, base_prediction} | ({int(label)} if label is not None else set())
+    else:
+        prediction, base_prediction = (float(s[0]) if flat else s.cpu().numpy() for s in (scores, base))
+        spoken = set(range(memory.n_outputs))
+    sources, rows, weights, most, entries = _neighbours(now)
+    near = dict(zip(now.neighbours.rows[0].tolist(), now.neighbours.distances[0].tolist())) | {-1: math.nan}
+    outputs, contributions = _columns(entries, base, spoken)
+    ids, labels = _of_rows(memory, "id", rows), _of_rows(memory, "label", rows)
+    if memory.task == "classification":
+        labels = np.where(labels < 0, most, labels).astype(np.int64)
+    else:
+        labels = labels.astype(np.float64) + memory.target_centre.cpu().numpy()
+        labels = labels[:, 0] if flat else labels
+    contexts = None
+    if memory.schema.is_text:
+        contexts = [memory.context(r, context) if r >= 0 else np.empty(0, np.int64) for r in rows.tolist()]
     return Explanation(
         task=memory.task,
         rows=rows.cpu().numpy(),
-        ids=memory.table["id"][rows].cpu().numpy(),
-        labels=labels[:, 0] if flat else labels,
-        distances=distances.cpu().numpy(),
+        ids=ids,
+        labels=labels,
+        distances=np.array([near.get(row, math.nan) for row in rows.tolist()], np.float32),
         weights=weights.cpu().numpy(),
+        outputs=outputs.cpu().numpy(),
         contributions=contributions.cpu().numpy(),
-        base=base[0].cpu().numpy(),
-        scale=scale,
-        scores=scores[0].cpu().numpy(),
-        prediction=_predicted(scores[0].cpu().numpy(), memory.task, flat),
-        base_prediction=_predicted(base[0].cpu().numpy(), memory.task, flat),
-        label=truth if truth is None or np.ndim(truth) else truth.item(),
-        columns={name: memory.table[f"column.{name}"][rows].cpu().numpy() for name in memory.columns},
+        base=base[outputs].cpu().numpy(),
+        scale=1.0 if now.change is None else float(now.change.scale[0, 0]),
+        scores=scores[outputs].cpu().numpy(),
+        prediction=prediction,
+        base_prediction=base_prediction,
+        label=label if label is None or np.ndim(label) else label.item(),
+        columns={name: _of_rows(memory, name, rows) for name in memory.schema.columns},
+        names={id: memory.names[id] for id in np.unique(ids).tolist() if id in memory.names},
+        contexts=contexts,
+        sources=tuple(sources),
+        n_outputs=memory.n_outputs,
+        space=now.space,
+        tokenizer=tokenizer,
     )
 
 
-def _predicted(scores: np.ndarray, task: str, flat: bool) -> int | float | np.ndarray:
-    if task == "classification":
-        return int(scores.argmax())
-    return float(scores[0]) if flat else scores
+def _neighbours(now: Prediction) -> tuple[list[str], Tensor, Tensor, list[int], list[tuple[Tensor, Tensor]]]:
+    """Source, row (-1 where the source is another), weight and most spoken of output of each of k found neighbours.
+
+    And, term by term, the outputs (k, c) that each speaks of (repeated ones add up), with what it adds to them.
+    """
+    sources, most, entries = [], [], []
+    rows, weights = [now.start.new_empty(0, dtype=torch.int64)], [now.start.new_empty(0)]
+    for term in () if now.change is None else now.change.terms:
+        found = term.rows[0] >= 0
+        own, weight = term.rows[0][found], term.weights[0][found]
+        outputs, values = term.values.entries(own)
+        sources += [term.source] * len(own)
+        rows.append(own if term.source == "memory" else torch.full_like(own, -1))
+        weights.append(weight)
+        most += outputs.gather(1, values.argmax(dim=1, keepdim=True))[:, 0].tolist()
+        entries.append((outputs, values * weight[:, None]))
+    return sources, torch.cat(rows), torch.cat(weights), most, entries
+
+
+def _columns(entries: list[tuple[Tensor, Tensor]], base: Tensor, spoken: set[int]) -> tuple[Tensor, Tensor]:
+    """The outputs (c,) that are spoken of, ascending, and what each neighbour adds to each, (k, c)."""
+    shown = torch.full(base.shape, len(base) <= EVERY, device=base.device)
+    shown[list(spoken)] = True
+    for outputs, _ in entries:
+        shown[outputs.reshape(-1)] = True
+    place, counts = shown.cumsum(0) - 1, [len(values) for _, values in entries]
+    added = base.new_zeros(sum(counts), int(shown.sum()))
+    for (outputs, values), block in zip(entries, added.split(counts)):
+        block.scatter_add_(1, place[outputs], values)
+    return shown.nonzero()[:, 0], added
+
+
+def _of_rows(memory, name: str, rows: Tensor) -> np.ndarray:
+    """What a column says of rows (k,); NaN, -1 or False where the row is -1."""
+    values = memory.column(name)[rows.clamp_min(0)]
+    if bool((rows < 0).any()):
+        values[rows < 0] = math.nan if values.is_floating_point() else -int(values.dtype.is_signed)
+    return values.cpu().numpy()

@@ -1,46 +1,53 @@
 """One prediction's anatomy, as arrays, as a data frame and as text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
+from residua.core.renamed import renamed
 from residua.errors import MissingDependencyError, ShapeError
+from residua.printable import one_line
 
-SHOWN = 10  # neighbours in the printed table
+SHOWN = 10  # neighbours, and tokens, in the printed table
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """``scale * base + contributions.sum(axis=0) == scores``; neighbours come nearest first, missing ones not at all.
 
+    Where a reader has several kernels or sources, the neighbours of one follow those of the other.
+
     Attributes
     ----------
-    task : {"classification", "regression"}
     rows, ids : int64 arrays of shape (k,)
-        The neighbours' row numbers in the memory, and their ids.
-    labels : array of shape (k,), or (k, m) for m regression targets
-        Their labels.
-    distances : float32 array of shape (k,)
-        Plain (not squared) Euclidean distances of their keys.
-    weights : float32 array of shape (k,)
-        What multiplies each one's value: normalised kernel weights, times lmbda for kNN-LM.
-    contributions : float32 array of shape (k, L)
-        What each neighbour adds to each score.
-    base : float32 array of shape (L,)
-        The base's own scores: softmax(f / T); predictions for regression; logits in ``space="logits"``.
+        The neighbours' row numbers in the memory, and their ids (of tokens, their documents).
+    labels : int64 array of shape (k,), or float64 of shape (k,) or (k, m) for regression targets
+        Their labels (of tokens, the next ones).
+    distances, weights : float32 arrays of shape (k,)
+        Plain (not squared) Euclidean distances of their keys, and what multiplies each one's value: normalised kernel
+        weights, times lmbda for kNN-LM.
+    outputs : int64 array of shape (c,)
+        The outputs that are spoken of, ascending: all L up to 1 000; of more, those that a neighbour adds to, and the
+        predicted, the base's and the true one.
+    contributions : float32 array of shape (k, c)
+        What each neighbour adds to each of these scores.
+    base, scores : float32 arrays of shape (c,)
+        The base's own scores (softmax(f / T); predictions for regression; logits in the logit space), the reader's.
     scale : float
-        What is left of them: 1 for ResMem, 1 - lmbda for kNN-LM.
-    scores : float32 array of shape (L,)
-        The reader's scores.
-    prediction, base_prediction : int, or float, or float32 array of shape (m,)
-        Of the reader, and of the model alone.
-    label : the same, or None
-        The truth, when the query came with it.
-    columns : dict of str to array of shape (k, ...)
-        What else the remembered rows carry, such as a path.
+        What is left of the base's: 1 for ResMem, 1 - lmbda for kNN-LM.
+    prediction, base_prediction, label : int, or float, or float32 array of shape (m,)
+        Of the reader, of the model alone, and the truth, when the query came with it.
+    columns, names
+        What else the remembered rows carry, such as a path, (k, ...) by name; what the memory calls these ids.
+    contexts : list of k int64 arrays, or None
+        Of a memory of text: the remembered tokens before each neighbour's, oldest first.
+    sources : tuple of k str
+        Where each neighbour comes from: ``"memory"``, or what a reader of more calls it. Rows, ids, distances and
+        columns are known of the memory's alone (of others -1 or NaN); of others the label is what they add most to.
+    task, n_outputs, space
+        ``"classification"`` or ``"regression"``, L, and where scores live: ``"probability"`` or ``"logit"``.
     """
 
     task: str
@@ -49,6 +56,7 @@ class Explanation:
     labels: np.ndarray
     distances: np.ndarray
     weights: np.ndarray
+    outputs: np.ndarray
     contributions: np.ndarray
     base: np.ndarray
     scale: float
@@ -57,10 +65,42 @@ class Explanation:
     base_prediction: int | float | np.ndarray
     label: int | float | np.ndarray | None
     columns: dict[str, np.ndarray]
+    names: dict[int, str]
+    contexts: list[np.ndarray] | None
+    sources: tuple[str, ...]
+    n_outputs: int
+    space: str = "probability"
+    tokenizer: object = None
+
+    __getattr__ = renamed({"tokens": "outputs"})
 
     def __len__(self) -> int:
         """How many neighbours there are."""
         return len(self.rows)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the neighbours are tokens of texts."""
+        return self.contexts is not None
+
+    @property
+    def offsets(self) -> np.ndarray | None:
+        """The places of a text's neighbours in their documents, int64 (k,)."""
+        return self.columns["offset"] if self.is_text else None
+
+    @property
+    def contributions_to(self) -> dict[str, np.ndarray]:
+        """What each neighbour adds, float32 (k,), to the score of the class or token that is ``"predicted"``, of the
+        ``"base"``'s, and of the ``"true"`` one when it is known; for regression to ``"output"``, or each by number."""
+        return {word: self.contributions[:, place] for word, place in self._places().items()}
+
+    def with_tokenizer(self, tokenizer) -> Self:
+        """The same, with tokens shown as text."""
+        return replace(self, tokenizer=tokenizer)
+
+    def text(self, tokens) -> str:
+        """Tokens as text, on one line; their numbers without a tokenizer."""
+        return repr(self._decoded(tokens))[1:-1]
 
     def to_frame(self, classes: Sequence[str] | None = None):
         """A pandas data frame with one row per neighbour, nearest first.
@@ -68,97 +108,130 @@ class Explanation:
         Parameters
         ----------
         classes : sequence of str of length L, optional
-            Names of the classes (or of the regression outputs).
+            Names of the classes (or of the regression outputs, or of the tokens).
 
         Returns
         -------
         pandas.DataFrame
-            Columns ``id``, ``label``, ``distance``, ``weight``. Classification: ``to_predicted``, ``to_base`` and,
-            when the truth is known, ``to_true``: what the neighbour adds to the score of the predicted class, of the
-            one the model alone predicts, and of the true one. Regression: ``to_output``, or ``to_<name>`` (and
-            ``label_<name>``) for each of several. Then the memory's own columns of one value per row; where a name is
-            taken, ``column.<name>``.
+            Columns ``id``, ``label``, ``distance``, ``weight`` (of text ``document``, ``offset``, ``context``,
+            ``next``, ``distance``, ``weight``); then as in ``contributions_to`` ``to_predicted``, ``to_base`` and, when
+            known, ``to_true``, or for regression ``to_output`` (of several ``to_<name>``, and ``label_<name>``). Then
+            the memory's own columns of one value per row; where a name is taken, ``column.<name>``. ``source`` comes
+            first where there are several.
 
         Raises
         ------
-        MissingDependencyError
-            When pandas is not installed.
-        ShapeError
-            When there are not L names.
-
-        Examples
-        --------
-        >>> import numpy as np, residua as rs
-        >>> memory = rs.Memory(rs.Encoded(np.array([[0.0], [3.0]]), np.zeros((2, 2)), [0, 1]))
-        >>> why = rs.explain(rs.ResMem(memory, k=1, sigma=1.0), rs.Encoded([[1.0]], np.zeros((1, 2))))
-        >>> print(why.to_frame(["cat", "dog"]).to_string(index=False))
-         id label  distance  weight  to_predicted  to_base
-          0   cat       1.0     1.0           0.5      0.5
+        MissingDependencyError, ShapeError
         """
         try:
             import pandas
         except ImportError as error:
-            raise MissingDependencyError(
-                'to_frame needs pandas: pip install "residua[sklearn]"; the same numbers are attributes'
-            ) from error
-        names = self._names(classes)
-        table: dict[str, object] = {"id": self.ids}
-        if self.task == "classification":
-            table["label"] = [names[label] for label in self.labels] if classes is not None else self.labels
-        elif len(names) == 1:
-            table["label"] = self.labels.reshape(-1)
+            hint = 'pip install "residua[sklearn]"; the same numbers are attributes'
+            raise MissingDependencyError(f"to_frame needs pandas: {hint}") from error
+        if classes is not None and len(classes) != self.n_outputs:
+            raise ShapeError(f"{len(classes)} names for {self.n_outputs} outputs; expected one each")
+        names = None if classes is None else [str(name) for name in classes]
+        table: dict[str, object] = {"source": self.sources} if self._is_mixed else {}
+        if self.is_text:
+            contexts = [self.text(tokens) for tokens in self.contexts]
+            table |= {"document": [self._name(id) for id in self.ids], "offset": self.offsets, "context": contexts}
+            table["next"] = [self.text(label) if names is None else names[label] for label in self.labels]
+        elif self.task == "classification":
+            table |= {"id": self.ids, "label": self.labels if names is None else [names[i] for i in self.labels]}
         else:
-            table |= {f"label_{name}": self.labels[:, i] for i, name in enumerate(names)}
+            words = {"label": 0} if self.n_outputs == 1 else {f"label_{w}": i for w, i in self._places(names).items()}
+            labels = self.labels.reshape(-1, self.n_outputs)
+            table |= {"id": self.ids} | {word: labels[:, place] for word, place in words.items()}
         table |= {"distance": self.distances, "weight": self.weights}
-        table |= {f"to_{word}": self.contributions[:, i] for word, i in self._outputs(names).items()}
+        table |= {f"to_{word}": self.contributions[:, place] for word, place in self._places(names).items()}
         for name, column in self.columns.items():
-            if column.ndim == 1:
+            if column.ndim == 1 and not (self.is_text and name == "offset"):
                 table[f"column.{name}" if name in table else name] = column
         return pandas.DataFrame(table)
 
+    def __repr__(self) -> str:
+        prediction, others = self._predictions()
+        return f"Explanation({prediction}, {others}, {len(self)} neighbours)"
+
     def __str__(self) -> str:
-        names = self._names(None)
-        truth = "" if self.label is None else f", truth {_shown(self.label)}"
-        lines = [f"prediction {_shown(self.prediction)} (base alone {_shown(self.base_prediction)}{truth})"]
-        outputs = list(dict.fromkeys(self._outputs(names).values()))  # predicted and base may be one class
-        for i in outputs:
-            left, added = self.scale * float(self.base[i]), float(self.contributions[:, i].sum())
-            what = f"class {i}" if self.task == "classification" else f"output {i}"
-            lines.append(
-                f"  {what}: base {left:.4g} {added:+.4g} from {len(self)} neighbours = {float(self.scores[i]):.4g}"
-            )
+        prediction, others = self._predictions()
+        lines = [f"{prediction} ({others})", *(self._token_scores() if self.is_text else self._output_scores())]
         if not len(self):
             return "\n".join([*lines, "no neighbours: this is the model alone"])
-        lines += self._table(outputs)
+        lines += self._context_table() if self.is_text else self._row_table()
         if len(self) > SHOWN:
-            lines.append(f"and {len(self) - SHOWN} more, of weight {float(self.weights[SHOWN:].sum()):.4f} together")
+            rest = f"and {len(self) - SHOWN} more, of weight {float(self.weights[SHOWN:].sum()):.4f} together"
+            lines.append(f"  {rest}" if self.is_text else rest)
         return "\n".join(lines)
 
-    def _table(self, outputs: list[int]) -> list[str]:
+    def _predictions(self) -> tuple[str, str]:
+        truth = "" if self.label is None else f", truth {self._shown(self.label)}"
+        return f"prediction {self._shown(self.prediction)}", f"base alone {self._shown(self.base_prediction)}{truth}"
+
+    def _output_scores(self) -> list[str]:
+        kind, lines = "class" if self.task == "classification" else "output", []
+        for place in self._shown_places:
+            left, added = self.scale * float(self.base[place]), float(self.contributions[:, place].sum())
+            moved = f"base {left:.4g} {added:+.4g} from {len(self)} neighbours = {float(self.scores[place]):.4g}"
+            lines.append(f"  {kind} {self.outputs[place]}: {moved}")
+        return lines
+
+    def _row_table(self) -> list[str]:
         number = "+.4f" if self.task == "classification" else "+.4g"
-        rows = [["id", "label", "distance", "weight", *(f"to {i}" for i in outputs)]]
+        rows = [["id", "label", "distance", "weight", *(f"to {self.outputs[place]}" for place in self._shown_places)]]
         for n in range(min(SHOWN, len(self))):
-            about = [str(self.ids[n]), _shown(self.labels[n]), f"{self.distances[n]:.4g}", f"{self.weights[n]:.4f}"]
-            rows.append(about + [f"{self.contributions[n, i]:{number}}" for i in outputs])
+            about = [str(self.ids[n]), _number(self.labels[n]), f"{self.distances[n]:.4g}", f"{self.weights[n]:.4f}"]
+            rows.append(about + [f"{self.contributions[n, place]:{number}}" for place in self._shown_places])
+        if self._is_mixed:
+            rows = [[source, *row] for source, row in zip(["source", *map(one_line, self.sources)], rows)]
         widths = [max(map(len, column)) for column in zip(*rows)]
         return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths)) for row in rows]
 
-    def _names(self, classes: Sequence[str] | None) -> list[str]:
-        if classes is None:
-            return [str(i) for i in range(len(self.scores))]
-        if len(classes) != len(self.scores):
-            raise ShapeError(f"{len(classes)} names for {len(self.scores)} outputs; expected one each")
-        return [str(name) for name in classes]
+    def _token_scores(self) -> list[str]:
+        lines = [f"  {'token':<16}{'base':>10}{'memory':>10}{'score':>10}"]
+        for place in np.argsort(-self.scores, kind="stable")[:SHOWN]:
+            left, added = self.scale * float(self.base[place]), float(self.contributions[:, place].sum())
+            token, score = self.text(self.outputs[place])[:15], float(self.scores[place])
+            lines.append(f"  {token:<16}{left:>10.4f}{added:>+10.4f}{score:>10.4f}")
+        return lines
 
-    def _outputs(self, names: list[str]) -> dict[str, int]:
-        """The outputs worth a column, by what they are called there."""
-        if self.task == "classification":
-            told = {"predicted": self.prediction, "base": self.base_prediction, "true": self.label}
-            return {word: int(i) for word, i in told.items() if i is not None}
-        return {"output": 0} if len(self.scores) == 1 else {name: i for i, name in enumerate(names)}
+    def _context_table(self) -> list[str]:
+        lines = [f"  {'distance':>9}  {'weight':>7}  context -> next token"]
+        for n in range(min(SHOWN, len(self))):
+            source = f"{one_line(self.sources[n])}, " if self._is_mixed else ""
+            place = f"({source}{one_line(self._name(self.ids[n]))}, token {self.offsets[n]:,})"
+            said = f"…{self.text(self.contexts[n])[-60:]} -> {self._shown(self.labels[n])}"
+            lines.append(f"  {self.distances[n]:>9.3f}  {self.weights[n]:>7.4f}  {said}  {place}")
+        return lines
+
+    def _shown(self, value) -> str:
+        return repr(self._decoded(value)) if self.is_text else _number(value)
+
+    def _decoded(self, tokens) -> str:
+        numbers = [int(token) for token in np.atleast_1d(tokens)]
+        return " ".join(map(str, numbers)) if self.tokenizer is None else self.tokenizer.decode(numbers)
+
+    def _places(self, names: list[str] | None = None) -> dict[str, int]:
+        """Places in `outputs` of those worth a column, by what they are called there."""
+        if self.task == "regression":
+            words = ["output"] if self.n_outputs == 1 else names or [str(output) for output in self.outputs]
+            return {word: place for place, word in enumerate(words)}
+        told = {"predicted": self.prediction, "base": self.base_prediction, "true": self.label}
+        return {word: int(np.searchsorted(self.outputs, i)) for word, i in told.items() if i is not None}
+
+    @property
+    def _shown_places(self) -> list[int]:
+        return list(dict.fromkeys(self._places().values()))  # predicted and base may be one class
+
+    @property
+    def _is_mixed(self) -> bool:
+        return len(set(self.sources)) > 1
+
+    def _name(self, id) -> str:
+        return self.names.get(int(id), str(id))
 
 
-def _shown(value) -> str:
+def _number(value) -> str:
     if isinstance(value, np.ndarray) and value.ndim:
         return "[" + " ".join(f"{item:.4g}" for item in value.tolist()) + "]"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -1,45 +1,154 @@
-"""The forward hook of an attached classifier or regressor: key and logits in, what the memory makes of them out."""
+"""A memory held to a model by two forward hooks: one catches the keys, the other replaces the logits."""
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from residua.core import DenseLogits
-from residua.encoding.torch import logits_of_output
-from residua.errors import ShapeError
-from residua.hooks.hooked import Hooked
-from residua.hooks.output import with_logits
+from residua.core.logits import DenseLogits
+from residua.encoding.capture import Capture, pooled
+from residua.errors import EncodeError, InputError, NonFiniteError, ShapeError
+from residua.hooks.forward import at_positions, find_logits, loss_of, tokens_read, with_logits
+from residua.hooks.history import History
 from residua.readers import Reader
 
-TINY = torch.finfo(torch.float32).tiny  # a probability that underflowed still has a finite logarithm
+ROWS = 2048  # rows read at a time
+ENTRIES = 2**22  # and logits
 
 
-class Correction(Hooked):
-    """One row of keys and logits per example; the model's output comes back with the memory's scores."""
+class Correction:
+    """The model's own logits go in, what the reader makes of them comes out.
+
+    Where the model returns (n, L), each example is a row, and its key is pooled; where it returns (b, t, L), each
+    position is one. Nothing is kept between forward passes unless the reader looks back at the text so far
+    (``ContinuousCache``), so that greedy decoding, sampling, beams and teacher forcing are one and the same.
+
+    `reader` may be replaced at any moment by another of the same layer's keys; `key` is as ``Capture`` names it, and
+    while `paused` (the number of open ``disabled`` blocks) is not 0, the model is its plain self.
+    """
+
+    def __init__(self, model: nn.Module, reader: Reader, key: str):
+        self.reader, self.key, self.paused = reader, key, 0
+        self._model, self._history = model, History()
+        self._capture = Capture(model, key, pool=False)
+        self._capture.__enter__()
+        # After the capture's hooks, which may be on this very module.
+        self._hook = model.register_forward_hook(self, with_kwargs=True)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Correction | None:
+        """The correction attached to this very model, if there is one."""
+        return next((h for h in model._forward_hooks.values() if isinstance(h, cls) and h._model is model), None)
+
+    def remove(self) -> None:
+        """Take the hooks off the model; twice is once."""
+        self._hook.remove()
+        self._capture.__exit__()
 
     def __call__(self, model: nn.Module, args, kwargs, output):
-        if self.resting(model):
+        """What the model returns instead of `output`; None leaves it."""
+        # A copy of an attached model carries this hook too, and has no memory of its own.
+        if self.paused or model.training or model is not self._model or self.reader.is_noop:
             return None
-        keys = self.caught()
-        if not len(keys):
+        logits = find_logits(output)
+        if not len(logits):
             return None
-        said = logits_of_output(output, len(keys))
-        with self.reading():
-            return with_logits(output, self.corrected(self.reader, keys, said))
+        keys = self.take_keys(logits)
+        with self.inference_scope():
+            if logits.ndim < 3:
+                changed = self.corrected(keys, logits.view(len(keys), -1))
+                return with_logits(output, changed.to(logits.dtype).view(logits.shape))
+            given = dict(zip(self._parameters, args)) | kwargs
+            changed = self._at_positions(keys, logits, given, getattr(output, "past_key_values", None))
+            # In float32, whatever the model's dtype: half precision would blur the probabilities of a vocabulary.
+            return with_logits(output, changed, loss_of(model, changed, given))
 
-    def corrected(self, reader: Reader, keys: Tensor, said: Tensor) -> Tensor:
-        """Log-probabilities (or predictions) float32 of the width of `said` (n, L), on the memory's device."""
-        memory = reader.memory
-        classification = memory.task == "classification"
-        logits = said.to(memory.device, torch.float32)
-        lone = classification and said.shape[1] == 1
-        if lone:  # a lone logit s is the two columns [0, s], and comes back as their log-odds
+    def take_keys(self, logits: Tensor) -> Tensor:
+        """The keys of the forward pass that just ended: float32 (n, d) for logits (n,) or (n, L), else as they are."""
+        keys = self._capture.take().to(logits.device)
+        if logits.ndim == 3:
+            return keys
+        keys = keys.float() if keys.ndim == 2 else pooled(keys, self._capture.module)
+        if len(keys) != len(logits):
+            raise EncodeError(
+                f"the model's output has shape {tuple(logits.shape)} for {len(keys)} examples; expected "
+                f"({len(keys)}, L), one row of logits (or predictions) per example"
+            )
+        return keys
+
+    @contextmanager
+    def inference_scope(self) -> Iterator[None]:
+        """Around what the memory does: no gradients, float32, and a key module's NaN told by its name."""
+        device = self.reader.memory.device.type
+        # Half-precision products would order neighbours by noise: the memory reads in float32, whatever the model does.
+        autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+        with torch.no_grad(), autocast:
+            try:
+                yield
+            except NonFiniteError as error:
+                raise NonFiniteError(
+                    f"the key module {self.key!r} gave NaN or infinity ({error}); look at the inputs, or at the "
+                    "model's precision"
+                ) from error
+
+    def corrected(self, keys: Tensor, logits: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the reader makes of keys (n, d) and logits (n, L): log-probabilities, or a regressor's predictions,
+        float32 (n, L), contiguous. Rows that are not set in `mask` (n,) keep their logits.
+
+        A lone logit s is the two columns [0, s], and comes back as their log-odds.
+        """
+        memory = self.reader.memory
+        outputs = logits.shape[1]
+        lone = outputs == 1 and memory.task == "classification"
+        if lone:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         if logits.shape[1] != memory.n_outputs:
-            raise ShapeError(f"the model gave {said.shape[1]} outputs; its memory has {memory.n_outputs}")
-        scores, base = reader.combine(keys, DenseLogits(logits))
-        if not classification:
-            return scores
-        log_p = reader.probabilities(scores, base).clamp_min_(TINY).log_()
-        return log_p[:, 1:] - log_p[:, :1] if lone else log_p
+            raise ShapeError(f"the model gave {outputs} outputs; its memory has {memory.n_outputs}")
+        rows = None if mask is None or bool(mask.all()) else mask.nonzero()[:, 0]
+        count, step = len(logits if rows is None else rows), min(ROWS, max(1, ENTRIES // logits.shape[1]))
+        if rows is None and count <= step:
+            out = self.answer(keys, logits.float())
+        else:
+            # One contiguous copy is the answer's own room: each block of it is read, and overwritten.
+            out = logits.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+            for start in range(0, count, step):
+                some = slice(start, start + step) if rows is None else rows[start : start + step]
+                out[some] = self.answer(keys[some], out[some])
+        return out[:, 1:] - out[:, :1] if lone else out
+
+    def answer(self, keys: Tensor, logits: Tensor, **text) -> Tensor:
+        """Log-probabilities, or predictions, float32 (n, L) for keys (n, d) and logits float32 (n, L), which stay as
+        they are; `text` is what ``Reader.read`` takes for a reader that looks back."""
+        proper, out = self.reader.memory.task == "classification", None
+        for rows, prediction in self.reader.read(keys, DenseLogits(logits), **text):
+            part = prediction.log_probabilities() if proper else prediction.scores
+            if len(part) == len(logits):
+                return part.to(logits.device)
+            out = torch.empty_like(logits) if out is None else out
+            out[rows] = part
+        return out
+
+    @cached_property
+    def _parameters(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self._model.forward).parameters)
+
+    def _at_positions(self, keys: Tensor, logits: Tensor, given: dict, past) -> Tensor:
+        keys, mask = at_positions(self._model, keys, logits, given)
+        fresh = self.reader.start()
+        if fresh is None:
+            last = slice(-logits.shape[1], None)
+            rows = (part.flatten(0, 1) for part in (keys[:, last], logits, mask[:, last]))
+            return self.corrected(*rows).view(logits.shape)
+        tokens = tokens_read(self._model, given)
+        return self._history.corrected(self.reader, fresh, self.answer, keys, logits, mask, tokens, past)
+
+    def __deepcopy__(self, memo) -> Correction:
+        return self
+
+    def __reduce__(self):
+        raise InputError("the model is attached to a memory; detach it before pickling it, or save its state_dict")

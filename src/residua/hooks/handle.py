@@ -12,8 +12,6 @@ from torch import nn
 from residua.encoding.fingerprint import source_of_module
 from residua.errors import EncodeError, InputError, ParameterError
 from residua.hooks.correction import Correction
-from residua.hooks.hooked import Hooked
-from residua.hooks.language import TokenCorrection
 from residua.readers import Reader
 
 
@@ -26,13 +24,12 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
     Parameters
     ----------
     model : nn.Module
-        The model that made the memory's keys. It returns its logits (n, L), or predictions, as a tensor, as
-        ``.logits`` or ``["logits"]``, or as the first item of a tuple; everything else it returns is kept.
+        The model that made the memory's keys. It returns its logits (n, L), or predictions, or those of every position
+        of sequences (b, t, L), as a tensor, as ``.logits`` or ``["logits"]``, or as the first tensor of a tuple;
+        everything else it returns is kept.
     reader : Reader
-        ``rs.ResMem(...)``, ``rs.KNNLM(...)``, or what ``rs.tune`` returned.
     key : str, optional
-        The module whose input or output is the key, as in ``encode``. The memory knows it, unless it was built from
-        bare arrays.
+        The module whose input or output is the key, as in ``encode``; needed for a memory of bare arrays alone.
 
     Returns
     -------
@@ -42,24 +39,19 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
 
     Raises
     ------
-    SourceMismatchError
-        When another model, or another layer of it, made the memory. Checked here, not at every prediction.
-    ParameterError
-        When `reader` is no reader, or nothing says which module is the key.
-    KeyModuleError
-        When the key module does not exist; at prediction, when it does not run exactly once.
-    EncodeError
-        When `model` is no torch module, or a compiled one.
-    InputError
-        When the model is attached already.
-    ShapeError, NonFiniteError
-        At prediction: keys or outputs of another width than the memory's, or keys with NaN or infinity.
+    SourceMismatchError, ParameterError, KeyModuleError, EncodeError, InputError
+        That another model, or another layer of it, made the memory is checked here, not at every prediction.
+    KeyModuleError, ShapeError, NonFiniteError
+        At prediction; the key module must run exactly once.
 
     Notes
     -----
     In classification the logits become log-probabilities, of which ``softmax`` gives ``reader.predict_proba`` and
     ``argmax`` gives ``reader.predict`` (to the precision of the model's dtype, which the output keeps, like its
     device). A lone logit becomes the log-odds. In regression, predictions become corrected predictions.
+
+    A position of a sequence is a row like any other; where the attention mask says padding, the base's logits stay.
+    Logits of positions come back in float32, and where the model was given labels, with the loss that they give.
 
     No gradient flows through a memory: an attached model in training mode (``model.train()``) is the base alone (a
     warning says so when it is attached), and in evaluation mode its outputs do not require gradients. With ``k=0`` or
@@ -90,7 +82,7 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
             "the model is compiled, and a compiled model's inner hooks are optimised away; attach to the module that "
             "was compiled (model._orig_mod) and call that"
         )
-    if Hooked.of(model) is not None:
+    if Correction.of(model) is not None:
         raise InputError(
             f"this {type(model).__name__} has a memory attached already; detach it first, or give its handle "
             "another reader: handle.reader = reader (a lost handle is residua.hooks.Handle.of(model))"
@@ -100,9 +92,7 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
             f"this {type(model).__name__} is in training mode, where its memory is not used; call model.eval()",
             stacklevel=2,
         )
-    key = _key_of(model, reader, key)
-    kind = TokenCorrection if reader.memory.of_tokens else Correction
-    return Handle(model, kind(model, reader, key))
+    return Handle(model, Correction(model, reader, _key_of(model, reader, key)))
 
 
 class Handle:
@@ -115,19 +105,13 @@ class Handle:
         The module whose input or output is the key.
     """
 
-    def __init__(self, model: nn.Module, correction: Hooked):
+    def __init__(self, model: nn.Module, correction: Correction):
         self.model, self.key, self._correction = model, correction.key, correction
 
     @classmethod
     def of(cls, model: nn.Module) -> Handle:
-        """The handle of an attached model.
-
-        Raises
-        ------
-        InputError
-            When no memory is attached to it.
-        """
-        correction = Hooked.of(model)
+        """The handle of an attached model; ``InputError`` where no memory is."""
+        correction = Correction.of(model)
         if correction is None:
             raise InputError(f"no memory is attached to this {type(model).__name__}: rs.attach(model, reader)")
         return cls(model, correction)
@@ -150,7 +134,7 @@ class Handle:
     @property
     def attached(self) -> bool:
         """Whether the model still answers with its memory."""
-        return Hooked.of(self.model) is self._correction
+        return Correction.of(self.model) is self._correction
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

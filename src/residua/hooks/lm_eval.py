@@ -5,8 +5,6 @@ afterwards. It is the harness's own Hugging Face model with a reader attached, s
 of continuations, rolling likelihoods, generated text) is answered with the memory.
 """
 
-from __future__ import annotations
-
 import difflib
 import logging
 import os
@@ -19,8 +17,7 @@ from residua.encoding.text import tokenizer_hash
 from residua.errors import InputError, MemoryFileError, MissingDependencyError, ParameterError
 from residua.hooks.handle import attach
 from residua.memory import Memory
-from residua.readers import Reader, load
-from residua.readers.load import READERS
+from residua.readers import READERS, Reader, load
 from residua.readers.reader import FILE
 
 try:
@@ -44,8 +41,8 @@ class ResiduaLM(HFLM):
         The model that made the memory: a folder, a name on the hub, or the model itself (then give ``tokenizer=``).
     memory : path or Reader
         A memory's folder, or a reader of one.
-    reader : {"knnlm", "resmem"}, optional
-        How to read the folder's memory. None: as the reader saved beside it does.
+    reader : str, optional
+        How to read a folder: a registered reader's name in small letters, such as ``"knnlm"``. None: as saved there.
     memory_device : str, default "cpu"
         Where a folder's memory is searched.
     **options
@@ -55,17 +52,11 @@ class ResiduaLM(HFLM):
     Attributes
     ----------
     handle : Handle
-        What holds the memory to the model for as long as this object lives: ``handle.disabled()`` is the base alone,
-        ``handle.reader`` can be replaced, ``handle.detach()`` gives the model back.
+        What holds the memory to the model for as long as this object lives: ``handle.disabled()`` is the base alone.
 
     Raises
     ------
-    MemoryFileError
-        No memory in the folder, or no reader beside it and none named.
-    SourceMismatchError
-        The memory is another model's, layer's or tokenizer's.
-    ParameterError, InputError
-        No such reader, a parameter out of its range, or a memory that is not of tokens.
+    MemoryFileError, SourceMismatchError, ParameterError, InputError
 
     Examples
     --------
@@ -85,13 +76,12 @@ class ResiduaLM(HFLM):
         **options,
     ):
         chosen, options = _chosen(memory, reader, memory_device, options)
-        if not chosen.memory.of_tokens:
+        if not chosen.memory.schema.is_text:
             raise InputError("this memory is not of tokens; build one of text: rs.lm.remember, or residua build --text")
         super().__init__(pretrained, **options)
         source = chosen.memory.source
         if source is not None and "tokenizer" in source.extra:
-            own = {**source.extra, "tokenizer": tokenizer_hash(self.tokenizer)}
-            source.require(replace(source, extra=own))
+            source.require(replace(source, extra=source.extra | {"tokenizer": tokenizer_hash(self.tokenizer)}))
         self.handle = attach(self.model, chosen)
 
     def get_model_info(self) -> dict:
@@ -100,38 +90,15 @@ class ResiduaLM(HFLM):
         return {**super().get_model_info(), "memory": {"rows": len(reader.memory), **reader.to_json()}}
 
 
-def compare(
-    lm: ResiduaLM,
-    tasks: Iterable[str],
-    *,
-    include_path: str | os.PathLike | None = None,
-    limit: int | None = None,
-    **options,
-) -> dict[str, dict[str, dict]]:
+def compare(lm: ResiduaLM, tasks: Iterable[str], *, include_path=None, limit: int | None = None, **options) -> dict:
     """Score tasks twice, with the model alone and with its memory.
 
-    Parameters
-    ----------
-    lm : ResiduaLM
-    tasks : iterable of str
-        Names of tasks, groups or tags, or paths of task files.
-    include_path : path, optional
-        A folder of task definitions beside the harness's own.
-    limit : int, optional
-        Examples per task.
-    **options
-        As ``lm_eval.simple_evaluate`` takes them, such as ``num_fewshot``.
+    `tasks` are names of tasks, groups or tags, or paths of task files; `include_path` is a folder of task definitions
+    beside the harness's own, `limit` the examples per task, and `options` (such as ``num_fewshot``) are as
+    ``lm_eval.simple_evaluate`` takes them.
 
-    Returns
-    -------
-    dict
-        Task, then metric, to ``{"base", "memory", "base_stderr", "memory_stderr", "higher_is_better"}``, where errors
-        that the harness does not know are None.
-
-    Raises
-    ------
-    InputError
-        No such task, or a task whose data cannot be read.
+    Gives task, then metric -> ``{"base", "memory", "base_stderr", "memory_stderr", "higher_is_better"}``, where errors
+    that the harness does not know are None.
     """
     tasks = list(tasks)
     manager = _manager(tasks, include_path)
@@ -172,16 +139,14 @@ def _manager(tasks: list[str], include_path: str | os.PathLike | None) -> TaskMa
     for name in tasks:
         if name not in manager.task_index and not Path(name).is_file():
             near = ", ".join(difflib.get_close_matches(name, manager.all_tasks))
-            raise InputError(
-                f"the harness has no task {name!r}; "
-                + (f"the nearest names are {near}" if near else "pass include_path=, the folder that defines it")
-            )
+            hint = f"the nearest names are {near}" if near else "pass include_path=, the folder that defines it"
+            raise InputError(f"the harness has no task {name!r}; {hint}")
     return manager
 
 
 def _chosen(memory, name: str | None, device: str, options: dict) -> tuple[Reader, dict]:
     """The reader that is meant, and the options that are not its own."""
-    classes = {cls.__name__.lower(): cls for cls in READERS.values()}
+    classes = {known.lower(): READERS.get(known) for known in READERS}
     if name is not None and name not in classes:
         raise ParameterError(f"reader={name!r}; expected one of {sorted(classes)}, or None for the saved one")
     if isinstance(memory, Reader):
@@ -192,7 +157,7 @@ def _chosen(memory, name: str | None, device: str, options: dict) -> tuple[Reade
         if Path(memory).is_dir() and not (Path(memory) / FILE).exists():
             raise MemoryFileError(f"{memory} holds no tuned reader; save one there, or name one: reader='knnlm'")
         found = load(memory, device)
-    names = classes[name].names if name is not None else found.names
+    names = (type(found) if name is None else classes[name]).parameter_names()
     given = {key: options[key] for key in names if key in options and key != "over"}
     if name is not None:
         found = classes[name](Memory.load(memory, device), **given)
@@ -209,16 +174,14 @@ def _metrics(task: str, base: dict, memory: dict) -> Iterator[tuple[str, dict]]:
         if not isinstance(score, (int, float)) or not kept or metric.endswith("_stderr"):
             continue
         error = f"{metric}_stderr,{kept}"
-        yield (
-            metric if kept == "none" else key,
-            {
-                "base": score,
-                "memory": memory["results"][task][key],
-                "base_stderr": _number(scores.get(error)),
-                "memory_stderr": _number(memory["results"][task].get(error)),
-                "higher_is_better": higher.get(metric),
-            },
-        )
+        found = {
+            "base": score,
+            "memory": memory["results"][task][key],
+            "base_stderr": _number(scores.get(error)),
+            "memory_stderr": _number(memory["results"][task].get(error)),
+            "higher_is_better": higher.get(metric),
+        }
+        yield (metric if kept == "none" else key), found
 
 
 def _number(value) -> float | None:

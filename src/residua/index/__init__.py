@@ -1,22 +1,20 @@
 """Nearest neighbours over keys, and nothing else."""
 
 from residua.index.exact import Exact
-from residua.index.factory import Factory
-from residua.index.index import Index, Recall
-from residua.index.make import choose, load_index, make_index
-from residua.index.recall import check_recall, measure_recall
-from residua.index.recipes import Recipe, recipe
+from residua.index.faiss_index import FaissIndex
+from residua.index.index import Index, register_index
+from residua.index.make import load_index, make_index
+from residua.index.recall import Recall, check_recall, measure_recall, median_nn_distance
 
 __all__ = [
     "Exact",
-    "Factory",
+    "FaissIndex",
     "Index",
     "Recall",
-    "Recipe",
     "check_recall",
-    "choose",
     "load_index",
     "make_index",
     "measure_recall",
-    "recipe",
+    "median_nn_distance",
+    "register_index",
 ]

@@ -1,75 +1,94 @@
-"""What every index promises: nearest rows of a key table, and nothing about ids or labels."""
+"""What every index promises, and all of it that engines share; an engine is one subclass and one registration."""
 
 from __future__ import annotations
 
+import math
+import re
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from residua.core import Neighbours
-from residua.errors import NonFiniteError, ParameterError, ShapeError, StorageError
-from residua.index.blocks import blocks
-from residua.index.rerank import Nearest, missing
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Share of the true `k` nearest rows that were found, over `queries` queries.
-
-    Examples
-    --------
-    >>> print(Recall(0.9934, 50, 256))
-    recall@50 = 0.993 on 256 queries near its keys
-    """
-
-    value: float
-    k: int
-    queries: int
-
-    def __str__(self) -> str:
-        return f"recall@{self.k} = {self.value:.3f} on {self.queries} queries near its keys"
-
-    def to_json(self) -> dict:
-        """A plain dictionary of JSON types; ``Recall(**data)`` is the inverse."""
-        return asdict(self)
+from residua.core import Neighbours, Registry
+from residua.errors import MemoryFileError, NonFiniteError, ParameterError, ShapeError, StorageError
+from residua.index.nearest import Nearest, blocks, missing, ordered, scan, squared_distances
+from residua.index.recall import Recall, measure_recall
+from residua.index.recipes import RECIPES
 
 
 class Index(ABC):
     """Nearest neighbours over the rows of a key table that somebody else owns.
 
     Rows are numbered in the order they were built and added, and keep their numbers when others are forgotten.
-    Whatever the engine, the distances returned are recomputed from the stored keys, so they mean the same thing;
-    an approximate index can also answer without them, in distances to the keys as it compressed them.
+    Whatever the engine, distances are recomputed from the stored keys; some engines can also answer without them.
+
+    **A new engine** is a subclass that has ``n``, ``_build(keys)``, ``_add(keys)`` and ``_propose(queries, count)``,
+    decorated with ``@register_index("its name")``. Its candidates may be wrong or forgotten: what is asked for is
+    checked, what comes back is ordered by exact distances, here. With ``_save(path)`` and ``_load(path)`` it is kept in
+    a memory's folder; without, it is built anew from the keys. Its constructor takes ``(dim, device, **params)`` and
+    passes them on: how many dimensions, where keys, queries and answers live, and what else makes such an index, in
+    JSON types or None. ``residua.testing.check_index`` tells whether it keeps the promises.
 
     Attributes
     ----------
-    name : str
-        ``"exact"``, or the FAISS factory string.
-    exact : bool
-        Whether the answer is always the true one.
+    engine, name : str
+        What it is registered as; and what users call it: that, or the FAISS factory string.
+    exact, needs_keys : bool
+        Whether the answer is always the true one; whether there is none without the keys.
+    overfetch : float
+        Candidates fetched per neighbour wanted, at least 1, before exact distances order them.
+    rerank : bool or int
+        How many of a query's candidates get exact distances, the nearest by the engine's first: all, none, or a
+        number. The others keep the engine's distances, moved by the mean error of those that were computed.
     recall : Recall or None
-        What `build` measured, for an approximate index.
+        What `build` measured, for an index that is not exact.
     """
 
-    name: str
-    exact: bool
+    engine: str
+    exact = False
+    needs_keys = True
+    overfetch: float = 4
+    rerank: bool | int = True
     recall: Recall | None = None
 
-    def __init__(self, dim: int, device: torch.device | str):
-        self.dim = dim
-        self.device = torch.device(device)
+    def __init__(self, dim: int, device: torch.device | str = "cpu", **params):
+        self.dim, self.device = dim, torch.device(device)
+        self.params = {name: value for name, value in params.items() if value is not None}
+        self.name = getattr(self, "engine", type(self).__name__)
+        self._file: str | None = None
+        self._remember_all(0)
+
+    def fresh(self, device: torch.device | str | None = None) -> Index:
+        """An empty index of the same kind, on `device` or the same one."""
+        fresh = type(self)(self.dim, self.device if device is None else device, **self.params)
+        return fresh.tuned(self.overfetch, self.rerank)
+
+    def tuned(self, overfetch: float, rerank: bool | int) -> Index:
+        """This index, with its `overfetch` and `rerank` checked and set."""
+        if not overfetch >= 1:
+            raise ParameterError(f"overfetch={overfetch}; expected at least 1 candidate per neighbour")
+        if rerank < 0 or rerank != int(rerank):
+            raise ParameterError(f"rerank={rerank}; expected True (all), False (none) or how many candidates")
+        self.overfetch, self.rerank = overfetch, rerank if isinstance(rerank, bool) else int(rerank)
+        return self
 
     def build(self, keys: Tensor) -> None:
         """Index the rows of `keys`, (n, d) in float32, float16 or bfloat16, in place of what was indexed before."""
-        self._build(self._checked(keys, "keys"))
+        keys = self._checked(keys, "keys")
+        self._build(keys)
+        self._remember_all(len(keys))
+        self.recall = None if self.exact else measure_recall(self, keys)
 
     def add(self, keys: Tensor) -> None:
         """Append the rows of `keys`, (m, d) of the same dtypes, as rows n ... n+m-1."""
         keys = self._checked(keys, "keys")
         if len(keys):
+            new = self.n + len(keys) - len(self._forgotten)  # before the engine has them: it may be interrupted
+            self._forgotten = torch.cat([self._forgotten, self._forgotten.new_zeros(max(new, 0))])
             self._add(keys)
 
     def forget(self, rows: Tensor) -> None:
@@ -78,56 +97,159 @@ class Index(ABC):
         if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < self.n:
             raise ParameterError(f"rows {int(rows[0])} ... {int(rows[-1])} to forget; the index has {self.n} rows")
         if len(rows):
+            self._forgotten[rows] = True
+            self._n_forgotten = int(self._forgotten.sum())
             self._forget(rows)
 
     def search(self, queries: Tensor, k: int, keys: Tensor | None) -> Neighbours:
-        """The `k` nearest rows of each query.
+        """The `k` nearest rows of each of `queries`, float32 (q, d), ordered by (squared distance, row).
 
-        Parameters
-        ----------
-        queries : float32 Tensor of shape (q, d)
-        k : int
-            How many neighbours; more than there are rows is no error.
-        keys : float32, float16 or bfloat16 Tensor of shape (n, d), or None
-            All rows, forgotten ones included. None where they were not kept: an approximate index then answers
-            with the distances to its own compressed keys.
-
-        Returns
-        -------
-        Neighbours
-            Plain (not squared) Euclidean distances, ordered by (squared distance, row); row -1 at distance inf where
-            there are fewer than `k`.
-
-        Raises
-        ------
-        ShapeError, NonFiniteError, ParameterError
-            Queries of another width, queries with NaN or infinity, a negative `k`.
-        StorageError
-            No keys, and an exact index.
+        Row -1 at distance inf fills up where fewer rows are left. `keys` are all rows, (n, d) in float32, float16 or
+        bfloat16, forgotten ones included; None where they were not kept: distances are then to the compressed keys.
         """
         if k < 0:
             raise ParameterError(f"k={k} neighbours asked for; expected 0 or more")
         queries = self._checked(queries, "queries")
+        n = self.n
         if keys is None:
-            if self.exact:
-                raise StorageError(
-                    f"index {self.name!r} computes distances from the keys, and they are not kept; "
-                    'use a trained index such as "knnlm"'
-                )
-        elif len(keys) < self.n or keys.shape[1:] != (self.dim,):
-            raise ShapeError(f"keys have shape {tuple(keys.shape)}; this index covers ({self.n}, {self.dim})")
-        if not (k and len(queries) and self.n):
-            return missing(len(queries), k, self.device).neighbours()
+            if self.needs_keys:
+                why = f"index {self.name!r} computes distances from the keys, and they are not kept"
+                raise StorageError(f'{why}; use a trained index such as "knnlm"')
+        elif len(keys) < n or keys.shape[1:] != (self.dim,):
+            raise ShapeError(f"keys have shape {tuple(keys.shape)}; this index covers ({n}, {self.dim})")
+        keys = None if keys is None else keys[:n]
+        remembered = n - self._n_forgotten
+        wanted, found = min(k, remembered), missing(len(queries), k, self.device)
+        if not wanted:
+            return found.neighbours()
         with torch.no_grad():
-            return self._search(queries, k, keys if keys is None else keys[: self.n]).neighbours()
+            for part in blocks(len(queries), int(wanted * self.overfetch * n / remembered) + 8, 2**22):
+                found.rows[part, :wanted], found.squared[part, :wanted] = self._search(queries[part], wanted, keys)
+        return found.neighbours()
 
     def save(self, folder: Path, stem: str) -> list[str]:
-        """Write what cannot be rebuilt from the keys into `folder`; the names of the files written."""
-        return []
+        """Write what cannot be built again from the keys, as ``<stem>.<engine>``; the names of the files written."""
+        engine, self._file = self._registered(), None
+        if type(self)._save is Index._save:
+            return []
+        path = Path(folder) / f"{stem}.{engine}"
+        with errors_as(MemoryFileError, f"cannot write {path}"):
+            self._save(path)
+        self._file = path.name
+        return [self._file]
+
+    def read(self, folder: Path, file: str, n: int) -> None:
+        """Take back what `save` wrote into `folder`, over `n` rows; which were forgotten it does not know."""
+        path = Path(folder) / Path(file).name  # nothing outside the folder
+        with errors_as(MemoryFileError, f"{path} is missing, torn or not an index of engine {self.engine!r}"):
+            self._load(path)
+        if self.n != n:
+            why = f"{path} indexes {self.n} keys; the memory beside it has {n}"
+            raise MemoryFileError(f"{why}. The folder mixes two saves: rebuild it")
+        self._file = path.name
+        self._remember_all(n)
 
     def to_json(self) -> dict:
-        """Everything else that `load_index` needs, in JSON types."""
-        return {"name": self.name}
+        """Everything beside the file that `load_index` needs, in JSON types."""
+        said = {name: getattr(self, name) for name in ("name", "dim", "params", "overfetch", "rerank")}
+        said |= {"file": self._file, "recall": self.recall and self.recall.to_json()}
+        # The module is for people: nothing is imported because a folder says so.
+        return {"engine": self._registered(), "module": type(self).__module__, **said}
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """How many rows were ever indexed, forgotten ones included; 0 before the first `build`."""
+
+    @abstractmethod
+    def _build(self, keys: Tensor) -> None:
+        """Index `keys` (n, d), finite, in float32, float16 or bfloat16, instead of what there was."""
+
+    @abstractmethod
+    def _add(self, keys: Tensor) -> None:
+        """Index `keys` as the next rows."""
+
+    def _propose(self, queries: Tensor, count: int):
+        """Candidates for the nearest rows of each of `queries` (q, d), float32 on this index's device.
+
+        A pair of tensors or arrays (q, `count`): int64 rows, the nearest first, with -1 at the end where there are
+        fewer (forgotten rows may be among them); and their float32 squared distances as the engine knows them, or None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has neither _propose nor a _search of its own")
+
+    def _propose_further(self, queries: Tensor, count: int, attempt: int):
+        """The same with more effort, the `attempt`-th time (from 1), for queries that got too few; None gives up."""
+        return None
+
+    def _forget(self, rows: Tensor) -> None:  # noqa: B027 (an engine may)
+        """Drop `rows`, which will be left out of every answer anyway."""
+
+    def _save(self, path: Path) -> None:  # noqa: B027
+        """Write the file `path`."""
+
+    def _load(self, path: Path) -> None:  # noqa: B027
+        """Read what `_save` wrote."""
+
+    def _search(self, queries: Tensor, k: int, keys: Tensor | None, count: int = 0, attempt: int = 0) -> Nearest | None:
+        """The `k` nearest remembered rows, of which there are as many, of each query: among `count` candidates,
+        among more where they are too few, then with more effort.
+        """
+        if not count:  # a candidate beyond the first k is worth fetching only for its exact distance
+            depth = 0 if keys is None or not self.rerank else math.inf if self.rerank is True else self.rerank
+            wanted = max(k, min(k * self.overfetch, depth)) * self.n / (self.n - self._n_forgotten)
+            count = min(self.n, math.ceil(wanted))
+        propose = self._propose if not attempt else partial(self._propose_further, attempt=attempt)
+        proposed = propose(queries, count)
+        if proposed is None:
+            return None if keys is None else scan(queries, keys, self._remembered(), k)
+        rows = torch.as_tensor(proposed[0]).to(self.device, torch.int64)
+        if rows.numel() and int(rows.max()) >= self.n:
+            raise ParameterError(f"index {self.name!r} proposes row {int(rows.max())}, and it has {self.n} rows")
+        ended = ((rows >= 0).sum(dim=1) < count) | (count >= self.n)  # asking for more would bring nothing new
+        if self._n_forgotten:
+            rows = rows.masked_fill(self._forgotten[rows.clamp_min(0)], -1)
+        found = ordered(self._squared(queries, keys, rows, proposed[1]), rows, k)
+        short = found.rows[:, -1] < 0
+        if short.any():
+            for some, more, effort in ((short & ended, count, attempt + 1), (short & ~ended, 4 * count, attempt)):
+                if some.any():
+                    better = self._search(queries[some], k, keys, min(self.n, more), effort)
+                    if better is not None:
+                        found.rows[some], found.squared[some] = better.rows, better.squared
+        return found
+
+    def _squared(self, queries: Tensor, keys: Tensor | None, rows: Tensor, squared) -> Tensor:
+        """The candidates' squared distances (q, c): exact, the engine's, or the first `rerank` exact.
+
+        Codes that lose what they lose everywhere err by nearly the same squared distance everywhere nearby: the rest
+        are moved by the mean error of the further half of those computed (the nearer half was chosen for its error).
+        """
+        if squared is None or (keys is not None and self.rerank is True):
+            return squared_distances(queries, keys, rows)
+        squared = torch.as_tensor(squared).to(self.device, torch.float32)
+        depth = 0 if keys is None else int(self.rerank)
+        if depth:
+            exact = squared_distances(queries, keys, rows[:, :depth])
+            if exact.shape[1] == rows.shape[1]:
+                return exact
+            error = (exact - squared[:, :depth]).masked_fill(rows[:, :depth] < 0, torch.nan)
+            shift = error[:, depth // 2 :].nanmean(dim=1, keepdim=True).nan_to_num_(0)
+            squared = torch.cat([exact, squared[:, depth:] + shift], dim=1)
+        return squared.clamp_min(0).masked_fill_(rows < 0, torch.inf)
+
+    def _remember_all(self, n: int) -> None:
+        self._forgotten = torch.zeros(n, dtype=torch.bool, device=self.device)
+        self._n_forgotten = 0
+
+    def _remembered(self) -> Tensor:
+        return (~self._forgotten[: self.n]).nonzero()[:, 0]
+
+    def _registered(self) -> str:
+        engine = vars(type(self)).get("engine")  # not a registered parent's
+        if engine is None:
+            why = f"index {self.name!r} cannot be saved, for no load would find its class {type(self).__qualname__}"
+            raise MemoryFileError(f'{why}; decorate the class with @register_index("a name of its own")')
+        return engine
 
     def _checked(self, array: Tensor, what: str) -> Tensor:
         if array.ndim != 2 or array.shape[1] != self.dim:
@@ -135,29 +257,40 @@ class Index(ABC):
         # Half precision keys stay as they are, because all of them at once in float32 might not fit.
         halves = (torch.float16, torch.bfloat16) if what == "keys" else ()
         array = array.detach().to(self.device, array.dtype if array.dtype in halves else torch.float32)
-        finite = [array[part].isfinite().all(dim=1) for part in blocks(len(array), self.dim, 2**24)]
-        bad = sum(int((~some).sum()) for some in finite)
-        if bad:
+        parts = blocks(len(array), self.dim, 2**24)
+        if bad := sum(int((~array[part].isfinite().all(dim=1)).sum()) for part in parts):
             raise NonFiniteError(f"{bad} of {len(array)} {what} hold NaN or infinity; remove or repair them first")
         return array
-
-    @property
-    @abstractmethod
-    def n(self) -> int:
-        """How many rows were ever indexed, forgotten ones included."""
-
-    @abstractmethod
-    def _build(self, keys: Tensor) -> None: ...
-
-    @abstractmethod
-    def _add(self, keys: Tensor) -> None: ...
-
-    @abstractmethod
-    def _forget(self, rows: Tensor) -> None: ...
-
-    @abstractmethod
-    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest: ...
 
     def __repr__(self) -> str:
         measured = f", {self.recall}" if self.recall else ""
         return f"{type(self).__name__}({self.name!r}, n={self.n}, dim={self.dim}{measured})"
+
+
+@contextmanager
+def errors_as(kind: type[Exception], what: str, words: Callable[[Exception], str] = str) -> Iterator[None]:
+    """An engine's or a file's errors as `kind`, saying `what` first."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise error if isinstance(error, kind) else kind(f"{what}: {words(error)}") from error
+
+
+ENGINES: Registry[type[Index]] = Registry("index engine", "@register_index")
+
+
+def register_index(name: str) -> Callable[[type[Index]], type[Index]]:
+    """Decorate a subclass of `Index` to make it known by `name`: to ``Memory(index=name)``, and to what loads one.
+
+    ``ParameterError`` where something else is called `name`, or it is no name for a file's ending.
+    """
+    if name in RECIPES or not re.fullmatch(r"[\w-]+", name):
+        allowed = f"use letters, digits, - and _, and not {', '.join(RECIPES)}"
+        raise ParameterError(f"an index engine cannot be called {name!r}; {allowed}")
+
+    def register(cls: type[Index]) -> type[Index]:
+        ENGINES.register(name, cls)
+        cls.engine = name
+        return cls
+
+    return register

@@ -1,144 +1,86 @@
-"""Which index: by name, by size, or back from a folder."""
+"""Which index: by name, by what it is for, an instance, or back from a folder."""
 
-from __future__ import annotations
-
-import math
+import inspect
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from residua.errors import MemoryFileError, ParameterError
-from residua.index.exact import Exact
-from residua.index.factory import Factory
-from residua.index.index import Index
-from residua.index.installed import faiss_installed
-from residua.index.recall import check_recall
-from residua.index.recipes import RECIPES, recipe
-
-EXACT_UP_TO = 60_000_000  # elements of keys: one exact query then reads 240 MB
-SCAN_UP_TO = 1_000_000  # rows whose codes are scanned whole
-
-
-def choose(n: int, dim: int) -> tuple[str, dict]:
-    """What ``index="auto"`` means for `n` keys of `dim` dimensions: a name and its search parameters.
-
-    Exact while that is quick; then a scan of 4-bit codes of pairs of dimensions; then the same codes in inverted
-    lists, of which a sixteenth are read. Exact whenever FAISS is not installed.
-
-    Examples
-    --------
-    >>> choose(50_000, 64)
-    ('exact', {})
-    """
-    if n * dim <= EXACT_UP_TO or dim < 2 or not faiss_installed():
-        return "exact", {}
-    codes = f"PQ{math.ceil(dim / 2)}x4fs"
-    pad = f"Pad{dim + 1}," if dim % 2 else ""
-    if n <= SCAN_UP_TO:
-        return pad + codes, {}
-    lists = 4 * math.isqrt(n)
-    return f"{pad}IVF{lists},{codes}", {"nprobe": lists // 16}
+from residua.index.faiss_index import FaissIndex
+from residua.index.index import ENGINES, Index
+from residua.index.recall import Recall, check_recall
+from residua.index.recipes import RECIPES
 
 
 def make_index(
-    index: str,
-    *,
-    n: int,
-    dim: int,
-    device: torch.device | str,
-    params: dict | None = None,
-    overfetch: float = 4,
+    index: str | Index, *, n: int, dim: int, device: torch.device | str, params: dict | None = None, overfetch=4
 ) -> Index:
-    """An empty index, to be built over `n` keys of `dim` dimensions.
+    """An empty index, to be built over `n` keys of `dim` dimensions that live on `device`.
 
-    Parameters
-    ----------
-    index : str
-        ``"exact"``; ``"auto"``, ``"knnlm"`` or ``"knnlm-fast"`` (decided here, by `n` and `dim`, and kept as the
-        memory grows); or any FAISS factory string.
-    n, dim : int
-    device : torch.device
-        Where keys, queries and answers live.
-    params : dict, optional
-        Search parameters by FAISS's names, such as ``{"nprobe": 64}``, and ``"rerank"``: how many of a query's
-        candidates get exact distances (True for all, which is the default of factory strings).
-    overfetch : float, default 4
-        Candidates fetched per neighbour by an approximate index before exact distances order them.
-
-    Raises
-    ------
-    ParameterError
-        An unknown index or search parameter.
-    MissingDependencyError
-        A factory string where FAISS is not installed.
-
-    Examples
-    --------
-    >>> make_index("auto", n=1000, dim=64, device="cpu").name
-    'exact'
+    `index` is an engine's registered name; ``"auto"``, ``"knnlm"`` or ``"knnlm-fast"`` (decided here and kept as the
+    memory grows); any FAISS factory string; or an index without rows, of which a fresh one is made, with its own
+    parameters and `overfetch`. `params` are the engine's, such as ``{"nprobe": 64}``, and ``rerank``.
     """
+    if isinstance(index, Index):
+        if index.n or index.dim != dim or params:
+            expected = f"an index without rows for keys of {dim} dimensions, and no params beside its own"
+            raise ParameterError(f"index={index!r} with params {params or {}}; expected {expected}")
+        return index.fresh(device)
     if not isinstance(index, str):
-        names = ", ".join(f'"{name}"' for name in ("exact", "auto", *RECIPES))
-        raise ParameterError(f"index={index!r}; expected {names} or a FAISS factory string")
-    params, train_on, named = dict(params or {}), None, index
-    if index == "auto":
-        index, suggested = choose(n, dim)
-        params = suggested | params
-    elif index in RECIPES:
-        chosen = recipe(index, n, dim)
-        index, train_on = chosen.factory, chosen.train_on
-        params = {**chosen.params, "rerank": chosen.rerank} | params
-    if index == "exact":
-        if params and named == "exact":
-            raise ParameterError(f'index="exact" has no search parameters; {params} were given')
-        return Exact(dim, device)
-    return Factory(index, dim, device, params, overfetch, params.pop("rerank", True), train_on)
+        names = ", ".join(f'"{name}"' for name in (*ENGINES, *RECIPES))
+        raise ParameterError(f"index={index!r}; expected {names}, a FAISS factory string or an Index")
+    params = dict(params or {})
+    if index in RECIPES:
+        index, suggested = RECIPES[index](n, dim)
+        params = {} if index == "exact" else suggested | params
+    cls, params = (ENGINES.get(index), params) if index in ENGINES else (FaissIndex, {"factory": index} | params)
+    rerank = True if cls.exact else params.pop("rerank", True)
+    try:
+        inspect.signature(cls).bind(dim, device, **params)
+    except TypeError as error:
+        takes = ", ".join(list(inspect.signature(cls).parameters)[2:])
+        raise ParameterError(f"index={index!r} with params {params}: {error}; it takes {takes or 'none'}") from error
+    return cls(dim, device, **params).tuned(overfetch, rerank)
 
 
 def load_index(
-    data: dict,
-    folder: Path,
-    keys: Tensor | None,
-    forgotten: Tensor,
-    *,
-    device: torch.device | str,
-    n: int | None = None,
+    data: dict, folder: Path, keys: Tensor | None, forgotten: Tensor, *, device: torch.device | str, n: int = 0
 ) -> Index:
-    """The index that ``to_json`` described and ``save`` wrote into `folder`, ready to search.
+    """The index that ``to_json`` described as `data` and ``save`` wrote into `folder`, ready to search.
 
-    A trained one is asked for a few of the keys, and a ``UserWarning`` says when it finds clearly fewer of their
-    neighbours than when it was built.
-
-    Parameters
-    ----------
-    data : dict
-        What ``to_json`` returned.
-    folder : Path
-    keys : Tensor of shape (n, d), or None
-        All rows, forgotten ones included; None where an approximate index answers without them.
-    forgotten : int64 Tensor
-        Row numbers that must not be returned.
-    device : torch.device
-    n : int, optional
-        How many rows there are, when `keys` is None.
-
-    Raises
-    ------
-    MemoryFileError
-        A missing or torn file, or one of another memory.
+    `keys` are all rows, those `forgotten` (int64 row numbers) included; without, `n` says how many there are. A saved
+    index that is not exact is asked for a few of the keys, and a ``UserWarning`` says when it finds clearly fewer of
+    their neighbours than when it was built. ``MemoryFileError``: a missing or torn file, one of another memory, or an
+    engine that nobody registered.
     """
     try:
-        if data["name"] == "exact":
-            if keys is None:
-                raise MemoryFileError(f"{folder} holds no keys, and its exact index is built from them")
-            index: Index = Exact(keys.shape[1], device)
-            index.build(keys)
+        data = data if "engine" in data else _of_version_1(data, keys)
+        engine, file, recall = data["engine"], data["file"], data["recall"]
+        if engine not in ENGINES:
+            why = f"{folder} was saved with index engine {engine!r}, which is not registered here"
+            was = f"it was {data.get('module')!r} when it was saved"
+            raise MemoryFileError(f"{why}; import the module that registers it first ({was})")
+        index = ENGINES.get(engine)(data["dim"], device, **data["params"]).tuned(data["overfetch"], data["rerank"])
+        if file is not None:
+            index.read(folder, file, n if keys is None else len(keys))
+            index.recall = Recall(**recall) if recall else None
+        elif keys is None:
+            raise MemoryFileError(f"{folder} holds no keys, and its {index.name} index is built from them")
         else:
-            index = Factory.load(data, folder, n if keys is None else len(keys), device)
+            index.build(keys)
     except (KeyError, TypeError) as error:
         raise MemoryFileError(f"{folder} describes its index in a way this version does not know: {error!r}") from error
     index.forget(forgotten)
-    if keys is not None and not index.exact:
+    if keys is not None and file is not None and not index.exact:
         check_recall(index, keys, forgotten)
     return index
+
+
+def _of_version_1(data: dict, keys: Tensor | None) -> dict:
+    """A description by version 0.1, which knew an exact index and FAISS's, in today's words."""
+    if data["name"] == "exact":
+        dim = 0 if keys is None else keys.shape[1]
+        return dict(engine="exact", dim=dim, params={}, overfetch=1, rerank=True, file=None, recall=None)
+    params = {"factory": data["name"], "origin": data["mean"], **data["params"]}
+    return {"rerank": True} | data | {"engine": "faiss", "params": params}

@@ -1,18 +1,21 @@
-"""How many of the true neighbours an approximate index finds, measured on its own keys."""
+"""What an index is like on its own keys: how many of the true neighbours it finds, and how far apart they are."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from residua.core import Neighbours
-from residua.index.blocks import blocks
-from residua.index.exact import Exact
-from residua.index.index import Index, Recall
-from residua.index.rerank import missing, pack, root, squared_distances, unpack
+from residua.index.nearest import blocks, exact_nearest, missing, ordered, root, squared_distances
+
+if TYPE_CHECKING:  # an index measures itself when it is built
+    from residua.index.index import Index
 
 log = logging.getLogger(__name__)
 
@@ -21,17 +24,31 @@ BRUTE = 2**24  # elements of keys that a check on loading may read
 FALLEN = 0.2  # less recall than when it was built: four times what 16 queries scatter
 
 
+@dataclass(frozen=True)
+class Recall:
+    """Share of the true `k` nearest rows that were found, over `queries` queries."""
+
+    value: float
+    k: int
+    queries: int
+
+    def __str__(self) -> str:
+        return f"recall@{self.k} = {self.value:.3f} on {self.queries} queries near its keys"
+
+    def to_json(self) -> dict:
+        """A plain dictionary of JSON types; ``Recall(**data)`` is the inverse."""
+        return asdict(self)
+
+
 def true_neighbours(queries: Tensor, k: int, keys: Tensor) -> Neighbours:
-    """The `k` nearest of all `keys`, with only one block of them centred and copied at a time."""
+    """The `k` nearest of all `keys`, with only one block of them in float32 at a time."""
     best = missing(len(queries), k, keys.device)
-    packed = pack(best.squared, best.rows)
     for part in blocks(len(keys), keys.shape[1], 2**23):
-        block = Exact(keys.shape[1], keys.device)
-        block.build(keys[part])
-        found = block.search(queries, k, keys[part])
-        rows = torch.where(found.rows < 0, -1, found.rows + part.start)
-        packed = torch.cat([packed, pack(found.distances.square(), rows)], dim=1).sort(dim=1).values[:, :k]
-    return unpack(packed).neighbours()
+        block = keys[part].float()
+        rows, squared = exact_nearest(queries, block, min(k, len(block)))
+        both = torch.cat([best.squared, squared], dim=1), torch.cat([best.rows, rows + part.start], dim=1)
+        best = ordered(*both, k)
+    return best.neighbours()
 
 
 def _recall(index: Index, asked: Tensor, k: int, limit: Tensor, keys: Tensor) -> float:
@@ -41,12 +58,10 @@ def _recall(index: Index, asked: Tensor, k: int, limit: Tensor, keys: Tensor) ->
 
 
 def measure_recall(index: Index, keys: Tensor, k: int = 50, queries: int = 256) -> Recall | None:
-    """Recall of `index` over `keys` (n, d), none of them forgotten.
+    """Recall of `index` over `keys` (n, d), none forgotten; None for fewer than two. A ``UserWarning`` below 0.9.
 
-    The queries are keys moved by half the difference of two of their own neighbours, because the keys themselves
-    are too easy to find for a graph. A row counts as found when it is no further than
-    the true k-th neighbour, so that ties do not count against the index. Below 0.9 a ``UserWarning`` says so; None
-    when there are fewer than two keys.
+    The queries are keys moved by half the difference of two of their own neighbours, because the keys themselves are
+    too easy to find for a graph. Ties with the true k-th neighbour count as found.
     """
     k, queries = min(k, len(keys)), min(queries, len(keys))
     if len(keys) < 2:
@@ -61,20 +76,18 @@ def measure_recall(index: Index, keys: Tensor, k: int = 50, queries: int = 256) 
     measured = Recall(_recall(index, asked, k, limit, keys), k, queries)
     log.info("index %s over %d keys: %s", index.name, len(keys), measured)
     if measured.value < ENOUGH:
-        warnings.warn(
+        said = (
             f"index {index.name!r} finds too few of the true neighbours: {measured}. Raise overfetch or the "
-            'search parameters (nprobe, efSearch), store more bytes per key, or use index="exact"',
-            UserWarning,
-            stacklevel=3,
+            'search parameters (nprobe, efSearch), store more bytes per key, or use index="exact"'
         )
+        warnings.warn(said, UserWarning, stacklevel=3)
     return measured
 
 
 def check_recall(index: Index, keys: Tensor, forgotten: Tensor, k: int = 10, queries: int = 16) -> float | None:
-    """Recall of a loaded `index` on a few of its remembered `keys` (n, d); a ``UserWarning`` where it has fallen.
+    """Recall of a loaded `index` on a few of its remembered `keys` (n, d), and a ``UserWarning`` where it has fallen.
 
-    Against brute force where the keys are few; of many, each asked key must only find itself. None for fewer than
-    two keys.
+    Against brute force where the keys are few; of many, each asked key must only find itself. None for fewer than two.
     """
     remembered = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
     remembered[forgotten.long()] = False
@@ -91,10 +104,29 @@ def check_recall(index: Index, keys: Tensor, forgotten: Tensor, k: int = 10, que
         measured = float(itself.float().mean())
     before = index.recall.value if index.recall else 1.0
     if measured < before - FALLEN:
-        warnings.warn(
+        said = (
             f"index {index.name!r} finds {measured:.2f} of the true neighbours of a few of its keys, and found "
-            f"{before:.2f} when it was built: it does not fit its keys any more; rebuild() the memory",
-            UserWarning,
-            stacklevel=3,
+            f"{before:.2f} when it was built: it does not fit its keys any more; rebuild() the memory"
         )
+        warnings.warn(said, UserWarning, stacklevel=3)
     return measured
+
+
+def median_nn_distance(
+    index: Index, rows: Tensor, own: Tensor, keys: Tensor | None, sample: int = 1000, first: int = 0
+) -> float:
+    """Median distance from `sample` of `rows` to their nearest other one, as `index` answers with `keys`.
+
+    Row r's own key is ``own[r - first]``. 1.0 where there is no distance above 0 to measure.
+    """
+    if len(rows) > sample:
+        chosen = np.random.default_rng(0).choice(len(rows), sample, replace=False)
+        rows = rows[torch.from_numpy(np.sort(chosen)).to(rows.device)]
+    for k in (2, 64):  # further where every row has its twin
+        found = index.search(own[rows - first].float(), k, keys)
+        others = found.distances.masked_fill(found.rows == rows[:, None], torch.inf)
+        nearest = (others if k == 2 else others.masked_fill(others == 0, torch.inf)).amin(dim=1)
+        nearest = nearest[nearest.isfinite() & (nearest > 0)]
+        if len(nearest):
+            return float(nearest.median())
+    return 1.0

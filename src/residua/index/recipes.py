@@ -1,67 +1,75 @@
-"""Indexes for language models by name: kNN-LM's own, and a faster one of the same size."""
-
-from __future__ import annotations
+"""Indexes by what they are for: ``"auto"``, kNN-LM's own, and a faster one of the same size."""
 
 import logging
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
+
+from residua.index.nearest import faiss_installed
 
 log = logging.getLogger(__name__)
 
-RECIPES = ("knnlm", "knnlm-fast")
-FEW = 10_000  # rows that are searched exactly; 39 for each of the 256 codewords of a byte
+EXACT_UP_TO = 60_000_000  # elements of keys: one exact query then reads 240 MB
+SCAN_UP_TO = 1_000_000  # rows whose codes are scanned whole
+FEW = 10_000  # rows that text is searched for exactly; 39 for each of the 256 codewords of a byte
 _LISTS, _BYTES, _TRAIN = 4096, 64, 1_000_000  # kNN-LM's index over 103 M keys
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """An index by factory string, its search parameters, how many candidates get exact distances, and rows to train on.
+class Recipe(NamedTuple):
+    """An index by name and its parameters, both as ``make_index`` takes them."""
 
-    ``factory`` is ``"exact"`` where there is too little to learn from.
-    """
-
-    factory: str
+    index: str
     params: dict[str, int]
-    rerank: int = 0
-    train_on: int | None = None
 
 
-def recipe(name: str, n: int, dim: int) -> Recipe:
-    """What one of ``RECIPES`` means for `n` keys of `dim` dimensions; the log says where it is smaller than its model.
+def auto(n: int, dim: int) -> Recipe:
+    """Exact while that is quick; then a scan of 4-bit codes of pairs of dimensions; then the same codes in inverted
+    lists, of which a sixteenth are read. Exact whenever FAISS is not installed.
+    """
+    if n * dim <= EXACT_UP_TO or dim < 2 or not faiss_installed():
+        return Recipe("exact", {})
+    codes = f"PQ{math.ceil(dim / 2)}x4fs"
+    pad = f"Pad{dim + 1}," if dim % 2 else ""
+    if n <= SCAN_UP_TO:
+        return Recipe(pad + codes, {})
+    lists = 4 * math.isqrt(n)
+    return Recipe(f"{pad}IVF{lists},{codes}", {"nprobe": lists // 16})
 
-    ``"knnlm"`` is the paper's (Khandelwal et al. 2020): 4096 lists, 32 of them probed, 64 bytes a key, learned from a
+
+def knnlm(n: int, dim: int) -> Recipe:
+    """The paper's index (Khandelwal et al. 2020): 4096 lists, 32 of them probed, 64 bytes a key, learned from a
     million keys, and 1024 neighbours re-scored. Smaller memories get a list for each 64 keys at most, and learn from a
-    quarter of themselves.
-
-    ``"knnlm-fast"`` scans 4-bit codes in about √n lists, 8 of them probed, and re-scores 128 neighbours. On a
-    million keys of a small GPT-2 it answers six times faster than ``"knnlm"`` for k = 1024, ten times for k = 256,
-    and the perplexity rises by 0.2 % and 0.4 %.
-
-    Examples
-    --------
-    >>> recipe("knnlm", 10**8, 1024).factory, recipe("knnlm", 10**5, 256).factory
-    ('IVF4096,PQ64', 'IVF1024,PQ64')
-    >>> recipe("knnlm-fast", 10**6, 256).factory
-    'IVF1024,PQ128x4fs'
+    quarter of themselves; the log says so.
     """
     if n < FEW:
-        log.info("index %r over %d keys is exact: there are fewer than %d", name, n, FEW)
-        return Recipe("exact", {})
-    if name == "knnlm-fast":
-        lists = 2 ** round(math.log2(n) / 2)
-        codes = _divisor(dim, min(dim // 2, max(2 * _BYTES, dim // 4)))
-        return Recipe(f"IVF{lists},PQ{codes}x4fs", {"nprobe": 8}, 128)
+        return _few("knnlm", n)
     lists = min(_LISTS, 2 ** int(math.log2(n / 64)))
     codes, train = _divisor(dim, _BYTES), min(_TRAIN, max(n // 4, 64 * lists))
-    if (lists, codes, train) != (_LISTS, _BYTES, _TRAIN):
-        log.info(
-            "index 'knnlm' over %d keys of %d dimensions: %d lists, %d bytes a key and %d keys to learn from, "
-            "where the paper has %d, %d and %d",
-            *(n, dim, lists, codes, train, _LISTS, _BYTES, _TRAIN),
-        )
-    return Recipe(f"IVF{lists},PQ{codes}", {"nprobe": 32}, 1024, train)
+    made, paper = (lists, codes, train), (_LISTS, _BYTES, _TRAIN)
+    if made != paper:
+        said = "%d lists, %d bytes a key and %d keys to learn from, where the paper has %d, %d and %d"
+        log.info("index 'knnlm' over %d keys of %d dimensions: " + said, n, dim, *made, *paper)
+    return Recipe(f"IVF{lists},PQ{codes}", {"nprobe": 32, "rerank": 1024, "train_on": train})
+
+
+def knnlm_fast(n: int, dim: int) -> Recipe:
+    """4-bit codes in about √n lists, 8 of them probed, and 128 neighbours re-scored. On a million keys of a small GPT-2
+    it answers six times faster than ``"knnlm"`` for k = 1024, ten times for k = 256; perplexity rises by 0.2 and 0.4 %.
+    """
+    if n < FEW:
+        return _few("knnlm-fast", n)
+    lists = 2 ** round(math.log2(n) / 2)
+    codes = _divisor(dim, min(dim // 2, max(2 * _BYTES, dim // 4)))
+    return Recipe(f"IVF{lists},PQ{codes}x4fs", {"nprobe": 8, "rerank": 128})
+
+
+def _few(name: str, n: int) -> Recipe:
+    log.info("index %r over %d keys is exact: there are fewer than %d", name, n, FEW)
+    return Recipe("exact", {})
 
 
 def _divisor(dim: int, most: int) -> int:
     """The largest number of equal parts, at most `most`, that `dim` dimensions fall into."""
     return max(parts for parts in range(1, max(most, 1) + 1) if dim % parts == 0)
+
+
+RECIPES = {"auto": auto, "knnlm": knnlm, "knnlm-fast": knnlm_fast}

@@ -1,76 +1,76 @@
 """The memory: examples that can be searched, and changed at any moment."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Encoded, Neighbours
-from residua.errors import EmptyMemoryError, IdError, StorageError
-from residua.index import Index, make_index
-from residua.memory import folder
-from residua.memory.accept import new_labels
-from residua.memory.append import append
-from residua.memory.ids import bearing, int_ids
-from residua.memory.rows import Rows
-from residua.memory.search import drop_keys, search, typical_distance
-from residua.memory.storage import Storage, make_storage
+from residua.core import DenseLogits, Encoded, Logits, Neighbours, as_tensor
+from residua.core.renamed import renamed
+from residua.errors import EmptyMemoryError, IdError, InputError, ParameterError, ShapeError, StorageError
+from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
+from residua.memory import arguments, store
+from residua.memory.schema import Schema
+from residua.memory.storage import describe_storage, make_storage
+from residua.memory.table import Column, Table
+
+_INNER = ("key", "active", "edited", "logits", "top.ids", "top.values", "top.partition")  # not for `column`
+_BATCH = 8192  # rows moved to the table at a time, so that storage temporaries stay small
 
 
-class Memory(Rows):
+class Memory:
     """Remembered examples: keys, labels, what the model said, ids. One memory serves every reader.
 
     Parameters
     ----------
     data : Encoded or iterable of Encoded
-        At least one row, with labels.
-    index : str, default "exact"
-        ``"exact"``, ``"auto"``, or any FAISS factory string such as ``"IVF512,PQ32x4fs"``. Neighbours of a trained
-        index are re-ranked by their exact distances; its recall is measured when it is built (``memory.recall``).
+        At least one row, with labels. The first batch decides what is subtracted from all keys, ``schema.key_centre``.
+    index : str or Index, default "exact"
+        ``"exact"``, ``"auto"``, or any FAISS factory string such as ``"IVF512,PQ32x4fs"``; or an index without rows.
     index_params : dict, optional
-        FAISS run-time parameters, such as ``{"nprobe": 64}``.
-    overfetch : int, default 4
-        How many candidates per neighbour a trained index brings to the re-ranking.
+        Search parameters, such as FAISS's ``{"nprobe": 64}``.
+    overfetch : float, default 4
+        Candidates per neighbour that a trained index brings to the re-ranking by exact distances.
     storage : {"full", "none", "head", "top-m"}, default "full"
         What is kept of the model's logits: all; nothing (label readers only); the last layer, which recomputes them
-        from the keys; or the `m` residual entries largest in magnitude, at one `temperature`.
-    m : int, default 128
-        Entries kept per row by ``"top-m"`` (ResMem, section 4.3).
-    temperature : float, default 1.0
-        The temperature ``"top-m"`` residuals are kept for.
+        from the keys; or the `m` residual entries largest in magnitude, at one `temperature` (ResMem, section 4.3).
+    m, temperature : int and float, default 128 and 1.0
+        For ``"top-m"``.
     device : str, default "cpu"
         Where rows live and searches run.
     key_dtype : {"float32", "float16", "bfloat16"}, default "float32"
-        What keys are stored as. Distances are computed in float32, from the stored keys.
+        What keys are stored as, less their centre. Distances are computed in float32, from the stored keys.
     about : dict, optional
-        Anything of JSON types that should be saved with the memory, such as how its text was cut into windows.
+        Anything of JSON types to save with the memory, such as how its text was cut into windows.
     names : dict of int to str, optional
-        What to call an id, such as a document's title or path.
+        What to call an id, such as a document's title or path. Those of ``data.names``, if it has any, are added.
 
     Attributes
     ----------
-    task : {"classification", "regression"}
-    n_outputs : int
-        L, classes or regression outputs.
-    dim : int
-        d, the width of a key.
+    schema : Schema
+        What all rows have in common; ``task``, ``dim``, ``n_outputs``, ``flat_labels`` and ``source`` are its own.
+    n_rows : int
+        Rows ever remembered. Row numbers count forgotten rows too; ``len(memory)``, ``keys``, ``labels``, ``logits``
+        and ``ids`` do not.
+    stored_logits : Logits or None
+        What the model said, by row number; of a regression, less ``target_centre``.
+    target_centre : float64 Tensor of shape (L,), or None
+        What is subtracted from the stored labels and predictions of a regression.
     recall : Recall or None
         Measured share of true neighbours that a trained index finds; None for the exact one.
     keys_kept : bool
-        Whether the keys are stored; False after ``drop_keys``.
-    about, names : dict
-        As given; empty otherwise.
+        False after ``discard_keys``.
+    version : int
+        Counts edits, so that readers know when what they cached is stale.
 
     Raises
     ------
-    EmptyMemoryError
-        When `data` holds no row.
-    LabelError, ShapeError, TaskError, IdError, SourceMismatchError, StorageError, ParameterError
-        When rows do not fit; the memory is then as it was.
+    EmptyMemoryError, InputError, SourceMismatchError, StorageError
 
     Examples
     --------
@@ -88,9 +88,9 @@ class Memory(Rows):
         self,
         data: Encoded | Iterable[Encoded],
         *,
-        index: str = "exact",
+        index: str | Index = "exact",
         index_params: dict | None = None,
-        overfetch: int = 4,
+        overfetch: float = 4,
         storage: str = "full",
         m: int = 128,
         temperature: float = 1.0,
@@ -99,200 +99,351 @@ class Memory(Rows):
         about: dict | None = None,
         names: dict[int, str] | None = None,
     ):
-        wanted = {"index": index, "params": index_params, "overfetch": overfetch}
-        self._start(make_storage(storage, m=m, temperature=temperature), wanted, device, key_dtype, about, names)
-        append(self, data)
-        if not len(self.table):
+        kept = describe_storage(storage, m=m, temperature=temperature)
+        arguments.check_settings(kept, key_dtype, about, names)
+        table, batches = Table(arguments.checked_device(device)), arguments.labelled_batches(data)
+        first = next(batches, None)
+        if first is None:
             raise EmptyMemoryError("the data hold no rows; a memory needs at least one labelled example")
-        self.index = self._indexed(self.table["key"])
+        wanted = {"index": index, "params": index_params, "overfetch": overfetch}
+        schema = Schema.of(first, key_dtype=key_dtype, storage=kept)
+        self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=names), table, None)
+        ids = self._append(chain([first], batches))
+        self.index = self._make_index(table)
+        self.names = arguments.names_of(data, ids) | self.names
+        self._refresh()
 
-    @classmethod
-    def without_rows(
-        cls,
-        storage: Storage,
-        index_wanted: dict,
-        *,
-        device: str | torch.device = "cpu",
-        key_dtype: str = "float32",
-        about: dict | None = None,
-        names: dict[int, str] | None = None,
-    ) -> Memory:
-        """A memory yet without rows, nature and index, for those who fill it from files or write its shards.
+    def _begin(self, contents: store.Contents, table: Table, saved: store.Saved | None) -> None:
+        self.schema, self.index, self._table, self._saved = contents.schema, contents.index, table, saved
+        self.storage, self.about = contents.storage, dict(contents.about or {})
+        self.names = {int(id): name for id, name in (contents.names or {}).items()}
+        self.device, self.version = table.device, -1
+        self._index_wanted, self._next_id = contents.index_wanted, contents.next_id
+        self.keys_kept, self._median_nn_distance = contents.keys_kept, contents.median_nn_distance
+        self._centre = self.schema.key_centre.to(self.device) if self.schema.key_centre.any() else None
+        centre = self.schema.target_centre
+        self.target_centre: Tensor | None = centre if centre is None else centre.to(self.device)
 
-        `index_wanted` holds ``index``, ``params`` and ``overfetch``.
+    def _refresh(self, active: int = 0) -> None:
+        """Look at the table anew, after every edit: what searches and readers ask for is then one attribute away."""
+        schema, table = self.schema, self._table
+        self.task, self.dim, self.n_outputs = schema.task, schema.dim, schema.n_outputs
+        self.flat_labels, self.source = schema.flat_labels, schema.source
+        self.n_rows, self._active_count = len(table), active or int(table["active"].sum())
+        self.recall: Recall | None = self.index and self.index.recall
+        self._keys: Tensor | None = table["key"] if self.keys_kept else None
+        self._columns = {name.removeprefix("column."): table[name] for name in table.names if name not in _INNER}
+        self.stored_logits: Logits | None = self.storage.logits(table)
+        self.version += 1
+
+    __getattr__ = renamed(arguments.GONE)
+
+    def __len__(self) -> int:
+        return self._active_count
+
+    def __contains__(self, id) -> bool:
+        return len(self._table.active_with_ids(arguments.integer_ids(id))) > 0
+
+    def __repr__(self) -> str:
+        what = f"{len(self)} rows, keys of {self.dim}, {self.n_outputs} outputs, {self.task}"
+        return f"Memory({what}, index={self.index.name!r}, storage={self.storage.name!r})"
+
+    @property
+    def keys(self) -> np.ndarray | None:
+        """Keys, float64 (n, d), in row order; None when they were discarded."""
+        if self._keys is None:
+            return None
+        return self._keys[self.active_rows].cpu().double().add_(self.schema.key_centre).numpy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels, in row order: int64 (n,), or float64 of the targets' shape."""
+        labels = self._columns["label"][self.active_rows]
+        if self.task == "classification":
+            return labels.cpu().numpy().astype(np.int64)
+        labels = self.schema.targets(labels).numpy()
+        return labels[:, 0] if self.flat_labels else labels
+
+    @property
+    def logits(self) -> Logits | None:
+        """What the model said, in row order (a regressor's predictions); None when it was not kept."""
+        logits = self.stored_logits
+        if logits is not None and len(self) < self.n_rows:
+            logits = logits.rows(self.active_rows)
+        if logits is None or self.target_centre is None:
+            return logits
+        return DenseLogits(self.schema.targets(logits.dense()))
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids, int64 (n,), in row order."""
+        return self._columns["id"][self.active_rows].cpu().numpy()
+
+    @property
+    def active_rows(self) -> Tensor:
+        """Row numbers of the remembered rows, ascending, int64."""
+        return self._table["active"].nonzero()[:, 0]
+
+    @property
+    def bytes_per_row(self) -> dict[str, int]:
+        """Bytes of one row in RAM, by column; the index's own copy is not counted."""
+        return self._table.bytes_per_row
+
+    def column(self, name: str) -> Column:
+        """A column by row number, read by ``column[rows]``: ``"label"``, ``"id"``, or an extra one by its own name.
+
+        Labels are int32 classes (n,), or float32 (n, L): targets less ``target_centre``.
         """
-        memory = object.__new__(cls)
-        memory._start(storage, index_wanted, device, key_dtype, about, names)
-        return memory
+        if name not in self._columns:
+            raise InputError(f"there is no column {name!r}; this memory's rows have {sorted(self._columns)}")
+        return self._columns[name]
 
-    # --- edits ------------------------------------------------------------------------------------------------
+    def has_column(self, name: str) -> bool:
+        """Whether the rows carry this column."""
+        return name in self._columns
+
+    def keys_at(self, rows) -> Tensor:
+        """The keys of row numbers of any shape, float32 of shape (\\*rows.shape, d); ``StorageError`` without keys."""
+        if self._keys is None:
+            raise StorageError("this memory's keys were discarded; its index holds nothing but codes of them")
+        rows = as_tensor(rows, torch.int64).to(self.device)
+        keys = self._keys.index_select(0, rows.reshape(-1))
+        keys = keys.float() if self._centre is None else (keys.double() + self._centre).float()
+        return keys.view(*rows.shape, self.dim)
+
+    def rows_with_ids(self, ids) -> Tensor:
+        """Row numbers of the remembered rows that bear one of `ids`, ascending; ``IdError`` where none bears one."""
+        ids = arguments.integer_ids(ids)
+        rows = self._table.active_with_ids(ids)
+        missing = np.setdiff1d(ids, self._columns["id"][rows].cpu().numpy())
+        if len(missing):
+            raise IdError(f"{len(missing)} of the ids are not in the memory, such as {missing[:5].tolist()}")
+        return rows
+
+    def context(self, row: int, length: int) -> np.ndarray:
+        """The tokens before a remembered token: labels of up to `length` rows before `row`, oldest first, int64.
+
+        They are of the same document, without gaps; fewer where the document (or what is remembered of it) starts.
+        """
+        if not self.schema.is_text:
+            raise StorageError("only a memory of text (rows with a column 'offset') has contexts")
+        row, length = int(row), int(length)
+        if not 0 <= row < self.n_rows or length < 0:
+            expected = f"expected a row in 0 ... {self.n_rows - 1} and length >= 0"
+            raise ParameterError(f"row {row}, length {length}; {expected}")
+        rows = torch.arange(max(row - length, 0), row, device=self.device)
+        ids, offsets = self._columns["id"], self._columns["offset"]
+        same = (ids[rows] == ids[row]) & (offsets[rows] == offsets[row] - (row - rows)) & self._table["active"][rows]
+        run = int(same.flip(0).long().cumprod(0).sum())  # how far back the document goes on without a gap
+        return self._columns["label"][row - run : row].cpu().numpy().astype(np.int64)
+
+    def search(self, keys, k: int, exclude=None) -> Neighbours:
+        """The k nearest remembered rows of each query: plain Euclidean float32 distances, by (distance, row).
+
+        Missing ones are row -1 at distance inf.
+
+        Parameters
+        ----------
+        keys : array or Tensor of shape (q, d)
+        k : int
+        exclude : int array of shape (q,) or (q, m), optional
+            Rows that bear one of a query's ids are not its neighbours (its own id, when it is remembered).
+
+        Raises
+        ------
+        ShapeError, NonFiniteError, ParameterError, IdError
+        """
+        queries = as_tensor(keys)
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise ShapeError(f"queries have shape {tuple(queries.shape)}; this memory's keys are (n, {self.dim})")
+        queries = queries.to(self.device)
+        queries = (queries if self._centre is None else queries - self._centre).float()  # in float64, as the centre is
+        excluded = None if exclude is None else arguments.excluded_ids(exclude, len(queries))
+        # Ids that no row bears exclude nothing: a text that is not remembered is searched for as if there were none.
+        if excluded is None or not len(self._table.rows_with("id", excluded.unique().numpy())):
+            return self.index.search(queries, int(k), self._keys)
+        return self._search_excluding(queries, int(k), excluded.to(self.device), int(k) + 4)
+
+    def _search_excluding(self, queries: Tensor, k: int, excluded: Tensor, fetch: int) -> Neighbours:
+        """The k nearest rows of each query that bear none of its ids `excluded` (q, m), first among `fetch`."""
+        found = self.index.search(queries, fetch, self._keys)
+        ids, drop = self._columns["id"][found.rows.clamp_min(0)], ~found.found
+        for column in excluded.T:
+            drop |= ids == column[:, None]
+        order = drop.to(torch.uint8).argsort(dim=1, stable=True)[:, :k]  # the kept first, in their order
+        dropped = drop.gather(1, order)
+        rows = found.rows.gather(1, order).masked_fill(dropped, -1)
+        distances = found.distances.gather(1, order).masked_fill(dropped, torch.inf)
+        short = dropped.any(dim=1) & found.found.all(dim=1)  # more rows exist beyond those fetched
+        if short.any():
+            again = self._search_excluding(queries[short], k, excluded[short], 2 * fetch)
+            rows[short], distances[short] = again.rows, again.distances
+        return Neighbours(rows, distances)
+
+    def median_nn_distance(self, sample: int = 1000) -> float:
+        """Median distance (plain Euclidean) from a remembered row to its nearest other one; 1.0 when undefined.
+
+        Measured on at most `sample` rows, always the same ones for the same memory; once, when keys are discarded.
+        """
+        if self._keys is not None:
+            return median_nn_distance(self.index, self.active_rows, self._keys, self._keys, sample)
+        if self._median_nn_distance is None:
+            raise StorageError("this memory keeps no keys to measure distances between its rows by; give sigma")
+        return self._median_nn_distance
 
     def add(self, data: Encoded | Iterable[Encoded], *, replace: bool = False) -> np.ndarray:
-        """Remember more rows, at once.
+        """Remember more rows, at once; on any error the memory is as it was.
 
         Parameters
         ----------
         data : Encoded or iterable of Encoded
-            Labelled rows. Rows without ids get the next never-used integers. Rows of one call may share an id.
+            Labelled rows. Rows without ids get the next never-used integers. Rows of one call may share an id. Where
+            `data` has ``names`` (dict of id to str), those of the added ids are taken over.
         replace : bool, default False
-            Forget the rows that bear one of the ids first, instead of refusing.
+            Forget the rows that bear one of the ids first, instead of refusing with an ``IdError``.
 
         Returns
         -------
-        ids : int64 array, one per added row
-
-        Raises
-        ------
-        IdError
-            When an id is present and `replace` is False. On any error the memory is as it was.
+        int64 array, the id of each added row
         """
-        before = len(self.table)
-        ids = append(self, data, replace)
-        if len(ids):
-            if replace:
-                self._forget_rows(bearing(self, ids, before))
-            self.version += 1
+        before = self.n_rows
+        ids = self._append(arguments.labelled_batches(data), replace)
+        if replace:
+            self._forget_rows(self._table.active_with_ids(ids, before))
+        self.names |= arguments.names_of(data, ids)
         return ids
 
     def forget(self, ids) -> int:
         """Forget every row that bears one of `ids`, at once; returns how many rows went.
 
         The exact index answers as if the rows had never been there; a trained one never returns them, and
-        ``rebuild`` removes what its training kept of them (and what saved files hold).
-
-        Raises
-        ------
-        IdError
-            When an id is not in the memory; nothing is forgotten then.
+        ``rebuild`` removes what its training kept of them (and what saved files hold). ``IdError`` where an id is not
+        in the memory; nothing is forgotten then.
         """
-        rows = self.rows_of(ids)
+        rows = self.rows_with_ids(ids)
         self._forget_rows(rows)
-        for id in int_ids(ids) if self.names else ():  # what a document was called is forgotten with it
-            self.names.pop(int(id), None)
+        for id in arguments.integer_ids(ids).tolist():  # what a document was called is forgotten with it
+            self.names.pop(id, None)
         return len(rows)
 
     def relabel(self, ids, labels) -> int:
         """Give every row that bears ``ids[i]`` the label ``labels[i]`` (or one label for all); returns the row count.
 
-        Raises
-        ------
-        IdError, LabelError, ShapeError
-            When an id is unknown or given twice, or a label is out of range; nothing is changed then.
+        ``IdError``, ``LabelError`` or ``ShapeError`` where an id is unknown or given twice, or a label is out of range;
+        nothing is changed then.
         """
-        ids = int_ids(ids)
+        ids = arguments.integer_ids(ids)
         if len(np.unique(ids)) != len(ids):
             raise IdError("an id is given twice; expected one label per id")
-        rows = self.rows_of(ids)
-        labels = new_labels(self, labels, len(ids))
-        order = np.argsort(ids)
-        position = order[np.searchsorted(ids[order], self.table["id"][rows].cpu().numpy())]
-        self.table["label"][rows] = labels[torch.from_numpy(position)].to(self.table["label"])
-        self.table["edited"][rows] = True
+        rows = self.rows_with_ids(ids)
+        labels, order = self.schema.labels(labels, len(ids)), np.argsort(ids)
+        position = order[np.searchsorted(ids[order], self._columns["id"][rows].cpu().numpy())]
+        self._table["label"][rows] = labels[torch.from_numpy(position)].to(self.device)
+        self._table["edited"][rows] = True
         self.version += 1
         return len(rows)
 
     def rebuild(self) -> None:
         """Drop forgotten rows for good, renumber the rest, and train the index anew on what is remembered.
 
-        Raises
-        ------
-        ParameterError
-            When too few rows are left to train the index; the memory is then as it was.
-        StorageError
-            When the keys were dropped.
+        ``ParameterError`` where too few rows are left to train it; the memory is then as it was.
         """
-        if not self.keys_kept:
+        if self._keys is None:
             raise StorageError("this memory keeps no keys to make its index anew from; build it again from the data")
-        rows = self.alive_rows
-        self.index = self._indexed(self.table["key"][rows])
-        self.table.keep(rows)
-        self._saved = None
-        self.version += 1
+        table = self._table.take(self.active_rows)
+        self.index, self._table, self._saved = self._make_index(table), table, None
+        self._refresh()
 
-    # --- search -----------------------------------------------------------------------------------------------
-
-    def search(self, keys, k: int, exclude_ids=None) -> Neighbours:
-        """The k nearest remembered rows of each query.
-
-        Parameters
-        ----------
-        keys : array or Tensor of shape (q, d)
-        k : int
-        exclude_ids : int array of shape (q,) or (q, m), optional
-            Rows that bear one of a query's ids are not its neighbours (its own id, when it is remembered).
-
-        Returns
-        -------
-        Neighbours
-            Plain Euclidean float32 distances, by (distance, row); missing ones are row -1 at distance inf.
-        """
-        return search(self, keys, k, exclude_ids)
-
-    def typical_distance(self, sample: int = 1000) -> float:
-        """Median distance (plain Euclidean) from a remembered row to its nearest other one; 1.0 when undefined.
-
-        Measured on at most `sample` rows, always the same ones for the same memory; once, when keys are dropped.
-        """
-        return typical_distance(self, sample)
-
-    def drop_keys(self) -> None:
+    def discard_keys(self) -> None:
         """Keep only what a trained index keeps of the keys: a small part of their size.
 
-        Distances are then to the keys as the index compressed them, and its typical distance is measured now.
-        ``add``, ``forget`` and ``relabel`` work as before; ``rebuild`` needs the keys. Save to make it last.
-
-        Raises
-        ------
-        StorageError
-            When the index is exact, or ``storage="head"``, which both need the keys.
+        Distances are then to the keys as the index compressed them, and ``median_nn_distance`` is measured now.
+        ``add``, ``forget`` and ``relabel`` work as before; ``rebuild`` needs the keys, as do the exact index and
+        ``storage="head"`` (``StorageError``). Save to make it last.
         """
-        drop_keys(self)
-
-    # --- files ------------------------------------------------------------------------------------------------
+        keys, index = self._keys, self.index
+        if keys is None:
+            return
+        arguments.check_discard(index.exact, self.storage.name)
+        # What is measured by the keys is measured now, as searches will answer from now on: in the index's distances.
+        self._median_nn_distance = median_nn_distance(index, self.active_rows, keys, None)
+        self._table.drop("key")
+        self.keys_kept, self._saved = False, None  # what is on disk holds the keys
+        index.rerank, index.recall = False, None
+        index.recall = measure_recall(index, keys) if len(self) == self.n_rows else None
+        self._refresh()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the memory into a folder: safetensors shards, and a manifest last, by rename.
 
-        Saving again into the same folder writes only what changed. Whatever fails, a folder that held a memory
-        still holds that memory.
-
-        Raises
-        ------
-        MemoryFileError
-            When the folder holds something else, or cannot be written (a full disk, no permission).
+        Saving again into the same folder writes only what changed. Whatever fails (``MemoryFileError``), a folder that
+        held a memory still holds that memory; one that holds something else is left alone.
         """
-        folder.save(self, path)
+        inner = self._index_wanted, self.index, self._next_id, self.keys_kept, self._median_nn_distance
+        contents = store.Contents(self.schema, self.storage, *inner, self.about, self.names)
+        self._saved = store.save(Path(path), contents, self._table, self._saved)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> Memory:
-        """Read a folder that ``save`` wrote. The files' sizes and checksums are verified.
+    def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> Self:
+        """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted."""
+        memory = cls.__new__(cls)
+        memory._begin(*store.load(Path(path), arguments.checked_device(device)))
+        memory._refresh()
+        return memory
 
-        Raises
-        ------
-        MemoryFileError
-            When the folder is missing, torn or corrupted; the message names the file.
-        """
-        return folder.load(cls, path, device)
+    def _append(self, batches: Iterable[Encoded], replace: bool = False) -> np.ndarray:
+        """All rows become rows of the table and the index, or none; with `replace`, others of their ids are left."""
+        table, before, schema, next_id = self._table, len(self._table), self.schema, self._next_id
+        added, keys = [np.empty(0, np.int64)], []
+        try:
+            for batch in batches:
+                schema = schema.check(batch)
+                for start in range(0, len(batch), _BATCH):
+                    part = batch[start : start + _BATCH] if len(batch) > _BATCH else batch
+                    ids = arguments.ids_from(next_id, len(part)) if part.ids is None else part.ids
+                    rows = schema.rows(part, ids) | self.storage.columns(part)
+                    if not self.keys_kept:
+                        keys.append(rows.pop("key"))
+                    table.append(rows)
+                    added.append(ids)
+                    next_id = max(next_id, int(ids.max()) + 1)
+            ids = np.concatenate(added)
+            if before and not replace and ids.min(initial=self._next_id) < self._next_id:
+                arguments.check_absent(table["id"][table.active_with_ids(ids, before)])
+            if self.index is not None and len(ids):
+                self.index.add(table["key"][before:] if self.keys_kept else torch.cat(keys))
+        except BaseException:  # an interrupt too: the memory stays as it was
+            if before:
+                self._undo(before)
+            raise
+        self.schema, self._next_id = schema, next_id
+        if len(ids):
+            self._refresh(before and len(self) + len(ids))
+        return ids
 
-    # --- inside -----------------------------------------------------------------------------------------------
+    def _undo(self, before: int) -> None:
+        """Take back the rows from `before` on, of which an interrupt may have left some in the index."""
+        table, index = self._table, self.index
+        # Without keys the index cannot be made anew: what it took in stays, forgotten.
+        end = before if self.keys_kept else index.n
+        table.truncate(end)
+        if end > before:
+            table["active"][before:] = False
+            index.forget(torch.arange(before, end, device=self.device))
+        elif index.n > before:
+            self.index = self._make_index(table)
+            self.index.forget((~table["active"]).nonzero()[:, 0])
+        self._refresh()
 
     def _forget_rows(self, rows: Tensor) -> None:
         if len(rows):
             self.index.forget(rows)
-            self.table["alive"][rows] = False
-            self._alive_count -= len(rows)
+            self._table["active"][rows] = False
+            self._active_count -= len(rows)
             self.version += 1
 
-    def _indexed(self, keys: Tensor) -> Index:
-        """An index of the wanted kind over `keys`."""
-        wanted = self._index_wanted
-        index = make_index(
-            wanted["index"],
-            n=len(keys),
-            dim=self.dim,
-            device=self.device,
-            params=wanted["params"],
-            overfetch=wanted["overfetch"],
-        )
-        index.build(keys)
+    def _make_index(self, table: Table) -> Index:
+        """An index of the wanted kind over the keys of `table`."""
+        index = make_index(**self._index_wanted, n=len(table), dim=self.schema.dim, device=table.device)
+        index.build(table["key"])
         return index

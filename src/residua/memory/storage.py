@@ -1,20 +1,16 @@
 """How much of what the base model said is kept with each row: nothing, all of it, its head, or its top entries."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from residua.core import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits
-from residua.core.logits import as_tensor
+from residua.core import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits, as_tensor
 from residua.errors import ParameterError, StorageError
-from residua.index.blocks import blocks
+from residua.memory.schema import Schema
 from residua.memory.table import Table
 
-STORAGES = ("full", "none", "head", "top-m")
 BLOCK = 2**24  # logits looked at at a time: 64 MB, where a batch of a vocabulary's would be gigabytes
 
 
@@ -23,20 +19,19 @@ class Storage(ABC):
 
     name: str
 
+    def __init__(self, schema: Schema, head: Head | None = None):
+        self.schema, self.head = schema, head
+
     @abstractmethod
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         """The columns to store for a batch."""
 
     @abstractmethod
     def logits(self, table: Table) -> Logits | None:
-        """The stored rows' logits; None when nothing is kept."""
+        """The stored rows' logits (of a regression: predictions less the targets' centre); None when not kept."""
 
     def require(self, temperature: float) -> None:  # noqa: B027  (most storages serve every temperature)
         """Raise ``StorageError`` when residuals at this temperature cannot be made."""
-
-    def to_json(self) -> dict:
-        """What a manifest says of this storage."""
-        return {"name": self.name}
 
 
 class NoLogits(Storage):
@@ -51,9 +46,9 @@ class NoLogits(Storage):
         return None
 
     def require(self, temperature: float) -> None:
+        advice = "build it with storage='full', 'head' or 'top-m', or read it with KNNLM"
         raise StorageError(
-            "this memory stores labels only (storage='none'), and residuals need what the model said: "
-            "build it with storage='full', 'head' or 'top-m', or read it with KNNLM"
+            f"this memory stores labels only (storage='none'), and residuals need what the model said: {advice}"
         )
 
 
@@ -63,7 +58,8 @@ class FullLogits(Storage):
     name = "full"
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
-        return {"logits": batch.logits.dense()}
+        given = batch.logits.table if isinstance(batch.logits, DenseLogits) else batch.logits.dense()
+        return {"logits": self.schema.target_differences(given)}
 
     def logits(self, table: Table) -> DenseLogits:
         return DenseLogits(table["logits"])
@@ -73,36 +69,34 @@ class HeadOnly(Storage):
     """No logits at all: they are recomputed from the keys through the model's last layer."""
 
     name = "head"
-
-    def __init__(self, head: Head | None = None):
-        self.head = head
+    _checked: Head | None = None  # the batches' own head, once it was seen to be this one
+    _moved: Head | None = None  # the head for keys as they are stored
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         head = batch.logits.head if isinstance(batch.logits, HeadLogits) else batch.head
-        if self.head is None or head is not self.head:  # what is recomputed must be what was said, in every batch
-            self.head = self._checked(self.head or head, batch)
+        if head is None or head is not self._checked:  # what is recomputed must be what was said, in every batch
+            self._check(self.head or head, batch)
+            self.head, self._checked = self.head or head, head
         return {}
 
-    @staticmethod
-    def _checked(head: Head | None, batch: Encoded) -> Head:
+    def _check(self, head: Head | None, batch: Encoded) -> None:
         if head is None:
             raise StorageError(
                 "storage='head' needs the model's last layer, and these rows come without one (their key is not its "
                 "input, or its output is not the model's): use storage='full'"
             )
-        keys = as_tensor(batch.keys)
-        for part, said in _dense_parts(batch.logits):
-            said, again = said.cpu(), head(keys[part]).cpu()
-            if not torch.allclose(said, again, rtol=1e-3, atol=1e-3 * max(1.0, float(said.abs().max()))):
+        centred, keys = _centred_head(head, self.schema.key_centre), self.schema.centred(batch.keys)
+        for part, given in _dense_parts(batch.logits):
+            given, again = given.cpu(), centred(keys[part]).cpu()
+            if not torch.allclose(given, again, rtol=1e-3, atol=1e-3 * max(1.0, float(given.abs().max()))):
                 raise StorageError(
-                    f"the head's logits differ from the model's by up to {float((said - again).abs().max()):.3g}: "
-                    "the key is not all that the last layer sees, or it is another model's layer; "
-                    "use storage='full'"
+                    f"the head's logits differ from the model's by up to {float((given - again).abs().max()):.3g}: the "
+                    "key is not all that the last layer sees, or it is another model's layer; use storage='full'"
                 )
-        return head
 
     def logits(self, table: Table) -> HeadLogits:
-        return HeadLogits(self.head, table["key"])
+        self._moved = self._moved or _centred_head(self.head, self.schema.key_centre, self.schema.target_centre)
+        return HeadLogits(self._moved, table["key"])
 
 
 class TopM(Storage):
@@ -114,25 +108,25 @@ class TopM(Storage):
 
     name = "top-m"
 
-    def __init__(self, m: int, temperature: float, classes: int | None = None):
-        self.m, self.temperature, self.classes = m, temperature, classes
+    def __init__(self, schema: Schema, head: Head | None = None):
+        super().__init__(schema)
+        self.m, self.temperature = schema.storage["m"], schema.storage["temperature"]
+        if schema.task != "classification":
+            raise StorageError("storage='top-m' keeps classes; a regression memory stores 'full' predictions")
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
-        if batch.task != "classification":
-            raise StorageError("storage='top-m' keeps classes; a regression memory stores 'full' predictions")
-        self.classes = batch.logits.shape[1]
         labels = as_tensor(batch.labels)[:, None]
-        kept = [self._kept(said, labels[part].to(said.device)) for part, said in _dense_parts(batch.logits)]
+        kept = [self._kept(given, labels[part].to(given.device)) for part, given in _dense_parts(batch.logits)]
         return dict(zip(("top.ids", "top.values", "top.partition"), map(torch.cat, zip(*kept))))
 
     def _kept(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # The label first, whatever its logit: give it +inf for the choice alone.
-        ids = logits.scatter(1, labels, torch.inf).topk(min(self.m, self.classes), dim=1).indices
+        ids = logits.scatter(1, labels, torch.inf).topk(min(self.m, logits.shape[1]), dim=1).indices
         return ids.int(), logits.gather(1, ids), torch.logsumexp(logits / self.temperature, dim=1)
 
     def logits(self, table: Table) -> TopLogits:
         kept = table["top.ids"], table["top.values"], table["top.partition"]
-        return TopLogits(*kept, self.classes, self.temperature)
+        return TopLogits(*kept, self.schema.n_outputs, self.temperature)
 
     def require(self, temperature: float) -> None:
         if temperature != self.temperature:
@@ -141,26 +135,38 @@ class TopM(Storage):
                 f"{temperature} was asked: read it at {self.temperature}, or build it with storage='full'"
             )
 
-    def to_json(self) -> dict:
-        return {"name": self.name, "m": self.m, "temperature": self.temperature, "classes": self.classes}
+
+STORAGES = {kind.name: kind for kind in (FullLogits, NoLogits, HeadOnly, TopM)}
+
+
+def describe_storage(name: str, *, m: int = 128, temperature: float = 1.0) -> dict:
+    """A storage in JSON types, one of ``STORAGES``; `m` and `temperature` are top-m's."""
+    if name not in STORAGES:
+        raise ParameterError(f"storage={name!r}; expected one of {tuple(STORAGES)}")
+    if name != "top-m":
+        return {"name": name}
+    if m < 1 or not temperature > 0:
+        raise ParameterError(f"top-m with m={m}, temperature={temperature}; expected m >= 1 and temperature > 0")
+    return {"name": name, "m": int(m), "temperature": float(temperature)}
+
+
+def make_storage(schema: Schema, head: Head | None = None) -> Storage:
+    """The storage that a schema describes; `head` is the one that an earlier batch brought."""
+    return STORAGES[schema.storage["name"]](schema, head)
 
 
 def _dense_parts(logits: Logits) -> Iterator[tuple[slice, Tensor]]:
     """A batch's dense logits in blocks of rows that stay small."""
-    for part in blocks(*logits.shape, BLOCK):
-        yield part, logits.rows(torch.arange(*part.indices(len(logits)))).dense()
+    step = max(1, BLOCK // logits.shape[1])
+    for start in range(0, len(logits), step):
+        part = slice(start, start + step)
+        yield part, logits.rows(part).dense()
 
 
-def make_storage(name: str, *, m: int = 128, temperature: float = 1.0, classes: int | None = None) -> Storage:
-    """The storage called `name`, one of ``STORAGES``; `m` and `temperature` are top-m's."""
-    if name == "full":
-        return FullLogits()
-    if name == "none":
-        return NoLogits()
-    if name == "head":
-        return HeadOnly()
-    if name == "top-m":
-        if m < 1 or not temperature > 0:
-            raise ParameterError(f"top-m with m={m}, temperature={temperature}; expected m >= 1 and temperature > 0")
-        return TopM(int(m), float(temperature), classes)
-    raise ParameterError(f"storage={name!r}; expected one of {STORAGES}")
+def _centred_head(head: Head, key_centre: Tensor, target_centre: Tensor | None = None) -> Head:
+    """The head that gives the same for keys less their centre (less the targets' centre)."""
+    if not key_centre.any() and (target_centre is None or not target_centre.any()):
+        return head
+    move = torch.cat([rows.cpu().double() @ key_centre for rows in head.weight.split(4096)])
+    move -= 0 if target_centre is None else target_centre
+    return Head(head.weight, (move if head.bias is None else head.bias.cpu().double() + move).to(head.weight.device))

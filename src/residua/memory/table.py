@@ -1,63 +1,50 @@
 """Rows in named columns that grow in place: appending m rows costs O(m), amortised."""
 
-from __future__ import annotations
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.memory.runs import Runs
+from residua.memory.run_length import RunLengthArray
+
+Column = Tensor | RunLengthArray
 
 
 class Table:
     """Equally long columns by name, on one device. Views of dense columns share memory with the table.
 
-    Integers (int64, one number per row) are held as ``Runs`` for as long as that pays: ids and offsets then cost next
-    to nothing. Either kind of column is read by ``table[name][rows]``.
-
-    Examples
-    --------
-    >>> table = Table("cpu")
-    >>> table.append({"score": torch.tensor([0.5, 2.0])}); table.append({"score": torch.tensor([1.0])})
-    >>> table["score"].tolist(), len(table)
-    ([0.5, 2.0, 1.0], 3)
+    Integers (int64, one number per row) are held as ``RunLengthArray`` for as long as that pays: ids and offsets then
+    cost next to nothing. Either kind of column is read by ``table[name][rows]``.
     """
 
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
-        self._buffers: dict[str, Tensor | Runs] = {}
+        self._buffers: dict[str, Column] = {}
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, name: str) -> Tensor | Runs:
+    def __getitem__(self, name: str) -> Column:
         column = self._buffers[name]
-        return column if isinstance(column, Runs) else column[: self._length]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._buffers
+        return column if isinstance(column, RunLengthArray) else column[: self._length]
 
     @property
     def names(self) -> list[str]:
-        """The columns' names."""
         return list(self._buffers)
 
-    def append(self, rows: dict[str, Tensor | Runs], room: int = 0) -> None:
-        """Add rows; every call brings the same columns with the same trailing shapes and dtypes.
-
-        `room` is the number of rows that the table will have in the end, where it is known.
-        """
-        count = len(next(iter(rows.values())))
-        end = self._length + count
+    def append(self, rows: dict[str, Column], room: int = 0) -> None:
+        """Add rows, every time of the same columns, trailing shapes and dtypes; `room` is for how many in the end."""
+        end = self._length + len(next(iter(rows.values())))
         for name, column in rows.items():
             own = self._buffers.get(name)
             if own is None and column.dtype == torch.int64 and len(column.shape) == 1:
-                own = self._buffers[name] = Runs(device=self.device)
-            column = column[:] if isinstance(column, Runs) else column
-            if isinstance(own, Runs):
+                own = self._buffers[name] = RunLengthArray(device=self.device)
+            column = column[:] if isinstance(column, RunLengthArray) else column
+            if isinstance(own, RunLengthArray):
                 own.append(column)
-                if own.worthwhile:
+                if own.is_compact:
                     continue
                 own, column = None, own[:]  # of this column a dense one is smaller: from now on it is
             written = self._length if own is not None else end - len(column)
@@ -72,37 +59,41 @@ class Table:
         self._length = end
 
     def truncate(self, length: int) -> None:
-        """Drop the rows from `length` on, as after an append that must be undone."""
+        """Drop the rows from `length` on; columns that an interrupted append left longer, too."""
         for column in self._buffers.values():
-            if isinstance(column, Runs) and len(column) > length:
+            if isinstance(column, RunLengthArray) and len(column) > length:
                 column.truncate(length)
         self._length = length
 
-    def keep(self, rows: Tensor) -> None:
-        """Keep `rows` (ascending row numbers) and renumber them 0 ... m-1."""
-        for name, column in self._buffers.items():
-            if isinstance(column, Runs):
-                column.keep(rows)
-            else:
-                self._buffers[name] = column[: self._length][rows]
-        self._length = len(rows)
+    def take(self, rows: Tensor) -> Self:
+        """A new table of `rows` (row numbers, in the order they are given), numbered 0 ... m-1."""
+        taken = Table(self.device)
+        for name in self._buffers:
+            column = self[name][rows]
+            taken._buffers[name] = RunLengthArray(column) if isinstance(self[name], RunLengthArray) else column
+        taken._length = len(rows)
+        return taken
 
     def drop(self, name: str) -> None:
-        """Remove a column."""
         del self._buffers[name]
 
     def rows_with(self, name: str, values: np.ndarray) -> Tensor:
         """Row numbers of the rows whose column `name` holds one of `values` (int64), ascending."""
         column = self[name]
-        if isinstance(column, Runs):
+        if isinstance(column, RunLengthArray):
             return column.rows_with(values)
-        found = np.flatnonzero(np.isin(column.cpu().numpy(), values))
-        return torch.from_numpy(found).to(self.device)
+        return torch.from_numpy(np.flatnonzero(np.isin(column.cpu().numpy(), values))).to(self.device)
+
+    def active_with_ids(self, ids: np.ndarray, before: int | None = None) -> Tensor:
+        """Numbers of the active rows that bear one of `ids`, ascending; `before` looks at earlier rows alone."""
+        rows = self.rows_with("id", ids)
+        rows = rows if before is None else rows[rows < before]
+        return rows[self["active"][rows]]
 
     @property
     def bytes_per_row(self) -> dict[str, int]:
         """Bytes of one row, by column; a column of runs costs next to nothing, rounded down."""
         return {
-            name: column.nbytes // max(len(column), 1) if isinstance(column, Runs) else column[:1].nbytes
+            name: column.nbytes // max(len(column), 1) if isinstance(column, RunLengthArray) else column[:1].nbytes
             for name, column in self._buffers.items()
         }

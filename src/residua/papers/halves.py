@@ -1,8 +1,6 @@
 """Settings tuned on one half of the test rows answer the other, and the reverse: every row is answered, none by
 settings that saw it; and paired differences of such answers."""
 
-from __future__ import annotations
-
 import numpy as np
 
 import residua as rs
@@ -53,7 +51,7 @@ def crossed(
     for half in (0, 1):
         other = test[1 - half :: 2]
         best = rs.tune(reader, other, grid, objective=objective, max_fpr=max_fpr, progress=False)
-        found, chosen = best.cv_results_, best.best_params_
+        found, chosen = best.results_, best.best_params_
         if not refusable and best.k == 0:
             used = np.flatnonzero(found["k"] > 0)
             first = used[found["score"][used].argmax()]

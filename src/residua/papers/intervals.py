@@ -1,7 +1,5 @@
 """How sure the numbers are: slopes over seeds, and gains over random splits."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The machine a number was measured on, without its name or its paths."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

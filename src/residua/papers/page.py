@@ -1,7 +1,5 @@
 """The results page: every committed record, one section each, from nothing but the JSON files."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

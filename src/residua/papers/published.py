@@ -3,8 +3,6 @@
 Accuracies and rates are in percent, times in milliseconds, perplexities plain.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 RESMEM = "ResMem (arXiv 2302.01576)"

@@ -1,7 +1,5 @@
 """A run and what it leaves: ``NAME.json`` with everything, ``NAME.md`` to read, ``NAME.png`` to look at."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -1,7 +1,5 @@
 """The reproductions there are. A new one is one line here, and a module with a ``REPRODUCTION``."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 from residua.errors import ParameterError

@@ -1,7 +1,5 @@
 """What a reproduction is: options, a run that gives JSON, and how those numbers are told and drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Numbers as a reader sees them: with intervals, over repetitions, settings in their symbols."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A small table that reads the same in a terminal and as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Long work in small cells: each is saved when it is done, so that a run stopped at any moment goes on from there."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -3,9 +3,21 @@
 from residua.readers.adaptive import AdaptiveLambda
 from residua.readers.cache import ContinuousCache
 from residua.readers.knnlm import KNNLM
-from residua.readers.load import load
-from residua.readers.reader import Reader
+from residua.readers.neighbour import KERNELS, Kernel, NeighbourReader, register_kernel
+from residua.readers.reader import READERS, Reader, load, register_reader
 from residua.readers.resmem import ResMem
-from residua.readers.tokens import Stream
 
-__all__ = ["KNNLM", "AdaptiveLambda", "ContinuousCache", "Reader", "ResMem", "Stream", "load"]
+__all__ = [
+    "KERNELS",
+    "KNNLM",
+    "READERS",
+    "AdaptiveLambda",
+    "ContinuousCache",
+    "Kernel",
+    "NeighbourReader",
+    "Reader",
+    "ResMem",
+    "load",
+    "register_kernel",
+    "register_reader",
+]

@@ -1,10 +1,9 @@
 """A share of its own for each query: much where the nearest neighbour is near, little where it is far."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -27,7 +26,6 @@ class AdaptiveLambda:
     Raises
     ------
     ParameterError
-        When the two do not fit together.
 
     Examples
     --------
@@ -59,9 +57,7 @@ class AdaptiveLambda:
         device = neighbours.distances.device
         if not neighbours.k:
             return torch.full((len(neighbours), 1), self.shares[-1], device=device)
-        edges, shares = (
-            torch.tensor(values, dtype=torch.float32, device=device) for values in (self.edges, self.shares)
-        )
+        edges, shares = (torch.tensor(given, dtype=torch.float32, device=device) for given in (self.edges, self.shares))
         return shares[torch.bucketize(neighbours.distances[:, :1].contiguous(), edges)]
 
     def to_json(self) -> dict:
@@ -69,6 +65,6 @@ class AdaptiveLambda:
         return {"edges": list(self.edges), "shares": list(self.shares)}
 
     @classmethod
-    def from_json(cls, data: dict) -> AdaptiveLambda:
+    def from_json(cls, data: dict) -> Self:
         """The inverse of ``to_json``."""
         return cls(data["edges"], data["shares"])

@@ -1,24 +1,25 @@
 """The continuous cache (Grave et al. 2017, arXiv 1612.04426): a text's own recent words, under any other reader."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Real
+from typing import Self
 
-import numpy as np
 from torch import Tensor
 
-from residua.core import Change, Encoded, Logits, Neighbours, Values, batches
-from residua.core.logits import as_tensor
-from residua.errors import IdError, ParameterError, StorageError
-from residua.readers.past import PastStream
-from residua.readers.reader import QUERIES, Reader, positive
+from residua.core import Change, Logits, Prediction
+from residua.errors import ParameterError, StorageError, TaskError
+from residua.memory import Memory
+from residua.readers.neighbour import positive
+from residua.readers.past import CacheState
+from residua.readers.reader import Reader, reader_of, register_reader
 
 CONTRAST = 10.0  # the usual theta: the exponent of a row with itself, on average over the memory
 SAMPLE = 1024  # rows of the memory whose norms are looked at
 
 
+@register_reader
 class ContinuousCache(Reader):
     """Interpolate another reader with what the same text said before, by similarity of its states.
 
@@ -41,12 +42,7 @@ class ContinuousCache(Reader):
 
     Raises
     ------
-    ParameterError
-        When a parameter is out of its range.
-    TaskError
-        Over a regression memory.
-    StorageError
-        Without `theta`, over a memory whose keys were dropped.
+    ParameterError, TaskError, StorageError
 
     Examples
     --------
@@ -58,9 +54,6 @@ class ContinuousCache(Reader):
     [0.125, 0.125, 0.625, 0.125]
     """
 
-    names = ("over", "window", "theta", "lmbda")
-    stateful = True
-
     def __init__(self, over: Reader, window: int = 2000, theta: float | None = None, lmbda: float = 0.1):
         if not isinstance(over, Reader):
             raise ParameterError(
@@ -70,89 +63,52 @@ class ContinuousCache(Reader):
             raise ParameterError(f"window={window!r}; expected a whole number of rows >= 1")
         if not (isinstance(lmbda, Real) and 0 <= lmbda < 1):
             raise ParameterError(f"lmbda={lmbda!r}; expected a share >= 0 and < 1: a cache alone knows no new word")
+        if over.memory.task == "regression":
+            raise TaskError("a cache remembers tokens, and this is a regression memory; read it with ResMem or KNNLM")
         self.over, self.window, self.lmbda = over, int(window), float(lmbda)
-        self.memory, self.k = over.memory, over.k
-        self.temperature, self.sigma, self.kernel = over.temperature, over.sigma, over.kernel
-        self.epsilon, self.gate = over.epsilon, over.gate
-        self.stream()  # refuses regression
+        self.memory, self.k, self.temperature = over.memory, over.k, over.temperature
         self.theta = _usual_theta(self.memory) if theta is None else positive("theta", theta)
 
     @property
-    def idle(self) -> bool:
-        return self.lmbda == 0 and self.over.idle
+    def is_noop(self) -> bool:
+        return self.lmbda == 0 and self.over.is_noop
 
-    def stream(self) -> PastStream:
-        return PastStream(self)
+    def start(self) -> CacheState:
+        return CacheState(self.window, self.theta, self.memory.device, self.over.start())
 
-    def base(self, logits: Logits) -> Tensor:
-        return self.over.base(logits)
-
-    @property
-    def temperature_moves_scores(self) -> bool:
-        return self.over.temperature_moves_scores
-
-    @property
-    def temperature_moves_values(self) -> bool:
-        return self.over.temperature_moves_values
-
-    def probabilities(self, scores: Tensor, base: Tensor) -> Tensor:
-        return scores
-
-    def values(self, queries: int) -> Values:
-        raise self._depends("what its rows say")
-
-    def change(self, neighbours: Neighbours) -> Change:
-        raise self._depends("its change of a prediction")
-
-    def combine(self, keys: Tensor, logits: Logits, exclude_ids=None) -> tuple[Tensor, Tensor]:
-        raise self._depends("its answer to one query")
-
-    def read(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> Iterator[tuple[Tensor, Tensor]]:
-        stream, excluded, start = self.stream(), None if exclude_ids is None else np.asarray(exclude_ids), 0
-        for batch in batches(data):
-            self.check(batch)
-            if batch.ids is None or batch.labels is None:
-                raise ParameterError(
-                    "a ContinuousCache reads texts in order, and needs to know of each row its document (ids) and the "
-                    "token that came next (labels); these rows lack " + ("ids" if batch.ids is None else "labels")
-                )
-            for first in range(0, len(batch), QUERIES):
-                part = batch[first : first + QUERIES] if len(batch) > QUERIES else batch
-                own = None if excluded is None else excluded[start : start + len(part)]
-                start += len(part)
-                read = stream.score(
-                    as_tensor(part.keys), part.logits, documents=part.ids, tokens=part.labels, exclude_ids=own
-                )
-                device = self.memory.device
-                yield read.log_probabilities().exp_().to(device), self.base(part.logits).to(device)
-        if excluded is not None and len(excluded) != start:
-            raise IdError(f"exclude_ids have {len(excluded)} rows for {start} queries; expected one row per query")
-
-    def with_params(self, **changed) -> ContinuousCache:
-        unknown = set(changed) - set(self.names)
-        if unknown:
+    def read(
+        self, keys: Tensor, logits: Logits, excluded=None, *, depth: int = 0, state=None, documents=None, tokens=None
+    ) -> Iterator[tuple[slice, Prediction]]:
+        if state is None:
             raise ParameterError(
-                f"ContinuousCache has no parameter {sorted(unknown)}; it has {self.names}, and those of the reader it "
-                "is over are changed there: over=reader.with_params(...)"
+                "what a ContinuousCache says depends on the text before: read its rows in order, with the state that "
+                "reader.start() gives; or ask the reader it is over (reader.over)"
             )
-        return type(self)(**{**self.params, **changed})
+        below = {"depth": depth, "state": state.under, "documents": documents, "tokens": tokens}
+        for rows, under in self.over.read(keys, logits, excluded, **below):
+            seen = None if tokens is None else tokens[rows]
+            past = state.look_back(keys[rows].float(), None if documents is None else documents[rows], seen)
+            share = (past.weights.sum(dim=1, keepdim=True) > 0) * self.lmbda
+            change = Change(1 - share, (replace(past, weights=past.weights * share),))
+            yield rows, Prediction(under, under.neighbours, lambda change=change: change)
+
+    def _made(self, params: dict) -> Self:
+        return type(self)(**params)
+
+    @classmethod
+    def from_json(cls, params: dict, memory: Memory) -> Self:
+        return cls(**params | {"over": reader_of(params["over"], memory)})
 
     def __repr__(self) -> str:
         return f"ContinuousCache({self.over!r}, window={self.window}, theta={self.theta:g}, lmbda={self.lmbda:g})"
 
-    def _depends(self, what: str) -> ParameterError:
-        return ParameterError(
-            f"{what} depends on the text before it: read a ContinuousCache row after row (reader.stream()), or ask the "
-            "reader it is over (reader.over)"
-        )
 
-
-def _usual_theta(memory) -> float:
+def _usual_theta(memory: Memory) -> float:
     if not len(memory):
         return 1.0
-    if "key" not in memory.table:
+    if not memory.keys_kept:
         raise StorageError("theta=None looks at the memory's keys, and they were dropped: give theta")
-    rows = memory.alive_rows
+    rows = memory.active_rows
     rows = rows[:: max(1, len(rows) // SAMPLE)]
-    squared = memory.table["key"][rows].float().square().sum(dim=1).mean().item()
+    squared = memory.keys_at(rows).square().sum(dim=1).mean().item()
     return CONTRAST / squared if squared > 0 and math.isfinite(squared) else 1.0

@@ -1,20 +1,20 @@
 """kNN-LM (arXiv 1911.00172): interpolate what the model says with the neighbours' labels."""
 
-from __future__ import annotations
-
 from numbers import Real
+from typing import Self
 
 from torch import Tensor
 
-from residua.core import Neighbours, Values
+from residua.core import LabelValues, Neighbours, Queries, TableValues, Values
 from residua.errors import ParameterError
 from residua.memory import Memory
 from residua.readers.adaptive import AdaptiveLambda
-from residua.readers.reader import Reader
-from residua.readers.values import LabelValues, TableValues
+from residua.readers.neighbour import NeighbourReader
+from residua.readers.reader import register_reader
 
 
-class KNNLM(Reader):
+@register_reader
+class KNNLM(NeighbourReader):
     """Interpolate a model with the labels of the nearest remembered examples.
 
     ``scores = lmbda * p_kNN + (1 - lmbda) * softmax(f(x)/T)``, where ``p_kNN`` sums the kernel weights of the
@@ -24,8 +24,8 @@ class KNNLM(Reader):
     ----------
     memory : Memory
         Any storage: only labels are read.
-    k : int, default 1024
-        Neighbours; 0 is the base itself.
+    k : int, optional
+        Neighbours; 0 is the base itself. None: 1024, or all rows where there are fewer.
     lmbda : float in [0, 1], or AdaptiveLambda, default 0.25
         The neighbours' share; an ``AdaptiveLambda`` gives one to each query, by its nearest neighbour's distance.
     sigma : float, optional
@@ -35,15 +35,12 @@ class KNNLM(Reader):
         The base softmax's T.
     kernel : {"gaussian", "exponential"}, default "gaussian"
         ``exp(-d²/sigma)``, the paper's, or ``exp(-d/sigma)``, ResMem's.
-    epsilon : float, optional
-        Share of the base's probability that ``predict_proba`` never goes below; None is 1/L.
-    gate : float in (0, 1], optional
-        Queries whose base (at T) gives one class at least this probability are not searched and stay the base's.
+    epsilon, skip
+        As for ``ResMem``.
 
     Raises
     ------
     ParameterError
-        When a parameter is out of its range, or k exceeds the memory.
 
     Examples
     --------
@@ -54,40 +51,42 @@ class KNNLM(Reader):
     [[0.75, 0.25]]
     """
 
-    names = ("k", "lmbda", "sigma", "temperature", "kernel", "epsilon", "gate")
-    signed = False
-    entries_per_neighbour = 1
+    default_k = 1024
 
     def __init__(
         self,
-        memory: Memory,
-        k: int = 1024,
+        memory: Memory = None,
+        k: int | None = None,
         lmbda: float | AdaptiveLambda = 0.25,
         sigma: float | None = None,
         temperature: float = 1.0,
         *,
         kernel: str = "gaussian",
         epsilon: float | None = None,
-        gate: float | None = None,
+        skip: float | None = None,
     ):
-        super().__init__(memory, k, sigma, temperature, kernel, epsilon, gate)
+        super().__init__(memory, k, sigma, temperature, kernel, epsilon, skip)
         adaptive = isinstance(lmbda, AdaptiveLambda)
         if not (adaptive or (isinstance(lmbda, Real) and 0 <= lmbda <= 1)):
             raise ParameterError(f"lmbda={lmbda!r}; expected a share between 0 and 1, or an AdaptiveLambda")
         self.lmbda = lmbda if adaptive else float(lmbda)
 
     @property
-    def idle(self) -> bool:
-        return super().idle or self.lmbda == 0
+    def is_noop(self) -> bool:
+        return super().is_noop or self.lmbda == 0
 
-    def share(self, neighbours: Neighbours | None = None) -> tuple[float | Tensor, float | Tensor]:
-        given = self.lmbda
-        if isinstance(given, AdaptiveLambda):
-            if neighbours is None:
-                raise ParameterError("lmbda follows the neighbours' distances here: share(neighbours)")
-            given = given(neighbours)
+    def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
+        given = self.lmbda(neighbours) if isinstance(self.lmbda, AdaptiveLambda) else self.lmbda
         return 1 - given, given
 
     def values(self, queries: int) -> Values:
-        labels = self.memory.table["label"]
-        return TableValues(labels) if self.memory.task == "regression" else LabelValues(labels)
+        labels = self.memory.column("label")
+        if self.memory.task == "regression":
+            return TableValues((labels + self.memory.target_centre).float())
+        return LabelValues(labels)
+
+    @classmethod
+    def from_json(cls, params: dict, memory: Memory) -> Self:
+        if "lmbda" in cls.parameter_names() and isinstance(params["lmbda"], dict):
+            params = params | {"lmbda": AdaptiveLambda.from_json(params["lmbda"])}
+        return super().from_json(params, memory)

@@ -1,129 +1,124 @@
 """What a text said before: each document's recent keys and tokens, and how they are weighed by inner product."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Logits, TokenProbabilities
 from residua.core.logits import as_tensor
-from residua.errors import ParameterError
-from residua.readers.tokens import Stream, int_array
-
-if TYPE_CHECKING:
-    from residua.readers.cache import ContinuousCache
+from residua.core.prediction import LabelValues, Term
+from residua.errors import ParameterError, ShapeError
 
 ROWS = 256  # rows weighed at a time: they share their candidates, so that one matrix product serves them all
 
 
-class PastStream(Stream):
-    """The stream of a ``ContinuousCache``. It holds the last `window` rows of each document that may go on; one that
-    another follows within a call of ``score`` is complete, and let go."""
+def likeness(keys: Tensor, first: int, last: int, window: int) -> tuple[int, Tensor]:
+    """The first row c0 of a document that is compared with its rows `first` to `last`, and their inner products (b, c).
 
-    def __init__(self, reader: ContinuousCache):
-        super().__init__(reader)
-        self._inner = reader.over.stream()
+    Rows that do not come before, or are more than `window` back, are -inf. (arXiv 1612.04426, eq. 3.)
+    """
+    begin = max(0, first - window)
+    rows = torch.arange(first, last, device=keys.device)[:, None]
+    before = torch.arange(begin, max(last - 1, begin), device=keys.device)
+    hidden = (before >= rows) | (before < rows - window)
+    return begin, (keys[first:last] @ keys[begin : begin + len(before)].T).masked_fill_(hidden, -torch.inf)
+
+
+class CacheState:
+    """The last `window` rows of each document that may go on, for one run over texts.
+
+    A document that another one follows within a call of ``look_back`` is complete, and let go. `theta` multiplies inner
+    products; `under` is the state of the reader that the cache is over.
+    """
+
+    def __init__(self, window: int, theta: float, device: torch.device, under=None):
+        self.window, self.theta, self.device, self.under = window, theta, device, under
         self._past: dict[int, tuple[Tensor, Tensor]] = {}  # document: keys (n, d) and the tokens after them (n,)
 
-    def score(self, keys, logits: Logits, *, documents=None, tokens=None, exclude_ids=None) -> TokenProbabilities:
-        if documents is None or tokens is None:
-            raise ParameterError(
-                "a ContinuousCache looks back at the same text: give the document of each row and the token that came "
-                "next, score(keys, logits, documents=..., tokens=...)"
-            )
-        keys, logits = self._checked(keys, logits)
-        said = self._inner.score(keys, logits, documents=documents, tokens=tokens, exclude_ids=exclude_ids)
-        keys, runs, tokens = self._rows(keys, tokens, documents)
-        entries = []
-        for number, (document, run) in enumerate(runs):
-            old_keys, old_tokens = self._past.pop(document, (keys[:0], tokens[:0]))
-            own_keys, own_tokens = torch.cat([old_keys, keys[run]]), torch.cat([old_tokens, tokens[run]])
-            entries.extend(self._cached(own_keys, own_tokens, len(old_keys)))
+    def look_back(self, keys: Tensor, documents, tokens=None) -> Term:
+        """What was said before each row, as a term whose weights sum to 1 (to 0 where nothing was).
+
+        Keys are float32 (q, d); documents int (q,), rows of one in order; tokens int (q,) what really comes next, which
+        later rows then look back at. Without them each row is the end of its document so far, until ``remember`` says
+        how it went on.
+        """
+        keys = keys.to(self.device)
+        if tokens is None:
+            names = int_array(documents, "documents", len(keys)).tolist()
+            return _joined([self._now(key, name) for key, name in zip(keys, names)], self.device)
+        entries, runs = [], self._runs(keys, documents, tokens)
+        for number, (document, own_keys, own_tokens) in enumerate(runs):
+            old_keys, old_tokens = self._past.pop(document, (own_keys[:0], own_tokens[:0]))
+            all_keys, all_tokens = torch.cat([old_keys, own_keys]), torch.cat([old_tokens, own_tokens])
+            entries += self._weighed(all_keys, all_tokens, len(old_keys))
             if number == len(runs) - 1:
-                self._keep(document, own_keys, own_tokens)
-        return self._mixed(said, entries)
+                self._keep(document, all_keys, all_tokens)
+        return _joined(entries, self.device)
 
-    def read(self, keys, logits: Logits, documents=None) -> TokenProbabilities:
-        if documents is None:
-            raise ParameterError("a ContinuousCache looks back at the same text: read(keys, logits, documents)")
-        keys, logits = self._checked(keys, logits)
-        said = self._inner.read(keys, logits, documents)
-        keys, entries = keys.to(self.reader.memory.device), []
-        for row, document in enumerate(int_array(documents, "documents", len(keys)).tolist()):
-            own_keys, own_tokens = self._past.get(document, (keys[:0], None))
-            if len(own_keys):
-                weights = torch.softmax(self.reader.theta * (own_keys @ keys[row]), dim=0)
-                entries.append((own_tokens[None], weights[None]))
-            else:
-                entries.append(_nothing(1, keys.device))
-        return self._mixed(said, entries)
+    def remember(self, keys: Tensor, tokens, documents) -> None:
+        """What really came after rows that were read: keys (q, d), tokens (q,), documents (q,), in order."""
+        if self.under is not None:
+            self.under.remember(keys, tokens, documents)
+        for document, own_keys, own_tokens in self._runs(as_tensor(keys, torch.float32), documents, tokens):
+            old_keys, old_tokens = self._past.get(document, (own_keys[:0], own_tokens[:0]))
+            self._keep(document, torch.cat([old_keys, own_keys]), torch.cat([old_tokens, own_tokens]))
 
-    def remember(self, keys, tokens, documents) -> None:
-        self._inner.remember(keys, tokens, documents)
-        keys, runs, tokens = self._rows(as_tensor(keys, torch.float32), tokens, documents)
-        for document, run in runs:
-            old_keys, old_tokens = self._past.get(document, (keys[:0], tokens[:0]))
-            self._keep(document, torch.cat([old_keys, keys[run]]), torch.cat([old_tokens, tokens[run]]))
-
-    # --- inside -----------------------------------------------------------------------------------------------
-
-    def _rows(self, keys: Tensor, tokens, documents) -> tuple[Tensor, list[tuple[int, slice]], Tensor]:
-        """Keys, the rows of each document in turn, and tokens, on the memory's device."""
+    def _runs(self, keys: Tensor, documents, tokens) -> list[tuple[int, Tensor, Tensor]]:
+        """(document, keys, tokens) of each stretch of one document."""
         names = int_array(documents, "documents", len(keys))
-        tokens = torch.from_numpy(int_array(tokens, "tokens", len(keys)))
+        tokens = torch.from_numpy(int_array(tokens, "tokens", len(keys))).to(self.device)
+        keys = keys.to(self.device)
         edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
-        runs = [(int(names[a]), slice(a, b)) for a, b in pairwise(edges) if a < b]
-        device = self.reader.memory.device
-        return keys.to(device), runs, tokens.to(device)
+        return [(int(names[a]), keys[a:b], tokens[a:b]) for a, b in pairwise(edges) if a < b]
 
     def _keep(self, document: int, keys: Tensor, tokens: Tensor) -> None:
         if len(keys):
-            last = slice(-self.reader.window, None)
+            last = slice(-self.window, None)
             self._past[document] = keys[last].clone(), tokens[last].clone()  # copies: what went before is let go
 
-    def _cached(self, keys: Tensor, tokens: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """p_cache of the rows from `first` on, as (ids (b, c), values (b, c)), some rows at a time."""
-        window = self.reader.window
+    def _now(self, key: Tensor, document: int) -> tuple[Tensor, Tensor]:
+        if document not in self._past:
+            return key[:0].long(), key.new_zeros(1, 0)
+        keys, tokens = self._past[document]
+        return tokens, torch.softmax(self.theta * (keys @ key), dim=0)[None]
+
+    def _weighed(self, keys: Tensor, tokens: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Distinct tokens (c,) and weights (b, c) of the rows from `first` on, some rows at a time."""
         for start in range(first, len(keys), ROWS):
             stop = min(start + ROWS, len(keys))
-            rows = torch.arange(start, stop, device=keys.device)[:, None]
-            low, high = max(0, start - window), stop - 1
-            if high == low:
-                yield _nothing(len(rows), keys.device)
-                continue
-            before = torch.arange(low, high, device=keys.device)
-            hidden = (before >= rows) | (before < rows - window)
-            likeness = (keys[start:stop] @ keys[low:high].T).mul_(self.reader.theta).masked_fill_(hidden, -torch.inf)
-            weights = torch.softmax(likeness, dim=1).nan_to_num_(0.0)  # a document's first row has nothing before it
-            once, which = tokens[low:high].unique(return_inverse=True)
-            values = weights.new_zeros(len(rows), len(once)).index_add_(1, which, weights)
-            yield once.expand(values.shape), values
-
-    def _mixed(self, said: TokenProbabilities, entries: list[tuple[Tensor, Tensor]]) -> TokenProbabilities:
-        if not entries:
-            return said
-        device = said.scale.device
-        ids, values = (part.to(device) for part in _padded(entries))
-        share = (values.sum(dim=1, keepdim=True) > 0) * self.reader.lmbda
-        return said.mix(share, ids, values)
+            begin, alike = likeness(keys, start, stop, self.window)
+            # A document's first row has nothing before it.
+            weights = torch.softmax(alike.mul_(self.theta), dim=1).nan_to_num_(0.0)
+            once, which = tokens[begin : begin + alike.shape[1]].unique(return_inverse=True)
+            yield once, weights.new_zeros(len(weights), len(once)).index_add_(1, which, weights)
 
 
-def _nothing(rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.empty(rows, 0, dtype=torch.int64, device=device), torch.empty(rows, 0, device=device)
+def _joined(entries: list[tuple[Tensor, Tensor]], device: torch.device) -> Term:
+    """One term of several blocks of rows, each with its own tokens (c,) and weights (b, c)."""
+    count, width = sum(len(weights) for _, weights in entries), max((len(tokens) for tokens, _ in entries), default=0)
+    rows = torch.full((count, width), -1, device=device)
+    weights = torch.zeros(count, width, device=device)
+    start = known = 0
+    for tokens, own in entries:
+        block = slice(start, start + len(own)), slice(0, len(tokens))
+        rows[block] = torch.arange(known, known + len(tokens), device=device)
+        weights[block] = own
+        start, known = start + len(own), known + len(tokens)
+    tokens = torch.cat([tokens for tokens, _ in entries]) if entries else rows.new_empty(0)
+    # Where nobody has a past there is no token at all, and a row number must still name one.
+    return Term(rows, weights, LabelValues(tokens if len(tokens) else rows.new_zeros(1)), source="past")
 
 
-def _padded(entries: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Ids and values (b, c) of several blocks below each other; -1 and 0 where a block has fewer than the widest."""
-    rows, width = sum(len(ids) for ids, _ in entries), max(ids.shape[1] for ids, _ in entries)
-    all_ids, all_values = entries[0][0].new_full((rows, width), -1), entries[0][1].new_zeros(rows, width)
-    start = 0
-    for ids, values in entries:
-        all_ids[start : start + len(ids), : ids.shape[1]] = ids
-        all_values[start : start + len(ids), : ids.shape[1]] = values
-        start += len(ids)
-    return all_ids, all_values
+def int_array(values, name: str, rows: int) -> np.ndarray:
+    """`values` as int64 (rows,), or an error that names them."""
+    if values is None:
+        raise ParameterError(
+            f"a ContinuousCache reads texts in order, and needs to know of each row its document (ids) and the token "
+            f"that came next (labels); these rows lack {'ids' if name == 'documents' else 'labels'}"
+        )
+    array = as_tensor(values).cpu().numpy()
+    if array.shape != (rows,) or array.dtype.kind not in "iu":
+        raise ShapeError(f"{name} are {array.dtype} of shape {array.shape}; expected integers of shape ({rows},)")
+    return array.astype(np.int64, copy=False)

@@ -1,263 +1,173 @@
-"""What every reader of a memory shares: search, weigh, change, combine."""
+"""What every reader is: a memory, parameters, and one loop that answers queries from both."""
 
 from __future__ import annotations
 
-import math
+import inspect
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from numbers import Real
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from residua.core import Change, Encoded, Logits, Neighbours, Softmax, Values, batches
-from residua.core.logits import as_tensor
-from residua.errors import IdError, MemoryFileError, ParameterError, ShapeError, TaskError
+from residua.core.atomic import write_json
+from residua.core.encoded import Encoded, batches
+from residua.core.logits import Logits, as_tensor
+from residua.core.prediction import Prediction
+from residua.core.registry import Registry
+from residua.core.renamed import renamed
+from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
 from residua.memory import Memory
-from residua.memory.folder import write_json
-from residua.readers.kernel import check_kernel, weigh
-from residua.readers.tokens import Stream
 
-QUERIES = 2048  # queries read at a time, so that temporaries stay small
+QUERIES = 2048  # rows searched at a time
 FILE = "reader.json"  # a saved reader's parameters, beside the memory's own files
+OWN = "own"  # exclude="own": each row's own id
+
+READERS: Registry[type[Reader]] = Registry("reader", "@residua.readers.register_reader")
+
+
+def register_reader(cls: type[Reader]) -> type[Reader]:
+    """Make a reader class known by its name, to ``load`` and to the command line."""
+    READERS.register(cls.__name__, cls)
+    return cls
 
 
 class Reader(ABC):
-    """A memory, and how to read it. Parameters are attributes; ``with_params`` gives a changed copy.
+    """A memory, and how to read it.
 
-    In tensors, on the memory's device, a prediction is ``change(memory.search(keys, k)).apply(base(logits))``, where
-    the gate lets it through; ``combine`` does that, and the public methods do it for NumPy batches.
+    A new one is a class with a registration. Its constructor takes the memory (or the reader it reads on from) first,
+    then parameters, each of which it keeps as an attribute of the same name, in JSON types or with a ``to_json``.
+    ``NeighbourReader`` is the one to derive from for whatever weighs a memory's neighbours.
     """
 
-    #: names of the parameters, in the constructor's order
-    names: tuple[str, ...] = ("k", "sigma", "temperature", "kernel", "epsilon", "gate")
-    #: whether a prediction depends on the rows before it
-    stateful = False
-    #: whether what rows say may be negative
-    signed = True
+    memory: Memory
+    k: int  # how many neighbours it reads of each query
+    temperature: float
 
-    def __init__(self, memory: Memory, k: int, sigma, temperature, kernel: str, epsilon, gate):
-        if not isinstance(memory, Memory):
-            raise ParameterError(f"got a {type(memory).__name__} where a Memory is expected: rs.Memory(encoded)")
-        if not isinstance(k, Real) or isinstance(k, bool) or not float(k).is_integer() or k < 0:
-            raise ParameterError(f"k={k!r}; expected a whole number >= 0 (0 is no memory: the base itself)")
-        if k > len(memory):
-            raise ParameterError(f"k={k}, and the memory has {len(memory)} rows; choose k <= {len(memory)}")
-        self.memory, self.k, self.kernel = memory, int(k), check_kernel(kernel)
-        if sigma is None:
-            sigma = memory.typical_distance() if k else 1.0
-            sigma = sigma**2 if kernel == "gaussian" else sigma
-        self.sigma = positive("sigma", sigma)
-        self.temperature = positive("temperature", temperature)
-        if epsilon is not None and not (isinstance(epsilon, Real) and 0 < epsilon <= 1):
-            raise ParameterError(f"epsilon={epsilon!r}; expected a number in (0, 1], or None for 1/L")
-        self.epsilon = None if epsilon is None else float(epsilon)
-        if gate is not None and not (isinstance(gate, Real) and 0 < gate <= 1):
-            raise ParameterError(f"gate={gate!r}; expected a probability in (0, 1], or None to search every row")
-        if gate is not None and memory.task == "regression":
-            raise ParameterError("a gate compares probabilities; a regression memory has none, leave gate=None")
-        self.gate = None if gate is None else float(gate)
-
-    # --- what a reader is -------------------------------------------------------------------------------------
+    __getattr__ = renamed({"gate": "skip", "cv_results_": "results_", "names": "parameter_names", "stream": "start"})
 
     @abstractmethod
-    def values(self, queries: int) -> Values:
-        """What the memory's rows say; `queries` neighbourhoods will be read with it."""
+    def read(
+        self, keys: Tensor, logits: Logits, excluded=None, *, depth: int = 0, state=None, documents=None, tokens=None
+    ) -> Iterator[tuple[slice, Prediction]]:
+        """Answers to some queries, block by block: which of them, and their prediction.
 
-    @property
-    def entries_per_neighbour(self) -> int | None:
-        """How many outputs a row speaks of; None is all of them."""
+        For keys (q, d) and logits (q, L), without the rows whose ids are `excluded`, int (q,) or (q, m); at least
+        `depth` neighbours are searched, for those who look at more than the reader reads. A reader that looks back also
+        gets the `state` that ``start`` gave, the documents int (q,) of the rows, and the tokens int (q,) that really
+        came after each.
+        """
+
+    def start(self) -> object | None:
+        """What is kept from row to row of a text; None for a reader that answers each row by itself."""
         return None
 
     @property
-    def temperature_moves_scores(self) -> bool:
-        """Whether another temperature can change which class scores best."""
-        return self.memory.task == "classification"
-
-    @property
-    def temperature_moves_values(self) -> bool:
-        """Whether another temperature changes what the rows say."""
-        return False
-
-    def base(self, logits: Logits) -> Tensor:
-        """The base's own scores (q, L), float32: softmax(f / T), or predictions for regression."""
-        if self.memory.task == "regression":
-            return logits.dense()
-        return logits.probabilities(None, self.temperature)
-
-    def share(self, neighbours: Neighbours | None = None) -> tuple[float | Tensor, float | Tensor]:
-        """(what is left of the base, what multiplies normalised weights), where there are neighbours: numbers, or
-        float32 tensors (q, 1) where the neighbours decide."""
-        return 1.0, 1.0
-
-    def weights(self, neighbours: Neighbours) -> Tensor:
-        """Normalised weights (q, k): the kernel's, times the rows' own ``weight`` column if they carry one."""
-        own = None
-        if "column.weight" in self.memory.table:
-            own = self.memory.table["column.weight"][neighbours.rows.clamp_min(0)]
-        return weigh(neighbours, self.sigma, self.kernel, own)
-
-    def change(self, neighbours: Neighbours) -> Change:
-        """How these neighbours change a prediction."""
-        weights = self.weights(neighbours)
-        left, given = self.share(neighbours)
-        scale = torch.where(weights.sum(dim=1, keepdim=True) > 0, left, 1.0)  # no neighbours: the base
-        return Change(scale, neighbours.rows, weights * given, self.values(len(neighbours)))
-
-    def probabilities(self, scores: Tensor, base: Tensor) -> Tensor:
-        """Scores made probabilities: max(scores, epsilon * p_T), renormalised; up to epsilon = 1/L, the largest score's
-        class stays the likeliest."""
-        proper = torch.maximum(scores, self.floor * base)
-        return proper / proper.sum(dim=1, keepdim=True)
-
-    @property
-    def floor(self) -> float:
-        """The share of the base's probability that no class goes below: epsilon, or 1/L where that is None."""
-        return 1 / self.memory.n_outputs if self.epsilon is None else self.epsilon
-
-    def asked(self, base: Softmax) -> Tensor | None:
-        """The queries (their numbers, int64, on the memory's device) that the gate lets through to the memory; None is
-        all of them."""
-        if self.gate is None:
-            return None
-        return (base.best.log_prob.exp() < self.gate).nonzero()[:, 0].to(self.memory.device)
-
-    def shut(self, logits: Logits) -> Tensor:
-        """Bool (q,): the queries that the gate keeps from the memory."""
-        shut = torch.ones(len(logits), dtype=torch.bool, device=self.memory.device)
-        return shut.index_fill_(0, self.asked(Softmax(logits, self.temperature)), False)
-
-    def gated(self, neighbours: Neighbours, logits: Logits) -> Neighbours:
-        """`neighbours`, without those of queries that the gate keeps from the memory."""
-        if self.gate is None:
-            return neighbours
-        shut = self.shut(logits)[:, None]
-        return Neighbours(neighbours.rows.masked_fill(shut, -1), neighbours.distances.masked_fill(shut, torch.inf))
-
-    def combine(self, keys: Tensor, logits: Logits, exclude_ids=None) -> tuple[Tensor, Tensor]:
-        """(scores, the base's own scores), float32 (q, L) tensors on the memory's device; they may be one tensor."""
-        base = self.base(logits).to(self.memory.device)
-        if self.k == 0 or len(self.memory) == 0:
-            return base, base
-        asked = self.asked(Softmax(logits, self.temperature))
-        if asked is None or len(asked) == len(base):
-            return self.change(self.memory.search(keys, self.k, exclude_ids)).apply(base), base
-        if not len(asked):
-            return base, base
-        excluded = None if exclude_ids is None else np.asarray(exclude_ids)[asked.cpu().numpy()]
-        neighbours = self.memory.search(keys[asked.to(keys.device)], self.k, excluded)
-        return base.index_copy(0, asked, self.change(neighbours).apply(base[asked])), base
-
-    @property
-    def idle(self) -> bool:
+    def is_noop(self) -> bool:
         """Whether the memory has no say at all: k = 0, or nothing remembered."""
         return self.k == 0 or len(self.memory) == 0
 
-    def stream(self) -> Stream:
-        """Token by token: sparse probabilities over a vocabulary, for texts in order."""
-        return Stream(self)
+    def predictions(
+        self, data: Encoded | Iterable[Encoded], *, exclude=OWN, depth: int = 0
+    ) -> Iterator[tuple[Encoded, Prediction]]:
+        """Answers to all rows of `data`, in order: a few rows (``Encoded``), and their prediction.
 
-    # --- NumPy in, NumPy out ----------------------------------------------------------------------------------
+        Every verb is written over this: rows are checked, cut into blocks, searched without what is excluded, and
+        weighed when the prediction is asked for what needs it. ``prediction.neighbours`` holds at least `depth`; the
+        rest is as for ``scores``. A reader that looks back needs ids and labels (``ParameterError``).
+        """
+        given = _ids_to_exclude(exclude)
+        state, first = self.start(), 0
+        for batch in batches(data):
+            self.memory.schema.check_query(batch)
+            for name in () if state is None else ("ids", "labels"):
+                if getattr(batch, name) is None:
+                    raise ParameterError(
+                        f"a {type(self).__name__} reads texts in order, and needs to know of each row its document "
+                        f"(ids) and the token that came next (labels); these rows lack {name}"
+                    )
+            for begin in range(0, len(batch), QUERIES):
+                part = batch[begin : begin + QUERIES] if len(batch) > QUERIES else batch
+                excluded = part.ids if given is OWN else None if given is None else given[first : first + len(part)]
+                first += len(part)
+                keys, told = as_tensor(part.keys), {"state": state, "documents": part.ids, "tokens": part.labels}
+                for rows, prediction in self.read(keys, part.logits, excluded, depth=depth, **told):
+                    yield (part if len(prediction) == len(part) else part[rows]), prediction
+        if given is not OWN and given is not None and len(given) != first:
+            raise IdError(f"exclude has {len(given)} rows for {first} queries; expected one row per query")
 
-    def scores(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> np.ndarray:
-        """The changed scores.
+    def scores(self, data: Encoded | Iterable[Encoded], exclude=OWN) -> np.ndarray:
+        """The changed scores, float32 (n, L).
+
+        Classification: rows sum to 1 and may leave [0, 1] (logits in a logit space). Regression: predictions, of the
+        targets' shape. ShapeError, TaskError, SourceMismatchError or IdError for queries that do not fit.
 
         Parameters
         ----------
         data : Encoded or iterable of Encoded
-            Queries; labels are not needed.
-        exclude_ids : int array of shape (n,) or (n, m), optional
-            Ids whose rows are not neighbours of each query, such as its own when it is remembered.
-
-        Returns
-        -------
-        float32 array of shape (n, L)
-            Classification: rows sum to 1 and may leave [0, 1] (logits in ``space="logits"``).
-            Regression: predictions, of the targets' shape.
-
-        Raises
-        ------
-        ShapeError, TaskError, SourceMismatchError
-            When the queries do not fit the memory, or come from another model.
+            Queries, labels not needed; a text's rows come in order.
+        exclude : "own", None, or int array of shape (n,) or (n, m)
+            Ids whose rows are not neighbours of each query: by default its own, where the data came with ids.
         """
-        read = [scores.cpu().numpy() for scores, _ in self.read(data, exclude_ids)]
-        scores = np.concatenate(read) if read else np.empty((0, self.memory.n_outputs), np.float32)
+        scores = self._gathered(prediction.scores for _, prediction in self.predictions(data, exclude=exclude))
         return scores[:, 0] if self.memory.task == "regression" and self.memory.flat_labels else scores
 
-    def predict(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> np.ndarray:
-        """Class indices int64 (n,), or the predictions of a regression memory."""
-        scores = self.scores(data, exclude_ids)
-        return scores if self.memory.task == "regression" else scores.argmax(axis=1)
+    def predict(self, data: Encoded | Iterable[Encoded], exclude=OWN) -> np.ndarray:
+        """Class indices int64 (n,), or the predictions of a regression memory. Parameters as for ``scores``."""
+        if self.memory.task == "regression":
+            return self.scores(data, exclude)
+        found = [now.argmax().cpu().numpy() for _, now in self.predictions(data, exclude=exclude)]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
 
-    def predict_proba(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> np.ndarray:
+    def predict_proba(self, data: Encoded | Iterable[Encoded], exclude=OWN) -> np.ndarray:
         """Probabilities float32 (n, L): ``max(scores, epsilon * p_T)`` renormalised (epsilon: 1/L by default).
 
         Always positive where the base's are, so log-loss is finite. With ``epsilon`` up to 1/L the argmax is that of
-        ``scores``, whose largest is at least 1/L.
-
-        Raises
-        ------
-        TaskError
-            For a regression memory.
+        ``scores``, whose largest is at least 1/L. Parameters as for ``scores``; ``TaskError`` for a regression memory.
         """
-        if self.memory.task != "classification":
+        if self.memory.task == "regression":
             raise TaskError("a regression memory has no class probabilities; call predict")
-        read = [self.probabilities(scores, base).cpu().numpy() for scores, base in self.read(data, exclude_ids)]
-        return np.concatenate(read) if read else np.empty((0, self.memory.n_outputs), np.float32)
+        return self._gathered(now.probabilities for _, now in self.predictions(data, exclude=exclude))
 
-    def read(self, data: Encoded | Iterable[Encoded], exclude_ids=None) -> Iterator[tuple[Tensor, Tensor]]:
-        """(scores, the base's own scores), float32 (b, L) tensors on the memory's device, block by block."""
-        excluded = None if exclude_ids is None else np.asarray(exclude_ids)
-        start = 0
-        for batch in batches(data):
-            self.check(batch)
-            for first in range(0, len(batch), QUERIES):
-                part = batch[first : first + QUERIES] if len(batch) > QUERIES else batch
-                own = None if excluded is None else excluded[start : start + len(part)]
-                start += len(part)
-                yield self.combine(as_tensor(part.keys), part.logits, own)
-        if excluded is not None and len(excluded) != start:
-            raise IdError(f"exclude_ids have {len(excluded)} rows for {start} queries; expected one row per query")
+    def _gathered(self, blocks: Iterable[Tensor]) -> np.ndarray:
+        arrays = [block.cpu().numpy() for block in blocks]
+        return np.concatenate(arrays) if arrays else np.empty((0, self.memory.n_outputs), np.float32)
 
-    def check(self, batch: Encoded) -> None:
-        """Raise when a batch cannot be a query of this memory."""
-        memory = self.memory
-        if batch.task is not None and batch.task != memory.task:
-            raise TaskError(f"{batch.task} data for a {memory.task} memory")
-        if (batch.dim, batch.n_outputs) != (memory.dim, memory.n_outputs):
-            raise ShapeError(
-                f"queries with keys of {batch.dim} and {batch.n_outputs} outputs; this memory has keys of "
-                f"{memory.dim} and {memory.n_outputs} outputs"
-            )
-        if memory.source is not None:
-            memory.source.require(batch.source)
-
-    # --- parameters -------------------------------------------------------------------------------------------
+    @classmethod
+    @cache
+    def parameter_names(cls) -> tuple[str, ...]:
+        """What the constructor takes beside the memory, in its order."""
+        return tuple(name for name in inspect.signature(cls).parameters if name != "memory")
 
     @property
     def params(self) -> dict:
         """The parameters by name, as the constructor takes them."""
-        return {name: getattr(self, name) for name in self.names}
+        return {name: getattr(self, name) for name in self.parameter_names()}
 
     def with_params(self, **changed) -> Reader:
-        """A reader of the same class and memory with some parameters changed."""
-        unknown = set(changed) - set(self.names)
+        """A reader of the same class and memory with some parameters changed; ``ParameterError`` for an unknown one."""
+        unknown = set(changed) - set(self.parameter_names())
         if unknown:
-            raise ParameterError(f"{type(self).__name__} has no parameter {sorted(unknown)}; it has {self.names}")
-        if "k" in changed:
-            return type(self)(self.memory, **{**self.params, **changed})
-        # Forgetting may have left fewer than k rows: no error here, as it is none when reading.
-        other = type(self)(self.memory, **{**self.params, **changed, "k": min(self.k, len(self.memory))})
-        other.k = self.k
-        return other
+            raise ParameterError(
+                f"{type(self).__name__} has no parameter {sorted(unknown)}; it has {self.parameter_names()}"
+            )
+        return self._made(self.params | changed)
+
+    def _made(self, params: dict) -> Reader:
+        return type(self)(self.memory, **params)
 
     def to_json(self) -> dict:
         """The reader without its memory, in JSON types."""
         params = {n: v.to_json() if hasattr(v, "to_json") else v for n, v in self.params.items()}
-        return {"reader": type(self).__name__, "params": params}
+        return {"reader": type(self).__name__, "module": type(self).__module__, "params": params}
+
+    @classmethod
+    def from_json(cls, params: dict, memory: Memory) -> Reader:
+        """The reader of `memory` whose ``to_json()["params"]`` these are."""
+        return cls(memory, **params)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.params.items() if value is not None)
@@ -266,24 +176,85 @@ class Reader(ABC):
     def save(self, path: str | os.PathLike) -> None:
         """Save the memory into folder `path`, and these parameters beside it; ``rs.load(path)`` gives both back.
 
-        Raises
-        ------
-        MemoryFileError
-            As ``Memory.save``.
+        What ``load`` could not read (no registered class, no JSON types) is a ``StorageError``, and not written.
         """
-        self.memory.save(path)
+        self._require_registered()
+        about = self.to_json()
         try:
-            write_json(Path(path) / FILE, self.to_json())
-        except OSError as error:
-            raise MemoryFileError(f"cannot write {Path(path) / FILE}: {error.strerror or error}") from error
+            json.dumps(about)
+        except (TypeError, ValueError) as error:
+            raise StorageError(
+                f"the parameters of this {type(self).__name__} are not all JSON types ({error}); give the odd one a "
+                "to_json, and the reader a from_json"
+            ) from error
+        self.memory.save(path)
+        write_json(Path(path) / FILE, about)
+
+    def _require_registered(self) -> None:
+        """That ``load`` knows this reader's class, and those of the readers it holds."""
+        name = type(self).__name__
+        if name not in READERS or READERS.get(name) is not type(self):
+            raise StorageError(
+                f"{name} is not registered, and could be saved but not loaded: put {READERS.decorator} above its class"
+            )
+        for value in self.params.values():
+            if isinstance(value, Reader):
+                value._require_registered()
 
 
-def positive(name: str, value) -> float:
-    """`value` as a float, if it is finite and > 0."""
+def _ids_to_exclude(exclude):
+    """`exclude` as "own", None, or an array."""
+    if exclude is None or (isinstance(exclude, str) and exclude == OWN):
+        return exclude and OWN
+    if isinstance(exclude, str):
+        raise ParameterError(f'exclude={exclude!r}; expected "own", None, or ids: one row of them per query')
+    ids = np.atleast_1d(exclude)
+    return ids if ids.size else None
+
+
+def load(path: str | os.PathLike, device: str = "cpu") -> Reader:
+    """The reader that ``Reader.save`` wrote into folder `path`, with its memory.
+
+    Raises
+    ------
+    MemoryFileError
+        Where there is none (``rs.Memory.load`` reads a memory alone), it is torn, or its class is not registered here:
+        what is imported is never chosen by a folder.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, residua as rs
+    >>> memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rs.ResMem(memory, k=2, sigma=0.5).save(folder)
+    ...     rs.load(folder).params["sigma"]
+    0.5
+    """
+    file = Path(path) / FILE
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise ParameterError(f"{name}={value!r}; expected a finite number > 0")
-    return number
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MemoryFileError(f"{path} holds no {FILE}; save a reader there, or use rs.Memory.load") from error
+    except (OSError, ValueError) as error:
+        raise MemoryFileError(f"{file} cannot be read: {error}") from error
+    memory = Memory.load(path, device)
+    try:
+        return reader_of(about, memory)
+    except MemoryFileError as error:
+        raise MemoryFileError(f"{file}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
+
+
+def reader_of(about: dict, memory: Memory) -> Reader:
+    """The reader of `memory` whose ``to_json`` is `about`."""
+    name, params = about["reader"], dict(about["params"])
+    if name not in READERS:
+        where = f", such as {about['module']} where it was saved" if about.get("module") else ""
+        raise MemoryFileError(
+            f"this is a reader {name!r}, and none of that name is registered; import the module that defines it"
+            f"{where}, then load again"
+        )
+    if "gate" in params:  # as version 0.1 called it
+        params["skip"] = params.pop("gate")
+    return READERS.get(name).from_json(params, memory)

@@ -1,21 +1,22 @@
 """ResMem (arXiv 2302.01576): add the neighbours' residuals to what the model says."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag, one_hot
 
-from residua.core import DenseLogits, Logits, TopLogits, Values
+from residua.core import DenseLogits, LabelValues, Logits, TableValues, TopLogits, Values
 from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
-from residua.readers.reader import Reader
-from residua.readers.values import ResidualValues, TableValues, residual_table
+from residua.readers.neighbour import NOTICE, NeighbourReader
+from residua.readers.reader import register_reader
 
 SPACES = ("probabilities", "logits")
 TABLE = 64_000_000  # float32 entries of the largest residual table worth keeping: 256 MB
+BLOCK = 16_000_000  # float32 entries of one temporary: 64 MB
 
 
-class ResMem(Reader):
+@register_reader
+class ResMem(NeighbourReader):
     """Correct a model by the residuals of the nearest remembered examples.
 
     Classification (ResMem, eq. 7-8): ``scores(x) = softmax(f(x)/T) + sum_i w_i (onehot(y_i) - softmax(f(x_i)/T))``,
@@ -26,8 +27,8 @@ class ResMem(Reader):
     ----------
     memory : Memory
         With stored logits (any storage but ``"none"``).
-    k : int, default 50
-        Neighbours; 0 is the base itself.
+    k : int, optional
+        Neighbours; 0 is the base itself. None: 50, or all rows where there are fewer.
     sigma : float, optional
         Kernel width, in the keys' distance (squared for ``kernel="gaussian"``). None: the median distance between
         a remembered row and its nearest other one, measured now.
@@ -40,15 +41,12 @@ class ResMem(Reader):
         c; scores are logits, and probabilities their softmax at T (the paper's section 5, our reading).
     epsilon : float, optional
         Share of the base's probability that ``predict_proba`` never goes below; None is 1/L.
-    gate : float in (0, 1], optional
+    skip : float in (0, 1], optional
         Queries whose base (at T) gives one class at least this probability are not searched and stay the base's.
 
     Raises
     ------
-    ParameterError
-        When a parameter is out of its range, or k exceeds the memory.
-    StorageError
-        When the memory does not store what residuals need.
+    ParameterError, TaskError, StorageError
 
     Examples
     --------
@@ -60,21 +58,21 @@ class ResMem(Reader):
     [[1.0, 0.0], [0.0, 1.0]]
     """
 
-    names = ("k", "sigma", "temperature", "kernel", "space", "epsilon", "gate")
+    default_k = 50
 
     def __init__(
         self,
-        memory: Memory,
-        k: int = 50,
+        memory: Memory = None,
+        k: int | None = None,
         sigma: float | None = None,
         temperature: float = 1.0,
         *,
         kernel: str = "exponential",
         space: str = "probabilities",
         epsilon: float | None = None,
-        gate: float | None = None,
+        skip: float | None = None,
     ):
-        super().__init__(memory, k, sigma, temperature, kernel, epsilon, gate)
+        super().__init__(memory, k, sigma, temperature, kernel, epsilon, skip)
         if space not in SPACES:
             raise ParameterError(f"space={space!r}; expected one of {SPACES}")
         self.space = space
@@ -83,57 +81,95 @@ class ResMem(Reader):
                 raise TaskError("space='logits' is for classification; a regression memory adds plain residuals")
             if memory.storage.name not in ("full", "head"):
                 raise StorageError(f"space='logits' needs full logits; this memory stores {memory.storage.name!r}")
-        elif k:
+        elif self.k:
             memory.storage.require(self.temperature)
         self._table: tuple[tuple, Tensor] | None = None
 
     @property
-    def entries_per_neighbour(self) -> int | None:
-        kept = self.memory.logits
-        return kept.ids.shape[1] + 1 if isinstance(kept, TopLogits) else None
-
-    @property
-    def temperature_moves_scores(self) -> bool:
-        return self.temperature_moves_values
-
-    @property
-    def temperature_moves_values(self) -> bool:
-        return self.memory.task == "classification" and self.space == "probabilities"
-
-    def base(self, logits: Logits) -> Tensor:
-        return logits.dense() if self.space == "logits" else super().base(logits)
-
-    def probabilities(self, scores: Tensor, base: Tensor) -> Tensor:
-        if self.space == "logits":
-            return torch.softmax(scores / self.temperature, dim=1)
-        return super().probabilities(scores, base)
+    def score_space(self) -> str:
+        return "probability" if self.space == "probabilities" else "logit"
 
     def values(self, queries: int) -> Values:
         memory = self.memory
-        labels, logits = memory.table["label"], memory.logits
-        asked = (memory.version, self.temperature, self.space)
-        if self._table is not None and self._table[0] == asked:
+        made_of = (memory.version, self.temperature, self.space)
+        if self._table is not None and self._table[0] == made_of:
             return TableValues(self._table[1])
+        labels, logits = memory.column("label"), memory.stored_logits
         if memory.task == "regression":
-            return self._keep(asked, labels - logits.dense())
+            return self._keep(made_of, labels - logits.dense())
         if self.space == "logits":
-            return self._keep(asked, class_means(labels, logits, memory.table["alive"])[labels] - logits.dense())
+            return self._keep(made_of, class_means(labels, logits, memory.active_rows)[labels] - logits.dense())
         # A table of all residuals costs one softmax over the memory: worth it for a batch, not for one query.
-        if (
-            isinstance(logits, DenseLogits)
-            and queries * self.k >= len(memory.table) // 4
-            and len(labels) * logits.shape[1] <= TABLE
-        ):
-            return self._keep(asked, residual_table(labels, logits, self.temperature))
+        fits = isinstance(logits, DenseLogits) and len(labels) * logits.shape[1] <= TABLE
+        if fits and queries * self.k >= len(labels) // 4:
+            return self._keep(made_of, residual_table(labels, logits, self.temperature))
         return ResidualValues(labels, logits, self.temperature)
 
-    def _keep(self, asked: tuple, table: Tensor) -> Values:
-        self._table = (asked, table)
+    def _keep(self, made_of: tuple, table: Tensor) -> Values:
+        self._table = (made_of, table)
         return TableValues(table)
 
 
-def class_means(labels: Tensor, logits: Logits, alive: Tensor) -> Tensor:
-    """Mean logits (L, L) of the remembered rows of each class; zeros for a class without rows."""
-    dense = logits.dense()[alive]
-    sums = dense.new_zeros(logits.shape[1], logits.shape[1]).index_add_(0, labels[alive], dense)
-    return sums / torch.bincount(labels[alive], minlength=logits.shape[1]).clamp_min(1)[:, None]
+def class_means(labels: Tensor, logits: Logits, active: Tensor) -> Tensor:
+    """Mean logits (L, L) of the `active` rows of each class; zeros for a class without rows."""
+    dense, own = logits.dense(active), labels[active].long()
+    sums = dense.new_zeros(logits.shape[1], logits.shape[1]).index_add_(0, own, dense)
+    return sums / torch.bincount(own, minlength=logits.shape[1]).clamp_min(1)[:, None]
+
+
+class ResidualValues(Values):
+    """Row i says ``onehot(labels[i]) - softmax(logits[i] / T)`` (ResMem, eq. 7), made when it is read.
+
+    Only the rows that are neighbours are made, each once; with top-m logits, entries that were not kept read as 0.
+    """
+
+    def __init__(self, labels: Tensor, logits: Logits, temperature: float):
+        self.labels, self.logits, self.temperature = LabelValues(labels), logits, temperature
+        self.width = logits.ids.shape[1] + 1 if isinstance(logits, TopLogits) else None
+
+    def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(self.logits, TopLogits):
+            classes, said = self._kept(rows)
+            own, one = self.labels.entries(rows)
+            return torch.cat([own, classes], dim=1), torch.cat([one, -said], dim=1)
+        said = self.logits.probabilities(rows, self.temperature)
+        values = one_hot(self.labels.labels[rows].long(), said.shape[1]) - said
+        return torch.arange(said.shape[1], device=rows.device).expand(said.shape), values
+
+    def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
+        top = isinstance(self.logits, TopLogits)
+        entries = self.logits.ids.shape[1] if top else scores.shape[1]
+        step = max(1, BLOCK // (rows.shape[1] * entries))
+        if len(rows) <= step:
+            scores += self._sum(scores, rows, weights)
+            return
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            scores[some] += self._sum(scores[some], rows[some], weights[some])
+
+    def _sum(self, scores: Tensor, near: Tensor, given: Tensor) -> Tensor:
+        """What is added: two sums that cancel first, so that no residual is no change, exactly."""
+        change = torch.zeros_like(scores)
+        self.labels.add_to(change, near, given)
+        if isinstance(self.logits, TopLogits):
+            classes, said = self._kept(near.reshape(-1))
+            said = (said * given.reshape(-1, 1)).reshape(len(near), -1)
+            return change.sub_(torch.zeros_like(change).scatter_add_(1, classes.reshape(len(near), -1), said))
+        once, where = near.unique(return_inverse=True)
+        said = self.logits.probabilities(once, self.temperature)
+        return change.sub_(embedding_bag(where, said, mode="sum", per_sample_weights=given))
+
+    def _kept(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes and probabilities of the kept entries of rows (m,)."""
+        kept = self.logits.rows(rows)
+        said = (kept.values.float() / self.temperature - kept.logsumexp(None, self.temperature)[:, None]).exp()
+        return kept.ids.long(), said
+
+
+def residual_table(labels: Tensor, logits: Logits, temperature: float) -> Tensor:
+    """Every row's residual at once (n, L): worth its memory when most rows are somebody's neighbour."""
+    table = logits.probabilities(None, temperature)
+    table = table.masked_fill_(table < NOTICE, 0).neg_()
+    rows = torch.arange(len(table), device=table.device)
+    table[rows, labels] += 1
+    return table

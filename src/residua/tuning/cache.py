@@ -1,24 +1,19 @@
 """Tuning the continuous cache: every window, theta and share from one pass over the validation text."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Encoded
-from residua.core.logits import as_tensor
-from residua.errors import InputError, ParameterError
+from residua.core import Encoded, Prediction, as_tensor
+from residua.errors import ParameterError
 from residua.readers import ContinuousCache
-from residua.tuning.grid import values_of
+from residua.readers.past import likeness
+from residua.tuning.grid import LMBDA, values_of
 from residua.tuning.likelihood import Targets
-from residua.tuning.parallel import side_by_side
-from residua.tuning.results import best_of, losses
-from residua.tuning.token_grid import LMBDA
-from residua.tuning.tokens import bar, documents_of, labelled
+from residua.tuning.objective import best_of, losses
+from residua.tuning.sweep import parallel_map
 
 WINDOW = np.array([32, 128, 512, 2048])
 THETA = 2.0 ** np.arange(-4, 5)  # multiples of what the reader has
@@ -26,62 +21,57 @@ FEW = np.array([0.01, 0.02, 0.03])  # beside LMBDA: under a good reader the best
 ROWS = 256  # tokens compared with their history at a time
 
 
-def tune_cache(
-    reader: ContinuousCache, val: Encoded | Iterable[Encoded], grid: dict | None, progress: bool | None
-) -> ContinuousCache:
-    """See ``tune``. ``lmbda = 0``, the reader under the cache alone, always competes."""
-    grid = cache_grid(reader, grid)
-    parts, history, over = [], History(int(grid["window"][-1])), reader.over.stream()
-    with bar(progress) as done:
-        for batch in labelled(reader, val):
-            if batch.ids is None:
-                raise ParameterError("the cache reads a document's earlier tokens; expected rows with document ids")
-            keys, truth = as_tensor(batch.keys).to(reader.memory.device), as_tensor(batch.labels)
-            said = over.score(keys, batch.logits, documents=batch.ids, tokens=batch.labels, exclude_ids=batch.ids)
-            base = said.log_prob(truth.to(reader.memory.device)).double().cpu()[None]
-            given = [torch.empty(len(grid["window"]), len(grid["theta"]), 0)]
-            given += [cached(*piece, grid) for piece in history.pieces(keys, truth.to(keys.device), batch.ids)]
-            nothing = torch.zeros(1, len(batch))
-            parts.append(Targets(torch.cat(given, dim=2), base, nothing, nothing[0], documents_of(batch)))
-            done.update(len(batch))
-    if not parts:
-        raise InputError("the validation data hold no rows")
-    seen = Targets.join(parts)
-    summed = seen.log_likelihood(grid["lmbda"])[:, :, 0]  # (windows, thetas, shares)
-    axes = np.meshgrid(*grid.values(), indexing="ij")
-    results = {name: axis.reshape(-1) for name, axis in zip(grid, axes)}
-    results |= {name: values.reshape(-1) for name, values in losses(summed, len(seen)).items()}
-    keep = results["lmbda"] > 0
-    keep[0] = True  # without a share every window and theta is the same
-    results = {name: values[keep] for name, values in results.items()}
-    return best_of(reader, results, grid)
+class CacheSweep:
+    """The grid of a ``ContinuousCache``; ``lmbda = 0``, the reader under the cache alone, always competes."""
+
+    def __init__(self, reader: ContinuousCache, grid: dict | None):
+        self.reader, self.grid, self.rows = reader, cache_grid(reader, grid), 0
+        self._history = History(int(self.grid["window"][-1]))
+        self._summed = np.zeros(tuple(len(values) for values in self.grid.values()))
+
+    def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
+        """Count some rows, of which `prediction` is the answer of the reader under the cache."""
+        if part.ids is None:
+            raise ParameterError("the cache reads a document's earlier tokens; expected rows with document ids")
+        device = self.reader.memory.device
+        base = prediction.log_prob(truth).double().cpu()[None]
+        keys, tokens = as_tensor(part.keys).float().to(device), truth.to(device)
+        given = [torch.empty(len(self.grid["window"]), len(self.grid["theta"]), 0)]
+        given += [cached(*piece, self.grid) for piece in self._history.pieces(keys, tokens, part.ids)]
+        nothing = torch.zeros(1, len(part))
+        seen = Targets(torch.cat(given, dim=2), base, nothing, nothing[0], nothing[0].long())
+        self._summed += seen.log_likelihood(self.grid["lmbda"])[:, :, 0]
+        self.rows += len(part)
+
+    def best(self) -> ContinuousCache:
+        """The reader with the best settings."""
+        axes = np.meshgrid(*self.grid.values(), indexing="ij")
+        results = {name: axis.reshape(-1) for name, axis in zip(self.grid, axes)}
+        results |= {name: values.reshape(-1) for name, values in losses(self._summed, self.rows).items()}
+        keep = results["lmbda"] > 0
+        keep[0] = True  # without a share every window and theta is the same
+        return best_of(self.reader, {name: values[keep] for name, values in results.items()}, self.grid)
 
 
 def cache_grid(reader: ContinuousCache, grid: dict | None) -> dict[str, np.ndarray]:
     """The values of window, theta and lmbda, ascending; lmbda starts with 0."""
-    given = dict(grid or {})
-    unknown = set(given) - {"window", "theta", "lmbda"}
+    full = {"window": WINDOW, "theta": THETA * reader.theta, "lmbda": np.concatenate([FEW, LMBDA[True]])}
+    unknown = set(grid or {}) - set(full)
     if unknown:
-        raise ParameterError(
-            f"the grid names {sorted(unknown)}; ContinuousCache tunes ['window', 'theta', 'lmbda']. Tune the reader "
-            "under it first"
-        )
-    full = {"window": WINDOW, "theta": THETA * reader.theta, "lmbda": np.concatenate([FEW, LMBDA]), **given}
-    full = {name: values_of(name, full[name]) for name in ("window", "theta", "lmbda")}
+        tuned = f"the grid names {sorted(unknown)}; ContinuousCache tunes {list(full)}"
+        raise ParameterError(f"{tuned}. Tune the reader under it first")
+    full = {name: values_of(name, values) for name, values in (full | dict(grid or {})).items()}
     full["lmbda"] = np.unique(np.concatenate([[0.0], full["lmbda"]]))
     if full["window"][0] < 1 or full["theta"][0] <= 0 or full["lmbda"][0] < 0 or full["lmbda"][-1] >= 1:
         raise ParameterError("the grid holds a window < 1, a theta <= 0, or an lmbda outside 0 <= lmbda < 1")
     return full
 
 
-@dataclass
 class History:
     """The last `window` rows of the document that is being read."""
 
-    window: int
-    document: int | None = None
-    keys: Tensor | None = None
-    tokens: Tensor | None = None
+    def __init__(self, window: int):
+        self.window, self.document, self.keys, self.tokens = window, None, None, None
 
     def pieces(self, keys: Tensor, tokens: Tensor, documents: np.ndarray) -> Iterator[tuple[Tensor, Tensor, int]]:
         """(keys, tokens, start) per stretch of one document: rows from `start` on are new, those before are history."""
@@ -97,26 +87,19 @@ class History:
 
 
 def cached(keys: Tensor, tokens: Tensor, start: int, grid: dict) -> Tensor:
-    """The cache's probability float32 (W, Theta, n - start) of each row's own token; -1 where nothing is before it.
-
-    ``sum 1[token_i = token_t] exp(theta h_t·h_i) / sum exp(theta h_t·h_i)`` over the `window` rows i before t
-    (Grave et al. 2017).
-    """
+    """The cache's probability float32 (W, Theta, n - start) of each row's own token; -1 where nothing is before it."""
 
     def block(rows: tuple[int, int]) -> Tensor:
         first, last = rows
         out = torch.empty(len(grid["window"]), len(grid["theta"]), last - first)
         for w, window in enumerate(grid["window"].tolist()):
-            begin = max(0, first - window)
-            at = torch.arange(first, last, device=keys.device)[:, None]
-            before = torch.arange(begin, last, device=keys.device)
-            inside = (before < at) & (before >= at - window)
-            alike = (keys[first:last] @ keys[begin:last].T).masked_fill_(~inside, -torch.inf)
-            same = (tokens[begin:last] == tokens[first:last, None]).float()
+            begin, alike = likeness(keys, first, last, window)
+            same = (tokens[begin : begin + alike.shape[1]] == tokens[first:last, None]).float()
+            past = (alike > -torch.inf).any(dim=1)
             for t, theta in enumerate(grid["theta"].tolist()):
                 weights = torch.softmax(alike * theta, dim=1)
-                out[w, t] = torch.where(inside.any(dim=1), (weights * same).sum(dim=1), -1.0).cpu()
+                out[w, t] = torch.where(past, (weights * same).sum(dim=1), -1.0).cpu()
         return out
 
     blocks = [(first, min(first + ROWS, len(keys))) for first in range(start, len(keys), ROWS)]
-    return torch.cat([found for _, found in side_by_side(block, blocks)], dim=2)
+    return torch.cat([found for _, found in parallel_map(block, blocks)], dim=2)

@@ -1,64 +1,88 @@
 """Which settings compete."""
 
-from __future__ import annotations
+from numbers import Real
 
 import numpy as np
 
 from residua.errors import ParameterError
-from residua.readers import Reader
-from residua.tuning.token_grid import token_default
+from residua.readers import KERNELS, Reader
 
-TUNED = ("k", "sigma", "temperature", "lmbda")
+SWEPT = ("k", "sigma", "temperature", "lmbda")  # what every reader of that parameter is tuned over by default
 WHOLE = ("k", "window")  # parameters that are whole numbers
-K = np.unique(np.geomspace(1, 500, 20).round().astype(int))  # 19 values, and 0 always
-SIGMA = 2.0 ** np.arange(-4, 3.5, 0.5)  # 15 multiples of the median nearest-neighbour distance
-TEMPERATURE = np.geomspace(0.25, 5, 12)
-LMBDA = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+ALL = 1 << 20  # more neighbours than anybody tries
+
+# The defaults where rows stand alone, and where they are a text: language models are near T = 1 already, another domain
+# needs wide kernels, and k doubles to the paper's 1 024 (residuals are swept densely, at V numbers a neighbour: 128).
+K = {False: np.unique(np.geomspace(1, 500, 20).round().astype(int)), True: 2 ** np.arange(11)}
+SIGMA = {False: 2.0 ** np.arange(-4, 3.5, 0.5), True: 2.0 ** np.arange(-3, 6)}  # multiples of the typical width
+TEMPERATURE = {False: np.geomspace(0.25, 5, 12), True: np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5])}
+LMBDA = {False: np.array([0.05, *np.arange(1, 11) / 10]), True: np.linspace(0.05, 0.95, 19)}
+WIDE_K = 128
 
 
-def full_grid(reader: Reader, grid: dict | None, objective: str) -> dict[str, np.ndarray]:
-    """The values of each tuned parameter, ascending: the user's where given, else the defaults for this reader.
+def full_grid(reader: Reader, grid: dict | None, objective: str) -> dict[str, np.ndarray | list]:
+    """The values of each tuned parameter: the user's where given, else the defaults for this reader.
 
-    ``k`` always starts with 0, which is the base alone.
+    Numbers ascend; ``k`` always starts with 0, the base alone. A reader's own parameters compete where they are named.
     """
-    grid = dict(grid or {})
-    tuned = [name for name in TUNED if name in reader.names]
-    unknown = set(grid) - set(tuned)
+    grid, names = dict(grid or {}), reader.parameter_names()
+    tuned = [name for name in SWEPT if name in names]
+    unknown = set(grid) - set(names)
     if unknown:
-        raise ParameterError(f"the grid names {sorted(unknown)}; {type(reader).__name__} tunes {tuned}")
-    memory = reader.memory
-
-    def default(name: str) -> np.ndarray:
-        return token_default(name, reader) if memory.of_tokens else _default(name, reader, objective)
-
-    full = {name: values_of(name, grid[name]) if name in grid else default(name) for name in tuned}
-    if full["k"][-1] > len(memory):
-        raise ParameterError(f"the grid has k={full['k'][-1]}, and the memory has {len(memory)} rows")
+        raise ParameterError(
+            f"the grid names {sorted(unknown)}; {type(reader).__name__} has {names}, and tunes {tuned} by itself"
+        )
+    full = {name: values_of(name, grid[name]) if name in grid else _default(name, reader, objective) for name in tuned}
+    full |= {name: own_values(name, grid[name]) for name in grid if name not in tuned}
+    if full["k"][-1] > len(reader.memory):
+        raise ParameterError(f"the grid has k={full['k'][-1]}, and the memory has {len(reader.memory)} rows")
     full["k"] = np.unique(np.concatenate([[0], full["k"]]))
-    if full["k"][0] < 0 or full["sigma"][0] <= 0 or full["temperature"][0] <= 0:
+    if full["k"][0] < 0 or any(full[name][0] <= 0 for name in ("sigma", "temperature") if name in full):
         raise ParameterError("the grid holds a k < 0, or a sigma or temperature <= 0")
+    if "lmbda" in full and not 0 <= full["lmbda"][0] <= full["lmbda"][-1] <= 1:
+        raise ParameterError(f"the grid has lmbda from {full['lmbda'][0]:g} to {full['lmbda'][-1]:g}; expected shares")
     return full
 
 
 def values_of(name: str, values) -> np.ndarray:
-    """A user's values of one parameter, ascending, each once."""
+    """A user's values of one number, ascending, each once."""
     values = np.unique(np.atleast_1d(np.asarray(values, dtype=np.int64 if name in WHOLE else np.float64)))
     if not len(values) or not np.isfinite(values).all():
         raise ParameterError(f"the grid of {name} is empty or not finite")
     return values
 
 
+def own_values(name: str, values) -> np.ndarray | list:
+    """A user's values of any other parameter, each once, in their order; an array where they are numbers."""
+    values = list(dict.fromkeys([values] if isinstance(values, str) else values))
+    if not values:
+        raise ParameterError(f"the grid of {name} is empty")
+    numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
+    return np.asarray(values) if numbers else values
+
+
+def largest_share(reader: Reader) -> float:
+    """The largest share of the neighbours under which no class falls below epsilon of the base's probability."""
+    return 1 - reader.floor
+
+
 def _default(name: str, reader: Reader, objective: str) -> np.ndarray:
-    memory = reader.memory
+    memory, text = reader.memory, reader.memory.schema.is_text
     if name == "k":
-        return K[len(memory) >= K]
+        if not text:
+            return K[text][K[text] <= len(memory)]
+        most = K[text][K[text] <= (WIDE_K if reader.values(1).width is None else ALL)]
+        return np.unique(np.minimum(most, len(memory)))
     if name == "sigma":
-        typical = memory.typical_distance()
-        return SIGMA * (typical**2 if reader.kernel == "gaussian" else typical)
+        return SIGMA[text] * KERNELS.get(reader.kernel).typical_sigma(memory.median_nn_distance())
     if name == "lmbda":
-        return LMBDA
+        if objective != "log_loss":
+            return LMBDA[text]
+        most = largest_share(reader)
+        return LMBDA[text][LMBDA[text] <= most] if LMBDA[text][0] <= most else np.array([most])
     kept = getattr(memory.storage, "temperature", None)
-    if kept is not None:  # top-m storage serves one temperature
+    if kept is not None and reader.values(1).signed:  # top-m storage serves residuals at one temperature
         return np.array([kept])
-    ranks_only = objective != "log_loss" and not reader.temperature_moves_scores
-    return np.array([reader.temperature]) if ranks_only else TEMPERATURE
+    if objective != "log_loss" and not reader.temperature_moves_ranks:
+        return np.array([reader.temperature])
+    return TEMPERATURE[text]

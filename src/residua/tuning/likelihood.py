@@ -1,113 +1,88 @@
-"""The likelihood of validation tokens under every setting, from a few numbers per token.
+"""The likelihood of validation rows under every setting of an interpolation, from a few numbers per row.
 
-An interpolation gives the token that came ``p = p_T + share * (q - p_T)``: p_T from the base at temperature T, q from
-the memory (or the cache). Neither needs the rest of the vocabulary, so a whole grid costs as many numbers per token as
-there are q's.
+It gives the class that was true ``p = p_T + share * (q - p_T)``: p_T from the base at temperature T, q from the memory
+(or the cache). Neither needs the other classes, so a whole grid costs as many numbers per row as there are q's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from residua.tuning.parallel import side_by_side
+from residua.core import Encoded, LabelValues, Logits, Neighbours, Prediction, TopLogits
+from residua.readers import KNNLM, NeighbourReader
+from residua.tuning.grid import SWEPT, largest_share
+from residua.tuning.objective import losses
+from residua.tuning.sweep import is_plain, kernel_weights, parallel_map
 
 GROUP = 4  # probabilities multiplied before one logarithm is taken
 FLOOR = 1e-75  # so that the product of GROUP of them is a float64
+BLOCK = 1_500_000  # float32 entries of one block's weights, or of its logits
+SUMMED = 2**14  # rows whose likelihoods are summed at a time
 
 
 @dataclass(frozen=True)
 class Targets:
-    """n validation tokens: what was said of the token that came. CPU tensors.
+    """n validation rows: what was said of the class that was true. CPU tensors.
 
-    Attributes
-    ----------
-    given : float32 Tensor of shape (A, B, n)
-        q, the token's probability among what was retrieved, under A x B settings (k x sigma; window x theta);
-        -1 where nothing was retrieved, which leaves the base.
-    base : float64 Tensor of shape (T, n)
-        The base's log-probability of the token at each temperature.
-    sure : float32 Tensor of shape (T, n)
-        The largest probability the base gives any token; 0 where no gate applies.
-    nearest : float32 Tensor of shape (n,)
-        Plain distance of the nearest neighbour, inf without one.
-    documents : int64 Tensor of shape (n,)
-        Each token's document.
+    q is the class's probability among what was retrieved, under A x B settings (k x sigma; window x theta).
     """
 
-    given: Tensor
-    base: Tensor
-    sure: Tensor
-    nearest: Tensor
-    documents: Tensor
+    p_neighbours: Tensor  # q, float32 (A, B, n); -1 where nothing was retrieved, which leaves the base
+    log_p_base: Tensor  # float64 (T, n): the base's log-probability of the class at each temperature
+    p_max: Tensor  # float32 (T, n): the largest probability the base gives any class; 0 where no search is skipped
+    nearest: Tensor  # float32 (n,): plain distance of the nearest neighbour, inf without one
+    groups: Tensor  # int64 (n,): rows that belong together (a document) share a number
 
     def __len__(self) -> int:
-        return self.base.shape[1]
+        return self.log_p_base.shape[1]
 
     @classmethod
     def join(cls, parts: list[Targets]) -> Targets:
-        """All tokens of `parts`, in order."""
-        names = ("given", "base", "sure", "nearest", "documents")
-        return cls(*(torch.cat([getattr(part, name) for part in parts], dim=-1) for name in names))
+        """All rows of `parts`, in order."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts], dim=-1) for field in fields(cls)))
 
-    def log_likelihood(self, shares: np.ndarray, gate: float | None = None) -> np.ndarray:
-        """Summed log-likelihood of every setting.
+    def log_likelihood(self, shares: np.ndarray, skip: float | None = None) -> np.ndarray:
+        """Summed log-likelihood of every setting, float64 (A, B, T, L), at L shares of q, each in [0, 1).
 
-        Parameters
-        ----------
-        shares : float array of shape (L,)
-            What is given to q, each in [0, 1).
-        gate : float, optional
-            Tokens of which the base is at least this sure are left to the base.
-
-        Returns
-        -------
-        float64 array of shape (A, B, T, L)
-
-        Examples
-        --------
-        >>> half = torch.full((1, 1), 0.5)
-        >>> one = Targets(torch.full((1, 1, 1), 1.0), half.double().log(), half, half[0], torch.zeros(1))
-        >>> float(np.exp(one.log_likelihood(np.array([0.5]))).round(6).item())
-        0.75
+        Rows of which the base is at least `skip` sure are left to the base.
         """
         shares = torch.as_tensor(shares, dtype=torch.float64)[:, None]
-        closed = torch.zeros_like(self.sure, dtype=torch.bool) if gate is None else self.sure >= gate
-        # Tokens that no setting retrieved have one closed form; often they are half of all.
-        missed = (self.given == 0).all(dim=0).all(dim=0)
-        fixed = self.base.sum(dim=1)[:, None] + (missed & ~closed).sum(dim=1)[:, None] * torch.log1p(-shares).T
+        skipped = torch.zeros_like(self.p_max, dtype=torch.bool) if skip is None else self.p_max >= skip
+        # Classes that no setting retrieved have one closed form; often they are half of all.
+        missed = (self.p_neighbours == 0).all(dim=0).all(dim=0)
+        fixed = self.log_p_base.sum(dim=1)[:, None] + (missed & ~skipped).sum(dim=1)[:, None] * torch.log1p(-shares).T
         rest = (~missed).nonzero()[:, 0]
-        given, closed = self.given[..., rest], closed[:, rest]
-        base = self.base[:, rest]
+        given, skipped, base = self.p_neighbours[..., rest], skipped[:, rest], self.log_p_base[:, rest]
         fixed = fixed - base.sum(dim=1)[:, None]  # (T, L)
         base = base.exp().clamp_min(FLOOR)
 
         def cell(at: tuple[int, int]) -> Tensor:
             q = given[at]
             nothing = q < 0
-            return torch.stack([_summed(p, q, nothing | shut, shares) for p, shut in zip(base, closed)])
+            return torch.stack([_summed(p, q, nothing | left, shares) for p, left in zip(base, skipped)])
 
         out = np.empty((*given.shape[:2], *fixed.shape))
-        for at, found in side_by_side(cell, list(np.ndindex(*given.shape[:2]))):
+        for at, found in parallel_map(cell, list(np.ndindex(*given.shape[:2]))):
             out[at] = fixed + found
         return out
 
-    def per_token(self, setting: tuple[int, int, int], shares: Tensor | float, gate: float | None = None) -> Tensor:
-        """Log-likelihood float64 (n,) of each token under one setting (indices into A, B, T) and its own share."""
+    def per_row(self, setting: tuple[int, int, int], shares: Tensor | float, skip: float | None = None) -> Tensor:
+        """Log-likelihood float64 (n,) of each row under one setting (indices into A, B, T) and its own share."""
         a, b, t = setting
-        q, p = self.given[a, b].double(), self.base[t].exp()
+        q, p = self.p_neighbours[a, b].double(), self.log_p_base[t].exp()
         shares = torch.as_tensor(shares, dtype=torch.float64).expand(p.shape)
-        mixed = torch.logaddexp(self.base[t] + torch.log1p(-shares), (shares * q.clamp_min(0)).log())
-        left = q < 0 if gate is None else (q < 0) | (self.sure[t] >= gate)
-        return torch.where(left, self.base[t], mixed)
+        mixed = torch.logaddexp(self.log_p_base[t] + torch.log1p(-shares), (shares * q.clamp_min(0)).log())
+        left = q < 0 if skip is None else (q < 0) | (self.p_max[t] >= skip)
+        return torch.where(left, self.log_p_base[t], mixed)
 
 
 def _summed(p: Tensor, q: Tensor, left: Tensor, shares: Tensor) -> Tensor:
-    """Sum over tokens of log(p + share * (q - p)), for every share: (L,)."""
+    """Sum over rows of log(p + share * (q - p)), for every share: (L,)."""
     change = (q - p).masked_fill_(left, 0)
     odd = -len(p) % GROUP
     p, change = pad(p, (0, odd), value=1.0), pad(change, (0, odd))
@@ -117,3 +92,96 @@ def _summed(p: Tensor, q: Tensor, left: Tensor, shares: Tensor) -> Tensor:
         mixed = torch.addcmul(p[start : start + step], shares, change[start : start + step])
         total += mixed.view(len(shares), GROUP, -1).prod(dim=1).log_().sum(dim=1)
     return total
+
+
+class Interpolation:
+    """The grid of an interpolation with labels, by likelihood: quicker than scores, and sparse over a vocabulary.
+
+    `keep` keeps all ``Targets``, some 400 bytes a row, to fit shares or skipping to them.
+    """
+
+    def __init__(self, reader: NeighbourReader, grid: dict, keep: bool):
+        self.reader, self.grid, self.keep, self.rows = reader, grid, keep, 0
+        self._summed = np.zeros(tuple(len(values) for values in grid.values()))
+        self._waiting: list[Targets] = []  # not summed yet: many rows at a time cost as little as one
+        self.kept: list[Targets] = []
+
+    @staticmethod
+    def serves(reader: NeighbourReader, grid: dict, objective: str) -> bool:
+        """Whether this reader, grid and objective are an interpolation's, and no share leaves the base too little."""
+        if objective != "log_loss" or set(grid) != set(SWEPT) or grid["lmbda"][-1] > largest_share(reader):
+            return False
+        mixes = is_plain(reader) and type(reader).share is KNNLM.share
+        return mixes and isinstance(reader.values(1), LabelValues)
+
+    def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
+        """Count a block, whose prediction holds the neighbours."""
+        near, given = prediction.neighbours, torch.empty(0, len(self.grid["sigma"]), len(part))
+        nearest = torch.full((len(part),), torch.inf)
+        if near.k:
+            given = retrieved(self.reader, near, truth, torch.as_tensor(self.grid["k"][1:]), self.grid["sigma"])
+            nearest = near.distances[:, 0].cpu()
+        log_p_base, p_max = base_targets(part.logits, truth, self.grid["temperature"])
+        numbered = torch.arange(self.rows, self.rows + len(part)) if part.ids is None else torch.from_numpy(part.ids)
+        self.rows += len(part)
+        self._waiting.append(Targets(given, log_p_base, p_max, nearest, numbered))
+        if sum(map(len, self._waiting)) >= SUMMED:
+            self._sum()
+
+    def _sum(self) -> None:
+        if not self._waiting:
+            return
+        seen, self._waiting = Targets.join(self._waiting), []
+        self._summed[0] += seen.log_p_base.sum(dim=1).numpy()[:, None]
+        self._summed[1:] += seen.log_likelihood(self.grid["lmbda"], self.reader.skip)
+        if self.keep:
+            self.kept.append(seen)
+
+    def results(self, max_fpr: float) -> dict[str, np.ndarray]:
+        """Mean measures per setting, with an axis for each parameter of the grid."""
+        self._sum()
+        return losses(self._summed, max(self.rows, 1))
+
+
+def retrieved(reader: NeighbourReader, neighbours: Neighbours, truth: Tensor, ks: Tensor, sigma: np.ndarray) -> Tensor:
+    """The probability float32 (K, S, q) that the first k neighbours give each row's class under each width; -1 where
+    they have no weight at all. `ks` (K,) ascending; `neighbours` are at least the largest of it."""
+    labels, device = reader.memory.column("label"), neighbours.rows.device
+    truth = truth.to(device)
+    # Sums over the first k for all k at once: one matrix product with a staircase of ones.
+    upto = (torch.arange(neighbours.k, device=device)[:, None] < ks.to(device)).float()  # (k, K)
+
+    def block(part: slice) -> Tensor:
+        near = neighbours[part]
+        weights = kernel_weights(reader, near, sigma)  # (b, S, k)
+        total = weights @ upto  # (b, S, K)
+        same = labels[near.rows.clamp_min(0)] == truth[part][:, None]
+        right = weights.mul_(same[:, None]) @ upto
+        return torch.where(total > 0, right / total.clamp_min(1e-30), -1.0).permute(2, 1, 0).cpu()
+
+    step = max(1, BLOCK // (neighbours.k * len(sigma)))
+    blocks = [slice(start, start + step) for start in range(0, len(neighbours), step)]
+    return torch.cat([found for _, found in parallel_map(block, blocks)], dim=2)
+
+
+def base_targets(logits: Logits, truth: Tensor, temperatures: np.ndarray) -> tuple[Tensor, Tensor]:
+    """At each of T temperatures: log-probability float64 (T, q) of the true class, largest probability float32."""
+    ts = [float(t) for t in temperatures]
+
+    def block(rows: Tensor) -> tuple[Tensor, Tensor]:
+        some = logits.rows(rows)
+        table = some.dense()
+        top = table.amax(dim=1)
+        own = table.gather(1, truth.cpu()[rows].to(table.device)[:, None])[:, 0]
+        if isinstance(some, TopLogits):  # knows its partition, at one temperature
+            partitions = torch.stack([some.logsumexp(None, t) for t in ts])
+        else:  # one pass over the classes for each T, in one buffer
+            below, buffer = table.sub_(top[:, None]), torch.empty_like(table)
+            sums = (torch.mul(below, 1 / t, out=buffer).exp_().sum(dim=1).log_() + top / t for t in ts)
+            partitions = torch.stack(list(sums))
+        divisors = torch.tensor(ts, device=table.device)[:, None]
+        return (own / divisors - partitions).double().cpu(), (top / divisors - partitions).exp_().cpu()
+
+    step = max(1, BLOCK // logits.shape[1])
+    own, sure = zip(*(found for _, found in parallel_map(block, torch.arange(len(logits)).split(step))))
+    return torch.cat(own, dim=1), torch.cat(sure, dim=1)

@@ -1,4 +1,4 @@
-"""What "better" means, accumulated over blocks of validation queries."""
+"""What "better" means, accumulated over blocks of validation rows, and the reader that scored best."""
 
 from __future__ import annotations
 
@@ -8,91 +8,125 @@ from torch import Tensor
 
 from residua.errors import ParameterError
 from residua.readers import Reader
-from residua.tuning.sweep import Scored
 
 OBJECTIVES = {"classification": ("accuracy", "log_loss", "conservative"), "regression": ("squared_error",)}
 
 
-def check_objective(objective: str | None, task: str, of_tokens: bool = False) -> str:
-    """The objective's name; when None the task's first, and perplexity's for tokens."""
-    allowed = OBJECTIVES[task]
-    if objective is None:
-        return "log_loss" if of_tokens else allowed[0]
-    if objective not in allowed:
-        raise ParameterError(f"objective={objective!r} for a {task} memory; expected one of {allowed}")
-    return objective
+def check_objective(objective: str | None, task: str, usual: str) -> str:
+    """The objective's name; the `usual` one when None."""
+    if objective is not None and objective not in OBJECTIVES[task]:
+        raise ParameterError(f"objective={objective!r} for a {task} memory; expected one of {OBJECTIVES[task]}")
+    return usual if objective is None else objective
 
 
 class Tally:
-    """Sums over validation rows for every setting (k, sigma, T, lmbda), shape ``shape``; k index 0 is the base."""
+    """Sums over validation rows for every setting: arrays with an axis for each parameter of the grid.
+
+    The first axis is k, and its index 0 the base; an index is a tuple of numbers and slices.
+    """
 
     def __init__(self, shape: tuple[int, ...], objective: str):
-        self.objective, self.rows, self.base_right = objective, 0, 0
-        names = {"log_loss": ("loss",), "squared_error": ("loss",)}.get(objective, ())
-        names += () if objective == "squared_error" else ("gained", "lost")
+        self.shape, self.objective, self.rows, self.base_right = shape, objective, 0, 0
+        names = {"log_loss": ("loss", "gained", "lost"), "squared_error": ("loss",)}.get(objective, ("gained", "lost"))
         self.sums = {name: np.zeros(shape) for name in names}
 
-    def base(self, readers: list[Reader], logits, truth: Tensor) -> Tensor | None:
-        """Count a batch's rows and the base's own score at every temperature; returns where the base is right."""
+    def count_base(self, truth: Tensor, right: Tensor | None, losses: list[tuple[tuple, float]]) -> None:
+        """Count a block's rows, where the base is right, and the base's own summed loss at each index."""
         self.rows += len(truth)
-        for t, reader in enumerate(readers):
-            base = reader.base(logits).to(truth.device)
-            if "loss" in self.sums:
-                self.sums["loss"][0, :, t] += float(self._loss(base[:, None], base, truth, reader).sum())
-        if self.objective == "squared_error":
-            return None
-        right = readers[0].base(logits).to(truth.device).argmax(dim=1) == truth
-        self.base_right += int(right.sum())
-        return right
-
-    def add(self, scored: Scored, truth: Tensor, right: Tensor | None) -> None:
-        """Count one block under one k, T and lmbda, for all widths."""
-        here = (scored.k, slice(None), scored.temperature, scored.lmbda)
-        truth = truth[scored.queries]
-        if "loss" in self.sums:
-            scores = scored.scores / scored.total
-            self.sums["loss"][here] += self._loss(scores, scored.base, truth, scored.reader).sum(dim=0).cpu().numpy()
         if right is not None:
-            right = right[scored.queries][:, None]
-            now = _argmax(scored.scores) == truth[:, None]
-            self.sums["gained"][here] += (now & ~right).sum(dim=0).cpu().numpy()
-            self.sums["lost"][here] += (right & ~now).sum(dim=0).cpu().numpy()
+            self.base_right += int(right.sum())
+        for index, loss in losses if "loss" in self.sums else ():
+            self.sums["loss"][index] += loss
+
+    def count(self, index: tuple, best: Tensor | None, loss: Tensor | None, truth: Tensor, right: Tensor | None):
+        """Count some rows under some settings: the best class (b,) or (b, S), or the loss of each, as needed."""
+        if "loss" in self.sums:
+            self.sums["loss"][index] += loss.sum(dim=0).cpu().numpy()
+        if right is not None:
+            wide = (slice(None), None)[: best.ndim]
+            right, now = right[wide], best == truth[wide]
+            self.sums["gained"][index] += (now & ~right).sum(dim=0).cpu().numpy()
+            self.sums["lost"][index] += (right & ~now).sum(dim=0).cpu().numpy()
 
     def merge(self, other: Tally) -> None:
         """Add what another tally counted."""
         for name, counted in other.sums.items():
             self.sums[name] += counted
 
-    def _loss(self, scores: Tensor, base: Tensor, truth: Tensor, reader: Reader) -> Tensor:
-        """Per-row losses (b, S) of scores (b, S, L)."""
-        if self.objective == "squared_error":
-            return (scores - truth[:, None]).square().mean(dim=2)
-        flat = scores.reshape(-1, scores.shape[2])
-        bases = base[:, None].expand(scores.shape).reshape(flat.shape)
-        proper = reader.probabilities(flat, bases).view(scores.shape)
-        picked = proper.gather(2, truth[:, None, None].expand(*scores.shape[:2], 1))[:, :, 0]
-        return -picked.clamp_min(torch.finfo(torch.float32).tiny).log()
-
     def results(self, max_fpr: float) -> dict[str, np.ndarray]:
         """Mean measures per setting, and ``score``, where more is better."""
-        n = max(self.rows, 1)
-        out = {}
+        n, out = max(self.rows, 1), {}
         if "gained" in self.sums:
             gained, lost = self.sums["gained"], self.sums["lost"]
             out = {"accuracy": (self.base_right + gained - lost) / n, "tpr": gained / n, "fpr": lost / n}
-        if "loss" in self.sums:
-            out[self.objective] = self.sums["loss"] / n
-        if self.objective == "accuracy":
+        if self.objective == "log_loss":
+            out |= losses(-self.sums["loss"], n)
+        elif self.objective == "accuracy":
             out["score"] = out["accuracy"]
         elif self.objective == "conservative":
             out["score"] = np.where(out["fpr"] < max_fpr, out["tpr"], -np.inf)
         else:
-            out["score"] = -out[self.objective]
+            out["squared_error"] = self.sums["loss"] / n
+            out["score"] = -out["squared_error"]
         return out
 
 
-def _argmax(scores: Tensor) -> Tensor:
+def squared_error(predictions: Tensor, truth: Tensor) -> Tensor:
+    """The mean over outputs (the last axis)."""
+    return (predictions - truth).square().mean(dim=-1)
+
+
+def argmax(scores: Tensor) -> Tensor:
     """argmax over the last axis; NumPy's is several times faster than torch's on a CPU."""
-    if scores.device.type == "cpu":
-        return torch.from_numpy(scores.numpy().argmax(axis=2))
-    return scores.argmax(dim=2)
+    on_cpu = scores.device.type == "cpu"
+    return torch.from_numpy(scores.numpy().argmax(axis=-1)) if on_cpu else scores.argmax(dim=-1)
+
+
+def losses(summed: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """The measures of settings with these `summed` log-likelihoods of `n` rows."""
+    loss = -summed / n
+    return {"log_loss": loss, "perplexity": np.exp(np.minimum(loss, 700)), "score": -loss}
+
+
+def best_of(reader: Reader, results: dict[str, np.ndarray], grid: dict) -> Reader:
+    """The reader with the best of these settings (the first of equals), carrying them all."""
+    chosen = int(np.argmax(results["score"]))
+    params = {name: plain(results[name][chosen]) for name in grid}
+    best = reader.with_params(**params)
+    best.best_params_, best.best_score_, best.results_ = params, float(results["score"][chosen]), results
+    return best
+
+
+def settled(best: Reader, **changed) -> Reader:
+    """`best` with parameters changed, in ``best_params_`` too; names that end in _ are what was measured."""
+    measured = {name: value for name, value in changed.items() if name.endswith("_")}
+    params = {name: value for name, value in changed.items() if name not in measured}
+    other = best.with_params(**params)
+    carried = {name: value for name, value in vars(best).items() if name.endswith("_")}
+    vars(other).update(carried | measured | {"best_params_": best.best_params_ | params})
+    return other
+
+
+def flat(measures: dict[str, np.ndarray], grid: dict, reader: Reader) -> dict[str, np.ndarray]:
+    """One row per setting, smallest k first; k = 0 has one row per temperature and keeps the reader's other values.
+
+    The axes of `measures` are the grid's, in its order.
+    """
+    values = [given if isinstance(given, np.ndarray) else np.fromiter(given, object) for given in grid.values()]
+    places = dict(zip(grid, np.meshgrid(*(np.arange(len(given)) for given in values), indexing="ij")))
+    out = {name: given[places[name].reshape(-1)] for name, given in zip(grid, values)}
+    out |= {name: measured.reshape(-1) for name, measured in measures.items()}
+    base = out["k"] == 0
+    first = np.ones(base.shape, bool)
+    for name in grid:
+        if name not in ("k", "temperature"):
+            first &= places[name].reshape(-1) == 0
+            own = getattr(reader, name)
+            out[name][base] = own if not isinstance(out[name][0], float) or isinstance(own, float) else grid[name][0]
+    keep = ~base | first
+    return {name: column[keep] for name, column in out.items()}
+
+
+def plain(value):
+    """A NumPy number as Python's."""
+    return value.item() if isinstance(value, np.generic) else value

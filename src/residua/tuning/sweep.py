@@ -1,73 +1,155 @@
-"""Every setting at once, from sorted neighbours.
+"""Every setting at once, from sorted neighbours; or, for a reader of another arithmetic, one after another.
 
 For one kernel width, the weighted sum over the first k neighbours is a running sum in k, so all k cost one pass; all
 widths share one matrix product with the same gathered values; and the base enters as ``D * base + N`` (D the sum of the
 unnormalised weights, N that of weights times values), which has the same argmax as ``base + N / D``.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Logits, Neighbours, Values
-from residua.readers import Reader
-from residua.readers.kernel import exponents, unnormalised
+from residua.core import Encoded, LabelValues, Neighbours, Prediction, Values, as_tensor
+from residua.core.prediction import proper
+from residua.core.probabilities import TINY
+from residua.readers import KNNLM, NeighbourReader
+from residua.readers.neighbour import log_weights, unnormalised
+from residua.tuning.objective import Tally, argmax, plain, squared_error
 
 BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
 
 
-@dataclass
-class Scored:
-    """Scores of one block of queries under all widths, for one k, temperature and lmbda (indices into the grid)."""
+def parallel_map(work: Callable, items: Sequence) -> Iterator[tuple]:
+    """(item, work(item)) in order, each on one of as many threads as torch uses; torch's own count is restored.
 
-    queries: slice
-    k: int
-    temperature: int
-    lmbda: int
-    scores: Tensor  # (b, S, L), times `total`
-    total: Tensor  # (b, S, 1), > 0
-    base: Tensor  # (b, L)
-    reader: Reader
+    Many small operations lose more time at torch's barriers between its threads than they gain from them.
+    """
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads)
+    torch.set_num_threads(1)
+    try:
+        yield from zip(items, pool.map(work, items))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
-class Sweep:
-    """One search's neighbours under a whole grid; ``block`` scores some of the queries."""
+def is_plain(reader: NeighbourReader) -> bool:
+    """Whether this reader's class reads neighbours as ResMem and kNN-LM do: kernel weights, and one share for all."""
+    cls, same = type(reader), ("weights", "row_weights", "change", "base", "read", "skip_mask")
+    inherited = all(getattr(cls, name) is getattr(NeighbourReader, name) for name in same)
+    return inherited and cls.share in (NeighbourReader.share, KNNLM.share)
 
-    def __init__(self, reader: Reader, neighbours: Neighbours, logits: Logits, grid: dict):
-        self.reader, self.neighbours, self.grid = reader, neighbours, grid
+
+class SlowSweep(Tally):
+    """One reader for each setting, by its own ``weights``, ``share`` and ``change``."""
+
+    def __init__(self, reader: NeighbourReader, grid: dict, objective: str):
+        super().__init__(tuple(len(values) for values in grid.values()), objective)
+        self.grid, self.readers = grid, []
+        for index in np.ndindex(*self.shape):
+            setting = {name: plain(values[i]) for (name, values), i in zip(grid.items(), index)}
+            if setting["k"] or all(i == 0 for name, i in zip(grid, index) if name not in ("k", "temperature")):
+                self.readers.append((index, reader.with_params(**setting)))
+
+    def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
+        """Count a block, whose prediction holds the neighbours."""
+        keys, right, losses = as_tensor(part.keys), None, []
+        for index, reader in self.readers:
+            now, loss, best = reader.reread(prediction, keys, part.logits), None, None
+            if self.objective == "squared_error":
+                loss = squared_error(now.scores, truth)
+            else:
+                best = now.argmax().to(truth.device)
+            if self.objective == "log_loss":
+                loss = -now.log_prob(truth).to(truth.device)
+            if index[0] == 0:  # the base, at one temperature: all other parameters are the same to it
+                at = list(self.grid).index("temperature") if "temperature" in self.grid else 0
+                where = tuple(i if axis in (0, at) else slice(None) for axis, i in enumerate(index))
+                losses.append((where, 0.0 if loss is None else float(loss.sum())))
+                right = best == truth if best is not None else None
+            else:
+                self.count(index, best, loss, truth, right)
+        self.count_base(truth, right, losses)
+
+
+class QuickSweep(Tally):
+    """All settings of k, sigma, temperature and lmbda in one pass, for readers that weigh by kernels."""
+
+    def __init__(self, reader: NeighbourReader, grid: dict, objective: str):
+        super().__init__(tuple(len(values) for values in grid.values()), objective)
+        self.reader, self.grid = reader, grid
         self.at = [reader.with_params(temperature=float(t)) for t in grid["temperature"]]
-        self.bases = [_without_denormals(r.base(logits).to(reader.memory.device)) for r in self.at]
-        self.values = [r.values(len(neighbours)) for r in self.at]
-        # Where T moves what the rows say (ResMem on probabilities), each T gathers its own values; else one serves all.
-        every = range(len(self.at))
-        self.groups = [[t] for t in every] if reader.temperature_moves_values else [list(every)]
-        mixed = [reader.with_params(lmbda=float(v)) for v in grid["lmbda"]] if "lmbda" in grid else [reader]
-        self.shares = [r.share() for r in mixed]
-        self.shut = None if reader.gate is None else [r.shut(logits) for r in self.at]
+        self.shares = [(1.0, 1.0)] if "lmbda" not in grid else [(1 - float(v), float(v)) for v in grid["lmbda"]]
 
-    @property
-    def parts(self) -> list[slice]:
-        """The queries in blocks whose temporaries are small."""
-        outputs = self.bases[0].shape[1]
-        step = max(1, min(512, BLOCK // (int(self.grid["k"][-1]) * outputs)))
-        return [slice(s, min(s + step, len(self.neighbours))) for s in range(0, len(self.neighbours), step)]
+    def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
+        """Count a block, whose prediction holds the neighbours."""
+        starts, right = self._base(part, truth)
+        if self.grid["k"][-1] == 0:
+            return
+        values = [reader.values(len(part)) for reader in self.at]
+        skipped = None
+        if self.reader.skip is not None:
+            skipped = [reader.skip_mask(reader.base(part.logits)).to(truth.device) for reader in self.at]
 
-    def block(self, part: slice) -> Iterator[Scored]:
-        """All settings with k > 0 of the queries in `part`."""
-        near = self.neighbours[part]
-        weights = kernel_weights(self.reader, near, self.grid["sigma"])  # (b, S, K)
-        for group in self.groups:
-            outputs = self.bases[0].shape[1]
-            said = _dense(self.values[group[0]], near.rows.clamp_min(0), outputs)  # (b, K, L)
-            summed = weights.new_zeros(len(near), weights.shape[1], outputs)
-            total = weights.new_zeros(len(near), weights.shape[1], 1)
+        def count(rows: slice) -> Tally:
+            counted, loss, best, base_right = Tally(self.shape, self.objective), None, None, None
+            begin, left = [start[rows] for start in starts], skipped and [mask[rows] for mask in skipped]
+            for index, scores, total, t in self._scored(prediction.neighbours[rows], begin, values, left):
+                if "loss" in counted.sums:
+                    loss = self._loss(scores / total, begin[t], truth[rows], self.at[t])
+                if right is not None:
+                    best, base_right = argmax(scores), right[rows]
+                counted.count(index, best, loss, truth[rows], base_right)
+            return counted
+
+        # Blocks of queries whose temporaries are small.
+        step = max(1, min(512, BLOCK // (int(self.grid["k"][-1]) * starts[0].shape[1])))
+        for _, counted in parallel_map(count, [slice(s, s + step) for s in range(0, len(part), step)]):
+            self.merge(counted)
+
+    def _base(self, part: Encoded, truth: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """The base's own scores at each temperature, counted, and where they are right."""
+        starts, losses = [], []
+        for t, reader in enumerate(self.at):
+            start = reader.base(part.logits)
+            start = (start.table() if reader.score_space == "probability" else start.logits.dense()).to(truth.device)
+            # Arithmetic on denormal numbers is ten times slower, and no score can tell 1e-30 from 0.
+            starts.append(torch.where(start.abs() < 1e-30, 1e-30, start))
+            if "loss" in self.sums:
+                loss = self._loss(starts[-1][:, None], starts[-1], truth, reader).sum()
+                losses.append(((0, slice(None), t), float(loss)))
+        right = None if self.objective == "squared_error" else argmax(starts[0]) == truth
+        self.count_base(truth, right, losses)
+        return starts, right
+
+    def _loss(self, scores: Tensor, start: Tensor, truth: Tensor, reader: NeighbourReader) -> Tensor:
+        """Losses (b, S) of scores (b, S, L)."""
+        if self.objective == "squared_error":
+            return squared_error(scores, truth[:, None])
+        flat = scores.reshape(-1, scores.shape[2])
+        if reader.score_space == "logit":
+            made = torch.softmax(flat / reader.temperature, dim=1)
+        else:
+            made = proper(flat, start[:, None].expand(scores.shape).reshape(flat.shape), reader.floor)
+        picked = made.view(scores.shape).gather(2, truth[:, None, None].expand(*scores.shape[:2], 1))
+        return -picked[:, :, 0].clamp_min(TINY).log()  # what underflowed still has a finite logarithm
+
+    def _scored(
+        self, near: Neighbours, starts: list[Tensor], values: list[Values], skipped: list[Tensor] | None
+    ) -> Iterator[tuple[tuple, Tensor, Tensor, int]]:
+        """Settings with k > 0, all widths at once: index, scores (b, S, L) times total (b, S, 1), that, temperature."""
+        weights, outputs = kernel_weights(self.reader, near, self.grid["sigma"]), starts[0].shape[1]  # (b, S, K)
+        # Where T moves what the rows say (residuals), each T gathers its own values; labels serve all.
+        every = list(range(len(starts)))
+        for group in [every] if isinstance(values[0], LabelValues) else [[t] for t in every]:
+            said = _dense(values[group[0]], near.rows.clamp_min(0), outputs)  # (b, K, L)
+            summed, total = (weights.new_zeros(*weights.shape[:2], width) for width in (outputs, 1))
             done = 0
-            for index, k in enumerate(self.grid["k"]):
+            for place, k in enumerate(self.grid["k"]):
                 if k == 0:
                     continue
                 more = weights[:, :, done:k]
@@ -75,26 +157,24 @@ class Sweep:
                 total += more.sum(dim=2, keepdim=True)
                 done = k
                 nothing = total == 0  # no neighbour at all: the base
+                divisor = total + nothing
                 for mix, (left, given) in enumerate(self.shares):
-                    divisor = total + nothing
                     scale = torch.where(nothing, 1.0, divisor * left)
                     numerators = summed if given == 1 else summed * given
                     for t in group:
-                        base = self.bases[t][part]
-                        scores = torch.addcmul(numerators, scale, base[:, None])
-                        if self.shut is not None:
-                            scores = torch.where(self.shut[t][part, None, None], divisor * base[:, None], scores)
-                        yield Scored(part, index, t, mix, scores, divisor, base, self.at[t])
+                        start = starts[t][:, None]
+                        scores = torch.addcmul(numerators, scale, start)
+                        if skipped is not None:
+                            scores = torch.where(skipped[t][:, None, None], divisor * start, scores)
+                        yield (place, slice(None), t, mix)[: len(self.grid)], scores, divisor, t
 
 
-def kernel_weights(reader: Reader, near: Neighbours, sigma: np.ndarray) -> Tensor:
+def kernel_weights(reader: NeighbourReader, near: Neighbours, sigma: np.ndarray) -> Tensor:
     """Unnormalised weights (b, S, K) of neighbours (b, K) under S kernel widths."""
     widths = torch.tensor(sigma, dtype=torch.float32, device=near.rows.device)[:, None]
-    logs = exponents(near.distances[:, None], widths, reader.kernel)
-    if "column.weight" in reader.memory.table:
-        own = reader.memory.table["column.weight"][near.rows.clamp_min(0)]
-        logs = logs + own.log()[:, None]
-    return unnormalised(logs, near.found[:, None])
+    logs = log_weights(near.distances[:, None], widths, reader.kernel)
+    own = reader.row_weights(near)
+    return unnormalised(logs if own is None else logs + own.log()[:, None], near.found[:, None])
 
 
 def _dense(values: Values, rows: Tensor, outputs: int) -> Tensor:
@@ -103,8 +183,3 @@ def _dense(values: Values, rows: Tensor, outputs: int) -> Tensor:
     if said.shape[1] != outputs or classes.stride(0) != 0:  # sparse entries, or not in class order
         said = said.new_zeros(len(said), outputs).scatter_add_(1, classes, said)
     return said.view(*rows.shape, outputs)
-
-
-def _without_denormals(base: Tensor) -> Tensor:
-    """Arithmetic on denormal numbers is ten times slower, and no score can tell 1e-30 from 0."""
-    return torch.where(base.abs() < 1e-30, 1e-30, base)

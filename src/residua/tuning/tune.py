@@ -1,85 +1,87 @@
 """The verb: one search, every setting, the best reader."""
 
-from __future__ import annotations
-
+import logging
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from tqdm import tqdm
 
-from residua.core import Encoded, batches
-from residua.core.logits import as_tensor
+from residua.core import Encoded, as_tensor
 from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError
-from residua.readers import KNNLM, ContinuousCache, Reader
-from residua.tuning.cache import tune_cache
-from residua.tuning.grid import full_grid
-from residua.tuning.language import tune_tokens
-from residua.tuning.objective import Tally, check_objective
-from residua.tuning.parallel import side_by_side
-from residua.tuning.results import best_of, flat
-from residua.tuning.sweep import Sweep
+from residua.readers import ContinuousCache, NeighbourReader, Reader
+from residua.readers.reader import OWN
+from residua.tuning.cache import CacheSweep
+from residua.tuning.grid import SWEPT, full_grid, largest_share
+from residua.tuning.likelihood import Interpolation
+from residua.tuning.objective import best_of, check_objective, flat, settled
+from residua.tuning.refine import check_tolerance, refined
+from residua.tuning.sweep import QuickSweep, SlowSweep, is_plain
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Reader)
 
 
 def tune(
-    reader: Reader,
-    val: Encoded | Iterable[Encoded],
+    reader: R,
+    validation: Encoded | Iterable[Encoded],
     grid: dict[str, Sequence] | None = None,
     *,
     objective: str | None = None,
+    exclude=OWN,
     max_fpr: float = 0.05,
     adaptive: int | None = None,
-    gate: float | None = None,
+    skip: float | None = None,
     progress: bool | None = None,
-) -> Reader:
+) -> R:
     """The reader with the best settings on validation data.
 
-    The neighbours are searched once, at the largest k; every setting of the grid is then scored from them. ``k = 0``,
+    The neighbours are searched once, at the largest k; every setting is scored from them, block by block. ``k = 0``,
     the base alone at every temperature, always competes, and wins ties: a memory that does not help is not used.
 
-    On a memory of tokens, KNNLM and ContinuousCache are tuned for perplexity, from what is said of the tokens that
-    came alone: no vocabulary-wide table is made, and a token costs about 400 bytes with the default grid. Documents
-    that are in the memory are not their own neighbours: they are left out whole, by id. ResMem, and any other
-    objective, is swept densely there: for some thousands of tokens, not more.
+    Readers that weigh by a kernel are swept in one pass: an interpolation tuned for log-loss from what is said of the
+    true classes alone (no vocabulary-wide table is made), others densely. A reader with weights of its own, and a grid
+    with other parameters, is swept setting after setting by its own arithmetic: exact and slower.
 
     Parameters
     ----------
     reader : Reader
-        Says what is tuned: its class, memory, kernel and space.
-    val : Encoded or iterable of Encoded
-        Labelled rows. Where they have ids, rows of the memory with the same id are not their neighbours; without
-        ids nothing is excluded, and rows that are in the memory would make every setting look too good.
+        Whose class, memory, kernel and space are kept.
+    validation : Encoded or iterable of Encoded
+        Labelled rows, not in the memory: rows that are would make every setting look too good.
     grid : dict of str to sequence, optional
-        Values of ``k``, ``sigma``, ``temperature`` (and ``lmbda`` for KNNLM) that replace the defaults: k geometric
-        from 1 to 500, sigma from 1/16 to 8 times the memory's typical distance (squared for the gaussian kernel),
-        temperature from 0.25 to 5. For tokens: k doubling from 1 to 1024, sigma from 1/8 to 32 times, lmbda from 0.05
-        to 0.95, temperature from 0.7 to 1.5. ContinuousCache: ``theta``, ``window`` and ``lmbda``, over the reader it
-        holds, which stays as it is.
+        Values of any of the reader's parameters, which replace the defaults: k geometric from 1 to 500, sigma from 1/16
+        to 8 times the memory's median nearest-neighbour distance (squared for the gaussian kernel), temperature from
+        0.25 to 5, lmbda from 0.05 to 1. For a memory of text: k doubling from 1 to 1024, sigma from 1/8 to 32 times,
+        lmbda from 0.05 to 0.95, temperature from 0.7 to 1.5. ContinuousCache: ``theta``, ``window`` and ``lmbda``, over
+        the reader it holds, which stays as it is.
     objective : str, optional
-        ``"accuracy"`` (default), ``"log_loss"`` (of ``predict_proba``; the default for tokens), ``"conservative"`` (the
-        most examples corrected, TPR, while fewer than `max_fpr` of them are broken, FPR: ResMem, section 4.1), or, for
-        regression, ``"squared_error"``.
+        ``"accuracy"``, ``"log_loss"`` (of ``predict_proba``), ``"conservative"`` (the most examples corrected, TPR,
+        while fewer than `max_fpr` of them are broken, FPR: ResMem, section 4.1), or, for regression,
+        ``"squared_error"``. By default accuracy, of a text log-loss.
+    exclude : "own", None, or int array of shape (n,) or (n, m)
+        Ids whose rows are not neighbours of each row: by default its own, where the data came with ids.
     max_fpr : float, default 0.05
-        The conservative rule's bound.
     adaptive : int, optional
-        KNNLM on tokens: fit a share ``lmbda`` for each of so many buckets of the nearest neighbour's distance, on every
-        other validation document; used if it has the lower perplexity on the documents between (the log says which).
-        ``best.adaptive_`` holds both perplexities.
-    gate : float, optional
-        KNNLM on tokens: find the lowest ``gate`` (tokens of which the base is at least that sure are not searched) that
-        costs at most this relative loss of perplexity, such as 0.005. ``best.skipped_`` is the share of searches saved.
+        KNNLM: fit a share ``lmbda`` for each of so many buckets of the nearest neighbour's distance, on every other
+        document (rows that share an id; else every other row); used if it has the lower perplexity on those between
+        (the log says which). ``best.adaptive_`` holds both perplexities.
+    skip : float, optional
+        Find the lowest ``skip`` (rows of which the base is at least that sure are not searched) that costs at most this
+        relative loss of perplexity, such as 0.005. ``best.skipped_`` is the share of searches saved.
     progress : bool, optional
-        A progress bar; by default only on a terminal, when it takes more than two seconds.
+        A bar; by default only on a terminal, after two seconds.
 
     Returns
     -------
     Reader
-        A new reader, with ``best_params_`` (dict), ``best_score_`` (float; more is better, so losses are negative) and
-        ``cv_results_`` (dict of equally long arrays: the settings, ``accuracy``, ``tpr``, ``fpr``, ``log_loss`` or
-        ``squared_error`` as the objective needs, ``perplexity`` for tokens, and ``score``).
+        A new one with ``best_params_`` (dict), ``best_score_`` (more is better, so losses are negative) and
+        ``results_`` (dict of equally long arrays: the settings, ``accuracy``, ``tpr``, ``fpr``, ``log_loss``,
+        ``perplexity`` or ``squared_error`` as the objective needs, and ``score``).
 
     Raises
     ------
     InputError, LabelError, ParameterError, EmptyMemoryError
-        No rows, no labels, a grid or objective that does not fit, an empty memory.
 
     Examples
     --------
@@ -90,50 +92,60 @@ def tune(
     >>> best.best_score_, best.best_params_["k"]
     (1.0, 1)
     """
-    memory = reader.memory
+    if not isinstance(reader, Reader):
+        raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
     if isinstance(reader, ContinuousCache):
-        if objective not in (None, "log_loss") or adaptive is not None or gate is not None:
-            raise ParameterError(
-                "a ContinuousCache is tuned for log_loss alone; adaptive= and gate= tune the KNNLM under it, before"
-            )
-        return tune_cache(reader, val, grid, progress)
+        if objective not in (None, "log_loss") or adaptive is not None or skip is not None:
+            says = "a ContinuousCache is tuned for log_loss alone; adaptive= and skip= tune the reader under it, before"
+            raise ParameterError(says)
+        sweep = CacheSweep(reader, grid)
+        _count(sweep, reader.over, validation, exclude, 0, progress)
+        return sweep.best()
+    if not isinstance(reader, NeighbourReader):
+        raise ParameterError(f"{type(reader).__name__} searches no neighbours, and tune knows no other settings")
+    memory = reader.memory
     if not len(memory):
         raise EmptyMemoryError("the memory is empty; add rows before tuning")
-    objective = check_objective(objective, memory.task, memory.of_tokens)
-    if memory.of_tokens and objective == "log_loss" and isinstance(reader, KNNLM):
-        return tune_tokens(reader, val, grid, adaptive, gate, progress)
-    if adaptive is not None or gate is not None:
+    judged = adaptive is not None or skip is not None  # both are about likelihood
+    objective = check_objective(objective, memory.task, "log_loss" if judged else memory.schema.objective)
+    if judged and objective != "log_loss":
+        raise ParameterError(f"adaptive= and skip= are judged by log_loss, and objective={objective!r} was asked for")
+    if skip is not None:
+        check_tolerance(skip)
+        reader = reader.searching_all()
+    full = full_grid(reader, grid, objective)
+    quick = Interpolation.serves(reader, full, objective)
+    if adaptive is not None and not quick:
         raise ParameterError(
-            "adaptive= and gate= tune a KNNLM on a memory of tokens for log_loss; "
-            f"this is {type(reader).__name__} on {memory!r} for {objective}"
+            "adaptive= fits the share of an interpolation such as KNNLM, with lmbda from 0 to 1 - epsilon = "
+            f"{largest_share(reader):g}: beyond it, a class that no neighbour has is all but impossible"
         )
-    grid = full_grid(reader, grid, objective)
-    shape = tuple(len(grid.get(name, [None])) for name in ("k", "sigma", "temperature", "lmbda"))
-    tally = Tally(shape, objective)
-    at = [reader.with_params(temperature=float(t)) for t in grid["temperature"]]
-    for batch in batches(val):
-        reader.check(batch)
-        if batch.labels is None:
-            raise LabelError("the validation rows have no labels; tuning needs them")
-        truth = as_tensor(batch.labels).to(memory.device)
-        truth = truth.reshape(len(batch), -1) if memory.task == "regression" else truth
-        right = tally.base(at, batch.logits, truth)
-        if grid["k"][-1] == 0 or not len(batch):
-            continue
-        neighbours = memory.search(batch.keys, int(grid["k"][-1]), exclude_ids=batch.ids)
-        swept = Sweep(reader, neighbours, batch.logits, grid)
+    if quick:
+        sweep = Interpolation(reader, full, keep=judged)
+    else:
+        at_once = {"k", "sigma", "temperature"} <= set(full) <= set(SWEPT) and is_plain(reader)
+        sweep = (QuickSweep if at_once else SlowSweep)(reader, full, objective)
+    # Of the searching reader only the neighbours are read, as many as the largest k.
+    searching = reader.searching_all().with_params(k=1)
+    _count(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
+    best = best_of(reader, flat(sweep.results(max_fpr), full, reader), full)
+    if judged and best.k:
+        return refined(best, sweep if quick else None, validation, exclude, adaptive, skip)
+    if judged:
+        log.info("the base alone scored best: there is nothing to adapt and nothing to skip")
+    return best if skip is None else settled(best, skip=None, skipped_=0.0)
 
-        def count(part: slice, swept=swept, truth=truth, right=right) -> Tally:
-            counted = Tally(shape, objective)
-            for scored in swept.block(part):
-                counted.add(scored, truth, right)
-            return counted
 
-        hidden = None if progress is None else not progress
-        with tqdm(total=len(batch), desc="tune", unit="row", disable=hidden, delay=0 if progress else 2) as bar:
-            for part, counted in side_by_side(count, swept.parts):
-                tally.merge(counted)
-                bar.update(part.stop - part.start)
-    if not tally.rows:
+def _count(sweep, reader: Reader, validation, exclude, depth: int, progress: bool | None) -> None:
+    """Let a sweep count all labelled rows, with a bar: as asked, or by itself after two seconds on a terminal."""
+    rows, hidden, regression = 0, None if progress is None else not progress, reader.memory.task == "regression"
+    with tqdm(desc="tune", unit="row", disable=hidden, delay=0 if progress else 2) as bar:
+        for part, prediction in reader.predictions(validation, exclude=exclude, depth=depth):
+            if part.labels is None:
+                raise LabelError("the validation rows have no labels; tuning needs them")
+            truth = as_tensor(part.labels).to(reader.memory.device)
+            sweep.add(part, prediction, truth.reshape(len(part), -1) if regression else truth)
+            rows += len(part)
+            bar.update(len(part))
+    if not rows:
         raise InputError("the validation data hold no rows")
-    return best_of(reader, flat(tally.results(max_fpr), grid, reader), grid)

@@ -21,12 +21,12 @@ def test_paper_settings_are_what_evaluate_says(where):
     memory = rs.Memory(remembered)
     result = rs.evaluate(rs.ResMem(memory, **PAPER), test)
     ours = found["readers"]["resmem_paper"]
-    assert ours["accuracy"] == pytest.approx(100 * result.memory)
+    assert ours["accuracy"] == pytest.approx(100 * result.accuracy)
     assert (ours["tpr"], ours["fpr"]) == pytest.approx((100 * result.tpr, 100 * result.fpr))
     assert ours["gain"][0] == pytest.approx(100 * result.gain)
     assert ours["p_value"] == pytest.approx(result.p_value)
     assert found["readers"]["label_knn_paper"]["accuracy"] == pytest.approx(100 * result.label_knn)
-    assert found["base"] == pytest.approx(100 * result.base)
+    assert found["base"] == pytest.approx(100 * result.base_accuracy)
     assert found["train_resmem"] == pytest.approx(
         100 * (rs.ResMem(memory, **PAPER).predict(remembered) == remembered.labels).mean()
     )

@@ -51,7 +51,7 @@ def test_more_than_was_kept_is_asked_of_the_index(memory):
 
 
 def test_a_document_can_be_left_out(memory):
-    queries = memory.keys[:20].numpy()
+    queries = memory.keys[:20].astype(np.float32)
     own = np.arange(20) // 10
     expected = memory.search(queries, 20, own)
     memory = searched_once(memory)

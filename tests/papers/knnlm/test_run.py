@@ -5,7 +5,6 @@ import keyword
 
 import numpy as np
 import pytest
-import torch
 
 import residua as rs
 from residua.errors import InputError, ParameterError
@@ -68,7 +67,7 @@ def test_numbers_are_those_of_a_dense_float64_computation(given, made):
     logits = np.concatenate([batch.logits.dense().numpy() for batch in batches]).astype(np.float64)
     keys = np.concatenate([batch.keys for batch in batches]).astype(np.float64)
     labels = np.concatenate([batch.labels for batch in batches])
-    stored, own = memory.keys.float().numpy().astype(np.float64), np.asarray(memory.labels)
+    stored, own = memory.keys, np.asarray(memory.labels)
     assert results["own"]["rows"] == len(stored) == pytest.approx(1200, rel=0.1)
     squared = ((keys[:, None] - stored) ** 2).sum(axis=2)
     for name in ("knnlm", "knnlm_paper"):
@@ -94,7 +93,8 @@ def test_what_is_the_same_is_the_same_number(made):
     own, readers = results["own"], results["own"]["readers"]
     assert readers["knnlm_paper"]["settings"]["sigma"] == 1
     assert readers["base_tuned"]["settings"]["k"] == 0
-    assert results["sizes"][-1]["perplexity"] == own["curves"]["best"]["perplexity"]  # both are searched exactly here
+    same = results["sizes"][-1]["perplexity"]  # both are searched exactly here; keys are rounded around other centres
+    assert same == pytest.approx(own["curves"]["best"]["perplexity"], abs=1e-3)
     assert results["sizes"][0]["rows"] == round(own["rows"] / 2)
     assert len({one["rows"] for one in results["places"]}) == 1
     assert {one["name"] for one in results["places"]} == set(WIKITEXT103_KEYS.values)
@@ -162,9 +162,9 @@ def test_the_beginning_of_a_memory_is_its_first_rows(tiny_model, tiny_tokenizer)
     memory = rs.lm.remember(tiny_model("gpt2"), tiny_tokenizer, texts, window=32, key_dtype="float32")
     part = rs.Memory(beginning(memory, 0.3), storage="none")
     assert len(part) == round(0.3 * len(memory))
-    assert torch.equal(part.keys, memory.keys[: len(part)])
+    np.testing.assert_allclose(part.keys, memory.keys[: len(part)], atol=2e-3)  # half precision, another centre
     assert np.array_equal(part.labels, memory.labels[: len(part)])
-    assert part.of_tokens
+    assert part.schema.is_text
 
 
 def test_first_rows_of_batches():

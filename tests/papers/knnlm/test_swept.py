@@ -38,7 +38,7 @@ def perplexity(memory, data: rs.Encoded, k: int, sigma: float, temperature: floa
     logits = data.logits.dense().numpy().astype(np.float64) / temperature
     base = np.exp(logits - logits.max(axis=1, keepdims=True))
     base /= base.sum(axis=1, keepdims=True)
-    keys, labels = memory.keys.numpy().astype(np.float64), memory.labels
+    keys, labels = memory.keys, memory.labels
     squared = ((data.keys[:, None].astype(np.float64) - keys) ** 2).sum(axis=2)
     near = np.argsort(squared, axis=1)[:, :k]
     weights = np.exp(-(np.take_along_axis(squared, near, 1) - squared.min(axis=1, keepdims=True)) / sigma)
@@ -95,5 +95,5 @@ def test_edges_are_named(memory):
     grid = grid_of(memory)
     columns = {name: np.array([values[-1]]) for name, values in grid.items()} | {"perplexity": np.ones(1)}
     columns["lmbda"] = np.array([0.5])
-    columns["sigma"] = np.array([8 * memory.typical_distance() ** 2 / 64])
+    columns["sigma"] = np.array([8 * memory.median_nn_distance() ** 2 / 64])
     assert edges(Swept(columns, columns), memory) == ["sigma"]

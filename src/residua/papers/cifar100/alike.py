@@ -1,8 +1,6 @@
 """Is the image itself in the memory? CIFAR-100 holds test images whose near-duplicates are in its training set
 (Barz and Denzler 2020, arXiv 1902.00423), and a memory must not be praised for those alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

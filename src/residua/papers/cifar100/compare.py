@@ -5,8 +5,6 @@ the test set are answered with the settings best on the odd ones, and the revers
 differences are paired.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 import residua as rs
@@ -81,7 +79,7 @@ def measure(weights: str, data: str, fraction: float, seed: int, device: str) ->
 
 def grid_of(memory: rs.Memory, kernel: str = "exponential", **more) -> dict:
     """The values that compete for every reader of one kernel alike: the paper's own among them."""
-    sigma = memory.typical_distance() * SIGMA[kernel]
+    sigma = memory.median_nn_distance() * SIGMA[kernel]
     sigma = sigma**2 if kernel == "gaussian" else np.unique([*sigma, PAPER["sigma"]])
     return {"k": [k for k in K if k <= len(memory)], "sigma": sigma, "temperature": TEMPERATURE, **more}
 

@@ -3,8 +3,6 @@
 A curve has many networks, so that fewer settings compete here than in the headline's comparison.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 import residua as rs
@@ -33,7 +31,7 @@ def point(weights: str, data: str, fraction: float, seed: int, device: str) -> d
     memory = rs.Memory(remembered, device=device_of(device))
     grid = {
         "k": [k for k in K if k <= len(memory)] or [len(memory)],
-        "sigma": np.unique([*np.multiply(SIGMA, memory.typical_distance()), PAPER["sigma"]]),
+        "sigma": np.unique([*np.multiply(SIGMA, memory.median_nn_distance()), PAPER["sigma"]]),
         "temperature": TEMPERATURE,
     }
     published = rs.ResMem(memory, **fitting(memory))

@@ -1,7 +1,5 @@
 """CIFAR-100 (Krizhevsky 2009) as arrays, and as the dataset a network reads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -10,18 +10,17 @@ differs from what it says at the neighbours. How much each coefficient is worth 
 each choice alike.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
 import torch
 
 import residua as rs
+from residua.core import LabelValues, TableValues
 from residua.papers.cifar100.compare import SIGMA, grid_of
 from residua.papers.cifar100.networks import device_of, encoded
 from residua.papers.halves import paired, percent
-from residua.readers.values import LabelValues, TableValues
+from residua.readers.neighbour import weigh
 
 K = (10, 20, 35, 53, 100, 200)
 TEMPERATURE = (0.7, 1.0, 1.4, 2.0, 2.8)
@@ -72,17 +71,17 @@ def answers(memory: rs.Memory, test: rs.Encoded, kernel: str) -> tuple[np.ndarra
     near = memory.search(test.keys, ks[-1])
     rows = near.rows.clamp_min(0)
     truth = torch.from_numpy(test.labels).to(memory.device)
-    votes = LabelValues(memory.table["label"])
+    votes = LabelValues(memory.column("label"))
     grid = itertools.product(TEMPERATURE, ks, sigmas, B, A)
     settings = np.array([(k, sigma, temperature, a, b) for temperature, k, sigma, b, a in grid])
     right = torch.empty(len(settings), len(test), dtype=torch.bool)
     done = 0
     for temperature in TEMPERATURE:
         base = test.logits.probabilities(None, temperature).to(memory.device)
-        said = TableValues(memory.logits.probabilities(None, temperature))
+        said = TableValues(memory.stored_logits.probabilities(None, temperature))
         for k in ks:
             for sigma in sigmas:
-                weights = rs.ResMem(memory, k=k, sigma=sigma, kernel=kernel).weights(near.first(k))
+                weights = weigh(near.first(k), sigma, kernel)
                 v, q = torch.zeros_like(base), torch.zeros_like(base)
                 votes.add_to(v, rows[:, :k], weights)
                 said.add_to(q, rows[:, :k], weights)

@@ -1,7 +1,5 @@
 """CIFAR-100 drawn: the headline, Figure 5's sweeps, what b is worth, and, where trained, epochs, depths and shares."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from residua.papers.cifar100.compare import PAPER

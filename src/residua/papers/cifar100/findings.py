@@ -1,7 +1,5 @@
 """What the numbers say about the paper's claims: sentences that turn when the numbers do."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from residua.papers.cifar100.groups import ALIKE, VOTE

@@ -1,7 +1,5 @@
 """Where readers gain and where they differ: test points by what can be known of them without their label."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -11,6 +9,7 @@ from residua.core import Encoded
 from residua.papers.cifar100.alike import likeness
 from residua.papers.halves import paired, percent
 from residua.readers import ResMem
+from residua.readers.neighbour import weigh
 
 VOTE, SURE, WRONG, ALIKE = (
     "the neighbours' vote",
@@ -53,9 +52,10 @@ def groups(
     """
     memory = reader.memory
     neighbours = memory.search(test.keys, reader.k)
-    weights, rows = reader.weights(neighbours).cpu(), neighbours.rows.cpu()
-    labels = memory.table["label"].long()
-    own = memory.logits.probabilities(None, reader.temperature).gather(1, labels[:, None])[:, 0].cpu()
+    weights = weigh(neighbours, reader.sigma, reader.kernel).cpu()
+    rows = neighbours.rows.cpu()
+    labels = memory.column("label").long()
+    own = memory.stored_logits.probabilities(None, reader.temperature).gather(1, labels[:, None])[:, 0].cpu()
     wrong = (weights * (1 - own[rows])).sum(dim=1).numpy()
     votes = torch.zeros(len(test), memory.n_outputs).scatter_add_(1, labels.cpu()[rows], weights)
     agree = votes.argmax(dim=1).numpy() == test.logits.argmax().numpy()

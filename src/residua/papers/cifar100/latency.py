@@ -1,8 +1,6 @@
 """Section 4.2's claim about cost: for one image, the network and its memory together take less than the next larger
 network, and the memory is small."""
 
-from __future__ import annotations
-
 import time
 
 import torch

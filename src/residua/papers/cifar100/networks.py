@@ -1,7 +1,5 @@
 """Trained networks, from files or from a training, as the keys and logits that a comparison reads."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which networks there are, trained here or given, and what is measured on each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

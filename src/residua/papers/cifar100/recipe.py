@@ -1,7 +1,5 @@
 """The paper's recipe (§4.1 of arXiv 2302.01576): learning rate by epoch, random crops and flips, and which rows."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 

@@ -1,7 +1,5 @@
 """The CIFAR-ResNets of He et al. 2016 (arXiv 1512.03385, §4.2): 6n + 2 layers, parameter-free shortcuts."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figure 5: accuracy as k, σ and T move, one at a time, around the paper's settings."""
 
-from __future__ import annotations
-
 import numpy as np
 
 import residua as rs
@@ -43,7 +41,7 @@ def sweeps(weights: str, data: str, fraction: float, seed: int, device: str) -> 
 
 def _swept(reader, test, grid: dict, name: str) -> list[float]:
     """The best accuracy at each value of `name`, ascending."""
-    found = rs.tune(reader, test, grid, progress=False).cv_results_
+    found = rs.tune(reader, test, grid, progress=False).results_
     used = found["k"] > 0
     return [100 * found["accuracy"][used & (found[name] == value)].max() for value in np.unique(found[name][used])]
 

@@ -1,7 +1,5 @@
 """CIFAR-100 in tables: the paper beside ours."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from residua.papers.cifar100.findings import findings

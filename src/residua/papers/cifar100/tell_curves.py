@@ -1,7 +1,5 @@
 """The curves in tables and sentences: Table 1 and Figures 2 and 4, the paper beside ours."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Training that may be killed at any moment: a checkpoint an epoch, and the same weights as if nothing had happened."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """Figure 3 drawn: a test image a row, the memories that decided beside it."""
 
-from __future__ import annotations
-
 from residua.papers.examples.tiles import unpack
 
 WRONG, RIGHT, INK = "#C8501E", "#1F6FB4", "#444444"

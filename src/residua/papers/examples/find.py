@@ -1,7 +1,5 @@
 """Which test images the memory corrected or broke, which classes were confused, and which memories decided."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

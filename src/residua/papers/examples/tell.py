@@ -1,7 +1,5 @@
 """Corrected and introduced confusions, as tables."""
 
-from __future__ import annotations
-
 from residua.papers.published import CIFAR100_EXAMPLES, CIFAR100_RESNET8
 from residua.papers.table import Table
 

@@ -1,7 +1,5 @@
 """Small images inside a JSON record: a strip of tiles as base64 of a PNG."""
 
-from __future__ import annotations
-
 import base64
 import io
 

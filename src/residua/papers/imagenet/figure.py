@@ -1,7 +1,5 @@
 """Table 2's row as bars."""
 
-from __future__ import annotations
-
 from residua.papers.published import IMAGENET_MOBILENET_V2
 
 BASE, RESMEM, MIXED, PRINTED = "#C8501E", "#1F6FB4", "#7A4FA3", "#B8B8B8"

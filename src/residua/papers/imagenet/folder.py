@@ -1,7 +1,5 @@
 """ImageNet's layout, one folder of images per class, read with Pillow."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import dataclass

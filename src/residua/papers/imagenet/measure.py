@@ -1,7 +1,5 @@
 """ResMem on ImageNet's validation images, from a memory of the training images."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -120,7 +118,7 @@ def _answers(memory: rs.Memory, test: rs.Encoded, alpha: float) -> dict:
     settings["k"] = min(settings["k"], len(memory))
     grid = {
         "k": sorted({min(k, len(memory)) for k in K}),
-        "sigma": np.unique([*(memory.typical_distance() * SIGMA), settings["sigma"]]),
+        "sigma": np.unique([*(memory.median_nn_distance() * SIGMA), settings["sigma"]]),
         "temperature": TEMPERATURE,
     }
     mixed = rs.KNNLM(memory, k=1, kernel="exponential")

@@ -1,7 +1,5 @@
 """A model by name with the preprocessing it was trained for: timm's, torchvision's, or one's own factory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path

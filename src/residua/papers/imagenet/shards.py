@@ -1,7 +1,5 @@
 """Keys of more images than fit in memory: encoded into files, each whole or absent, so that a stopped run goes on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

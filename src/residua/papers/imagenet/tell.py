@@ -1,7 +1,5 @@
 """Table 2's row beside ours."""
 
-from __future__ import annotations
-
 from residua.papers.published import IMAGENET_MOBILENET_V2
 from residua.papers.shown import interval, settings
 from residua.papers.table import Table

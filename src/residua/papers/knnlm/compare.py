@@ -3,8 +3,6 @@
 Every setting is chosen on the documents tuned on; every number is of the scored ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -77,7 +75,7 @@ def compared(language: Language, memory: rs.Memory, texts: Texts) -> dict:
             "recall_k": recall and recall.k,
             "rerank": getattr(memory.index, "rerank", True),
         },
-        "typical": memory.typical_distance(),
+        "typical": memory.median_nn_distance(),
         "base": scored["knnlm"]["base"],
         "readers": scored,
         "adaptive": getattr(adaptive, "adaptive_", None),
@@ -110,7 +108,7 @@ def curves(found: Swept, most: int) -> dict:
 def edges(found: Swept, memory: rs.Memory) -> list[str]:
     """Tuned settings that are the smallest or largest that competed: a wider grid may find better ones."""
     best = found.best()
-    widths = SIGMA * memory.typical_distance() ** 2
+    widths = SIGMA * memory.median_nn_distance() ** 2
     ends = {"sigma": (widths[0], widths[-1]), "temperature": (TEMPERATURE[0], TEMPERATURE[-1])}
     ends["lmbda"] = (LMBDA[0], LMBDA[-1])
     return [name for name, values in ends.items() if np.isclose(best[name], values).any()]

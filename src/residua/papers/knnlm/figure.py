@@ -1,7 +1,5 @@
 """kNN-LM drawn: what each reader gains, sizes, k, λ in and out of the domain, keys, and ResMem against every λ."""
 
-from __future__ import annotations
-
 from residua.papers.published import C4_KNNLM, WIKITEXT103, WIKITEXT103_LMBDA
 
 BASE, KNN, BOTH, CACHE, RESMEM, PRINTED = "#C8501E", "#7A4FA3", "#0B3C6F", "#6B6B6B", "#1F6FB4", "#B8B8B8"

@@ -1,7 +1,5 @@
 """What the numbers say, in sentences that are true of whatever was measured."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from residua.papers.published import C4_KNNLM, WIKITEXT103, WIKITEXT103_LMBDA

@@ -1,8 +1,6 @@
 """Table 3 of ResMem: the memory's residuals added, against its labels interpolated at every share, on one memory."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -37,7 +35,7 @@ def against(settings: dict, folder: str | None) -> dict:
     shares = [share for share in C4_KNNLM["lmbda"] if share > 0]
     found = rs.tune(
         rs.KNNLM(memory, k=1), tune, _grid(memory, 2) | {"lmbda": shares}, objective="accuracy", progress=False
-    ).cv_results_
+    ).results_
     interpolated = [rs.KNNLM(memory, **_best(found, share)) for share in shares]
     residuals = {"paper": rs.ResMem(memory, k=min(PAPER["k"], len(memory)), sigma=PAPER["sigma"])}
     for objective in ("accuracy", "log_loss"):
@@ -57,7 +55,7 @@ def against(settings: dict, folder: str | None) -> dict:
     }
 
 
-def first(batches: Iterator[Encoded], tokens: int) -> list[Encoded]:
+def first(batches: Iterable[Encoded], tokens: int) -> list[Encoded]:
     """The first `tokens` rows of batches, or all there are."""
     out = []
     for batch in batches:
@@ -70,7 +68,7 @@ def first(batches: Iterator[Encoded], tokens: int) -> list[Encoded]:
 
 def _grid(memory: rs.Memory, power: int) -> dict:
     ks = np.unique(np.minimum(K, len(memory)))
-    return {"k": ks, "sigma": SIGMA * memory.typical_distance() ** power, "temperature": [1.0]}
+    return {"k": ks, "sigma": SIGMA * memory.median_nn_distance() ** power, "temperature": [1.0]}
 
 
 def _best(found: dict, share: float) -> dict:

@@ -1,10 +1,8 @@
 """A language model, and the memories made with it, each built once and kept on disk."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -69,25 +67,25 @@ class Language:
             memory = rs.lm.remember(self.model, self.tokenizer, texts, folder, progress=False, **options)
         return searched_once(memory)
 
-    def encoded(self, texts: list[Text], memory: rs.Memory, tokens: int | None = None) -> Iterator[Encoded]:
+    def encoded(self, texts: list[Text], memory: rs.Memory, tokens: int | None = None) -> Iterable[Encoded]:
         """Token batches of documents, or of the first of them that hold `tokens` tokens."""
         return rs.lm.encode(self.model, self.tokenizer, pairs(texts, tokens), like=memory)
 
     def evaluate(self, texts: list[Text], reader: Reader) -> dict:
         """What a reader scores on documents, beside the base: perplexity, and shares in %, with 95 % intervals."""
-        found = rs.lm.evaluate(self.model, self.tokenizer, pairs(texts), reader, progress=False)
+        found = rs.lm.evaluate(self.model, self.tokenizer, pairs(texts), reader, label_knn=False, progress=False)
         ratio = [found.perplexity_ratio, *(found.perplexity_ratio_interval or (None, None))]
         gain = [found.gain, *(found.gain_interval or (None, None))]
         return {
-            "perplexity": found.perplexity_memory,
+            "perplexity": found.perplexity,
             "change": [None if edge is None else 100 * (edge - 1) for edge in ratio],
-            "accuracy": 100 * found.memory,
+            "accuracy": 100 * found.accuracy,
             "gain": [None if edge is None else 100 * edge for edge in gain],
             "tpr": 100 * found.tpr,
             "fpr": 100 * found.fpr,
-            "base": {"perplexity": found.perplexity_base, "accuracy": 100 * found.base},
+            "base": {"perplexity": found.base_perplexity, "accuracy": 100 * found.base_accuracy},
             "tokens": found.n,
-            "documents": found.documents,
+            "documents": found.n_groups,
         }
 
 

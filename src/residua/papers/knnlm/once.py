@@ -1,7 +1,5 @@
 """An index that searches each query once: tables that read the same neighbours in many ways cost one search."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

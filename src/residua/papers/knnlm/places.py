@@ -1,12 +1,10 @@
 """Table 5 of kNN-LM: which of the model's states is the better key."""
 
-from __future__ import annotations
-
 import torch
 
 import residua as rs
-from residua.encoding.ffn import head_key
-from residua.encoding.transformers import text_encoder
+from residua.encoding.key_layer import head_key
+from residua.encoding.stream import text_encoder
 from residua.papers.knnlm.language import Language, quick
 from residua.papers.knnlm.swept import sweep
 from residua.papers.knnlm.texts import Texts, pairs

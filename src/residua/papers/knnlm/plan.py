@@ -1,7 +1,5 @@
 """What is measured, cell by cell: a run that is stopped goes on after the last one."""
 
-from __future__ import annotations
-
 from residua.errors import ParameterError
 from residua.papers.knnlm.compare import across, in_domain
 from residua.papers.knnlm.interpolation import against

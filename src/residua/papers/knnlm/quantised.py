@@ -1,7 +1,5 @@
 """What exact distances of the retrieved keys are worth: kNN-LM, section 5, "16.5 → 16.06"."""
 
-from __future__ import annotations
-
 from residua.papers.knnlm.language import K, Language
 from residua.papers.knnlm.swept import sweep
 from residua.papers.knnlm.texts import pairs

@@ -1,8 +1,8 @@
 """Figure 2 of kNN-LM: how perplexity and the best share move with the size of the memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
+
+import torch
 
 import residua as rs
 from residua.core import AbsentLogits, Encoded
@@ -25,7 +25,7 @@ def at_size(settings: dict, share: float) -> dict:
     texts = language.texts()
     whole = language.remember(pairs(texts.memory), "own")
     index = quick(settings["index"])
-    first = rs.Memory(beginning(whole, share), index=index, storage="none", key_dtype=whole.key_dtype)
+    first = rs.Memory(beginning(whole, share), index=index, storage="none", key_dtype=whole.schema.key_dtype)
     first.about = whole.about
     rows = len(first)
     del whole
@@ -36,16 +36,16 @@ def at_size(settings: dict, share: float) -> dict:
 
 def beginning(memory: rs.Memory, share: float) -> Iterator[Encoded]:
     """The first rows of a memory, that share of them."""
-    end = max(1, round(share * len(memory.table)))
+    end = max(1, round(share * memory.n_rows))
     for start in range(0, end, ROWS):
-        rows = slice(start, min(start + ROWS, end))
-        labels = memory.table["label"][rows].numpy()
+        rows = torch.arange(start, min(start + ROWS, end))
+        labels = memory.column("label")[rows].numpy()
         yield Encoded(
-            memory.table["key"][rows].float().numpy(),
+            memory.keys_at(rows).numpy(),
             AbsentLogits(len(labels), memory.n_outputs),
             labels,
-            memory.table["id"][rows].numpy(),
-            columns={"offset": memory.table["column.offset"][rows].numpy()},
+            memory.column("id")[rows].numpy(),
+            columns={"offset": memory.column("offset")[rows].numpy()},
             source=memory.source,
             task="classification",
         )

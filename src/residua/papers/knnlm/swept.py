@@ -1,7 +1,5 @@
 """Every setting of kNN-LM on the documents tuned on, and on the ones scored: the first choose, the second tell."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -72,11 +70,11 @@ def sweep(memory: rs.Memory, tune: Iterable[Encoded], score: Iterable[Encoded], 
     """
     grid = grid_of(memory, temperature, k)
     reader = rs.KNNLM(memory, k=1)
-    return Swept(*(rs.tune(reader, batches, grid, progress=False).cv_results_ for batches in (tune, score)))
+    return Swept(*(rs.tune(reader, batches, grid, progress=False).results_ for batches in (tune, score)))
 
 
 def grid_of(memory: rs.Memory, temperature=(1.0,), k=None) -> dict:
     """The values that compete: k doubling up to 1024, widths around the typical distance squared, and 1."""
     ks = np.unique(np.minimum(2 ** np.arange(11), min(K, len(memory)))) if k is None else np.array(k)
-    sigma = np.unique([*(SIGMA * memory.typical_distance() ** 2), 1.0])
+    sigma = np.unique([*(SIGMA * memory.median_nn_distance() ** 2), 1.0])
     return {"k": ks, "sigma": sigma, "temperature": np.array(temperature), "lmbda": np.array(LMBDA)}

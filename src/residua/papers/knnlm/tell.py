@@ -1,7 +1,5 @@
 """kNN-LM's tables and figures in tables: the paper beside ours."""
 
-from __future__ import annotations
-
 from residua.papers.knnlm.findings import NAMES, findings
 from residua.papers.published import (
     C4_KNNLM,

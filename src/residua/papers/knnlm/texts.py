@@ -1,7 +1,5 @@
 """Which texts are remembered, tuned on and scored: three sets of documents that have none in common."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """The bases: a linear model, a small network and boosted trees, as one would first try them."""
 
-from __future__ import annotations
-
 import warnings
 
 BASES = ("linear", "mlp", "boosting")

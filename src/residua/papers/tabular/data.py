@@ -1,7 +1,5 @@
 """The tables: scikit-learn's bundled ones, cut anew for each split, and synthetic ones, drawn anew for each split."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Gains with their intervals, one panel per base, both kinds of residuals side by side."""
 
-from __future__ import annotations
-
 from residua.papers.tabular.measure import KINDS
 from residua.papers.tabular.tell import NAMES, sign
 

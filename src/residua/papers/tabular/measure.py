@@ -1,11 +1,9 @@
 """One table, one base, one split: the error without and with a memory, and the summary over splits."""
 
-from __future__ import annotations
-
 import numpy as np
 
 import residua as rs
-from residua.encoding.residual import share_of_zero_residuals
+from residua.encoding.memorised import share_of_zero_residuals
 from residua.errors import ParameterError
 from residua.papers.intervals import mean_interval
 from residua.papers.tabular.bases import bases_may_stop_early, fit
@@ -62,9 +60,10 @@ def measure(name: str, base: str, seed: int) -> dict:
         best = rs.tune(rs.ResMem(rs.Memory(enc), k=1), validation, progress=False)
         # Label k-NN reads keys and labels alone, which both memories share.
         found = rs.evaluate(best, test, validation=validation if kind == "in_sample" else None, n_bootstrap=1)
-        out |= {kind: _percent(found.memory, task, test), f"{kind}_k": best.k, f"{kind}_temperature": best.temperature}
+        base, ours = (found.base_accuracy, found.accuracy) if task == "classification" else (found.base_mse, found.mse)
+        out |= {kind: _percent(ours, task, test), f"{kind}_k": best.k, f"{kind}_temperature": best.temperature}
         if kind == "in_sample":
-            out |= {"base": _percent(found.base, task, test), "label_knn": _percent(found.label_knn_tuned, task, test)}
+            out |= {"base": _percent(base, task, test), "label_knn": _percent(found.label_knn_tuned, task, test)}
     return out
 
 

@@ -1,7 +1,5 @@
 """Where a memory helps on small tables, and where it cannot: sentences made of the numbers."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import spearmanr
 

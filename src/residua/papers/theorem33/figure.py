@@ -1,7 +1,5 @@
 """Theorem 3.3 drawn: one column per dimension; risks, the two terms, and the ratio to 1-NN."""
 
-from __future__ import annotations
-
 BASE, KNN, RESMEM, BOUND, T1 = "#C8501E", "#6B6B6B", "#1F6FB4", "#9A9A9A", "#7A4FA3"
 
 

@@ -1,7 +1,5 @@
 """The simulation over dimensions, sizes and draws, and what it comes to: means, slopes, ratios, the bound."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from residua.errors import ParameterError

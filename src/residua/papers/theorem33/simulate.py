@@ -8,8 +8,6 @@ base <u, x>, 1-NN <θ*, x - x'>, ResMem <u, x - x'>. The base's risk is ‖u‖�
 times the risk of 1-NN. One search serves every L.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.optimize import brentq

@@ -1,7 +1,5 @@
 """Theorem 3.3 in words and tables: what it allows, what geometry expects, what was measured."""
 
-from __future__ import annotations
-
 from residua.papers.published import THEOREM_33
 from residua.papers.table import Table
 

@@ -1,0 +1,72 @@
+"""What ``module:name`` and ``.npz`` arguments stand for."""
+
+import importlib
+import inspect
+import os
+import sys
+import zipfile
+from functools import reduce
+from pathlib import Path
+
+from residua.errors import InputError, MemoryFileError
+
+
+def named(spec: str):
+    """The object that `spec`, ``module:name`` (or a dotted name), names; a function or class is called."""
+    module, _, name = spec.partition(":")
+    if not (module and name):
+        raise InputError(f"{spec!r} names nothing; expected module:factory, such as net:model for model() in net.py")
+    try:
+        found = reduce(getattr, name.split("."), imported(module))
+    except AttributeError as error:
+        raise InputError(f"{spec!r}: {error}; expected a function without arguments that gives it") from error
+    return found() if inspect.isroutine(found) or inspect.isclass(found) else found
+
+
+def imported(module: str):
+    """The module of that dotted name, looked for in the current folder first."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        how = "run this in the folder that holds it, or install it"
+        raise InputError(f"importing {module!r} failed: {error}; {how}") from error
+
+
+def model_named(spec: str) -> tuple[object, object | None]:
+    """The model that `spec` names, and its data when the factory gives a pair ``(model, data)``, else None."""
+    made = named(spec)
+    return made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+
+
+def data_named(spec: str) -> tuple[object, object | None, object | None]:
+    """Data, labels and ids: the arrays ``x``, ``y`` and ``ids`` of an ``.npz``, or whatever ``module:name`` gives."""
+    if not spec.endswith(".npz"):
+        return named(spec), None, None
+    import numpy as np
+
+    try:
+        with open(spec, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"one unnamed array": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except FileNotFoundError as error:
+        raise MemoryFileError(f"there is no file {spec}; expected an .npz with arrays x and y") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise MemoryFileError(f"{spec} cannot be read as an .npz file of arrays: {error}") from error
+    arrays = {name.lower(): array for name, array in arrays.items()}
+    if "x" not in arrays:
+        already = ": it is encoded already" if "keys" in arrays else ""
+        raise InputError(f"{spec} holds {sorted(arrays)}{already}; expected x, and y when the labels are known")
+    return arrays["x"], arrays.get("y"), arrays.get("ids")
+
+
+def made_as(path: Path | None):
+    """What ``like=`` takes: the memory in folder `path`, or the rows of an ``.npz`` file; None for None."""
+    if path is None:
+        return None
+    from residua.core import Encoded
+    from residua.memory import Memory
+
+    return Memory.load(path) if path.is_dir() else Encoded.load(path)

@@ -1,0 +1,298 @@
+"""One object between readers and every verb: what the model said, who was asked, and what they changed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from residua.core.logits import Base, DenseLogits, Sigmoid, Softmax, Table
+from residua.core.neighbours import Neighbours
+from residua.core.probabilities import TINY, SparseProbabilities
+from residua.errors import TaskError
+
+
+class Values(ABC):
+    """What each remembered row says when it is a neighbour: a sparse or dense vector over the L outputs."""
+
+    width: int | None = None  # how many outputs a row speaks of; None is all of them
+    signed: bool = True  # whether what it says may be negative
+
+    @abstractmethod
+    def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Output ids int64 (m, c) and values float32 (m, c) of rows (m,); repeated ids of a row add up."""
+
+    def weighted(self, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """What each query gets from its neighbours rows (q, k), none of them -1: output ids int64 (q, k * c) and
+        weighted values float32 (q, k * c); repeated ids add up."""
+        classes, values = self.entries(rows.reshape(-1))
+        shape = len(rows), rows.shape[1] * classes.shape[1]
+        return classes.reshape(shape), (values * weights.reshape(-1, 1)).reshape(shape)
+
+    def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
+        """``scores[q] += sum_i weights[q, i] * value(rows[q, i])``, in place; rows (q, k) hold no -1."""
+        scores.scatter_add_(1, *self.weighted(rows, weights))
+
+
+class TableValues(Values):
+    """Row i says ``table[i]``, a dense vector (n, L)."""
+
+    def __init__(self, table: Tensor):
+        self.table = table
+
+    def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        values = self.table.index_select(0, rows)  # several times faster than indexing, on a CPU
+        return torch.arange(self.table.shape[1], device=rows.device).expand(values.shape), values
+
+    def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
+        # One fused pass over the neighbours' rows: no (q, k, L) temporary.
+        scores += embedding_bag(rows, self.table, mode="sum", per_sample_weights=weights)
+
+
+class LabelValues(Values):
+    """Row i says onehot(labels[i]) (kNN-LM's values; label k-NN)."""
+
+    width = 1
+    signed = False
+
+    def __init__(self, labels: Tensor):
+        self.labels = labels
+
+    def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        classes = self.labels[rows].long()[:, None]
+        return classes, torch.ones(classes.shape, device=rows.device)
+
+    def weighted(self, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        # A gather reads in parallel, and twice as fast as take or indexing.
+        return self.labels.expand(len(rows), -1).gather(1, rows).long(), weights
+
+    def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
+        scores.scatter_add_(1, self.labels.take(rows).long(), weights)
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one kernel's weights make of one source's neighbours: ``sum_i weights_i * value(rows_i)``."""
+
+    rows: Tensor  # int64 (q, k): the neighbours; -1 is missing and has weight 0
+    weights: Tensor  # float32 (q, k): what multiplies each one's value, normalised weights times the source's share
+    values: Values  # what the neighbours say
+    source: str = "memory"  # where they come from: "memory", or "past" for the text's own
+
+
+@dataclass(frozen=True)
+class Change:
+    """How neighbours change a base, exactly.
+
+    In the probability space ``scores = scale * base + sum of the terms``. In the logit space
+    ``scores = scale * logits + sum of the terms``, and probabilities are the softmax of scores / T: `scale` is then a
+    factor on the base's log-probability, which differs from its logits by a constant of each query.
+    """
+
+    scale: Tensor  # float32 (q, 1): what is left of the base
+    terms: tuple[Term, ...]  # one for each kernel and source
+    space: str = "probability"  # or "logit"
+
+    @property
+    def signed(self) -> bool:
+        """Whether any term may take away."""
+        return any(term.values.signed for term in self.terms)
+
+    @property
+    def width(self) -> int | None:
+        """Entries of each query, over all terms; None where a term speaks of every output."""
+        widths = [(term.values.width, term.rows.shape[1]) for term in self.terms]
+        return None if any(width is None for width, _ in widths) else sum(width * k for width, k in widths)
+
+    def apply(self, start: Tensor) -> Tensor:
+        """The changed scores (q, L), float32, from the base's probabilities, predictions or logits (q, L)."""
+        scores = start * self.scale
+        for term in self.terms:
+            if term.rows.shape[1]:
+                term.values.add_to(scores, term.rows.clamp_min(0), term.weights)
+        return scores
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """What is added, entry by entry: ids int64 (q, c), repeated ones add up, values float32 (q, c)."""
+        parts = [term.values.weighted(term.rows.clamp_min(0), term.weights) for term in self.terms]
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(some, dim=1) for some in zip(*parts))
+
+    def contributions(self, query: int, term: int = 0) -> tuple[Tensor, Tensor]:
+        """Output ids (k, c) and contributed values (k, c) of each neighbour of one query; a missing one gives 0."""
+        part = self.terms[term]
+        classes, values = part.values.entries(part.rows[query].clamp_min(0))
+        return classes, values * part.weights[query][:, None]
+
+
+def proper(scores: Tensor, start: Tensor, floor: float) -> Tensor:
+    """Scores (q, L) made probabilities: ``max(scores, floor * start)``, renormalised."""
+    positive = torch.maximum(scores, floor * start)
+    return positive / positive.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is asked: the queries of a block that were searched. Nothing is copied until it is looked at."""
+
+    block_keys: Tensor
+    block_base: Base | Prediction
+    asked: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.block_keys) if self.asked is None else len(self.asked)
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """Their keys, float (q, d)."""
+        return self.block_keys if self.asked is None else self.block_keys[self.asked.to(self.block_keys.device)]
+
+    @cached_property
+    def base(self) -> Base | Prediction:
+        """What the model itself says of them."""
+        return self.block_base if self.asked is None else self.block_base[self.asked.to(self.block_base.device)]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """q answers. Nothing L wide is made until it is asked for."""
+
+    base: Base | Prediction  # what the model said, or the answer of the reader under this one
+    near: Neighbours  # of the searched queries, after exclusion; perhaps more of each than the reader reads
+    weigh: Callable[[], Change] | None  # makes their Change when it is first needed; None: the memory has no say
+    floor: float = 0.0  # the share of the base's probability that no class goes below
+    asked: Tensor | None = None  # int64 (m,): which queries were searched; None is all of them
+    resting_space: str = "probability"  # where scores live while there is no change: or "logit"
+
+    temperature = 1.0  # a reader on top starts from these answers as they are
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    @property
+    def n_outputs(self) -> int:
+        """L."""
+        return self.base.n_outputs
+
+    @property
+    def root(self) -> Base:
+        """What the model itself said, under all readers."""
+        return self.base.root if isinstance(self.base, Prediction) else self.base
+
+    @cached_property
+    def change(self) -> Change | None:
+        """What the neighbours change in the answers to the queries that were asked; None: nothing."""
+        return None if self.weigh is None else self.weigh()
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Those of every query: none for one that was not searched."""
+        if self.asked is None:
+            return self.near
+        near, at = self.near, self.asked
+        rows = near.rows.new_full((len(self), near.k), -1)
+        distances = near.distances.new_full(rows.shape, torch.inf)
+        return Neighbours(rows.index_copy_(0, at, near.rows), distances.index_copy_(0, at, near.distances))
+
+    @property
+    def space(self) -> str:
+        """Where scores live: ``"probability"`` or ``"logit"``."""
+        return self.resting_space if self.change is None else self.change.space
+
+    @cached_property
+    def start(self) -> Tensor:
+        """What the change is applied to: the base's table, or its logits in the logit space; float32 (q, L)."""
+        if isinstance(self.base, Prediction):
+            if isinstance(self.root, Table):
+                return self.base.scores
+            if self.space == "probability":
+                return self.base.probabilities
+            if isinstance(self.root, Sigmoid):
+                return torch.logit(self.base.probabilities, 2**-24)
+            return self.base.log_probabilities()
+        table = self.base.table() if self.space == "probability" else self.base.logits.dense()
+        return table.to(self.near.rows.device)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """The changed scores, float32 (q, L)."""
+        if self.change is None:
+            return self.start
+        if self.asked is None:
+            return self.change.apply(self.start)
+        return self.start.index_copy(0, self.asked, self.change.apply(self.start[self.asked]))
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """``max(scores, floor * base)`` renormalised, float32 (q, L): never zero where the base's are not, and with the
+        argmax of the scores for floors up to 1/L. A regressor has none: ``TaskError``."""
+        if isinstance(self.root, Table):
+            raise TaskError("a regression memory has no class probabilities; call predict")
+        exclusive = not isinstance(self.root, Sigmoid)
+        if self.space == "logit":
+            logits = self.scores / self.base.temperature
+            return torch.softmax(logits, dim=1) if exclusive else torch.sigmoid(logits)
+        if self.change is None:
+            return self.start
+        if not exclusive:
+            return torch.maximum(self.scores, self.floor * self.start).clamp_max(1)
+        return proper(self.scores, self.start, self.floor)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the answers can only be known for all outputs at once."""
+        if isinstance(self.base, (Table, Sigmoid)):
+            return True
+        if isinstance(self.base, Prediction):
+            if self.base.is_wide or (self.base.change is not None and self.base.change.signed):
+                return True  # nothing can be added entry by entry to classes that may be on the floor
+            if self.change is not None and (self.change.signed or self.floor > 0 or self.asked is not None):
+                return True  # only an interpolation of all rows is added entry by entry
+        return self.space == "logit" or (self.change is not None and self.change.width is None)
+
+    @cached_property
+    def sparse(self) -> SparseProbabilities:
+        """The probabilities as those of the base and what differs from them."""
+        if self.is_wide:
+            return SparseProbabilities.of(Softmax(DenseLogits(self.log_probabilities())))
+        if isinstance(self.base, Prediction):
+            under = self.base.sparse
+            if self.change is None:
+                return under
+            return under.mix(*(part.to(under.scale.device) for part in (self.change.scale, *self.change.entries())))
+        if self.change is None:
+            return SparseProbabilities.of(self.base)
+        change, entries = self.change, self.change.entries()
+        return SparseProbabilities.changed(self.base, change.scale, entries, change.signed, self.floor, self.asked)
+
+    def log_prob(self, classes: Tensor) -> Tensor:
+        """Log-probability float32 (q,) of one class of each row, int64 (q,)."""
+        if self.is_wide:
+            return self.at(classes).clamp_min(TINY).log()
+        return self.sparse.log_prob(classes)
+
+    def at(self, classes: Tensor) -> Tensor:
+        """Probabilities float32 of classes int64 (q,) or (q, m), of the same shape."""
+        if self.is_wide:
+            columns = classes.to(self.probabilities.device)
+            return self.probabilities.gather(1, columns if classes.ndim > 1 else columns[:, None]).view(classes.shape)
+        return self.sparse.at(classes)
+
+    def argmax(self) -> Tensor:
+        """The class of the best score, int64 (q,)."""
+        if self.is_wide:
+            return self.scores.argmax(dim=1)
+        best = self.sparse.argmax()
+        if self.change is None or self.floor <= 1 / self.n_outputs:
+            return best
+        # So high a floor may lift another class's probability above that of the best score.
+        lifted = self.sparse.at(best) <= self.floor * self.base.confidence().exp()
+        return self.scores.argmax(dim=1) if bool(lifted.any()) else best
+
+    def log_probabilities(self) -> Tensor:
+        """Log-probabilities of every class, float32 (q, L)."""
+        return self.probabilities.clamp_min(TINY).log_() if self.is_wide else self.sparse.log_probabilities()

@@ -1,0 +1,65 @@
+"""Any causal language model and any texts become batches of ``Encoded``, one row per token."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import numpy as np
+from torch import Tensor
+
+from residua.encoding.language_model import LanguageEncoder, padded, position_limit
+from residua.encoding.text import bos_token, documents, encode_texts
+from residua.encoding.windows import TokenBatch, Window, Windowing, windows
+from residua.errors import InputError, ParameterError
+
+
+class TextEncoder(LanguageEncoder):
+    """A causal language model and its tokenizer, ready to turn any texts into keys, logits and next tokens; by default
+    in windows of the model's own length, with the tokenizer's bos (else eos) as prefix."""
+
+    reading = ("text_column", "glob", "errors")
+
+    def __init__(self, model, tokenizer, *, key: str = "ffn", windowing: Windowing | None = None, logits: bool = True):
+        limit = position_limit(model)
+        self.windowing = windowing or Windowing.of(prefix=bos_token(tokenizer), limit=limit)
+        if limit is not None and self.windowing.window > limit:
+            raise ParameterError(f"windows of {self.windowing.window} tokens, and the model has {limit} positions")
+        self.cut = asdict(self.windowing)
+        super().__init__(model, tokenizer, key=key, logits=logits)
+        if self.windowing.prefix is not None:
+            self._check_tokens(np.array([self.windowing.prefix]), "the prefix")
+
+    def last_row(self, text) -> TokenBatch:
+        if not isinstance(text, str) or not text:
+            raise InputError(f"text={text!r}; expected what comes before the predicted token, a str")
+        (tokens,) = encode_texts(self.tokenizer, [text])
+        self._check_tokens(np.asarray(tokens), "the text")
+        # The next token is not known: any will do as the target of the last position.
+        *_, last = windows(0, np.asarray([*tokens, 0]), self.windowing)
+        return TokenBatch([last])
+
+    def _windows(self, texts, **reading) -> Iterator[Window]:
+        read = short = 0
+        for document in documents(texts, self.tokenizer, **reading):
+            self._check_tokens(document.tokens, f"text {document.name!r}")
+            self.names[document.id] = document.name
+            read += 1
+            window = None
+            for window in windows(document.id, document.tokens, self.windowing):
+                yield window
+            short += window is None
+        if short:
+            why = "have one token and none before it to predict it from (pass longer texts, or a prefix token)"
+            if short == read:
+                raise InputError(f"all {read} texts {why}")
+            warnings.warn(f"{short} of {read} texts {why}; they were left out", stacklevel=2)
+
+    def _probe(self) -> list[Window]:
+        tokens = np.arange(min(8, self.windowing.window)) % self.model.get_input_embeddings().weight.shape[0]
+        return [Window(0, tokens, 0, 0, tokens)]
+
+    def _inputs(self, windows: list[Window]) -> tuple[dict[str, Tensor], int]:
+        fill = getattr(self.tokenizer, "pad_token_id", None) or 0  # masked: any token of the vocabulary will do
+        tokens, mask = padded([window.tokens for window in windows], fill, self.device)
+        inputs = {"input_ids": tokens} if mask is None else {"input_ids": tokens, "attention_mask": mask}
+        return inputs, tokens.shape[1]

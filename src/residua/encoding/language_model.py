@@ -1,0 +1,166 @@
+"""A language model reads a batch of windows: keys and logits of exactly the positions that are asked for."""
+
+import inspect
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from residua.core import AbsentLogits, DenseLogits, Encoded
+from residua.encoding.capture import Capture
+from residua.encoding.fingerprint import source_of_module
+from residua.encoding.key_layer import ffn_key, head_key
+from residua.encoding.text import tokenizer_hash
+from residua.encoding.torch import frozen, linear_head
+from residua.encoding.windows import TokenBatch, Window, batched
+from residua.errors import EncodeError, InputError, KeyModuleError
+
+log = logging.getLogger(__name__)
+
+
+class LanguageEncoder(ABC):
+    """What ``TextEncoder`` and ``PairEncoder`` share: everything but how sequences are made.
+
+    Has ``key`` (resolved), ``source``, ``n_outputs`` (of the logits: an embedding may be padded beyond the tokenizer),
+    ``head`` (when the key is its input and it reproduces the logits) and the documents' ``names``, by id.
+    """
+
+    reading: tuple[str, ...]  # the options of ``batches``
+    cut: dict  # how texts become sequences, in JSON types
+
+    def __init__(self, model: nn.Module, tokenizer, *, key: str, logits: bool):
+        model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
+        if not isinstance(model, nn.Module) or not hasattr(model, "config"):
+            raise EncodeError(f"the model is a {type(model).__name__}; expected a transformers model with an LM head")
+        self.model: Any = model
+        self.tokenizer, self.logits = tokenizer, logits
+        self.names: dict[int, str] = {}
+        # Without a cache of attention's keys and values, which nothing reads again.
+        self._options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        head = head_key(model)  # also asked for other keys: no head, no language model
+        self._head = model.get_submodule(head.removesuffix(":input"))
+        self.key = self._resolve(key, head)
+        self.source = source_of_module(model, self.key, {"tokenizer": tokenizer_hash(tokenizer)})
+        with frozen(model):
+            keys, said = self._rows(self._probe(), logits=True)
+        self.n_outputs = int(said.shape[1])
+        self.head = linear_head(model.get_submodule(self.key.partition(":")[0]), self.key, keys, said)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def batches(self, texts, batch_size: int = 16, **reading) -> Iterator[TokenBatch]:
+        """Texts as batches of `batch_size` windows (or pairs), read lazily; no model runs."""
+        return batched(self._windows(texts, **reading), batch_size)
+
+    def encode(self, batch: TokenBatch) -> Encoded:
+        """A batch's rows, with the column ``"offset"``, by one forward pass in evaluation and inference mode."""
+        with frozen(self.model):
+            keys, said = self._rows(batch.windows, self.logits)
+        logits = DenseLogits(said) if self.logits else AbsentLogits(len(batch), self.n_outputs)
+        about = {"columns": {"offset": batch.offsets}, "source": self.source, "head": self.head}
+        return Encoded(keys, logits, batch.labels, batch.ids, task="classification", **about)
+
+    @abstractmethod
+    def last_row(self, text) -> TokenBatch:
+        """A batch whose last row's key is the state after `text`; the label of that row means nothing."""
+
+    @abstractmethod
+    def _windows(self, texts, **reading) -> Iterator[Window]:
+        """The sequences of all texts, in order."""
+
+    @abstractmethod
+    def _probe(self) -> list[Window]:
+        """A few tokens that any model of the kind reads: they find the key and verify the head."""
+
+    @abstractmethod
+    def _inputs(self, windows: list[Window]) -> tuple[dict[str, Tensor], int]:
+        """What the model is called with, and the number of positions per sequence that it scores then."""
+
+    def _resolve(self, key: str, head: str) -> str:
+        if key != "ffn":
+            return head if key == "head" else key
+        inputs, _ = self._inputs(self._probe())
+        with frozen(self.model):
+            found = ffn_key(self.model, lambda: self.model(**inputs, **self._options))
+        if found is None:
+            kind = type(self.model).__name__
+            log.warning("%s has no feed-forward network in its last block; the key is %r", kind, head)
+            return head
+        log.info("the key is %r, where the last block's feed-forward network begins", found)
+        return found
+
+    def _rows(self, windows: list[Window], logits: bool) -> tuple[Tensor, Tensor]:
+        """Keys (rows, d) and logits (rows, V) of all targets; where logits are not wanted, those of the first."""
+        inputs, length = self._inputs(windows)
+        starts = np.arange(len(windows)) * length + [window.first for window in windows]
+        rows = np.concatenate([start + np.arange(len(w.targets)) for start, w in zip(starts, windows)])
+        wanted = torch.from_numpy(rows).to(self.device)
+        asked = wanted if logits else wanted[:1]
+        positions = len(windows) * length
+        # The capture comes first: it needs every position.
+        watched = Capture(self.model, self.key, pool=False)
+        with watched as capture, _only(self._head, asked, positions) as narrowed:
+            output = self.model(**inputs, **self._options)
+            caught = capture.take()
+        if caught.numel() != positions * caught.shape[-1]:
+            given = f"shape {tuple(caught.shape)} for {len(windows)} sequences of {length} tokens"
+            expected = "expected one vector per token: name another module"
+            raise KeyModuleError(f"the key module {self.key!r} gave {given}; {expected}")
+        said = getattr(output, "logits", None)
+        if not isinstance(said, Tensor):
+            raise EncodeError(f"the model returned a {type(output).__name__} without logits; expected an LM's output")
+        said = said.reshape(-1, said.shape[-1])
+        # The head's weights may be used without calling it as a module.
+        return caught.reshape(positions, -1)[wanted], said if narrowed else said[asked]
+
+    def _check_tokens(self, tokens: np.ndarray, what: str) -> None:
+        if len(tokens) and tokens.max() >= self.n_outputs:
+            raise InputError(
+                f"{what} has token {tokens.max()}, of a tokenizer of {len(self.tokenizer)}, and the model's vocabulary "
+                f"has {self.n_outputs}: use the tokenizer the model was trained with, or resize_token_embeddings"
+            )
+
+
+@contextmanager
+def _only(head: nn.Module, wanted: Tensor, positions: int) -> Iterator[list]:
+    """Let only the wanted positions through to the LM head: a vocabulary's logits of the rest would be work and
+    memory for nothing. What is yielded stays empty when the head was not called with all `positions`."""
+    thread, narrowed = threading.get_ident(), []
+
+    def narrow(_, args: tuple) -> tuple | None:
+        if threading.get_ident() != thread or not args or args[0].numel() != positions * args[0].shape[-1]:
+            return None
+        narrowed.append(True)
+        return args[0].reshape(positions, -1)[wanted][None], *args[1:]  # (1, rows, d)
+
+    handle = head.register_forward_pre_hook(narrow)
+    try:
+        yield narrowed
+    finally:
+        handle.remove()
+
+
+def padded(sequences: list[np.ndarray], fill: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """int64 (n, longest), filled on the right, and its attention mask, or None when nothing was filled."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    there = np.arange(lengths.max()) < lengths[:, None]
+    out = np.full(there.shape, fill, dtype=np.int64)
+    out[there] = np.concatenate(sequences)
+    mask = None if there.all() else torch.from_numpy(there.astype(np.int64)).to(device)
+    return torch.from_numpy(out).to(device), mask
+
+
+def position_limit(model) -> int | None:
+    """The most positions a model has, by its configuration; None when it names no such limit (T5, BLOOM, XLNet)."""
+    config = getattr(model, "config", None)
+    config = getattr(config, "get_text_config", lambda **_: config)(decoder=True)
+    limit = getattr(config, "max_position_embeddings", None)
+    return limit if limit and limit > 0 else None

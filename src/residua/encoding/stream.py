@@ -1,0 +1,182 @@
+"""Texts before a language model: batches of tokens, encoded anew each time that they are asked for."""
+
+from collections.abc import Iterator
+
+from residua.core import Encoded
+from residua.encoding.causal import TextEncoder
+from residua.encoding.fingerprint import source_of_module
+from residua.encoding.language_model import LanguageEncoder, position_limit
+from residua.encoding.options import known_by, progress_bar
+from residua.encoding.pairs import PairEncoder
+from residua.encoding.text import bos_token, estimate_tokens
+from residua.encoding.windows import TokenBatch, Windowing
+from residua.errors import EncodeError, InputError, KeyModuleError, ParameterError
+
+
+class TextStream:
+    """What ``rs.encode((model, tokenizer), texts)`` gives: an iterable of ``Encoded`` batches, in document order.
+
+    Every token is a row once: its key is the model's state just before it, its label the token itself, its id the
+    document (a hash of its tokens, so the same text has the same id wherever it is read), and its column ``"offset"``
+    its place there. Only one batch exists at a time, and the whole can be iterated again wherever `texts` can.
+
+    Parameters
+    ----------
+    model, tokenizer : transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase
+        A causal language model, or an encoder-decoder one, whose `texts` are then pairs (source, target).
+    texts : path, or iterable of str, of (name, str), of os.PathLike, or of dict
+        A folder is read recursively; the rows of a ``datasets.Dataset`` have their text in ``text_column="text"``.
+        One text is one document: no context reaches from one to another.
+    key : str, optional
+        ``"ffn"`` (the default), the input of the last feed-forward block, as both papers found best; ``"head"``, the
+        input of the language modelling head; or any module, by dotted name, for its output (``:input`` for its input).
+    window : int, optional
+        Tokens the model sees at a time; by default its own maximum, at most 1024. ResMem's is 256, kNN-LM's 3072.
+        Of pairs, the most tokens of either side.
+    stride, min_context : int, optional
+        By how much windows advance, and the context every token but a document's first ones has at least;
+        ``min_context = window - stride``. By default a quarter of the window. Not for pairs, which are read whole.
+    like, batch_size, progress
+        As in ``rs.encode``.
+    logits : bool, default True
+        False leaves the head out: enough for a memory of labels.
+    **reading
+        How texts are read: ``text_column``, ``glob``, ``errors`` (of undecodable bytes, ``"strict"`` or
+        ``"replace"``); of pairs, ``source_column``, ``target_column``.
+
+    Attributes
+    ----------
+    source, key, n_outputs : Source, str, int
+        Whose keys they are, from which module, and the width V of the model's logits.
+    names : dict of int to str
+        The documents' names by id, filled while they are read.
+    windowing, about : dict
+        How texts were cut: ``window``, ``stride``, ``prefix`` (the token before each document); of pairs, ``window``.
+        And what the memory keeps of it, ``{"windowing": windowing}``.
+
+    Raises
+    ------
+    EncodeError, KeyModuleError, ParameterError, SourceMismatchError
+
+    Examples
+    --------
+    >>> import residua as rs, torch
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> class Letters:
+    ...     bos_token_id = 0
+    ...     def __call__(self, texts, **options):
+    ...         return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
+    ...     def get_vocab(self):
+    ...         return {chr(i): i for i in range(128)}
+    >>> sizes = {"vocab_size": 128, "n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 16}
+    >>> model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    >>> stream = rs.encode((model, Letters()), [("first", "def f(x):"), ("second", "import os")])
+    >>> stream
+    TextStream(GPT2LMHeadModel, key 'transformer.h.0.mlp.c_fc:input', window 16, stride 12, prefix 0)
+    >>> [len(batch) for batch in stream], [len(batch) for batch in stream], list(stream.names.values())
+    ([18], [18], ['first', 'second'])
+    """
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        texts,
+        *,
+        key: str | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+        min_context: int | None = None,
+        like=None,
+        batch_size: int | None = None,
+        logits: bool = True,
+        progress: bool | None = None,
+        **reading,
+    ):
+        self.encoder = text_encoder(
+            model, tokenizer, key=key, window=window, stride=stride, min_context=min_context, logits=logits, like=like
+        )
+        unknown = sorted(reading.keys() - set(self.encoder.reading))
+        if unknown:
+            raise ParameterError(f"unexpected {unknown[0]}=; these texts are read with {self.encoder.reading}")
+        self.texts, self.batch_size, self.progress, self.reading = texts, batch_size or 16, progress, reading
+        self.source, self.key, self.n_outputs = self.encoder.source, self.encoder.key, self.encoder.n_outputs
+        self.names, self.windowing = self.encoder.names, self.encoder.cut
+        self.about = {"windowing": self.windowing}
+        self._used_up = False
+
+    def __iter__(self) -> Iterator[Encoded]:
+        with progress_bar(self.progress, desc="encode", unit="token", unit_scale=True) as bar:
+            bar.total = None if bar.disable else self.estimate_tokens()
+            for batch in self.batches():
+                yield self.encode(batch)
+                bar.update(len(batch))
+
+    def batches(self) -> Iterator[TokenBatch]:
+        """Batches whose ``labels``, ``ids``, ``offsets`` and length are known, before the model has run.
+
+        ``InputError`` for texts that cannot be read, now or again, or hold nothing to predict or unknown tokens; a
+        warning at the end when some were left out or cut.
+        """
+        if self._used_up:
+            what = f"the texts are a {type(self.texts).__name__}, which can be read once, and it was"
+            raise InputError(f"{what}; pass a list, a path or a dataset to read them again")
+        self._used_up = isinstance(self.texts, Iterator)
+        yield from self.encoder.batches(self.texts, self.batch_size, **self.reading)
+
+    def encode(self, batch: TokenBatch) -> Encoded:
+        """One of ``batches``, by one forward pass of the model, which is left as it was."""
+        return self.encoder.encode(batch)
+
+    def estimate_tokens(self) -> int | None:
+        """About how many rows there are; None where that is not known before the texts are read."""
+        if isinstance(self.encoder, PairEncoder):
+            return None
+        return estimate_tokens(self.texts, self.encoder.tokenizer, **self.reading)
+
+    def __repr__(self) -> str:
+        cut = ", ".join(f"{name} {value}" for name, value in self.windowing.items())
+        return f"TextStream({self.source.name}, key {self.key!r}, {cut})"
+
+
+def last_row(model: tuple, text, *, like=None, **options) -> Encoded:
+    """The state after a prompt, as the one row that ``rs.explain`` and a reader take, without label and id.
+
+    `model` is a pair (language model, tokenizer), `text` what comes before the predicted token (for an
+    encoder-decoder, the source and the target so far); `like` and `options` are those of ``TextStream``.
+    """
+    encoder = text_encoder(*model, like=like, **options)
+    row = encoder.encode(encoder.last_row(text))[-1]
+    row.labels = row.ids = None
+    return row
+
+
+def text_encoder(
+    model, tokenizer, *, key=None, window=None, stride=None, min_context=None, logits: bool = True, like=None
+) -> LanguageEncoder:
+    """A ``PairEncoder`` for an encoder-decoder, else a ``TextEncoder``; parameters are those of ``TextStream``."""
+    if not callable(tokenizer):
+        what = f"got a {type(model).__name__} with a {type(tokenizer).__name__}"
+        raise EncodeError(f"{what}; expected a pair (language model, tokenizer)")
+    encoder: LanguageEncoder
+    known = known_by(like)
+    windowing = known.windowing if known else {}
+    key = key or (known.source.key if known else "ffn")
+    if window is None and stride is None and min_context is None:
+        window, stride = windowing.get("window"), windowing.get("stride")
+    try:
+        if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+            if stride is not None or min_context is not None:
+                raise ParameterError("stride= and min_context= cut long texts; an encoder-decoder reads pairs whole")
+            encoder = PairEncoder(model, tokenizer, key=key, max_source=window, max_target=window, logits=logits)
+        else:
+            prefix = windowing.get("prefix", bos_token(tokenizer))
+            cut = Windowing.of(window, stride, min_context, prefix, position_limit(model))
+            encoder = TextEncoder(model, tokenizer, key=key, windowing=cut, logits=logits)
+    except KeyModuleError:
+        if known:  # another model, most likely
+            known.source.require(source_of_module(model, known.source.key, known.source.extra))
+        raise
+    if known:
+        known.source.require(encoder.source)
+    return encoder

@@ -1,0 +1,84 @@
+"""Right and wrong answers: what is kept of each row, and what they amount to."""
+
+import math
+
+import numpy as np
+
+from residua.core import Encoded, Prediction, Softmax, as_tensor
+from residua.core.probabilities import TINY
+from residua.errors import TaskError
+from residua.evaluation.label_knn import votes_by_k
+from residua.readers import KNNLM
+
+BINS = 15
+SMALLEST = math.log(TINY)  # one saturated row must not turn the mean of all others into infinity
+
+
+def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
+    """Of each row: who is right about it, how sure they are, and what they give the truth; each (q,)."""
+    truth, base = as_tensor(part.labels), _model(prediction)
+    said, best = base.argmax(), prediction.argmax()
+    measured = {
+        "label": truth.int(),
+        "base_answer": said.int(),
+        "base_right": said == truth.to(said.device),
+        "right": best == truth.to(best.device),
+        "base_loss": -base.log_prob(truth.to(said.device)).clamp_min(SMALLEST),
+        "loss": -prediction.log_prob(truth).clamp_min(SMALLEST),
+        "base_confidence": base.confidence().exp(),
+        "confidence": prediction.log_prob(best).exp(),
+    }
+    measured["gained"] = measured["right"].double() - measured["base_right"].to(best.device).double()  # 1, 0 or -1
+    return {name: values.cpu().numpy() for name, values in measured.items()}
+
+
+def _model(prediction: Prediction) -> Softmax:
+    """What the model says as it is, whatever is under the reader and whatever temperature it was tuned to."""
+    base = prediction.base
+    while isinstance(base, Prediction):
+        base = base.base
+    if not isinstance(base, Softmax):
+        raise TaskError("rows with several labels each cannot be evaluated yet; score predict_proba label by label")
+    return base.at(1.0)
+
+
+def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]) -> np.ndarray:
+    """Whether label k-NN is right about each row, bool (q,)."""
+    base, truth = (as_tensor(measured[name]).long().to(voter.memory.device) for name in ("base_answer", "label"))
+    (votes,) = votes_by_k(voter, part, prediction, base)
+    return (votes == truth).cpu().numpy()
+
+
+def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict:
+    """What is reported of the rows, by its name in ``Evaluation``."""
+    base, right = rows["base_right"], rows["right"]
+    support = np.bincount(rows["label"], minlength=n_outputs)
+    per_class = np.bincount(rows["label"], weights=rows["gained"], minlength=n_outputs)
+    tpr, fpr = float((right & ~base).mean()), float((base & ~right).mean())
+    return {
+        "accuracy": float(right.mean()),
+        "base_accuracy": float(base.mean()),
+        "log_loss": float(rows["loss"].mean(dtype=np.float64)),
+        "base_log_loss": float(rows["base_loss"].mean(dtype=np.float64)),
+        "ece": expected_calibration_error(rows["confidence"], right),
+        "base_ece": expected_calibration_error(rows["base_confidence"], base),
+        "tpr": tpr,
+        "fpr": fpr,
+        "gain": tpr - fpr,
+        "per_class_gain": np.where(support > 0, per_class / np.maximum(support, 1), np.nan),
+        "support": support,
+    }
+
+
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
+    """How far confidence is from accuracy, averaged over bins of equal width (Guo et al. 2017, eq. 5).
+
+    `confidence` (n,) is the probability of the predicted class, `right` bool (n,) whether that is true. The bins cover
+    (0, 1], each with its upper edge.
+
+    >>> expected_calibration_error(np.array([0.75, 0.75]), np.array([True, False]))
+    0.25
+    """
+    bin_of = np.clip(np.ceil(np.asarray(confidence, np.float64) * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=np.asarray(right, np.float64) - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(bin_of))

@@ -1,0 +1,112 @@
+"""One forward pass of a model: where its logits and their positions are, and how others are put in their place."""
+
+import copy
+import dataclasses
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from residua.errors import EncodeError, ShapeError
+
+
+def find_logits(output) -> Tensor:
+    """The logits (n,), (n, L) or (b, t, L) in what a model returned: the tensor itself, ``["logits"]``, ``.logits``,
+    or the first tensor of a tuple that is no lone number (a loss comes first there)."""
+    if isinstance(output, Tensor):
+        found = output
+    elif isinstance(output, dict):
+        found = output.get("logits")
+    elif isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
+        found = next((output[place] for place in _places(output)), None)
+    else:
+        found = getattr(output, "logits", None)
+    if not (isinstance(found, Tensor) and 1 <= found.ndim <= 3):
+        said = f" whose logits have shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
+        raise EncodeError(
+            f"the model returned {type(output).__name__}{said}; expected logits of shape (n, L), or (batch, positions, "
+            "L), as a tensor, as .logits, or first in a tuple: wrap the model in a module that returns them, or attach "
+            "to the one that has the head, such as AutoModelForCausalLM gives"
+        )
+    return found
+
+
+def with_logits(output, logits: Tensor, loss: Tensor | None = None):
+    """A shallow copy of `output` with other logits, and with another loss where it has one and `loss` is given."""
+    if isinstance(output, Tensor):
+        return logits
+    is_dict = isinstance(output, dict)
+    if not is_dict and not hasattr(output, "logits"):
+        items, place = list(output), next(_places(output))
+        items[place] = logits
+        if loss is not None and place:
+            items[0] = loss
+        return output._make(items) if hasattr(output, "_make") else type(output)(items)
+    new = {"logits": logits}
+    if loss is not None and ("loss" in output if is_dict else hasattr(output, "loss")):
+        new["loss"] = loss
+    if hasattr(output, "_replace"):  # a named tuple
+        return output._replace(**new)
+    if dataclasses.is_dataclass(output) and output.__dataclass_params__.frozen:
+        return dataclasses.replace(output, **new)
+    changed = copy.copy(output)
+    for name, value in new.items():
+        if is_dict:
+            changed[name] = value
+        else:
+            setattr(changed, name, value)
+    return changed
+
+
+def _places(items):
+    """Where a tuple has tensors that are no lone numbers."""
+    return (place for place, item in enumerate(items) if isinstance(item, Tensor) and item.ndim)
+
+
+def has_decoder(model: nn.Module) -> bool:
+    """Whether the positions are those of an encoder-decoder's decoder."""
+    return getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+
+
+def at_positions(model: nn.Module, keys: Tensor, logits: Tensor, given: dict) -> tuple[Tensor, Tensor]:
+    """Keys (b, t, d) of the positions that the model read, and a bool mask (b, t) of those that are no padding.
+
+    The logits (b, s, L) are of the last s of them. `given` is what the model was called with, by name.
+    """
+    batch, answers = logits.shape[:2]
+    flat = keys.reshape(-1, keys.shape[-1])  # some models (OPT) run their feed-forward network on flat positions
+    if len(flat) % batch or len(flat) < batch * answers:
+        raise ShapeError(
+            f"the key module gave {len(flat)} vectors for logits of {batch} sequences at {answers} positions; "
+            "expected one at each position: name another module"
+        )
+    keys = flat.view(batch, -1, flat.shape[1])
+    mask = given.get("decoder_attention_mask" if has_decoder(model) else "attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= keys.shape[1]:
+        mask = mask[:, mask.shape[1] - keys.shape[1] :].to(keys.device).bool()
+    else:
+        mask = keys.new_ones(keys.shape[:2]).bool()
+    kept = given.get("logits_to_keep")
+    return (keys[:, kept], mask[:, kept]) if isinstance(kept, Tensor) else (keys, mask)  # positions by number
+
+
+def tokens_read(model: nn.Module, given: dict) -> Tensor | None:
+    """The tokens (b, t) at the positions that have keys; None when the model was given their embeddings."""
+    if not has_decoder(model):
+        return given.get("input_ids")
+    if given.get("decoder_input_ids") is not None or given.get("decoder_inputs_embeds") is not None:
+        return given.get("decoder_input_ids")
+    # The model makes them by itself then: from the labels or, as BART does, from the source.
+    made_of = given["labels"] if given.get("labels") is not None else given["input_ids"]
+    return model.prepare_decoder_input_ids_from_labels(made_of)
+
+
+def loss_of(model: nn.Module, logits: Tensor, given: dict) -> Tensor | None:
+    """The loss that logits (b, s, L) give, as the model computes it; None without labels, or where it has none."""
+    labels = given.get("labels")
+    if labels is None:
+        return None
+    if has_decoder(model):
+        return cross_entropy(logits.flatten(0, 1), labels.reshape(-1), ignore_index=-100)
+    if not hasattr(model, "loss_function"):
+        return None
+    return model.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], config=model.config)

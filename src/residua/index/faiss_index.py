@@ -1,0 +1,154 @@
+"""Any FAISS index by its factory string: it proposes candidates, exact distances order them."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from residua.errors import MemoryFileError, ParameterError
+from residua.index.index import Index, errors_as, register_index
+from residua.index.nearest import blocks, require_faiss
+
+
+@register_index("faiss")
+class FaissIndex(Index):
+    """A FAISS index by its `factory` string (``"IVF512,PQ32x4fs"``, …), re-ranked, that can answer without the keys.
+
+    FAISS works on the CPU. It learns from `train_on` rows, by default 2¹⁸ or 64 for each thing learned. `origin`,
+    of length `dim`, is taken from keys and queries first: an index saved by version 0.1 has one. `params` are search
+    parameters by FAISS's names (``nprobe``, ``efSearch``, …); by default 32 inverted lists are read, and the beam of a
+    graph is as wide as what is fetched.
+    """
+
+    needs_keys = False
+
+    def __init__(self, dim: int, device, factory: str, train_on: int | None = None, origin=None, **params: float):
+        super().__init__(dim, device, factory=factory, train_on=train_on, origin=origin, **params)
+        self.name = factory
+        self._origin = None if origin is None else torch.tensor(origin, dtype=torch.float32, device=self.device)
+        self._empty()
+
+    @property
+    def n(self) -> int:
+        return self._index.ntotal
+
+    def _empty(self) -> None:
+        faiss = require_faiss()
+        said = f"index={self.name!r} is no registered engine, and not a FAISS factory string for keys of"
+        with _faiss_errors(ParameterError, f"{said} {self.dim} dimensions"):
+            self._index = faiss.index_factory(self.dim, self.name)
+        self._set_params(faiss)
+
+    def _set_params(self, faiss) -> None:
+        lists = self._lists = faiss.try_extract_index_ivf(self._index)
+        wanted = {"nprobe": min(lists.nlist, 32)} if lists is not None else {}
+        own = ("factory", "train_on", "origin")
+        wanted |= {name: value for name, value in self.params.items() if name not in own}
+        if lists is not None and hasattr(faiss.downcast_index(lists.quantizer), "hnsw"):
+            wanted = {"quantizer_efSearch": max(16, 2 * int(wanted["nprobe"]))} | wanted
+        self._graph = next((part.hnsw for part in _parts(faiss, self._index) if hasattr(part, "hnsw")), None)
+        for name, value in wanted.items():
+            # The parameter space looks behind OPQ and PCA; setting the attribute of the outer index does not.
+            said = f"index={self.name!r} has no search parameter {name!r} that takes {value!r}"
+            with _faiss_errors(ParameterError, said):
+                faiss.ParameterSpace().set_index_parameter(self._index, name, value)
+        self._beam = self._graph.efSearch if self._graph is not None else 0
+        self._probes = lists.nprobe if lists is not None else 0
+
+    def _build(self, keys: Tensor) -> None:
+        self._empty()
+        if not self._index.is_trained:
+            self._train(keys)
+        self._add(keys)
+
+    def _train(self, keys: Tensor) -> None:
+        need, what = max(_learned(self._index), key=lambda item: item[0], default=(1, "rows"))
+        if len(keys) < need:
+            why = f"index={self.name!r} learns {need} {what} and there are {len(keys)} keys to learn them from"
+            raise ParameterError(f'{why}; use a smaller index, or index="exact"')
+        most = max(self.params.get("train_on") or max(2**18, 64 * need), need)
+        if len(keys) > most:
+            chosen = torch.randperm(len(keys), generator=torch.Generator().manual_seed(0))[:most]
+            keys = keys[chosen.sort().values.to(keys.device)]
+        # k-means has the same optimum when every point is repeated, and FAISS then has nothing to warn about.
+        repeats = math.ceil(39 * need / len(keys)) if len(keys) < 39 * need else 1
+        with _faiss_errors(ParameterError, f"index={self.name!r} cannot be trained on {len(keys)} keys"):
+            self._index.train(self._given(keys.repeat(repeats, 1)))
+
+    def _add(self, keys: Tensor) -> None:
+        for part in blocks(len(keys), self.dim, 2**24):
+            with _faiss_errors(ParameterError, f"index={self.name!r} cannot be used here"):
+                self._index.add(self._given(keys[part]))
+
+    def _given(self, keys: Tensor):
+        """Keys or queries as FAISS gets them."""
+        return (keys.float() if self._origin is None else keys - self._origin).cpu().numpy()
+
+    def _propose(self, queries: Tensor, count: int, probes: int | None = None):
+        self._widen(max(self._beam, count), probes or self._probes)
+        squared, rows = self._index.search(self._given(queries), count)
+        return rows, squared
+
+    def _propose_further(self, queries: Tensor, count: int, attempt: int):
+        probes = self._probes * 4 ** (attempt - 1)
+        if self._lists is None or probes >= self._lists.nlist:
+            return None
+        return self._propose(queries, count, min(4 * probes, self._lists.nlist))
+
+    def _widen(self, beam: int, probes: int) -> None:
+        if self._graph is not None:  # a beam narrower than what is fetched costs recall: 0.87 against 1.00, measured
+            self._graph.efSearch = beam
+        if self._lists is not None:
+            self._lists.nprobe = probes
+
+    def _save(self, path: Path) -> None:
+        self._widen(self._beam, self._probes)  # however wide the last search was
+        with _faiss_errors(MemoryFileError, f"cannot write {path}"):
+            require_faiss().write_index(self._index, str(path))
+
+    def _load(self, path: Path) -> None:
+        faiss = require_faiss()
+        with _faiss_errors(MemoryFileError, f"{path} is missing, torn or not a FAISS index"):
+            index = faiss.read_index(str(path))  # not mapped: adding to a mapped index aborts the process
+        if index.d != self.dim:
+            raise MemoryFileError(f"{path} indexes keys of {index.d} dimensions; the memory's have {self.dim}")
+        self._index = index
+        self._set_params(faiss)
+
+
+def _words(error: Exception) -> str:
+    """FAISS's own, without the C++ signature and source line around them."""
+    return str(error).strip().splitlines()[0].rsplit(" at /", 1)[-1].split(": ", 1)[-1]
+
+
+_faiss_errors = partial(errors_as, words=_words)
+
+
+def _parts(faiss, index) -> Iterator:
+    """A FAISS index and those it wraps, outermost first, each as its own class."""
+    index = faiss.downcast_index(index)
+    yield index
+    for inner in ("index", "base_index", "storage"):
+        if isinstance(getattr(index, inner, None), faiss.Index):
+            yield from _parts(faiss, getattr(index, inner))
+
+
+def _learned(index) -> Iterator[tuple[int, str]]:
+    """(How many, of what) a FAISS index learns, and needs at least as many training rows for."""
+    faiss = require_faiss()
+    for part in _parts(faiss, index):
+        if isinstance(part, faiss.IndexPreTransform):
+            for i in range(part.chain.size()):
+                transform = faiss.downcast_VectorTransform(part.chain.at(i))
+                if isinstance(transform, faiss.OPQMatrix):
+                    yield 256, "codewords"
+                elif not transform.is_trained:
+                    yield transform.d_out, "dimensions"
+        if isinstance(part, faiss.IndexIVF):
+            yield part.nlist, "lists"
+            yield from _learned(part.quantizer)
+        if hasattr(part, "pq"):
+            yield part.pq.ksub, "codewords"

@@ -1,0 +1,228 @@
+"""The nearest rows of a table of keys, without any state: distances, their order, and an exact search with its proof.
+
+Rows are ordered by *squared* distances, and the root is taken last and by an IEEE root: torch's goes through a vendor's
+library that on some processors is not correctly rounded, and ties would fall otherwise there.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residua.core import Neighbours
+from residua.errors import MissingDependencyError
+
+_ROW = 0xFFFFFFFF  # the low half of a packed (squared distance, row); all ones is "no row"
+_UNIT = 2.0**-24  # the unit roundoff of float32
+_faiss_globals = Lock()
+_torch_globals = Lock()
+
+
+def faiss_installed() -> bool:
+    """Whether FAISS can be imported, without importing it."""
+    return "faiss" in sys.modules or importlib.util.find_spec("faiss") is not None
+
+
+def require_faiss():
+    """The faiss module, or ``MissingDependencyError`` naming the extra."""
+    try:
+        import faiss
+    except ImportError as error:
+        said = 'this index needs FAISS, which is not installed: pip install "residua[faiss]", or use index="exact"'
+        raise MissingDependencyError(said) from error
+    return faiss
+
+
+def blocks(n: int, each: int, budget: int) -> Iterator[slice]:
+    """Slices that cover `n` items of `each` elements, so that one slice stays within `budget` elements."""
+    step = max(1, budget // max(1, each))
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
+class Nearest(NamedTuple):
+    """Rows int64 (q, k) and squared distances float32 (q, k), ordered by distance, then row; -1 and inf: missing."""
+
+    rows: Tensor
+    squared: Tensor
+
+    def neighbours(self) -> Neighbours:
+        """The same with plain distances."""
+        return Neighbours(self.rows, root(self.squared))
+
+
+def root(squared: Tensor) -> Tensor:
+    """The correctly rounded square root of float32 numbers, on any processor."""
+    return torch.from_numpy(np.sqrt(squared.numpy())) if squared.device.type == "cpu" else squared.sqrt()
+
+
+def squared_distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+    """Squared distance, float32 (q, c), from each query to each of its `rows` (q, c) of `keys`; inf where it is -1.
+
+    By direct difference: |x|² + |y|² − 2xy would be faster and loses every digit far from the origin.
+    """
+    cpu = queries.device.type == "cpu"
+    by_faiss = cpu and faiss_installed()
+    if by_faiss and keys.dtype == torch.float32:
+        return _faiss_squared(queries, keys, rows).masked_fill_(rows < 0, torch.inf)
+    squared = torch.empty(rows.shape, device=queries.device)
+    for part in blocks(len(rows), rows.shape[1] * keys.shape[1], 2**20 if cpu else 2**24):  # on a CPU, to fit the cache
+        some = rows[part].clamp_min(0)
+        # Not keys[some], which waits for every thread even when there is little to gather.
+        gathered = keys.index_select(0, some.reshape(-1)).float()
+        if by_faiss:  # a third quicker than torch
+            squared[part] = _faiss_squared(queries[part], gathered, torch.arange(len(gathered)).view(some.shape))
+        else:
+            apart = gathered.view(*some.shape, keys.shape[1]).sub_(queries[part, None])  # (b, c, d)
+            squared[part] = apart.square_().sum(dim=2)
+    return squared.masked_fill_(rows < 0, torch.inf)
+
+
+def _faiss_squared(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+    """By FAISS's kernel, which reads each key in place: four times quicker than gathering them, measured."""
+    out = torch.empty(rows.shape)
+    if out.numel():
+        faiss, tensors = require_faiss(), [out, queries.contiguous(), keys.contiguous(), rows.contiguous()]
+        pointers = [faiss.swig_ptr(tensor.numpy()) for tensor in tensors]
+        faiss.fvec_L2sqr_by_idx(*pointers, queries.shape[1], *rows.shape)
+    return out
+
+
+def pack(squared: Tensor, rows: Tensor) -> Tensor:
+    """One int64 per neighbour whose order is that of (squared distance, row), missing rows last.
+
+    The bits of a non-negative float32 order like the number: they make the high half, and the row the low half.
+    """
+    return (squared.contiguous().view(torch.int32).long() << 32) | (rows & _ROW)
+
+
+def unpack(packed: Tensor) -> Nearest:
+    """The inverse of ``pack``."""
+    rows = packed & _ROW
+    return Nearest(rows.masked_fill_(rows == _ROW, -1), (packed >> 32).int().view(torch.float32))
+
+
+def missing(q: int, k: int, device: torch.device) -> Nearest:
+    """`k` missing neighbours for each of `q` queries."""
+    return Nearest(torch.full((q, k), -1, device=device), torch.full((q, k), torch.inf, device=device))
+
+
+def ordered(squared: Tensor, rows: Tensor, k: int) -> Nearest:
+    """The `k` first of candidates (q, c) by (squared distance, row), padded with missing ones when c < k."""
+    found = missing(len(rows), k, rows.device)
+    count = min(k, rows.shape[1])
+    cpu = rows.device.type == "cpu"
+    for part in blocks(len(rows), rows.shape[1], 2**18 if cpu else 2**26):  # on a CPU, what stays in the cache
+        packed = pack(squared[part], rows[part])
+        # NumPy sorts integers several times quicker than torch.
+        packed = torch.from_numpy(np.sort(packed.numpy(), axis=1)) if cpu else packed.sort(dim=1).values
+        some = unpack(packed[:, :count])
+        found.rows[part, :count], found.squared[part, :count] = some.rows, some.squared
+    return found
+
+
+def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Nearest:
+    """The `k` nearest among all of `rows` (m,): slow, always right, and what the faster searches fall back to."""
+    best = missing(len(queries), k, queries.device)
+    for part in blocks(len(rows), queries.shape[1], 2**24):
+        tile = rows[part].expand(len(queries), -1)
+        for some in blocks(len(queries), tile.shape[1], 2**22):
+            squared = squared_distances(queries[some], keys, tile[some])
+            both = torch.cat([best.squared[some], squared], dim=1), torch.cat([best.rows[some], tile[some]], dim=1)
+            best.rows[some], best.squared[some] = ordered(*both, k)
+    return best
+
+
+@contextmanager
+def flat_settings(faiss, nq: int) -> Iterator[None]:
+    """FAISS's process-wide settings for one flat search of `nq` queries, restored afterwards.
+
+    Its threshold between the SIMD and the BLAS kernel counts queries in some versions and nq·d in others, and the
+    default of 1.15 makes batches up to nine times slower. So the kernel is chosen here, by the crossover measured
+    at 16, 64 and 768 dimensions, and forced by an extreme threshold. One query on several threads would still take
+    a slower path (three times, measured), hence one thread for it; FAISS's thread count is the calling thread's.
+    """
+    with _faiss_globals, ExitStack() as undo:
+        threshold, threads = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
+        undo.callback(setattr, faiss.cvar, "distance_compute_blas_threshold", threshold)
+        faiss.cvar.distance_compute_blas_threshold = 1 if nq > 4 * threads else 2**31 - 1
+        if nq == 1 and threads > 1:
+            undo.callback(faiss.omp_set_num_threads, threads)
+            faiss.omp_set_num_threads(1)
+        yield
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Matrix products in true float32, whatever TF32, bfloat16 or autocast setting the caller lives under."""
+    with _torch_globals, torch.autocast(device.type, enabled=False), ExitStack() as undo:
+        backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+        if all(hasattr(backend, "fp32_precision") for backend in backends):
+            for backend in backends:
+                undo.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+                backend.fp32_precision = "ieee"
+        else:  # torch before 2.9
+            undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        yield
+
+
+def faiss_candidates(queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` nearest positions of `keys` by FAISS: (approximate squared distances, positions), both (q, count).
+
+    Sorted by distance; -inf and position -1 where FAISS found fewer, so that no bound ever trusts such an answer.
+    """
+    faiss = require_faiss()
+    with flat_settings(faiss, len(queries)):
+        squared, positions = faiss.knn(queries.numpy(), keys.numpy(), count)
+    squared, positions = torch.from_numpy(squared), torch.from_numpy(positions)
+    return squared.masked_fill_(positions < 0, -torch.inf), positions
+
+
+def torch_candidates(queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The same by torch, on the keys' device, in blocks of at most 128 MB of scores."""
+    squared = torch.empty((len(queries), count), device=keys.device)
+    positions = torch.empty_like(squared, dtype=torch.int64)
+    norms = torch.empty(len(keys), device=keys.device)
+    for part in blocks(len(keys), keys.shape[1], 2**22):
+        norms[part] = keys[part].square().sum(dim=1)
+    with full_float32(keys.device):
+        for part in blocks(len(queries), len(keys), 2**25):
+            scores = torch.addmm(norms, queries[part], keys.T, alpha=-2)
+            squared[part], positions[part] = scores.topk(count, dim=1, largest=False)
+    return squared.add_(queries.square().sum(dim=1, keepdim=True)), positions
+
+
+def exact_nearest(
+    queries: Tensor, keys: Tensor, k: int, propose: Callable | None = None, compact: tuple | None = None, count: int = 0
+) -> Nearest:
+    """The true `k` nearest rows of each query, ties by the lowest row; there are at least `k` to search.
+
+    `propose`, like ``faiss_candidates``, gives a few more than asked, or `count`, by |x|² + |y|² − 2xy; their distances
+    are recomputed by direct difference. Where its rounding could have hidden a nearer row, that query alone is asked
+    again for more. `compact`: the float32 keys to search and the row of each, where these are not just `keys`.
+    """
+    if propose is None:
+        propose = faiss_candidates if queries.device.type == "cpu" and faiss_installed() else torch_candidates
+    table, names = compact or (keys, None)
+    n, count = len(table), count or k + 8 + k // 16
+    if count >= n or 4 * count > n > 2**14:
+        return scan(queries, keys, torch.arange(n, device=keys.device) if names is None else names, k)
+    squared, positions = propose(queries, table, count)
+    rows = positions if names is None else names[positions]
+    found = ordered(squared_distances(queries, keys, rows), rows, k)
+    # A row as near as the k-th neighbour has a norm of at most |q| + d_k, and for such rows the engine's squared
+    # distance and ours are each within a few (d + 8) unit roundoffs of the truth, relative to (|q| + d_k)²: rounding of
+    # two norms, of a dot product and of a sum of d squares.
+    kth = found.squared[:, -1]
+    reach = (torch.linalg.vector_norm(queries, dim=1) + root(kth)).square_()
+    doubtful = ~(squared[:, -1] - 8 * (queries.shape[1] + 8) * _UNIT * reach > kth)
+    if doubtful.any():
+        again = exact_nearest(queries[doubtful], keys, k, propose, compact, 4 * count)
+        found.rows[doubtful], found.squared[doubtful] = again.rows, again.squared
+    return found

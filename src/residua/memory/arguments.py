@@ -1,0 +1,114 @@
+"""What a caller hands over: checked, and named where it is something else than it should be."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residua.core import Encoded, batches
+from residua.errors import IdError, InputError, ParameterError, StorageError
+from residua.memory.schema import KEY_DTYPES
+
+GONE = {  # public names of a Memory in version 0.1
+    "alive_rows": "active_rows",
+    "columns": "schema.columns",
+    "drop_keys": "discard_keys",
+    "key_dtype": "schema.key_dtype",
+    "of_tokens": "schema.is_text",
+    "rows_of": "rows_with_ids",
+    "table": "column and keys_at",
+    "typical_distance": "median_nn_distance",
+}
+
+
+def labelled_batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
+    """The batches of `data` that hold rows."""
+    what = f"got a {type(data).__name__} where encoded rows are expected"
+    encode = "encode first: rs.encode(model, data), or rs.Encoded(keys, logits, labels) of your own arrays"
+    if hasattr(data, "memory") or hasattr(data, "median_nn_distance"):
+        raise InputError(f"{what}; a memory is made of rows, and a reader of a memory: rs.ResMem(memory)")
+    if isinstance(data, (str, os.PathLike)):
+        raise InputError(f"{what}; open a saved memory with rs.Memory.load({os.fspath(data)!r}), or {encode}")
+    if not isinstance(data, Encoded) and (hasattr(data, "to_numpy") or hasattr(data, "to_pandas")):
+        raise InputError(f"{what}; {encode}")
+    return (batch for batch in batches(data) if len(batch))
+
+
+def names_of(data, ids: np.ndarray) -> dict[int, str]:
+    """What `data` calls `ids`, where it has ``names``."""
+    names = getattr(data, "names", None)
+    return {id: names[id] for id in np.unique(ids).tolist() if id in names} if isinstance(names, dict) else {}
+
+
+def integer_ids(ids) -> np.ndarray:
+    """`ids` as an int64 array (m,), if they are integers."""
+    ids = np.atleast_1d(np.asarray(ids))
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise IdError(f"ids have dtype {ids.dtype} and shape {ids.shape}; expected integers")
+    return ids.astype(np.int64)
+
+
+def ids_from(first: int, count: int) -> np.ndarray:
+    """The next `count` ids for rows that bring none."""
+    if first + count > 2**63:
+        raise IdError(f"after the id {first - 1} there are no {count} larger integers left: give ids")
+    return np.arange(first, first + count, dtype=np.int64)
+
+
+def check_absent(present: Tensor) -> None:
+    """Refuse to add rows whose ids are `present`."""
+    if len(present):
+        some = np.unique(present.cpu().numpy())
+        raise IdError(
+            f"{len(some)} of the ids are in the memory already, such as {some[:5].tolist()}; "
+            "forget them first, or add with replace=True"
+        )
+
+
+def excluded_ids(exclude, queries: int) -> Tensor:
+    """The ids that each query must not find, int64 (q, m), from (q,) or (q, m)."""
+    ids = np.asarray(exclude)
+    if ids.shape[:1] != (queries,) or ids.ndim > 2 or ids.dtype.kind not in "iu":
+        given = f"exclude has shape {ids.shape} and dtype {ids.dtype}"
+        raise IdError(f"{given} for {queries} queries; expected integers, (q,) or (q, m)")
+    ids = torch.from_numpy(ids.astype(np.int64))
+    return ids[:, None] if ids.ndim == 1 else ids
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it."""
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ParameterError(f"device={device!r}; expected 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ParameterError(f"device={str(device)!r}, and this PyTorch finds no CUDA device; use device='cpu'")
+    return device
+
+
+def check_settings(storage: dict, key_dtype: str, about: dict | None, names: dict[int, str] | None) -> None:
+    """Refuse what a memory cannot be kept with."""
+    if key_dtype not in KEY_DTYPES:
+        raise ParameterError(f"key_dtype={key_dtype!r}; expected one of {tuple(KEY_DTYPES)}")
+    if key_dtype == "bfloat16" and storage["name"] == "head":
+        coarse = "bfloat16 keys are too coarse to recompute logits from (storage='head')"
+        raise ParameterError(f"{coarse}; use float16 or float32")
+    try:
+        json.dumps(about)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"about={about!r} is not made of JSON types: {error}") from error
+    for number, name in (names or {}).items():
+        if not (isinstance(number, (int, np.integer)) and isinstance(name, str)):
+            raise ParameterError(f"names hold {number!r}: {name!r}; expected the name, a str, of each id, an int")
+
+
+def check_discard(exact: bool, storage: str) -> None:
+    """Refuse to discard keys that are needed."""
+    if exact:
+        advice = 'keep them, or build with a trained index, such as index="knnlm"'
+        raise StorageError(f"an exact index searches the keys themselves: {advice}")
+    if storage == "head":
+        raise StorageError("storage='head' recomputes the logits from the keys: keep them, or store logits otherwise")

@@ -1,0 +1,356 @@
+"""A memory of more than fits in RAM at once, built as its text streams by, and resumed when it was killed.
+
+Batches become shards of the folder, and their keys an index. ``build.json`` says how far it is, and is replaced by
+rename after each shard and each checkpoint of the index. Files it does not name count for nothing: a killed call's.
+"""
+
+import json
+import logging
+import os
+import uuid
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from residua.core import Encoded
+from residua.core.atomic import write_json
+from residua.errors import EmptyMemoryError, InputError, MemoryFileError, ParameterError
+from residua.index import Index, load_index, make_index, median_nn_distance
+from residua.memory import arguments, store
+from residua.memory import manifest as files
+from residua.memory.memory import Memory
+from residua.memory.schema import Schema
+from residua.memory.storage import Storage, describe_storage, make_storage
+
+log = logging.getLogger(__name__)
+
+BUILD = "build.json"
+_FORMAT = 2  # 1: of version 0.1, without a schema
+
+
+def build(
+    batches: Iterable,
+    encode: Callable[..., Encoded],
+    path: str | os.PathLike,
+    *,
+    index: str = "auto",
+    index_params: dict | None = None,
+    overfetch: float = 4,
+    storage: str = "none",
+    m: int = 128,
+    temperature: float = 1.0,
+    key_dtype: str = "float32",
+    keep_keys: bool = True,
+    about: dict | None = None,
+    names: dict[int, str] | None = None,
+    shard_rows: int = 131_072,
+    train_rows: int = 1_000_000,
+    overwrite: bool = False,
+    progress: bool = True,
+    total: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Memory:
+    """Encode batches into the memory folder `path`, a shard at a time; the memory, as ``Memory.load(path)`` gives it.
+
+    Killed at any moment and called again with the same batches and settings, it goes on after the last shard on disk
+    and makes the same memory. What is on disk is only compared with the batches, not encoded again.
+
+    Each of `batches` has a length and int64 arrays ``labels``, ``ids`` and ``offsets`` of that length, known without a
+    model; `encode` makes an ``Encoded`` of it, with these labels and ids. `names` may still grow while they are read.
+
+    `shard_rows` are written at a time, rounded up to whole batches: what a kill can lose. Without `keep_keys` the index
+    is trained when `train_rows` rows wait, and takes in as many at a time, so the folder is never larger than the
+    memory, one copy of its index and these keys; with them, it is built over all, at the end. `overwrite` replaces a
+    finished memory, once this one is complete, or starts over an unfinished build with other settings. The rest is as
+    in ``Memory``.
+    """
+    path = Path(path).absolute()
+    settings = {"index": index, "index_params": index_params, "overfetch": overfetch, "storage": storage, "m": m}
+    settings |= {"temperature": temperature, "key_dtype": key_dtype, "keep_keys": keep_keys, "about": about}
+    settings |= {"shard_rows": shard_rows, "train_rows": train_rows}
+    kept = describe_storage(storage, m=m, temperature=temperature)
+    arguments.check_settings(kept, key_dtype, about, None)
+    if not isinstance(index, str):
+        raise ParameterError(f"index={index!r}; a build that may be resumed takes an index by its name")
+    if min(shard_rows, train_rows) < 1:
+        raise ParameterError(f"shard_rows={shard_rows}, train_rows={train_rows}; expected at least 1 of each")
+    if not keep_keys:
+        arguments.check_discard(index == "exact", storage)
+    state, finished = open_build(path, settings, overwrite)
+    if not finished:
+        batches = iter(batches)
+        state.skip_done(batches)
+        if state.rows:
+            log.info("%s: %d rows are on disk already; going on", path, state.rows)
+        writer = _Writer(path, state, kept)
+        with tqdm(desc="remember", unit=" tokens", initial=state.rows, total=total, disable=not progress) as bar:
+            for batch in batches:
+                if len(batch):
+                    writer.append(batch, encode(batch))
+                    bar.update(len(batch))
+        writer.finish(names or {})
+    (path / BUILD).unlink(missing_ok=True)
+    return Memory.load(path, device)
+
+
+@dataclass
+class BuildState:
+    """A build that is under way: what must be the same when it goes on, and what is on disk."""
+
+    settings: dict
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])  # in the names of all its files
+    schema: dict | None = None
+    next_id: int = 0
+    shards: list[dict] = field(default_factory=list)  # as `store.put_rows` describes them
+    text: list[int] = field(default_factory=list)  # checksum of each shard's labels, ids and offsets
+    waiting: list[dict] = field(default_factory=list)  # the files whose keys are not in the index yet, described
+    index: dict | None = None  # the index so far: about, file, how many rows, median_nn_distance
+    head: dict | None = None  # the file of the model's last layer, described
+
+    @property
+    def rows(self) -> int:
+        return sum(shard["rows"] for shard in self.shards)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What folder `path` says of its build."""
+        try:
+            data = json.loads((path / BUILD).read_text(encoding="utf-8"))
+            version = data.pop("format")
+            if version == 1:
+                nature, index, shards = data.pop("nature"), data["index"], data["shards"]
+                if nature:
+                    data["next_id"] = nature["_next_id"]
+                    nature["key_dtype"] = data["settings"]["key_dtype"]
+                    data["schema"] = store.old_schema(nature, store.get_rows(path, shards[-1]))
+                if index:
+                    index["median_nn_distance"] = index.pop("typical_distance")
+            if version in (1, _FORMAT):
+                return cls(**data)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MemoryFileError(f"{path / BUILD} cannot be read: {error!r}; build into another folder") from error
+        raise MemoryFileError(f"{path / BUILD} is of another version; finish it there, or use another folder")
+
+    def write(self, path: Path) -> None:
+        """Make this what the folder says, then remove what it no longer names."""
+        write_json(path / BUILD, {"format": _FORMAT, **asdict(self)})
+        self.sweep(path)
+
+    def sweep(self, path: Path) -> None:
+        """Remove this build's files that are not named here."""
+        named = {about["file"] for about in (*self.shards, *self.waiting)}
+        named |= {self.index["file"]["file"]} if self.index else set()
+        named |= {self.head["file"]} if self.head else set()
+        found = (*path.glob(f"*-{self.name}*"), *path.glob(f"{BUILD}.*.part"), *path.glob(".tmp*"))
+        files.remove(file for file in found if file.name not in named)
+
+    def made(self, path: Path) -> bool:
+        """Whether the folder's memory is what this build made."""
+        whole = self.shards and files.generation_of(path) is not None
+        return bool(whole) and files.read_manifest(path)["shards"][0]["file"].split("-")[1] == self.name
+
+    def skip_done(self, batches: Iterator) -> None:
+        """Consume from `batches` what is on disk already; refuse other text, and the same in other batches, whose rows
+        would not be computed alike."""
+        otherwise = "give the same text and batch_size to go on, or build into a new folder"
+        done = 0
+        for shard, checksum in zip(self.shards, self.text, strict=True):
+            rows, found, documents = 0, 0, []
+            while rows < shard["rows"]:
+                batch = next(batches, None)
+                if batch is None:
+                    ends = f"the text ends after {done + rows} tokens, and the unfinished build holds {self.rows}"
+                    raise InputError(f"{ends}: {otherwise}")
+                documents += [batch.ids[0], batch.ids[-1]] if len(batch) else []
+                rows, found = rows + len(batch), _checksum(batch, found)
+            if rows != shard["rows"]:
+                raise ParameterError(
+                    "the text comes in other batches than those that the unfinished build began with (another "
+                    f"batch_size, or other text): {otherwise}"
+                )
+            if found != checksum:
+                raise InputError(
+                    f"tokens {done} to {done + rows - 1} (documents {documents[0]} to {documents[-1]}) are not those "
+                    f"that the unfinished build began with: {otherwise}"
+                )
+            done += rows
+
+
+def _checksum(batch, value: int = 0) -> int:
+    """CRC-32 of a batch's labels, ids and offsets, continuing `value`; how rows fall into batches does not matter."""
+    columns = [np.asarray(column, dtype=np.int64) for column in (batch.labels, batch.ids, batch.offsets)]
+    return zlib.crc32(np.stack(columns, axis=1).tobytes(), value)
+
+
+def open_build(path: Path, settings: dict, overwrite: bool) -> tuple[BuildState, bool]:
+    """The build that folder `path` holds or now begins, and whether it only lacks the removal of its ``build.json``."""
+    settings = json.loads(json.dumps(settings))
+    with files.writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    if (path / BUILD).exists():
+        state = BuildState.read(path)
+        if state.made(path):
+            files.sweep(path, files.read_manifest(path))
+            if state.settings == settings:
+                return state, True
+        elif state.settings == settings:
+            state.sweep(path)
+            return state, False
+        elif state.shards and not overwrite:  # one that holds no rows yet has nothing to lose
+            names = [name for name, value in settings.items() if state.settings.get(name) != value]
+            differing = ", ".join(f"{name}={settings[name]!r} (there {state.settings.get(name)!r})" for name in names)
+            raise ParameterError(
+                f"{path} holds an unfinished build with other settings: {differing}. Give its settings to go on, "
+                "overwrite=True to start over, or another folder"
+            )
+        else:
+            BuildState({}, state.name).sweep(path)
+    if files.check_folder(path, "build", BUILD) and not overwrite:
+        advice = "load it with Memory.load, or pass overwrite=True to replace it"
+        raise MemoryFileError(f"{path} holds a finished memory; {advice}")
+    state = BuildState(settings)
+    with files.writing(path):
+        state.write(path)  # a folder that cannot be written is known before the model runs
+    return state, False
+
+
+class _Writer:
+    """Goes on with an unfinished build: ``append`` each batch, then ``finish``."""
+
+    def __init__(self, path: Path, state: BuildState, kept: dict):
+        self.path, self.state, self.kept = path, state, kept
+        self.keep_keys: bool = state.settings["keep_keys"]
+        self.schema: Schema | None = None
+        self.storage: Storage | None = None
+        self.index: Index | None = None
+        self.median: float | None = None
+        self.columns: list[dict[str, Tensor]] = []  # rows that are not on disk yet
+        self.next_id, self.rows, self.text = state.next_id, 0, 0
+        if state.schema is None:
+            return
+        self.schema = Schema.from_json(state.schema)
+        self.storage = make_storage(self.schema, store.get_head(path, state.head) if state.head else None)
+        if state.index:
+            files.verify(path, state.index["file"])
+            rows = state.index["rows"]
+            self.index = load_index(state.index["about"], path, None, torch.empty(0), device="cpu", n=rows)
+            self.median = state.index["median_nn_distance"]
+        self._checkpoint()  # a kill may have come between the shard and this
+
+    def append(self, batch, encoded: Encoded) -> None:
+        if not (np.array_equal(encoded.labels, batch.labels) and np.array_equal(encoded.ids, batch.ids)):
+            raise InputError("encode returned rows with other labels or ids than its batch has")
+        if self.schema is None:
+            self.schema = Schema.of(encoded, key_dtype=self.state.settings["key_dtype"], storage=self.kept)
+            self.storage = make_storage(self.schema)
+            self._empty_index()  # an index that cannot be is known before all else is encoded
+        self.schema = self.schema.check(encoded)
+        self.columns.append(self.schema.rows(encoded, encoded.ids) | self.storage.columns(encoded))
+        self.next_id = max(self.next_id, int(encoded.ids.max()) + 1)
+        self.rows, self.text = self.rows + len(encoded), _checksum(batch, self.text)
+        if self.rows >= self.state.settings["shard_rows"]:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put the rows in hand on disk, then say so."""
+        state, number = self.state, len(self.state.shards)
+        rows = {name: torch.cat([columns[name] for columns in self.columns]) for name in self.columns[0]}
+        with self._writing():
+            keys = None if self.keep_keys else {"key": rows.pop("key")}
+            waiting = shard = store.put_rows(self.path, f"rows-{state.name}-{number:05}.safetensors", rows)
+            if keys is not None:
+                waiting = files.put_tensors(self.path, f"index-{state.name}-keys-{number:05}.safetensors", keys)
+            if state.head is None and self.storage.head is not None:
+                state.head = store.put_head(self.path, state.name, self.storage.head)
+            state.schema, state.next_id = self.schema.to_json(), self.next_id
+            state.shards.append(shard)
+            state.text.append(self.text)
+            state.waiting.append(waiting)
+            state.write(self.path)
+        self.columns, self.rows, self.text = [], 0, 0
+        self._checkpoint()
+
+    def finish(self, names: dict[int, str]) -> None:
+        """Index what is not indexed yet, and write the manifest: the folder is a memory."""
+        if self.columns:
+            self.flush()
+        shards = self.state.shards
+        if not shards:
+            (self.path / BUILD).unlink()
+            raise EmptyMemoryError("the text holds no rows; a memory needs at least one labelled example")
+        if not self._take_in():
+            self.index = self._empty_index()  # an exact one is made of the keys whenever they are loaded
+            shards = shards if self.keep_keys else self._with_keys()
+            self.keep_keys = True
+        inner = self._wanted(), self.index, self.next_id, self.keep_keys, self.median
+        contents = store.Contents(self.schema, self.storage, *inner, about=self.state.settings["about"], names=names)
+        with self._writing(), files.new_generation(self.path) as generation:
+            store.write_manifest(self.path, generation, contents, shards)
+
+    def _writing(self):
+        rows = self.state.rows
+        return files.writing(self.path, f"; {rows} rows are safe, and the same call goes on from there" if rows else "")
+
+    def _waiting_rows(self) -> int:
+        return self.state.rows - (self.state.index["rows"] if self.state.index else 0)
+
+    def _wanted(self) -> dict:
+        settings = self.state.settings
+        return {"index": settings["index"], "params": settings["index_params"], "overfetch": settings["overfetch"]}
+
+    def _empty_index(self) -> Index:
+        return make_index(**self._wanted(), n=self._waiting_rows(), dim=self.schema.dim, device="cpu")
+
+    def _take_in(self) -> bool:
+        """The waiting keys become rows of the index; False, and nothing happens, where it is exact."""
+        state, index = self.state, self.index or self._empty_index()
+        if index.exact or not state.waiting:
+            return not state.waiting
+        keys = torch.cat([self._keys(waiting) for waiting in state.waiting])
+        if self.index is None:
+            log.info("%s: training index %s on %d rows", self.path, index.name, len(keys))
+            index.build(keys)
+        else:
+            index.add(keys)
+        self.index = index
+        if not self.keep_keys and (self.median is None or len(keys) >= 1000):
+            first = index.n - len(keys)
+            self.median = median_nn_distance(index, torch.arange(first, index.n), keys, None, first=first)
+        state.waiting = []
+        return True
+
+    def _checkpoint(self) -> None:
+        """Drop the waiting keys for an index that holds their codes, where keys are not kept and enough wait."""
+        state = self.state
+        if self.keep_keys or self._waiting_rows() < state.settings["train_rows"] or not self._take_in():
+            return
+        with self._writing():
+            (name,) = self.index.save(self.path, f"index-{state.name}-{len(state.shards):05}")
+            state.index = {"about": self.index.to_json(), "file": files.described(self.path / name)}
+            state.index |= {"rows": self.index.n, "median_nn_distance": self.median}
+            state.write(self.path)
+
+    def _keys(self, about: dict) -> Tensor:
+        with safe_open(files.verify(self.path, about), "pt") as file:
+            return file.get_tensor("key")
+
+    def _with_keys(self) -> list[dict]:
+        """Shards that hold their keys, for an index that turned out to be exact because there are few."""
+        state = self.state
+        few = f"{state.rows} rows are too few for index {state.settings['index']!r}"
+        warnings.warn(f"{few}: it is exact and needs the keys, so they are kept", UserWarning, stacklevel=4)
+        shards = []
+        with self._writing():
+            for number, (shard, keys) in enumerate(zip(state.shards, state.waiting, strict=True)):
+                rows = store.get_rows(self.path, shard) | {"key": self._keys(keys)}
+                shards.append(store.put_rows(self.path, f"rows-{state.name}-{number:05}-keys.safetensors", rows))
+        return shards

@@ -1,0 +1,144 @@
+"""Integer columns that are mostly arithmetic: a document's id repeats, its offsets count up."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+_FEW = 1024  # runs that are kept as such in a column of any length: 24 KB
+
+
+class RunLengthArray:
+    """An int64 column held as runs: (start row, first value, step), where step is 0 (repeats) or 1 (counts up).
+
+    Reading rows costs a binary search each, finding the rows of some values costs the runs and what is found. The runs
+    depend on the values alone, not on how they were appended.
+
+    >>> documents = RunLengthArray(torch.tensor([7, 7, 7, 2, 2]))
+    >>> documents.count, documents[torch.tensor([0, 4])].tolist(), documents.rows_with([2]).tolist()
+    (2, [7, 2], [3, 4])
+    """
+
+    dtype = torch.int64
+
+    def __init__(self, values: Tensor | None = None, device: torch.device | str = "cpu"):
+        self.device = torch.device(device) if values is None else values.device
+        self._buffer = torch.empty((3, 0), dtype=torch.int64, device=self.device)
+        self._length = self.count = 0  # values, runs
+        if values is not None:
+            self.append(values)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n,), as a dense column's."""
+        return (self._length,)
+
+    @property
+    def nbytes(self) -> int:
+        return 24 * self.count
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether the runs are few enough (an eighth of the values, or a thousand) to be kept instead of the values."""
+        return self.count <= max(_FEW, self._length // 8)
+
+    def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
+        """The values at `rows`: int64 row numbers 0 ... n-1 of any shape, a slice, or one integer."""
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(self._length), device=self.device)
+        elif isinstance(rows, int):
+            if not -self._length <= rows < self._length:
+                raise IndexError(f"row {rows} of {self._length}")
+            return self[torch.tensor([rows % self._length], device=self.device)][0]
+        rows = rows.to(self.device)
+        starts, firsts, steps = self._runs
+        run = torch.searchsorted(starts, rows, right=True).sub_(1)
+        return firsts[run] + steps[run] * (rows - starts[run])
+
+    def append(self, values: Tensor) -> None:
+        """Add int64 values (m,) at the end, at a cost of O(m), amortised."""
+        values = values.to(self.device)
+        if not len(values):
+            return
+        # The last run is read again (two of its values tell its step), since the new values may go on with it.
+        again = min(2, self._length - int(self._runs[0, -1])) if self.count else 0
+        values = torch.cat([self[self._length - again :], values])
+        runs = _compress(values)
+        runs[0] += self._length - again
+        kept = self.count - bool(again)
+        if again:
+            runs[:2, 0] = self._runs[:2, -1]
+        end = kept + runs.shape[1]
+        if end > self._buffer.shape[1]:
+            grown = self._buffer.new_empty((3, max(end, self._buffer.shape[1] * 3 // 2)))
+            grown[:, : self.count] = self._runs
+            self._buffer = grown
+        self._buffer[:, kept:end] = runs  # what an interrupt here leaves is still the old values
+        self.count, self._length = end, self._length + len(values) - again
+
+    def truncate(self, length: int) -> None:
+        """Drop the values from row `length` on."""
+        self.count, self._length = int(torch.searchsorted(self._runs[0].contiguous(), length)), length
+        if self.count and int(self._runs[0, -1]) == length - 1:
+            self._runs[2, -1] = 0  # one value has no step
+
+    def rows_with(self, values) -> Tensor:
+        """Row numbers of the rows whose value is one of `values` (integers), ascending, int64."""
+        values = torch.as_tensor(values, dtype=torch.int64, device=self.device).unique()
+        starts, firsts, steps = self._runs
+        lengths = torch.diff(starts, append=starts.new_tensor([self._length]))
+        low = torch.searchsorted(values, firsts)
+        high = torch.searchsorted(values, firsts + steps * (lengths - 1), right=True)
+        found = torch.where(steps == 1, high - low, (high - low) * lengths)  # of each run
+        hit = found.nonzero()[:, 0]
+        found = found[hit]
+        place = torch.arange(int(found.sum()), device=self.device)
+        place -= (found.cumsum(0) - found).repeat_interleave(found)  # 0, 1, … within each run's finds
+        run = hit.repeat_interleave(found)
+        counted = values[(low[run] + place).clamp_max(max(len(values) - 1, 0))] - firsts[run]
+        return starts[run] + torch.where(steps[run] == 1, counted, place)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Three small tensors on the CPU, ``start``, ``first`` and ``step`` (int8), which `from_tensors` reads."""
+        start, first, step = self._runs.cpu()
+        return {"start": start.clone(), "first": first.clone(), "step": step.to(torch.int8)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], length: int) -> Self:
+        """The inverse of `to_tensors`, on the CPU; ``ValueError`` where these are not the runs of `length` values."""
+        start, first, step = tensors["start"], tensors["first"], tensors["step"]
+        ascending = bool((start[1:] > start[:-1]).all())
+        if not (len(start) == len(first) == len(step) and ascending and len(start) <= length) or (
+            length and (not len(start) or int(start[0]) != 0 or int(start[-1]) >= length)
+        ):
+            raise ValueError(f"{len(start)} runs do not describe {length} values")
+        runs = cls()
+        runs._buffer = torch.stack([start, first, step.long()])
+        runs.count, runs._length = len(start), length
+        return runs
+
+    @property
+    def _runs(self) -> Tensor:
+        return self._buffer[:, : self.count]
+
+
+def _compress(values: Tensor) -> Tensor:
+    """The runs (3, r) of int64 values (n,), n > 0, each as long as it can be from the left."""
+    steps = values[1:] - values[:-1]
+    arithmetic = ((steps == 0) | (steps == 1)) & (values[1:] >= values[:-1])  # a difference may have wrapped around
+    place = torch.arange(len(steps), device=values.device)
+    # A run ends where the step is neither 0 nor 1, or where it changes; but the value after an end starts anew with
+    # any step, so of adjacent changes every second one ends a run.
+    changes = torch.zeros_like(arithmetic)
+    changes[1:] = arithmetic[1:] & (steps[1:] != steps[:-1])
+    settled = torch.where(changes, -1, place).cummax(0).values  # the last place that is no change of step
+    ends = ((place - settled) % 2 == 1) ^ ~arithmetic[settled]
+    starts = torch.cat([place.new_zeros(1), ends.nonzero()[:, 0] + 1])
+    lengths = torch.diff(starts, append=starts.new_tensor([len(values)]))
+    step = torch.zeros_like(starts)
+    longer = lengths > 1
+    step[longer] = steps[starts[longer]]
+    return torch.stack([starts, values[starts], step])

@@ -1,0 +1,217 @@
+"""What a row of a memory is: learned from the first rows, and the same for all that follow."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residua.core import Encoded, Source, as_tensor
+from residua.errors import InputError, LabelError, NonFiniteError, ShapeError, TaskError
+
+KEY_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_PLAIN = ("task", "dim", "n_outputs", "flat_labels", "key_dtype", "storage")  # JSON types as they are
+# A column whose mean is within so many standard deviations of 0 is kept as it is. Further out, exact search could vouch
+# for fewer of its answers: its bound grows with the keys' norms (with 1 for 0.5, up to six times as many had doubts).
+_SPREADS = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Schema:
+    """What every row of one memory has in common.
+
+    Keys are kept as differences from a float64 centre, regression targets and predictions from another: what is large
+    beside its spread, such as a time stamp, would lose its digits in float32. Centres are 0 where that costs nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> seconds = 1.7e9 + np.arange(4.0)[:, None] * 128
+    >>> schema = Schema.of(Encoded(seconds, np.zeros((4, 2)), [0, 1, 0, 1]))
+    >>> schema.key_centre.tolist(), schema.centred(seconds)[:, 0].tolist()
+    ([1700000256.0], [-256.0, -128.0, 0.0, 128.0])
+    """
+
+    task: str  # "classification" or "regression"
+    dim: int  # d, the width of a key
+    n_outputs: int  # L, classes or regression outputs
+    flat_labels: bool  # whether labels have shape (n,), not (n, m)
+    columns: dict[str, tuple[str, tuple[int, ...]]]  # the extra columns: dtype, and shape of one row
+    key_dtype: str  # what the differences of keys are stored as, one of `KEY_DTYPES`
+    key_centre: Tensor  # float64 (d,), on the CPU
+    target_centre: Tensor | None  # float64 (L,), on the CPU; None unless this is a regression
+    storage: dict  # what is kept of the logits, as `describe_storage` says it
+    source: Source | None = None  # whose keys these are, where that is known
+
+    @classmethod
+    def of(cls, batch: Encoded, *, key_dtype: str = "float32", storage: dict | None = None) -> Self:
+        """The schema of a memory that begins with the labelled rows of `batch`; ``LabelError``, ``InputError``."""
+        _require_labels(batch)
+        for name in {"key", "label", "id"} & set(batch.columns):
+            raise InputError(f"an extra column is called {name!r}, as one of the memory's own: give it another name")
+        numbers = batch.task == "regression"
+        return cls(
+            task=batch.task,
+            dim=batch.dim,
+            n_outputs=batch.n_outputs,
+            flat_labels=batch.labels.ndim == 1,
+            columns={name: (column.dtype.name, column.shape[1:]) for name, column in batch.columns.items()},
+            key_dtype=key_dtype,
+            key_centre=centre_of(as_tensor(batch.keys)),
+            target_centre=centre_of(as_tensor(batch.labels).reshape(len(batch), -1)) if numbers else None,
+            storage=storage or {"name": "full"},
+            source=batch.source,
+        )
+
+    @property
+    def is_text(self) -> bool:
+        """Whether rows are a language model's next tokens: classes with a column ``offset``."""
+        return self.task == "classification" and "offset" in self.columns
+
+    @property
+    def objective(self) -> str:
+        """What a reader is tuned for unless another objective is named."""
+        return "squared_error" if self.task == "regression" else "log_loss" if self.is_text else "accuracy"
+
+    def grown(self, n_outputs: int) -> Self:
+        """The same with more classes; ``ShapeError`` for fewer, or where there are no classes."""
+        if self.task == "regression" or n_outputs < self.n_outputs:
+            raise ShapeError(f"{n_outputs} outputs for a {self.task} memory of {self.n_outputs}; only classes can grow")
+        return replace(self, n_outputs=n_outputs)
+
+    def check(self, batch: Encoded) -> Self:
+        """Refuse rows that do not fit; the schema of all rows with these, which may know their source at last.
+
+        Raises ``LabelError``, ``TaskError``, ``ShapeError``, ``InputError`` or ``SourceMismatchError``.
+        """
+        _require_labels(batch)
+        self._check(batch, "rows", "rows", " (a new class needs a model that has it)")
+        if batch.columns.keys() != self.columns.keys():
+            own = list(self.columns)
+            raise InputError(f"rows bring columns {sorted(batch.columns)}; this memory's rows have {own}")
+        for name, column in batch.columns.items():
+            dtype, shape = self.columns[name]
+            if column.shape[1:] != shape or not np.can_cast(column.dtype, dtype):
+                given = f"column {name!r} has rows of shape {column.shape[1:]} and dtype {column.dtype}"
+                raise InputError(f"{given}; this memory's are of shape {shape} and dtype {dtype}")
+        return self if self.source is not None or batch.source is None else replace(self, source=batch.source)
+
+    def check_query(self, batch: Encoded) -> None:
+        """Refuse rows that cannot be queries, which need no labels: another task, another width, another model."""
+        self._check(batch, "data", "queries")
+
+    def _check(self, batch: Encoded, data: str, rows: str, hint: str = "") -> None:
+        if batch.task is not None and batch.task != self.task:
+            raise TaskError(f"{batch.task} {data} for a {self.task} memory")
+        if (batch.dim, batch.n_outputs) != (self.dim, self.n_outputs):
+            wanted = f"this memory has keys of {self.dim} and {self.n_outputs} outputs{hint}"
+            raise ShapeError(f"{rows} with keys of {batch.dim} and {batch.n_outputs} outputs; {wanted}")
+        if self.source is not None and self.source is not batch.source:
+            self.source.require(batch.source)
+
+    def rows(self, batch: Encoded, ids: np.ndarray) -> dict[str, Tensor]:
+        """A batch as columns of the table; classes as int32, half of what ``Encoded`` holds.
+
+        ``NonFiniteError`` for keys too far from the centre for the key dtype, or for float32 squared distances.
+        """
+        keys, dtype = self.centred(batch.keys), KEY_DTYPES[self.key_dtype]
+        # Two rows are at most twice as far from each other as the further one is from the centre.
+        limit = min(torch.finfo(dtype).max, (torch.finfo(torch.float32).max / (4 * self.dim)) ** 0.5)
+        largest = float(keys.abs().max()) if keys.numel() else 0.0
+        if not largest <= limit:
+            advice = "use key_dtype='bfloat16'" if self.key_dtype == "float16" else "scale them"
+            raise NonFiniteError(f"keys as large as {largest:.3g} do not fit {self.key_dtype}; {advice}")
+        labels = as_tensor(batch.labels)
+        extra = {name: as_tensor(batch.columns[name].astype(dtype)) for name, (dtype, _) in self.columns.items()}
+        return {
+            "key": keys.to(dtype),
+            "label": labels.int() if self.task == "classification" else self.target_differences(labels),
+            "id": as_tensor(np.asarray(ids, np.int64)),
+            "active": torch.ones(len(batch), dtype=torch.bool),
+            "edited": torch.zeros(len(batch), dtype=torch.bool),  # relabelled since it was saved
+            **{f"column.{name}": column for name, column in extra.items()},
+        }
+
+    def centred(self, keys) -> Tensor:
+        """Keys (n, d) as float32 differences from the centre."""
+        return _differences(as_tensor(keys), self.key_centre)
+
+    def target_differences(self, values) -> Tensor:
+        """Targets or predictions as float32 differences from their centre, (n, L); logits as they are."""
+        differences = _differences(as_tensor(values).reshape(-1, self.n_outputs), self.target_centre)
+        if self.target_centre is not None and not differences.isfinite().all():
+            raise NonFiniteError("targets or predictions do not fit float32, even less their centre; scale them")
+        return differences
+
+    def targets(self, differences: Tensor) -> Tensor:
+        """The inverse: float64 (n, L), on the CPU."""
+        return differences.cpu().double() + (0 if self.target_centre is None else self.target_centre)
+
+    def labels(self, labels, count: int) -> Tensor:
+        """New labels for `count` ids, one each or one for all, checked and as the table stores them."""
+        labels, classes = np.asarray(labels), self.task == "classification"
+        kinds, expected = ("iub", "class indices") if classes else ("fiub", "numbers")
+        if labels.dtype.kind not in kinds:
+            raise LabelError(f"the new labels have dtype {labels.dtype}; expected {expected}")
+        if not classes and not np.isfinite(labels).all():
+            raise LabelError("the new targets hold NaN or infinity")
+        if classes and labels.size and not (labels.min() >= 0 and labels.max() < self.n_outputs):
+            raise LabelError(f"a new label is out of range; the memory has classes 0 ... {self.n_outputs - 1}")
+        shape = (count,) if classes else (count, self.n_outputs)
+        if labels.size not in (1, np.prod(shape)):
+            raise ShapeError(f"{labels.shape} labels for {count} ids; expected one each")
+        labels = torch.from_numpy(np.array(np.broadcast_to(labels.reshape(-1 if labels.size == 1 else shape), shape)))
+        return labels.int() if classes else self.target_differences(labels)
+
+    def to_json(self) -> dict:
+        """A plain dictionary of JSON types; a centre of zeros is None."""
+        centres = {"key_centre": self.key_centre, "target_centre": self.target_centre}
+        return {
+            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: c.tolist() if c is not None and c.any() else None for name, c in centres.items()},
+            "columns": {name: [dtype, list(shape)] for name, (dtype, shape) in self.columns.items()},
+            "source": self.source and self.source.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict) -> Self:
+        """The inverse of ``to_json``."""
+
+        def centre(name: str, width: int) -> Tensor:
+            return torch.from_numpy(np.array(data[name] or [0.0] * width, np.float64).reshape(width))
+
+        return cls(
+            **{name: data[name] for name in _PLAIN},
+            key_centre=centre("key_centre", data["dim"]),
+            target_centre=centre("target_centre", data["n_outputs"]) if data["task"] == "regression" else None,
+            columns={name: (dtype, tuple(shape)) for name, (dtype, shape) in data["columns"].items()},
+            source=data["source"] and Source.from_json(data["source"]),
+        )
+
+
+def _require_labels(batch: Encoded) -> None:
+    if batch.labels is None:
+        raise LabelError("these rows have no labels; a memory keeps labelled examples")
+
+
+def _differences(values: Tensor, centre: Tensor | None) -> Tensor:
+    return values.float() if centre is None or not centre.any() else (values.double() - centre).float()
+
+
+def centre_of(values: Tensor) -> Tensor:
+    """What to subtract from each column of `values` (n, d) so that float32 can hold the differences, float64 (d,).
+
+    A multiple of a power of two not above the column's standard deviation, so that no digit of a whole number is lost;
+    of a column that does not vary, its value. 0 for a column whose mean is small beside its spread (beside the others'
+    spread, if it has none).
+    """
+    parts = values.split(max(1, 2**22 // values.shape[1]))  # float64 copies stay small
+    mean = sum(part.sum(dim=0, dtype=torch.float64) for part in parts) / len(values)
+    squares = sum((part.double() - mean).square_().sum(dim=0) for part in parts)
+    mean, spread = mean.numpy(), (squares / len(values)).sqrt().numpy()
+    constant = (values == values[0]).all(dim=0).numpy()
+    unit = np.ldexp(0.5, np.frexp(np.where(constant, 1.0, spread))[1])
+    centre = np.where(constant, values[0].double().numpy(), np.round(mean / unit) * unit)
+    spread[constant] = 0.0 if constant.all() else np.sqrt(np.square(spread[~constant]).mean())
+    return torch.from_numpy(np.where(np.abs(mean) > _SPREADS * spread, centre, 0.0))

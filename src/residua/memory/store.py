@@ -1,0 +1,206 @@
+"""A memory on disk: immutable shards, a small file of edits, and a manifest that is written last.
+
+``manifest.json`` names every file that counts, with its size and checksum, and is replaced by rename: a save that is
+killed or runs out of disk leaves the old manifest and every file it names. Forgetting and relabelling write an edits
+file (the forgotten rows, the relabelled rows and their labels) and leave the shards alone.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from residua.core import Head
+from residua.core.atomic import write_json
+from residua.errors import MemoryFileError
+from residua.index import Index, load_index
+from residua.memory import manifest as files
+from residua.memory.manifest import MANIFEST, get_tensors, put_tensors, read_manifest, verify, writing
+from residua.memory.run_length import RunLengthArray
+from residua.memory.schema import Schema
+from residua.memory.storage import Storage, make_storage
+from residua.memory.table import Column, Table
+
+_NOT_SAVED = ("active", "edited")  # the edits file says it
+
+
+@dataclass
+class Contents:
+    """All that a memory is, beside its rows."""
+
+    schema: Schema
+    storage: Storage
+    index_wanted: dict
+    index: Index | None = None
+    next_id: int = 0
+    keys_kept: bool = True
+    median_nn_distance: float | None = None
+    about: dict | None = None
+    names: dict[int, str] | None = None
+
+
+@dataclass
+class Saved:
+    """What a memory knows of the folder it was last saved to or loaded from."""
+
+    path: Path
+    generation: str
+    shards: list[dict]
+    rows: int
+
+
+def put_rows(path: Path, name: str, rows: dict[str, Column]) -> dict:
+    """Write table columns of some rows as one shard, which never changes; what a manifest says of it.
+
+    Not by rename: what a killed call leaves counts for nothing until a manifest names it, and may be written over.
+    Integers (int64, one number per row) go to disk as runs where that is smaller.
+    """
+    tensors, count = {}, len(rows["label"])
+    for column, values in rows.items():
+        if column in _NOT_SAVED:
+            continue
+        if values.dtype == torch.int64 and len(values.shape) == 1:
+            runs = values if isinstance(values, RunLengthArray) else RunLengthArray(values.cpu())
+            if 24 * runs.count < 8 * count:
+                tensors |= {f"{column}#{part}": tensor for part, tensor in runs.to_tensors().items()}
+                continue
+            values = runs[:]
+        tensors[column] = values
+    return put_tensors(path, name, tensors) | {"rows": count}
+
+
+def get_rows(path: Path, shard: dict) -> dict[str, Column]:
+    """The columns that ``put_rows`` wrote, verified; `shard` is what it returned."""
+    tensors = get_tensors(path, shard)
+    count = len(tensors["label"])
+    for name in [name.removesuffix("#start") for name in tensors if name.endswith("#start")]:
+        parts = {part: tensors.pop(f"{name}#{part}") for part in ("start", "first", "step")}
+        tensors[name] = RunLengthArray.from_tensors(parts, count)
+    return tensors
+
+
+def put_head(path: Path, generation: str, head: Head) -> dict:
+    """Write the model's last layer; what a manifest says of the file."""
+    tensors = {"weight": head.weight} | ({} if head.bias is None else {"bias": head.bias})
+    return put_tensors(path, f"head-{generation}.safetensors", tensors)
+
+
+def get_head(path: Path, about: dict) -> Head:
+    """The head that ``put_head`` wrote, verified."""
+    tensors = get_tensors(path, about)
+    return Head(tensors["weight"], tensors.get("bias"))
+
+
+def save(path: Path, contents: Contents, table: Table, saved: Saved | None) -> Saved:
+    """Write a memory into folder `path`: only what changed, if that still holds what was `saved`."""
+    path = path.absolute()
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        files.check_folder(path, "save")
+        fresh = saved is None or saved.path != path or files.generation_of(path) != saved.generation
+        shards, start = ([], 0) if saved is None or fresh else (list(saved.shards), saved.rows)
+        with files.new_generation(path) as generation:
+            if len(table) > start or not shards:
+                rows = {name: table[name][start:] for name in table.names}
+                shards.append(put_rows(path, f"rows-{generation}.safetensors", rows))
+            edited = table["edited"].clone()
+            if fresh:
+                edited[:] = False  # the fresh shard holds the new labels already
+            edits = {"forgotten": (~table["active"]).nonzero()[:, 0], "edited": edited.nonzero()[:, 0]}
+            write_manifest(path, generation, contents, shards, edits | {"label": table["label"][edited]})
+        if fresh:
+            table["edited"][:] = False
+    return Saved(path, generation, shards, len(table))
+
+
+def write_manifest(
+    path: Path, generation: str, contents: Contents, shards: list[dict], edits: dict[str, Tensor] | None = None
+) -> None:
+    """Make the shards in folder `path`, which hold all rows in order, a memory: write all else, the manifest last.
+
+    `edits` are the forgotten rows, the relabelled rows and their labels. Before the manifest is in place nothing is
+    removed.
+    """
+    manifest = {
+        "format": files.FORMAT,
+        "generation": generation,
+        "schema": contents.schema.to_json(),
+        "next_id": contents.next_id,
+        "rows": sum(shard["rows"] for shard in shards),
+        "keys_kept": contents.keys_kept,
+        "median_nn_distance": contents.median_nn_distance,
+        "about": contents.about or {},
+        "shards": shards,
+    }
+    if edits is not None:
+        manifest["edits"] = put_tensors(path, f"edits-{generation}.safetensors", edits)
+    if contents.storage.head is not None:
+        manifest["head"] = put_head(path, generation, contents.storage.head)
+    if contents.names:
+        name = f"names-{generation}.json"
+        write_json(path / name, {str(number): text for number, text in contents.names.items()})
+        manifest["names"] = files.described(path / name)
+    index_files = contents.index.save(path, f"index-{generation}")
+    wanted, made = contents.index_wanted, contents.index.to_json()
+    if not isinstance(wanted["index"], str):  # an index of the caller's own, as it describes itself
+        params = made["params"] | ({} if contents.index.exact else {"rerank": made["rerank"]})
+        wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
+    described = [files.described(path / name) for name in index_files]
+    files.commit(path, manifest | {"index": {"wanted": wanted, "about": made, "files": described}})
+
+
+def load(path: Path, device: torch.device) -> tuple[Contents, Table, Saved]:
+    """What folder `path` holds, verified."""
+    path = path.absolute()
+    manifest = read_manifest(path)
+    try:
+        table, shards, columns = Table(device), [], {}
+        for shard in manifest["shards"]:
+            columns = get_rows(path, shard)
+            count = len(columns["label"])
+            if columns["label"].dtype == torch.int64:
+                columns["label"] = columns["label"].int()
+            columns |= {"active": torch.ones(count, dtype=torch.bool), "edited": torch.zeros(count, dtype=torch.bool)}
+            table.append(columns, room=manifest["rows"])
+            shards.append(shard | {"rows": count})
+        if len(table) != manifest["rows"]:
+            raise MemoryFileError(f"{path} holds {len(table)} rows and its manifest says {manifest['rows']}")
+        schema = Schema.from_json(manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns))
+        if "edits" in manifest:
+            edits = get_tensors(path, manifest["edits"])
+            table["active"][edits["forgotten"].to(device)] = False
+            edited = edits["edited"].to(device)
+            table["edited"][edited] = True
+            table["label"][edited] = edits["label"].to(table["label"])
+        for file in manifest["index"]["files"]:
+            verify(path, file)
+        keys_kept, about = manifest.get("keys_kept", True), manifest["index"]["about"]
+        keys, forgotten = table["key"] if keys_kept else None, (~table["active"]).nonzero()[:, 0]
+        names = verify(path, manifest["names"]).read_text(encoding="utf-8") if "names" in manifest else "{}"
+        contents = Contents(
+            schema=schema,
+            storage=make_storage(schema, get_head(path, manifest["head"]) if "head" in manifest else None),
+            index=load_index(about, path, keys, forgotten, device=device, n=len(table)),
+            index_wanted=manifest["index"]["wanted"],
+            next_id=manifest["next_id"],
+            keys_kept=keys_kept,
+            median_nn_distance=manifest.get("median_nn_distance", manifest.get("typical_distance")),
+            about=manifest.get("about"),
+            names={int(number): name for number, name in json.loads(names).items()},
+        )
+        return contents, table, Saved(path, manifest["generation"], shards, len(table))
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
+
+
+def old_schema(manifest: dict, columns: dict[str, Column]) -> dict:
+    """The schema of formats 1 and 2, which kept keys and targets as they were given."""
+    extra = {name[7:]: column for name, column in columns.items() if name.startswith("column.")}
+    return manifest | {
+        "key_dtype": manifest.get("key_dtype", "float32"),
+        "key_centre": None,
+        "target_centre": None,
+        "columns": {name: [str(column.dtype)[6:], column.shape[1:]] for name, column in extra.items()},
+    }

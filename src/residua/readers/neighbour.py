@@ -1,0 +1,293 @@
+"""Readers that weigh a memory's neighbours, and the kernels that turn distances into weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from residua.core.logits import Base, DenseLogits, HeadLogits, Logits, Softmax, Table, as_tensor, rows_at_once
+from residua.core.neighbours import Neighbours
+from residua.core.prediction import Change, Prediction, Queries, Term, Values
+from residua.core.registry import Registry
+from residua.errors import ParameterError, ShapeError
+from residua.memory import Memory
+from residua.readers.reader import Reader
+
+NOTICE = 1e-18  # beside 1, in float32; the product of two such numbers is still a normal number
+ENTRIES = 2**18  # sparse entries read at a time, so that what one step leaves is in the cache for the next
+WIDE = 2**22  # scores made at a time where every output gets one
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel by its name.
+
+    ``log_weights(distances, sigma)`` gives logarithms of the weights relative to the nearest neighbour's (0 for that
+    one), from plain ascending distances float32 (..., k) and a number or a tensor of widths that broadcasts.
+    """
+
+    name: str
+    log_weights: Callable[[Tensor, float | Tensor], Tensor]
+    squared: bool = False  # whether sigma is a squared distance
+
+    def __reduce__(self):
+        return _registered, (self.name,)  # a function of one's own may not be picklable; its name is
+
+    def typical_sigma(self, distance: float) -> float:
+        """The width that a distance (plain) stands for."""
+        return distance**2 if self.squared else distance
+
+
+KERNELS: Registry[Kernel] = Registry("kernel", "residua.readers.register_kernel")
+
+
+def _registered(name: str) -> Kernel:
+    return KERNELS.get(name)
+
+
+def register_kernel(kernel: Kernel) -> Kernel:
+    """Make a kernel known by its name: to every reader, to ``tune`` and to the command line."""
+    KERNELS.register(kernel.name, kernel)
+    return kernel
+
+
+# Differences to the nearest are taken first, so that no sigma is too small and nothing too far.
+register_kernel(Kernel("exponential", lambda d, sigma: (d - d[..., :1]) / -sigma))  # ResMem, eq. 7
+register_kernel(
+    Kernel("gaussian", lambda d, sigma: (d - d[..., :1]) * (d + d[..., :1]) / -sigma, squared=True)  # kNN-LM, eq. 2
+)
+
+
+def log_weights(distances: Tensor, sigma: float | Tensor, kernel: str | Kernel) -> Tensor:
+    """log of kernel weights relative to the nearest neighbour's, from plain ascending distances (..., k); never NaN."""
+    kernel = kernel if isinstance(kernel, Kernel) else KERNELS.get(kernel)
+    return kernel.log_weights(distances, sigma).nan_to_num_(0.0, neginf=-torch.inf)  # 0/0: as near
+
+
+def weigh(
+    neighbours: Neighbours, sigma: float, kernel: str | Kernel = "exponential", row_weights: Tensor | None = None
+) -> Tensor:
+    """Normalised kernel weights of neighbours, float32 (q, k).
+
+    Rows sum to 1; a query without neighbours gets zeros. Never NaN, however far the neighbours are.
+
+    Parameters
+    ----------
+    neighbours : Neighbours
+    sigma : float
+        The kernel's width: a distance for ``"exponential"``, a squared distance for ``"gaussian"``.
+    kernel : str or Kernel
+    row_weights : float Tensor of shape (q, k), optional
+        Importance of each neighbour, >= 0; multiplies its kernel weight.
+
+    Examples
+    --------
+    >>> near_and_far = Neighbours(torch.tensor([[4, 2]]), torch.tensor([[1000.0, 1000.7]]))
+    >>> [round(weight, 3) for weight in weigh(near_and_far, sigma=1.0)[0].tolist()]
+    [0.668, 0.332]
+    """
+    logs = log_weights(neighbours.distances, sigma, kernel)
+    if row_weights is None and neighbours.k and bool((neighbours.rows[:, -1] >= 0).all()):
+        weights = logs.exp_()  # all are found, and the nearest's is 1 already
+        weights.masked_fill_(weights < NOTICE, 0)
+    else:
+        weights = unnormalised(logs if row_weights is None else logs + row_weights.log(), neighbours.found)
+    return weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-30)
+
+
+def unnormalised(logs: Tensor, found: Tensor) -> Tensor:
+    """exp of logs (..., k), the largest of each row 1; 0 where not found, and where it is below float32's notice.
+
+    Weights under NOTICE of the largest cannot change a float32 sum, and products of them are slow denormal numbers.
+    """
+    if not logs.shape[-1]:
+        return logs
+    logs = logs.masked_fill(~found, -torch.inf)
+    top = logs.amax(dim=-1, keepdim=True)
+    weights = (logs - top.masked_fill(top == -torch.inf, 0)).exp_()
+    return weights.masked_fill_(weights < NOTICE, 0)
+
+
+class NeighbourReader(Reader):
+    """A reader that searches each query's neighbours, weighs them, and adds up what they say.
+
+    A new one says what rows say (``values``), and may say otherwise how neighbours are weighed (``weights``), what
+    share they have (``share``), or the whole change at once (``change``). Parameters are as for ``ResMem``, whose
+    `k` and `sigma` may be None: the class's ``default_k``, and the memory's own median, as the kernel measures it.
+    """
+
+    default_k = 50
+
+    def __init__(self, memory: Memory, k, sigma, temperature, kernel: str, epsilon=None, skip=None):
+        if not isinstance(memory, Memory):
+            raise ParameterError(f"got a {type(memory).__name__} where a Memory is expected: rs.Memory(encoded)")
+        k = min(self.default_k, len(memory)) if k is None else k
+        if not isinstance(k, Real) or isinstance(k, bool) or not float(k).is_integer() or k < 0:
+            raise ParameterError(f"k={k!r}; expected a whole number >= 0 (0 is no memory: the base itself)")
+        if k > len(memory):
+            raise ParameterError(f"k={k}, and the memory has {len(memory)} rows; choose k <= {len(memory)}")
+        self.memory, self.k, self.kernel = memory, int(k), kernel
+        self._kernel = KERNELS.get(kernel)
+        if sigma is None:
+            sigma = self._kernel.typical_sigma(memory.median_nn_distance()) if k else 1.0
+        self.sigma = positive("sigma", sigma)
+        self.temperature = positive("temperature", temperature)
+        if epsilon is not None and not (isinstance(epsilon, Real) and 0 < epsilon <= 1):
+            raise ParameterError(f"epsilon={epsilon!r}; expected a number in (0, 1], or None for 1/L")
+        self.epsilon = None if epsilon is None else float(epsilon)
+        if skip is not None and not (isinstance(skip, Real) and 0 < skip <= 1):
+            raise ParameterError(f"skip={skip!r}; expected a probability in (0, 1], or None to search every row")
+        if skip is not None and memory.task == "regression":
+            raise ParameterError("skip compares probabilities; a regression memory has none, leave skip=None")
+        self.skip = None if skip is None else float(skip)
+
+    def values(self, queries: int) -> Values:
+        """What the memory's rows say; `queries` neighbourhoods will be read with it."""
+        raise ParameterError(f"{type(self).__name__} does not say what its rows say: define values(), or change()")
+
+    def weights(self, neighbours: Neighbours, queries: Queries) -> Tensor:
+        """Normalised weights float32 (q, k): the kernel's, times the rows' own ``weight`` column if they have one.
+
+        Rows sum to 1, or to 0 for a query without neighbours. `queries` has the keys and the base's answers.
+        """
+        return weigh(neighbours, self.sigma, self._kernel, self.row_weights(neighbours))
+
+    def row_weights(self, neighbours: Neighbours) -> Tensor | None:
+        """The neighbours' own weights float32 (q, k), where the memory's rows carry a column ``weight``."""
+        if not self.memory.has_column("weight"):
+            return None
+        return self.memory.column("weight")[neighbours.rows.clamp_min(0)]
+
+    def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
+        """(what is left of the base, what multiplies normalised weights), where there are neighbours: numbers, or
+        float32 tensors (q, 1) where neighbours or queries decide."""
+        return 1.0, 1.0
+
+    def change(self, neighbours: Neighbours, queries: Queries, values: Values | None = None) -> Change:
+        """How these neighbours change the base's answers; `values` are this reader's, where they were made before."""
+        weights = self.weights(neighbours, queries)
+        left, given = self.share(neighbours, queries)
+        scale = torch.where(weights.sum(dim=1, keepdim=True) > 0, left, 1.0)  # no neighbours: the base
+        values = self.values(len(neighbours)) if values is None else values
+        given = weights if isinstance(given, float) and given == 1 else weights * given
+        return Change(scale, (Term(neighbours.rows, given, values),), self.score_space)
+
+    def base(self, logits: Logits) -> Base:
+        """Where this reader starts: softmax(f / T), or a regressor's predictions."""
+        return Table(logits) if self.memory.task == "regression" else Softmax(logits, self.temperature)
+
+    @property
+    def score_space(self) -> str:
+        """Where scores live: ``"probability"`` or ``"logit"``, as in ``Change``."""
+        return "probability"
+
+    @property
+    def temperature_moves_ranks(self) -> bool:
+        """Whether another temperature can change which class scores best."""
+        return self.memory.task == "classification" and self.score_space == "probability"
+
+    @property
+    def floor(self) -> float:
+        """The share of the base's probability that no class goes below: epsilon, or 1/L where that is None."""
+        return 1 / self.memory.n_outputs if self.epsilon is None else self.epsilon
+
+    def skip_mask(self, base: Softmax) -> Tensor | None:
+        """Bool (q,): the queries that are not searched, the base being sure of them; None where every one is."""
+        return None if self.skip is None else base.confidence().exp() >= self.skip
+
+    def searching_all(self) -> NeighbourReader:
+        """This reader, skipping no query."""
+        return self if self.skip is None else self.with_params(skip=None)
+
+    def read(
+        self, keys: Tensor, logits: Logits, excluded=None, *, depth: int = 0, state=None, documents=None, tokens=None
+    ) -> Iterator[tuple[slice, Prediction]]:
+        memory = self.memory
+        if logits.shape != (len(keys), memory.n_outputs):
+            raise ShapeError(
+                f"keys have shape {tuple(keys.shape)} and logits {tuple(logits.shape)}; this memory has keys of "
+                f"{memory.dim} and {memory.n_outputs} outputs, and each row has one of both"
+            )
+        # What is recomputed is recomputed once.
+        base = self.base(DenseLogits(logits.dense()) if isinstance(logits, HeadLogits) else logits)
+        silent = self.is_noop
+        reach = max(depth, 0 if silent else self.k)
+        asked, searched = None, keys
+        if not silent and (skipped := self.skip_mask(base)) is not None:
+            asked = (~skipped).nonzero()[:, 0].to(memory.device)
+            asked = None if len(asked) == len(base) else asked
+        if asked is not None:
+            searched = keys[asked.to(keys.device)]
+            excluded = None if excluded is None else as_tensor(excluded)[asked.cpu()]
+        near = memory.search(searched, reach, excluded)
+        if silent:
+            yield slice(0, len(base)), Prediction(base, near, None, resting_space=self.score_space)
+            return
+        values = self.values(len(near))
+        for rows in self._blocks(len(base), values):
+            if rows.stop - rows.start == len(base):  # all in one block: nothing is cut
+                part, within, told, own = near, asked, base, keys
+            else:
+                some = rows
+                if asked is not None:  # where the ascending `asked` fall into these rows
+                    edges = torch.tensor([rows.start, rows.stop], device=asked.device)
+                    some = slice(*torch.searchsorted(asked, edges).tolist())
+                part, within = near[some], None if asked is None else asked[some] - rows.start
+                told, own = base[rows], keys[rows]
+            weigh = partial(self._weighed, part, own, told, within, values) if len(part) else None
+            yield rows, Prediction(told, part, weigh, self.floor, within, self.score_space)
+
+    def reread(self, prediction: Prediction, keys: Tensor, logits: Logits) -> Prediction:
+        """What this reader makes of the neighbours that another reader of the same memory searched."""
+        base, near, asked = self.base(logits), prediction.near, prediction.asked
+        skipped = None if self.is_noop else self.skip_mask(base)
+        if skipped is not None:
+            kept = ~skipped.to(near.rows.device)
+            near = near[kept if asked is None else kept[asked]]
+            asked = kept.nonzero()[:, 0] if asked is None else asked[kept[asked]]
+        weigh = None
+        if not self.is_noop and len(near):
+            weigh = partial(self._weighed, near, keys, base, asked, self.values(len(near)))
+        return Prediction(base, near, weigh, self.floor, asked, self.score_space)
+
+    def _weighed(self, near: Neighbours, keys: Tensor, base, within: Tensor | None, values) -> Change:
+        return self.change(near if near.k == self.k else near.first(self.k), Queries(keys, base, within), values)
+
+    def _blocks(self, count: int, values: Values) -> Iterator[slice]:
+        """The queries in blocks whose temporaries are small."""
+        each, most = (self.memory.n_outputs, WIDE) if values.width is None else (self.k * values.width, ENTRIES)
+        step = rows_at_once(each, self.memory.device, most)
+        return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+    def _made(self, params: dict) -> NeighbourReader:
+        if params.get("k") != self.k:
+            return type(self)(self.memory, **params)
+        # Forgetting may have left fewer than k rows: no error here, as it is none when reading.
+        other = type(self)(self.memory, **params | {"k": min(self.k, len(self.memory))})
+        other.k = self.k
+        return other
+
+    @classmethod
+    def from_json(cls, params: dict, memory: Memory) -> NeighbourReader:
+        if "k" not in cls.parameter_names():  # a reader whose k is its own business
+            return super().from_json(params, memory)
+        loaded = super().from_json(params | {"k": min(params["k"], len(memory))}, memory)
+        loaded.k = params["k"]  # rows forgotten since may leave fewer than k: no error, before saving or after
+        return loaded
+
+
+def positive(name: str, value) -> float:
+    """`value` as a float, if it is finite and > 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ParameterError(f"{name}={value!r}; expected a finite number > 0")
+    return number
