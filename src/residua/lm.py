@@ -69,14 +69,12 @@ def remember(
         print(rs.lm.evaluate(model, tokenizer, "test/", reader))
     """
     stream = encode(model, tokenizer, texts, logits=storage != "none", progress=progress, **_reading(options))
-    index = index if index != "auto" else "knnlm-fast" if faiss_installed() else "exact"
-    about = (about or {}) | stream.about
-    options |= {"storage": storage, "key_dtype": key_dtype, "index": index, "about": about}
+    options["index"] = index if index != "auto" else "knnlm-fast" if faiss_installed() else "exact"
+    options |= {"storage": storage, "key_dtype": key_dtype, "about": (about or {}) | stream.about}
     if out is not None:
         options |= {"names": stream.names, "total": stream.estimate_tokens(), "progress": progress}
         return build(stream.batches(), stream.encode, out, keep_keys=keep_keys, overwrite=overwrite, **options)
     memory = Memory(stream, **options)
-    memory.names = dict(stream.names)  # in the order of the texts
     if not keep_keys:
         memory.discard_keys()
     return memory

@@ -42,6 +42,7 @@ def test_by_hand():
     assert (result.n, result.base_accuracy, result.accuracy) == (5, 2 / 5, 3 / 5)
     assert (result.tpr, result.fpr) == (2 / 5, 1 / 5)
     assert result.gain == pytest.approx(1 / 5)
+    assert result.row_gain.tolist() == [0, 1, 1, -1, 0]
     assert result.p_value == 1  # 2 against 1
     assert result.support.tolist() == [2, 2, 1]
     assert result.per_class_gain.tolist() == [-1 / 2, 1, 0]
@@ -118,9 +119,10 @@ def test_batches_are_the_whole(pair):
     reader = rs.ResMem(memory, k=7)
     whole = rs.evaluate(reader, test, validation=made(30, 2))
     parts = rs.evaluate(reader, iter([test[:20], test[20:20], test[20:]]), validation=iter([made(30, 2)]))
-    parts = parts.to_dict()
+    row_gain, parts = parts.row_gain, parts.to_dict()
     assert parts.pop("base_tokens_per_second") > parts.pop("tokens_per_second") > 0  # made while evaluating
     assert whole.tokens_per_second is whole.base_tokens_per_second is None
+    np.testing.assert_array_equal(row_gain, whole.row_gain)
     for name in parts:
         value = whole.to_dict()[name]
         close = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value

@@ -77,12 +77,17 @@ class LabelValues(Values):
 
 @dataclass(frozen=True)
 class Term:
-    """What one kernel's weights make of one source's neighbours: ``sum_i weights_i * value(rows_i)``."""
+    """What one kernel's weights make of one source's neighbours: ``sum_i weights_i * value(rows_i)``.
 
-    rows: Tensor  # int64 (q, k): the neighbours; -1 is missing and has weight 0
-    weights: Tensor  # float32 (q, k): what multiplies each one's value, normalised weights times the source's share
-    values: Values  # what the neighbours say
-    source: str = "memory"  # where they come from: "memory", or "past" for the text's own
+    `rows`, int64 (q, k), are the neighbours; -1 is missing and has weight 0. `weights`, float32 (q, k), multiply what
+    each one says, `values`: normalised weights times the source's share. The `source` is "memory", or "past" for the
+    text's own.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    values: Values
+    source: str = "memory"
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,14 @@ class Change:
     In the probability space ``scores = scale * base + sum of the terms``. In the logit space
     ``scores = scale * logits + sum of the terms``, and probabilities are the softmax of scores / T: `scale` is then a
     factor on the base's log-probability, which differs from its logits by a constant of each query.
+
+    `scale`, float32 (q, 1), is what is left of the base; `terms` are one for each kernel and source; `space` is
+    "probability" or "logit".
     """
 
-    scale: Tensor  # float32 (q, 1): what is left of the base
-    terms: tuple[Term, ...]  # one for each kernel and source
-    space: str = "probability"  # or "logit"
+    scale: Tensor
+    terms: tuple[Term, ...]
+    space: str = "probability"
 
     @property
     def signed(self) -> bool:

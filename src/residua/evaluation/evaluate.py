@@ -126,6 +126,7 @@ def evaluate(
             **task.summary(rows, memory.n_outputs),
             **paired(rows["gained"], losses, numbers, task is classification, confidence, int(n_bootstrap), rng),
             **{name: float(rows[name].mean()) for name in voters},
+            row_gain=rows["gained"],
             exact_matches=int(rows["exact"].sum()),
         )
 

@@ -31,6 +31,9 @@ class Evaluation:
     gain : float
         ``tpr - fpr``, which is ``accuracy - base_accuracy``; for regression ``base_mse - mse``. Positive means that
         the memory helps.
+    row_gain : float array of shape (n,)
+        The same of each row, in the order of the data: 1 where the memory made wrong right, -1 where right wrong. So
+        ``np.flatnonzero(result.row_gain > 0)`` are the rows that it mended.
     gain_interval : (float, float) or None
         Paired percentile bootstrap interval of the gain, over groups; None for a single one.
     p_value : float
@@ -76,6 +79,7 @@ class Evaluation:
     gain: float
     gain_interval: tuple[float, float] | None
     p_value: float
+    row_gain: np.ndarray
     accuracy: float | None = None
     base_accuracy: float | None = None
     log_loss: float | None = None
@@ -141,13 +145,13 @@ class Evaluation:
         return self.p_value < 1 - self.confidence
 
     def to_dict(self) -> dict:
-        """Every attribute and the perplexities as JSON types; nan becomes None, as JSON has no such number.
+        """All but ``row_gain``, and the perplexities, as JSON types; nan becomes None, as JSON has no such number.
 
         Beyond 1000 outputs what has a number for each class is left out.
         """
-        names = [field.name for field in fields(self)]
-        if self.support is not None and len(self.support) > WIDE:
-            names = [name for name in names if name not in ("per_class_gain", "support")]
+        wide = self.support is not None and len(self.support) > WIDE
+        left = {"row_gain"} | ({"per_class_gain", "support"} if wide else set())
+        names = [field.name for field in fields(self) if field.name not in left]
         names += ["perplexity", "base_perplexity", "perplexity_ratio"]
         return {name: plain(getattr(self, name)) for name in names}
 

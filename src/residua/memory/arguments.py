@@ -38,9 +38,9 @@ def labelled_batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
 
 
 def names_of(data, ids: np.ndarray) -> dict[int, str]:
-    """What `data` calls `ids`, where it has ``names``."""
-    names = getattr(data, "names", None)
-    return {id: names[id] for id in np.unique(ids).tolist() if id in names} if isinstance(names, dict) else {}
+    """What `data` calls `ids`, where it has ``names``, in their order."""
+    names, added = getattr(data, "names", None), set(np.unique(ids).tolist())
+    return {int(id): name for id, name in names.items() if id in added} if isinstance(names, dict) else {}
 
 
 def integer_ids(ids) -> np.ndarray:

@@ -232,16 +232,16 @@ class NeighbourReader(Reader):
         values = self.values(len(near))
         for rows in self._blocks(len(base), values):
             if rows.stop - rows.start == len(base):  # all in one block: nothing is cut
-                part, within, told, own = near, asked, base, keys
+                part, within, part_base, part_keys = near, asked, base, keys
             else:
                 some = rows
                 if asked is not None:  # where the ascending `asked` fall into these rows
                     edges = torch.tensor([rows.start, rows.stop], device=asked.device)
                     some = slice(*torch.searchsorted(asked, edges).tolist())
                 part, within = near[some], None if asked is None else asked[some] - rows.start
-                told, own = base[rows], keys[rows]
-            weigh = partial(self._weighed, part, own, told, within, values) if len(part) else None
-            yield rows, Prediction(told, part, weigh, self.floor, within, self.score_space)
+                part_base, part_keys = base[rows], keys[rows]
+            weigh = partial(self._weighed, part, part_keys, part_base, within, values) if len(part) else None
+            yield rows, Prediction(part_base, part, weigh, self.floor, within, self.score_space)
 
     def reread(self, prediction: Prediction, keys: Tensor, logits: Logits) -> Prediction:
         """What this reader makes of the neighbours that another reader of the same memory searched."""

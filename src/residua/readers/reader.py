@@ -76,7 +76,7 @@ class Reader(ABC):
         """Answers to all rows of `data`, in order: a few rows (``Encoded``), and their prediction.
 
         Every verb is written over this: rows are checked, cut into blocks, searched without what is excluded, and
-        weighed when the prediction is asked for what needs it. ``prediction.neighbours`` holds at least `depth`; the
+        weighed when the prediction is asked for what needs it. ``prediction.near`` holds at least `depth`; the
         rest is as for ``scores``. A reader that looks back needs ids and labels (``ParameterError``).
         """
         given = _ids_to_exclude(exclude)
@@ -93,8 +93,8 @@ class Reader(ABC):
                 part = batch[begin : begin + QUERIES] if len(batch) > QUERIES else batch
                 excluded = part.ids if given is OWN else None if given is None else given[first : first + len(part)]
                 first += len(part)
-                keys, told = as_tensor(part.keys), {"state": state, "documents": part.ids, "tokens": part.labels}
-                for rows, prediction in self.read(keys, part.logits, excluded, depth=depth, **told):
+                keys, past = as_tensor(part.keys), {"state": state, "documents": part.ids, "tokens": part.labels}
+                for rows, prediction in self.read(keys, part.logits, excluded, depth=depth, **past):
                     yield (part if len(prediction) == len(part) else part[rows]), prediction
         if given is not OWN and given is not None and len(given) != first:
             raise IdError(f"exclude has {len(given)} rows for {first} queries; expected one row per query")

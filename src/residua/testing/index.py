@@ -171,8 +171,6 @@ class _Check:
         self.refuses(ParameterError, "a row to forget that there is not", index.forget, torch.tensor([len(keys)]))
         self.check(index, keys)  # nothing was lost
 
-    # --- what the promises are checked with -------------------------------------------------------------------
-
     def built(self) -> Index:
         index = self.index.fresh()
         index.build(self.keys)
