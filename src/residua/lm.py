@@ -7,15 +7,14 @@ token itself, its id the document, and its column ``offset`` the place in it.
 import os
 
 from residua import encoding, evaluation, explanation
-from residua.encoding import TextStream
+from residua.encoding import PairEncoder, TextEncoder, TextStream
 from residua.index.nearest import faiss_installed
 from residua.memory import Memory
 from residua.memory.build import build
 
 __all__ = ["encode", "evaluate", "explain", "remember"]
 
-CUT = ("window", "stride", "min_context")
-READING = (*CUT, "key", "batch_size", "text_column", "glob", "errors", "source_column", "target_column")
+READING = ("window", "stride", "min_context", "key", "batch_size", *TextEncoder.reading, *PairEncoder.reading)
 
 
 def remember(

@@ -63,6 +63,17 @@ def test_documents_in_the_memory_are_left_out_of_the_reader_under_the_cache():
     assert best.results_["score"][0] == pytest.approx(np.log(honest.astype(np.float64)).mean(), rel=1e-5)
 
 
+def test_a_document_that_goes_on_after_another_has_its_past_as_when_it_is_read():
+    first, second = text(1, 30, seed=3, first_id=60), text(1, seed=4, first_id=70)
+    data = [first[:15], second, first[15:]]
+    grid = {"window": [50], "theta": [1.0], "lmbda": [0.5]}
+    best = rs.tune(rs.ContinuousCache(readers()[0]), data, grid)
+    reader = rs.ContinuousCache(readers()[0], window=50, theta=1.0, lmbda=0.5)
+    labels = np.concatenate([part.labels for part in data])
+    honest = reader.predict_proba(data)[np.arange(len(labels)), labels].astype(np.float64)
+    assert best.results_["score"][-1] == pytest.approx(np.log(honest).mean(), rel=1e-5)
+
+
 def test_a_cache_that_does_not_help_is_given_nothing():
     best = rs.tune(rs.ContinuousCache(readers()[0]), text(6, seed=2, first_id=50, shuffled=True), {"lmbda": [0.9]})
     assert best.lmbda == 0 and best.best_score_ == best.results_["score"][0]

@@ -9,9 +9,10 @@ from click import Choice, IntRange
 from residua.cli.data import texts_at
 from residua.cli.language import language_model
 from residua.cli.options import AT_LEAST_1, FILE, device_and_json, number, text_options, text_or_files
-from residua.cli.output import count, report, size
+from residua.cli.output import report, size
 from residua.cli.store import bytes_in, keys_kept, unfinished
 from residua.errors import MemoryFileError, ParameterError
+from residua.printable import count
 
 STORAGES = ("full", "none", "head", "top-m")
 KEY_DTYPES = ("float16", "bfloat16", "float32")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from residua.cli.output import count, say, shown
+from residua.cli.output import say
+from residua.printable import count, shown
 
 PICTURE = "resmem-digits.png"
 DRAWN = 5  # corrected digits in the picture

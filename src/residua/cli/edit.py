@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 
 from residua.cli.options import FILE, NUMBERS, json_option, memory_argument, together
-from residua.cli.output import count, report
+from residua.cli.output import report
 from residua.cli.store import memory_at
 from residua.errors import IdError, MemoryFileError, ShapeError
+from residua.printable import count
 
 LABEL = "The new label: one for all ids, or one for each in their order."
 ids_options = together(

@@ -11,9 +11,10 @@ import click
 from residua.cli import options as shared
 from residua.cli.data import prompt_of
 from residua.cli.language import model_of, quiet
-from residua.cli.output import count, described, report
+from residua.cli.output import report
 from residua.cli.store import reader_at
 from residua.errors import ParameterError
+from residua.printable import count, short
 
 LINES = 12  # of a long prompt, shown
 ABOVE_0 = click.FloatRange(min=0, min_open=True)
@@ -111,7 +112,7 @@ def _shown(prompt: str, found: dict[str, dict], reader) -> str:
     """Prompt and continuations, each under its heading, as they stand in the text."""
     *before, last = prompt.split("\n")
     started = [*(["..."] if len(before) >= LINES else []), *before[-LINES + 1 :], last]
-    heads = {"base": "The model alone", "memory": f"With the memory, {described(reader)}"}
+    heads = {"base": "The model alone", "memory": f"With the memory, {short(reader)}"}
     blocks = [("The prompt", "\n".join(started))]
     for name, one in found.items():
         speed = f"{count(one['tokens'], 'token')}, {one['tokens_per_second']:.3g} per second"

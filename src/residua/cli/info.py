@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from residua.cli.options import json_option, memory_argument
-from residua.cli.output import count, described, report, shown, size
+from residua.cli.output import report, size
 from residua.cli.store import bytes_in, keys_kept, memory_at
+from residua.printable import count, short, shown
 
 
 @click.command()
@@ -59,6 +60,6 @@ def _lines(data: dict, opened, reader) -> dict[str, str]:
         "on disk": size(data["bytes_on_disk"]),
         "index": data["index"] + (f", {opened.recall}" if opened.recall else ""),
         "storage": data["storage"]["name"] + (f" ({shown(storage)})" if storage else ""),
-        "reader": described(reader) if reader else "none saved; run residua tune",
+        "reader": short(reader) if reader else "none saved; run residua tune",
         "made by": f"{source['model']} ({source['dtype']}), key {source['key']}" if source else "unknown",
     }

@@ -1,11 +1,10 @@
 """What is printed: text that a terminal cannot be tricked with, and JSON for machines."""
 
 import json
-import math
 
 import click
 
-from residua.printable import one_line
+from residua.printable import count, one_line, plain
 
 
 def say(text: str = "", indent: str = "") -> None:
@@ -20,41 +19,6 @@ def report(data: dict, text: str, as_json: bool) -> None:
         click.echo(json.dumps(plain(data), indent=1, allow_nan=False))
     else:
         say(text)
-
-
-def plain(value):
-    """`value` in JSON types; arrays become lists, NaN and infinity null."""
-    if hasattr(value, "tolist"):  # arrays and their scalars
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def shown(params: dict) -> str:
-    """Parameters as ``k=3, sigma=0.1235``; those that are None are left out."""
-    return ", ".join(f"{name}={short(value)}" for name, value in params.items() if value is not None)
-
-
-def described(reader) -> str:
-    """A reader and its parameters, without its memory."""
-    return f"{type(reader).__name__}({shown(reader.params)})"
-
-
-def short(value) -> str:
-    """A parameter in few digits and words."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if hasattr(value, "shares"):  # an AdaptiveLambda
-        return f"{min(value.shares):.2g} to {max(value.shares):.2g} by distance"
-    return described(value) if hasattr(value, "params") else str(value)
-
-
-def count(number: int, noun: str) -> str:
-    """``1 row``, ``2 rows``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def size(number: int) -> str:

@@ -24,6 +24,7 @@ def reader_at(path: Path, name: str | None, device: str, params: dict, *, of_tex
     """
     from residua.readers import ContinuousCache, load
     from residua.readers.reader import FILE as SAVED
+    from residua.readers.reader import reader_class
 
     given = {parameter: value for parameter, value in params.items() if value is not None}
     given |= {own: values[0] for own, values in given.pop("own", {}).items()}
@@ -50,13 +51,6 @@ def reader_at(path: Path, name: str | None, device: str, params: dict, *, of_tex
     if cache and isinstance(reader, ContinuousCache):
         return reader.with_params(**cache)
     return ContinuousCache(reader, **cache) if cache else reader
-
-
-def reader_class(name: str):
-    """The registered reader of that name, in any letters."""
-    from residua.readers import READERS
-
-    return READERS.get(next((known for known in READERS if known.lower() == name.lower()), name))
 
 
 def usual_reader(of_text: bool | None) -> str:

@@ -7,8 +7,9 @@ import click
 
 from residua.cli import options as shared
 from residua.cli.data import Counted, data_for
-from residua.cli.output import count, report, shown
-from residua.cli.store import memory_at, reader_class, usual_reader
+from residua.cli.output import report
+from residua.cli.store import memory_at, usual_reader
+from residua.printable import count, shown
 
 NO_HELP = "  the memory does not help here: the model alone (k=0) is kept"
 MEASURES = {
@@ -53,6 +54,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     """
     from residua.readers import ContinuousCache
     from residua.readers.reader import FILE as SAVED
+    from residua.readers.reader import reader_class
     from residua.tuning import tune as choose
 
     of_text = shared.text_or_files(text, validation, "VALIDATION", text_only=("cache", "max_tokens"))

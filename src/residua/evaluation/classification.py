@@ -34,9 +34,7 @@ def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
 
 def _model(prediction: Prediction) -> Softmax:
     """What the model says as it is, whatever is under the reader and whatever temperature it was tuned to."""
-    base = prediction.base
-    while isinstance(base, Prediction):
-        base = base.base
+    base = prediction.root
     if not isinstance(base, Softmax):
         raise TaskError("rows with several labels each cannot be evaluated yet; score predict_proba label by label")
     return base.at(1.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from residua.core.renamed import renamed
+from residua.printable import count, plain, short
 
 PAIRS = ("ece", "log_loss", "perplexity", "r2", "tokens_per_second")
 ADVICE = " Do not use it like this: tune the reader, or leave the model alone."
@@ -145,7 +146,7 @@ class Evaluation:
         return self.p_value < 1 - self.confidence
 
     def to_dict(self) -> dict:
-        """All but ``row_gain``, and the perplexities, as JSON types; nan becomes None, as JSON has no such number.
+        """All but ``row_gain``, and the perplexities, as JSON types; NaN and infinity, which JSON has not, become None.
 
         Beyond 1000 outputs what has a number for each class is left out.
         """
@@ -162,7 +163,7 @@ class Evaluation:
     def __str__(self) -> str:
         unit = "token" if self.objective == "log_loss" else "test point"
         grouped = f" {'of' if unit == 'token' else 'in'} {self._groups}" if self.n_groups < self.n else ""
-        about = f"{short({'reader': self.reader, 'params': self.params})} on {counted(self.n, unit)}{grouped}"
+        about = f"{short({'reader': self.reader, 'params': self.params})} on {count(self.n, unit)}{grouped}"
         return f"{about}\n\n{aligned(self._rows())}{self._interval()}\n\n{self.verdict}"
 
     @property
@@ -172,7 +173,7 @@ class Evaluation:
 
     @property
     def _groups(self) -> str:
-        return counted(self.n_groups, "document" if self.objective == "log_loss" else "group")
+        return count(self.n_groups, "document" if self.objective == "log_loss" else "group")
 
     def _of_gain(self) -> str:
         test = "McNemar's exact test" if self.task == "classification" else "randomisation test of the mean"
@@ -199,7 +200,7 @@ class Evaluation:
         if self.rests_on_matches:
             return f"{start}, but {self._doubt()}"
         low, high = (100 * (edge - 1) for edge in interval)
-        resampled = self._groups if self.n_groups < self.n else counted(self.n, "token")
+        resampled = self._groups if self.n_groups < self.n else count(self.n, "token")
         span = f"({100 * self.confidence:.4g} % interval {low:+.1f} to {high:+.1f} %, {resampled} resampled)."
         doubt = "" if self.significant else ", but that may be chance"
         return f"{start}{doubt} {span}{ADVICE if self.significant and not self.helps else ''}"
@@ -238,7 +239,7 @@ class Evaluation:
             settings = f"k={self.label_knn_params['k']}, sigma={short(self.label_knn_params['sigma'])}"
             rows.append((f"label k-NN, {settings}", "", measure(self.label_knn_tuned), ""))
         if self.exact_matches:
-            rows.append(("same key in the memory", "", counted(self.exact_matches, "row"), ""))
+            rows.append(("same key in the memory", "", count(self.exact_matches, "row"), ""))
         if text and self.tokens_per_second:
             base, now = self.base_tokens_per_second, self.tokens_per_second
             rows.append(("tokens per second", f"{base:,.0f}", f"{now:,.0f}", f"{base / now:.2f}x the time"))
@@ -271,28 +272,3 @@ def percent(share: float) -> str:
 def in_points(share: float) -> str:
     """A difference of shares in percentage points."""
     return f"{100 * share:+.2f} points"
-
-
-def counted(count: int, noun: str) -> str:
-    """So many of them."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def short(value) -> str:
-    """A reader or its parameter (in JSON types), in few digits and words."""
-    if isinstance(value, dict) and "shares" in value:  # an AdaptiveLambda
-        return f"{min(value['shares']):.2g} to {max(value['shares']):.2g} by distance"
-    if isinstance(value, dict) and "reader" in value:
-        given = (f"{name}={short(of)}" for name, of in value["params"].items() if of is not None)
-        return f"{value['reader']}({', '.join(given)})"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def plain(value):
-    """`value` as JSON types; nan becomes None."""
-    value = value.tolist() if isinstance(value, np.ndarray) else value
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -17,8 +17,8 @@ from residua.encoding.text import tokenizer_hash
 from residua.errors import InputError, MemoryFileError, MissingDependencyError, ParameterError
 from residua.hooks.handle import attach
 from residua.memory import Memory
-from residua.readers import READERS, Reader, load
-from residua.readers.reader import FILE
+from residua.readers import Reader, load
+from residua.readers.reader import FILE, reader_class
 
 try:
     from lm_eval import simple_evaluate
@@ -146,9 +146,7 @@ def _manager(tasks: list[str], include_path: str | os.PathLike | None) -> TaskMa
 
 def _chosen(memory, name: str | None, device: str, options: dict) -> tuple[Reader, dict]:
     """The reader that is meant, and the options that are not its own."""
-    classes = {known.lower(): READERS.get(known) for known in READERS}
-    if name is not None and name not in classes:
-        raise ParameterError(f"reader={name!r}; expected one of {sorted(classes)}, or None for the saved one")
+    cls = None if name is None else reader_class(name)
     if isinstance(memory, Reader):
         if name is not None:
             raise ParameterError(f"reader={name!r}, and memory= is a {type(memory).__name__} already; give one of them")
@@ -157,10 +155,10 @@ def _chosen(memory, name: str | None, device: str, options: dict) -> tuple[Reade
         if Path(memory).is_dir() and not (Path(memory) / FILE).exists():
             raise MemoryFileError(f"{memory} holds no tuned reader; save one there, or name one: reader='knnlm'")
         found = load(memory, device)
-    names = (type(found) if name is None else classes[name]).parameter_names()
+    names = (cls or type(found)).parameter_names()
     given = {key: options[key] for key in names if key in options and key != "over"}
-    if name is not None:
-        found = classes[name](Memory.load(memory, device), **given)
+    if cls is not None:
+        found = cls(Memory.load(memory, device), **given)
     elif given:
         found = found.with_params(**given)
     return found, {key: value for key, value in options.items() if key not in given}

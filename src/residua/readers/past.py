@@ -9,9 +9,10 @@ from torch import Tensor
 
 from residua.core.logits import as_tensor
 from residua.core.prediction import LabelValues, Term
-from residua.errors import ParameterError, ShapeError
+from residua.errors import ShapeError
+from residua.readers.reader import require_text
 
-ROWS = 256  # rows weighed at a time: they share their candidates, so that one matrix product serves them all
+ROWS = 256  # rows compared at a time: they share their candidates, so that one matrix product serves them all
 
 
 def likeness(keys: Tensor, first: int, last: int, window: int) -> tuple[int, Tensor]:
@@ -48,14 +49,21 @@ class CacheState:
         if tokens is None:
             names = int_array(documents, "documents", len(keys)).tolist()
             return _joined([self._now(key, name) for key, name in zip(keys, names)], self.device)
-        entries, runs = [], self._runs(keys, documents, tokens)
+        stretches = self.stretches(keys, documents, tokens)
+        return _joined([entry for stretch in stretches for entry in self._weighed(*stretch)], self.device)
+
+    def stretches(self, keys: Tensor, documents, tokens) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Each stretch of one document: its keys and tokens after those of it that are kept, and how many these are.
+
+        What was kept of it is let go; of the last one, which may go on, the newest rows are kept.
+        """
+        runs = self._runs(keys, documents, tokens)
         for number, (document, own_keys, own_tokens) in enumerate(runs):
             old_keys, old_tokens = self._past.pop(document, (own_keys[:0], own_tokens[:0]))
             all_keys, all_tokens = torch.cat([old_keys, own_keys]), torch.cat([old_tokens, own_tokens])
-            entries += self._weighed(all_keys, all_tokens, len(old_keys))
             if number == len(runs) - 1:
                 self._keep(document, all_keys, all_tokens)
-        return _joined(entries, self.device)
+            yield all_keys, all_tokens, len(old_keys)
 
     def remember(self, keys: Tensor, tokens, documents) -> None:
         """What really came after rows that were read: keys (q, d), tokens (q,), documents (q,), in order."""
@@ -113,11 +121,7 @@ def _joined(entries: list[tuple[Tensor, Tensor]], device: torch.device) -> Term:
 
 def int_array(values, name: str, rows: int) -> np.ndarray:
     """`values` as int64 (rows,), or an error that names them."""
-    if values is None:
-        raise ParameterError(
-            f"a ContinuousCache reads texts in order, and needs to know of each row its document (ids) and the token "
-            f"that came next (labels); these rows lack {'ids' if name == 'documents' else 'labels'}"
-        )
+    require_text("ContinuousCache", **{"ids" if name == "documents" else "labels": values})
     array = as_tensor(values).cpu().numpy()
     if array.shape != (rows,) or array.dtype.kind not in "iu":
         raise ShapeError(f"{name} are {array.dtype} of shape {array.shape}; expected integers of shape ({rows},)")

@@ -35,6 +35,11 @@ def register_reader(cls: type[Reader]) -> type[Reader]:
     return cls
 
 
+def reader_class(name: str) -> type[Reader]:
+    """The registered reader of that name, in any letters; ``ParameterError`` lists those there are."""
+    return READERS.get(next((known for known in READERS if known.lower() == name.lower()), name))
+
+
 class Reader(ABC):
     """A memory, and how to read it.
 
@@ -83,12 +88,8 @@ class Reader(ABC):
         state, first = self.start(), 0
         for batch in batches(data):
             self.memory.schema.check_query(batch)
-            for name in () if state is None else ("ids", "labels"):
-                if getattr(batch, name) is None:
-                    raise ParameterError(
-                        f"a {type(self).__name__} reads texts in order, and needs to know of each row its document "
-                        f"(ids) and the token that came next (labels); these rows lack {name}"
-                    )
+            if state is not None:
+                require_text(type(self).__name__, ids=batch.ids, labels=batch.labels)
             for begin in range(0, len(batch), QUERIES):
                 part = batch[begin : begin + QUERIES] if len(batch) > QUERIES else batch
                 excluded = part.ids if given is OWN else None if given is None else given[first : first + len(part)]
@@ -200,6 +201,16 @@ class Reader(ABC):
         for value in self.params.values():
             if isinstance(value, Reader):
                 value._require_registered()
+
+
+def require_text(reader: str, **columns) -> None:
+    """``ParameterError`` where the ``ids`` or ``labels`` of a text that this reader looks back at are None."""
+    for name, values in columns.items():
+        if values is None:
+            raise ParameterError(
+                f"a {reader} reads texts in order, and needs to know of each row its document (ids) and the token that "
+                f"came next (labels); these rows lack {name}"
+            )
 
 
 def _ids_to_exclude(exclude):

@@ -1,7 +1,5 @@
 """Tuning the continuous cache: every window, theta and share from one pass over the validation text."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from residua.core import Encoded, Prediction, as_tensor
 from residua.errors import ParameterError
 from residua.readers import ContinuousCache
-from residua.readers.past import likeness
+from residua.readers.past import ROWS, CacheState, likeness
 from residua.tuning.grid import LMBDA, values_of
 from residua.tuning.likelihood import Targets
 from residua.tuning.objective import best_of, losses
@@ -18,7 +16,6 @@ from residua.tuning.sweep import parallel_map
 WINDOW = np.array([32, 128, 512, 2048])
 THETA = 2.0 ** np.arange(-4, 5)  # multiples of what the reader has
 FEW = np.array([0.01, 0.02, 0.03])  # beside LMBDA: under a good reader the best cache's share is small
-ROWS = 256  # tokens compared with their history at a time
 
 
 class CacheSweep:
@@ -26,18 +23,17 @@ class CacheSweep:
 
     def __init__(self, reader: ContinuousCache, grid: dict | None):
         self.reader, self.grid, self.rows = reader, cache_grid(reader, grid), 0
-        self._history = History(int(self.grid["window"][-1]))
+        self._past = CacheState(int(self.grid["window"][-1]), reader.theta, reader.memory.device)
         self._summed = np.zeros(tuple(len(values) for values in self.grid.values()))
 
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
         """Count some rows, of which `prediction` is the answer of the reader under the cache."""
         if part.ids is None:
             raise ParameterError("the cache reads a document's earlier tokens; expected rows with document ids")
-        device = self.reader.memory.device
         base = prediction.log_prob(truth).double().cpu()[None]
-        keys, tokens = as_tensor(part.keys).float().to(device), truth.to(device)
         given = [torch.empty(len(self.grid["window"]), len(self.grid["theta"]), 0)]
-        given += [cached(*piece, self.grid) for piece in self._history.pieces(keys, tokens, part.ids)]
+        stretches = self._past.stretches(as_tensor(part.keys).float(), part.ids, truth)
+        given += [cached(*stretch, self.grid) for stretch in stretches]
         nothing = torch.zeros(1, len(part))
         seen = Targets(torch.cat(given, dim=2), base, nothing, nothing[0], nothing[0].long())
         self._summed += seen.log_likelihood(self.grid["lmbda"])[:, :, 0]
@@ -65,25 +61,6 @@ def cache_grid(reader: ContinuousCache, grid: dict | None) -> dict[str, np.ndarr
     if full["window"][0] < 1 or full["theta"][0] <= 0 or full["lmbda"][0] < 0 or full["lmbda"][-1] >= 1:
         raise ParameterError("the grid holds a window < 1, a theta <= 0, or an lmbda outside 0 <= lmbda < 1")
     return full
-
-
-class History:
-    """The last `window` rows of the document that is being read."""
-
-    def __init__(self, window: int):
-        self.window, self.document, self.keys, self.tokens = window, None, None, None
-
-    def pieces(self, keys: Tensor, tokens: Tensor, documents: np.ndarray) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """(keys, tokens, start) per stretch of one document: rows from `start` on are new, those before are history."""
-        ends = np.flatnonzero(np.diff(documents)) + 1
-        for first, last in zip([0, *ends], [*ends, len(documents)]):
-            new_keys, new_tokens, start = keys[first:last], tokens[first:last], 0
-            if self.document == documents[first]:
-                start = len(self.keys)
-                new_keys, new_tokens = torch.cat([self.keys, new_keys]), torch.cat([self.tokens, new_tokens])
-            yield new_keys, new_tokens, start
-            self.document = documents[first]
-            self.keys, self.tokens = new_keys[-self.window :], new_tokens[-self.window :]
 
 
 def cached(keys: Tensor, tokens: Tensor, start: int, grid: dict) -> Tensor:
