@@ -25,7 +25,9 @@ def made(**changed):
         "gain_interval": (0.0205, 0.0297),
         "confidence": 0.95,
         "p_value": 1e-30,
-        "row_gain": np.zeros(10_000),
+        "per_row": {"gain": np.zeros(10_000)},
+        "columns": {},
+        "names": {},
         "tpr": 0.0413,
         "fpr": 0.0162,
         "base_ece": 0.06,
@@ -182,7 +184,7 @@ def test_parameters_are_shown_in_few_digits():
 
 def test_to_dict_is_json_and_complete():
     found = made().to_dict()
-    assert set(found) == {field.name for field in fields(Evaluation)} - {"row_gain"} | PERPLEXITIES
+    assert set(found) == {field.name for field in fields(Evaluation)} - {"per_row", "columns", "names"} | PERPLEXITIES
     again = json.loads(json.dumps(found, allow_nan=False))
     assert again == found
     assert again["per_class_gain"] == [0.5, None]

@@ -15,20 +15,19 @@ SMALLEST = math.log(TINY)  # one saturated row must not turn the mean of all oth
 
 
 def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Of each row: who is right about it, how sure they are, and what they give the truth; each (q,)."""
+    """Of each row: what they say of it, how sure they are, and what they give the truth; each (q,)."""
     truth, base = as_tensor(part.labels), _model(prediction)
     said, best = base.argmax(), prediction.argmax()
     measured = {
         "label": truth.int(),
-        "base_answer": said.int(),
-        "base_right": said == truth.to(said.device),
-        "right": best == truth.to(best.device),
-        "base_loss": -base.log_prob(truth.to(said.device)).clamp_min(SMALLEST),
-        "loss": -prediction.log_prob(truth).clamp_min(SMALLEST),
+        "base_prediction": said.int(),
+        "prediction": best.int(),
+        "gain": (best == truth.to(best.device)).double().cpu() - (said == truth.to(said.device)).double().cpu(),
         "base_confidence": base.confidence().exp(),
         "confidence": prediction.log_prob(best).exp(),
+        "base_log_prob": base.log_prob(truth.to(said.device)).clamp_min(SMALLEST),
+        "log_prob": prediction.log_prob(truth).clamp_min(SMALLEST),
     }
-    measured["gained"] = measured["right"].double() - measured["base_right"].to(best.device).double()  # 1, 0 or -1
     return {name: values.cpu().numpy() for name, values in measured.items()}
 
 
@@ -42,22 +41,22 @@ def _model(prediction: Prediction) -> Softmax:
 
 def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]) -> np.ndarray:
     """Whether label k-NN is right about each row, bool (q,)."""
-    base, truth = (as_tensor(measured[name]).long().to(voter.memory.device) for name in ("base_answer", "label"))
+    base, truth = (as_tensor(measured[name]).long().to(voter.memory.device) for name in ("base_prediction", "label"))
     (votes,) = votes_by_k(voter, part, prediction, base)
     return (votes == truth).cpu().numpy()
 
 
 def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict:
     """What is reported of the rows, by its name in ``Evaluation``."""
-    base, right = rows["base_right"], rows["right"]
+    base, right = (rows[said] == rows["label"] for said in ("base_prediction", "prediction"))
     support = np.bincount(rows["label"], minlength=n_outputs)
-    per_class = np.bincount(rows["label"], weights=rows["gained"], minlength=n_outputs)
+    per_class = np.bincount(rows["label"], weights=rows["gain"], minlength=n_outputs)
     tpr, fpr = float((right & ~base).mean()), float((base & ~right).mean())
     return {
         "accuracy": float(right.mean()),
         "base_accuracy": float(base.mean()),
-        "log_loss": float(rows["loss"].mean(dtype=np.float64)),
-        "base_log_loss": float(rows["base_loss"].mean(dtype=np.float64)),
+        "log_loss": -float(rows["log_prob"].mean(dtype=np.float64)),
+        "base_log_loss": -float(rows["base_log_prob"].mean(dtype=np.float64)),
         "ece": expected_calibration_error(rows["confidence"], right),
         "base_ece": expected_calibration_error(rows["base_confidence"], base),
         "tpr": tpr,

@@ -14,6 +14,7 @@ from residua.evaluation import classification, regression
 from residua.evaluation.label_knn import label_reader, tune_label_knn
 from residua.evaluation.result import Evaluation
 from residua.evaluation.significance import check_resampling, checked_groups, group_numbers, paired
+from residua.memory.arguments import names_of
 from residua.readers import KNNLM, NeighbourReader, Reader
 from residua.readers.reader import OWN
 
@@ -90,7 +91,7 @@ def evaluate(
     task = regression if memory.task == "regression" else classification
     voters = _voters(reader, validation) if label_knn else {}
 
-    seconds, blocks, ids = defaultdict(float), [], []
+    seconds, blocks, columns = defaultdict(float), [], []
     depth = max((voter.k for voter in voters.values()), default=0)
     read = reader.predictions(timed("model", _labelled(test), seconds), exclude=exclude, depth=depth)
     hidden = None if progress is None else not progress
@@ -99,35 +100,37 @@ def evaluate(
             for name, voter in voters.items():
                 block[name] = task.vote(voter, part, prediction, block)
             blocks.append(block)
-            ids.append(part.ids)
+            columns.append({name: column for name, column in part.columns.items() if column.ndim == 1})
             bar.update(len(part))
 
-    rows = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    n, exact, tuned = len(rows["exact"]), rows["exact"], voters.get("label_knn_tuned")
-    numbers = group_numbers(groups, ids, n)
+    rows = _joined(blocks)
+    n, exact, tuned = len(rows["distance"]), rows["distance"] == 0, voters.get("label_knn_tuned")
+    numbers = group_numbers(groups, rows.get("id"), n)
     about = {
         "task": memory.task,
         "objective": objective,
         "reader": type(reader).__name__,
         "params": reader.to_json()["params"],
         "confidence": float(confidence),
+        "columns": _joined(columns),
+        "names": names_of(test, rows["id"]) if "id" in rows else {},
         "label_knn_params": tuned and {name: tuned.params[name] for name in ("k", "sigma", "kernel")},
     }
     if not isinstance(test, (Encoded, Sequence)):  # batches that were there already say nothing about speed
         about |= {"tokens_per_second": n / seconds["whole"], "base_tokens_per_second": n / seconds["model"]}
 
     def result_of(rows: dict[str, np.ndarray], numbers: np.ndarray | None) -> Evaluation:
-        n, rng = len(rows["exact"]), np.random.default_rng(seed)
-        losses = rows["base_loss"] - rows["loss"] if objective == "log_loss" else None
+        n, rng = len(rows["distance"]), np.random.default_rng(seed)
+        losses = rows["log_prob"] - rows["base_log_prob"] if objective == "log_loss" else None
         return Evaluation(
             n=n,
             n_groups=n if numbers is None else len(np.unique(numbers)),
             **about,
             **task.summary(rows, memory.n_outputs),
-            **paired(rows["gained"], losses, numbers, task is classification, confidence, int(n_bootstrap), rng),
+            **paired(rows["gain"], losses, numbers, task is classification, confidence, int(n_bootstrap), rng),
             **{name: float(rows[name].mean()) for name in voters},
-            row_gain=rows["gained"],
-            exact_matches=int(rows["exact"].sum()),
+            per_row=rows,
+            exact_matches=int((rows["distance"] == 0).sum()),
         )
 
     result = result_of(rows, numbers)
@@ -178,8 +181,15 @@ def _voters(reader: Reader, validation) -> dict[str, KNNLM]:
 def _measured(task, read: Iterator) -> Iterator[tuple[Encoded, Prediction, dict[str, np.ndarray]]]:
     """Some rows, what was predicted, and the few numbers of each row that are kept."""
     for part, prediction in read:
-        near, exact = prediction.near, np.zeros(len(part), bool)
+        near, distance = prediction.near, np.full(len(part), np.nan, np.float32)
         if near.k:
             asked = slice(None) if prediction.asked is None else prediction.asked.cpu().numpy()
-            exact[asked] = (near.distances[:, 0] == 0).cpu().numpy()
-        yield part, prediction, {**task.measure(part, prediction), "exact": exact}
+            distance[asked] = near.distances[:, 0].masked_fill(~near.found[:, 0], np.nan).cpu().numpy()
+        named = {} if part.ids is None else {"id": part.ids}
+        yield part, prediction, {**named, **task.measure(part, prediction), "distance": distance}
+
+
+def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The blocks' arrays one after the other, of those names that all blocks have."""
+    names = [name for name in blocks[0] if all(name in block for block in blocks)]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in names}

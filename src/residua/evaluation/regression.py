@@ -10,10 +10,17 @@ from residua.readers import KNNLM
 
 
 def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Each row's target, and everybody's squared error, the mean over outputs; float64 (q, L) and (q,)."""
-    base, error = _errors(prediction.start, part), _errors(prediction.scores, part)
-    target = as_tensor(part.labels).reshape(prediction.scores.shape).double().numpy()
-    return {"target": target, "base_error": base, "error": error, "gained": base - error}
+    """Each row's target and what they predict, (q, L); their squared errors, the mean over outputs, float64 (q,)."""
+    start, scores = prediction.start, prediction.scores
+    base, error = _errors(start, part), _errors(scores, part)
+    return {
+        "label": as_tensor(part.labels).reshape(scores.shape).double().numpy(),
+        "base_prediction": start.cpu().numpy(),
+        "prediction": scores.cpu().numpy(),
+        "gain": base - error,
+        "base_squared_error": base,
+        "squared_error": error,
+    }
 
 
 def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]) -> np.ndarray:
@@ -29,8 +36,8 @@ def _errors(answers: Tensor, part: Encoded) -> np.ndarray:
 
 def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict:
     """What is reported of the rows, by its name in ``Evaluation``."""
-    base, error = rows["base_error"], rows["error"]
-    spread = rows["target"].var(axis=0).mean()
+    base, error = rows["base_squared_error"], rows["squared_error"]
+    spread = rows["label"].var(axis=0).mean()
     r2, base_r2 = (float(1 - errors.mean() / spread) if spread > 0 else np.nan for errors in (error, base))
     return {
         "mse": float(error.mean()),

@@ -1,15 +1,27 @@
 """What an evaluation found, as numbers, as JSON types and as a table to read."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from residua import html
+from residua.core.frame import data_frame
 from residua.core.renamed import renamed
+from residua.errors import ShapeError
 from residua.printable import count, plain, short
+
+if TYPE_CHECKING:
+    import pandas
 
 PAIRS = ("ece", "log_loss", "perplexity", "r2", "tokens_per_second")
 ADVICE = " Do not use it like this: tune the reader, or leave the model alone."
+ANSWERS = ("label", "base_prediction", "prediction")
+OUTCOMES = {"classification": ("same", "fixed", "broken"), "regression": ("same", "better", "worse")}  # gain 0, 1, -1
 WIDE = 1000  # outputs; beyond, exports leave arrays of one number per class out
 
 
@@ -33,8 +45,10 @@ class Evaluation:
         ``tpr - fpr``, which is ``accuracy - base_accuracy``; for regression ``base_mse - mse``. Positive means that
         the memory helps.
     row_gain : float array of shape (n,)
-        The same of each row, in the order of the data: 1 where the memory made wrong right, -1 where right wrong. So
-        ``np.flatnonzero(result.row_gain > 0)`` are the rows that it mended.
+        The same of each row, in the order of the data: 1 where the memory made wrong right, -1 where right wrong.
+    per_row, columns, names : dict
+        What ``to_frame`` shows of each row: arrays of shape (n, ...) by column; those that the data themselves bring;
+        and what the data call the ids.
     gain_interval : (float, float) or None
         Paired percentile bootstrap interval of the gain, over groups; None for a single one.
     p_value : float
@@ -80,7 +94,9 @@ class Evaluation:
     gain: float
     gain_interval: tuple[float, float] | None
     p_value: float
-    row_gain: np.ndarray
+    per_row: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]
+    names: dict[int, str]
     accuracy: float | None = None
     base_accuracy: float | None = None
     log_loss: float | None = None
@@ -111,6 +127,11 @@ class Evaluation:
         | {f"{name}_memory": name for name in PAIRS}
         | {f"{name}_base": f"base_{name}" for name in PAIRS}
     )
+
+    @property
+    def row_gain(self) -> np.ndarray:
+        """The gain of each row, float64 (n,)."""
+        return self.per_row["gain"]
 
     @property
     def perplexity(self) -> float | None:
@@ -146,25 +167,98 @@ class Evaluation:
         return self.p_value < 1 - self.confidence
 
     def to_dict(self) -> dict:
-        """All but ``row_gain``, and the perplexities, as JSON types; NaN and infinity, which JSON has not, become None.
+        """All but what is of each row, and the perplexities, as JSON types; NaN and infinity become None.
 
         Beyond 1000 outputs what has a number for each class is left out.
         """
         wide = self.support is not None and len(self.support) > WIDE
-        left = {"row_gain"} | ({"per_class_gain", "support"} if wide else set())
+        left = {"per_row", "columns", "names"} | ({"per_class_gain", "support"} if wide else set())
         names = [field.name for field in fields(self) if field.name not in left]
         names += ["perplexity", "base_perplexity", "perplexity_ratio"]
         return {name: plain(getattr(self, name)) for name in names}
+
+    def to_frame(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
+        """A pandas data frame with one row per evaluated row, in the order of the data, numbered from 0.
+
+        Nothing is computed again: these are the numbers that the measures are made of.
+
+        Parameters
+        ----------
+        classes : sequence of str of length L, optional
+            Names of the classes (or of the regression outputs, or of the tokens).
+
+        Returns
+        -------
+        pandas.DataFrame
+            - ``id`` and, where the data have names for ids, ``document``: only where all rows came with ids.
+            - ``label``, ``base_prediction``, ``prediction``: the truth, and what the model alone and the reader say.
+              Of several regression outputs ``label_0``, ``label_1``, … (or by the names of `classes`).
+            - ``outcome``: "fixed" (wrong made right), "broken" (right made wrong), or "same", which a wrong answer in
+              place of another wrong one is too. Of a regression "better", "worse" or "same", by the squared error.
+            - ``gain``: 1, -1 and 0, or by how much the squared error falls; its mean is ``result.gain``.
+            - Classes alone have ``base_confidence`` and ``confidence``, the probability of what is predicted, and
+              ``base_log_prob`` and ``log_prob``, log(probability of the label) in nats, at least -87.3. The base's are
+              at temperature 1. A regression has ``base_squared_error`` and ``squared_error``, means over outputs.
+            - ``distance``: plain Euclidean, to the nearest remembered row that was not excluded. NaN where there is
+              none, or none was searched: ``k=0``, or a row that the reader skips.
+            - ``label_knn``, ``label_knn_tuned``: whether label k-NN is right, or its squared error; where the result
+              has them.
+            - The columns of one value per row that the data bring, such as a token's ``offset``; where a name is
+              taken, ``column.<name>``.
+
+        Raises
+        ------
+        MissingDependencyError, ShapeError
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded([[0.0], [1.0]], np.zeros((2, 2)), [0, 1]))
+        >>> test = rs.Encoded([[0.1], [0.8], [0.9]], np.zeros((3, 2)), [0, 0, 1])
+        >>> frame = rs.evaluate(rs.ResMem(memory, k=1), test).to_frame(["cat", "dog"])
+        >>> frame[["label", "base_prediction", "prediction", "outcome", "distance"]].round(2)
+          label base_prediction prediction outcome  distance
+        0   cat             cat        cat    same       0.1
+        1   cat             cat        dog  broken       0.2
+        2   dog             cat        dog   fixed       0.1
+        >>> frame.index[frame.outcome == "fixed"].tolist()  # so test[2] is one to explain
+        [2]
+        """
+        width = self.per_row["label"].shape[1] if self.support is None else len(self.support)
+        if classes is not None and len(classes) != width:
+            raise ShapeError(f"{len(classes)} names for {width} outputs; expected one each")
+        names = None if classes is None else [str(name) for name in classes]
+        table: dict[str, object] = {}
+        for name, values in self.per_row.items():
+            if name == "gain":
+                table["outcome"] = np.array(OUTCOMES[self.task])[np.sign(values).astype(int)]
+            if values.ndim > 1:  # a regression's answers, of one output or several
+                words = [name] if width == 1 else [f"{name}_{word}" for word in names or range(width)]
+                table |= dict(zip(words, values.T))
+            elif names is not None and self.task == "classification" and name in ANSWERS:
+                table[name] = [names[label] for label in values]
+            else:
+                table[name] = values
+            if name == "id" and self.names:
+                table["document"] = [self.names.get(id, str(id)) for id in values.tolist()]
+        return data_frame(table, self.columns)
 
     def __repr__(self) -> str:
         name, before, after, _ = self._rows()[1]
         return f"Evaluation({self.reader} on {self.n:,} rows: {name} {before} -> {after})"
 
     def __str__(self) -> str:
+        lines = [aligned(self._rows()), self._interval()]
+        return "\n\n".join([self._about(), "\n".join(filter(None, lines)), self.verdict])
+
+    def _repr_html_(self) -> str:
+        below = html.paragraph(self._interval()) + html.paragraph(self.verdict)
+        return html.paragraph(self._about()) + html.table(self._rows()) + below
+
+    def _about(self) -> str:
         unit = "token" if self.objective == "log_loss" else "test point"
         grouped = f" {'of' if unit == 'token' else 'in'} {self._groups}" if self.n_groups < self.n else ""
-        about = f"{short({'reader': self.reader, 'params': self.params})} on {count(self.n, unit)}{grouped}"
-        return f"{about}\n\n{aligned(self._rows())}{self._interval()}\n\n{self.verdict}"
+        return f"{short({'reader': self.reader, 'params': self.params})} on {count(self.n, unit)}{grouped}"
 
     @property
     def verdict(self) -> str:
@@ -250,8 +344,8 @@ class Evaluation:
             return ""
         (low, high), level = self.gain_interval, f"{100 * self.confidence:.4g} %"
         if self.task == "classification":
-            return f"\n{level} interval of the gain: {100 * low:+.2f} to {in_points(high)}"
-        return f"\n{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}"
+            return f"{level} interval of the gain: {100 * low:+.2f} to {in_points(high)}"
+        return f"{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}"
 
 
 def aligned(rows: list[tuple[str, str, str, str]]) -> str:

@@ -112,14 +112,14 @@ def checked_groups(groups) -> str | np.ndarray | None:
     return array
 
 
-def group_numbers(groups: str | np.ndarray | None, ids: list[np.ndarray | None], n: int) -> np.ndarray | None:
-    """Each row's group, counted from 0: int64 (n,), or None where every row stands alone; `ids` come batch by batch."""
+def group_numbers(groups: str | np.ndarray | None, ids: np.ndarray | None, n: int) -> np.ndarray | None:
+    """Each row's group, counted from 0: int64 (n,), or None where every row stands alone. `ids`: if all have one."""
     if isinstance(groups, np.ndarray):
         if len(groups) != n:
             raise ShapeError(f"groups have {len(groups)} entries for {n} rows; expected one per row")
         names = groups
-    elif groups != "rows" and all(part is not None for part in ids):
-        names = np.concatenate(ids)
+    elif groups != "rows" and ids is not None:
+        names = ids
     elif groups == "ids":
         raise IdError('groups="ids", and some rows came without ids; give each row\'s group as an array of ids')
     else:

@@ -6,11 +6,13 @@ from typing import Self
 
 import numpy as np
 
+from residua import html
+from residua.core.frame import data_frame
 from residua.core.renamed import renamed
-from residua.errors import MissingDependencyError, ShapeError
+from residua.errors import ShapeError
 from residua.printable import one_line
 
-SHOWN = 10  # neighbours, and tokens, in the printed table
+SHOWN = 10  # neighbours, outputs and tokens in the printed table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -123,11 +125,6 @@ class Explanation:
         ------
         MissingDependencyError, ShapeError
         """
-        try:
-            import pandas
-        except ImportError as error:
-            hint = 'pip install "residua[sklearn]"; the same numbers are attributes'
-            raise MissingDependencyError(f"to_frame needs pandas: {hint}") from error
         if classes is not None and len(classes) != self.n_outputs:
             raise ShapeError(f"{len(classes)} names for {self.n_outputs} outputs; expected one each")
         names = None if classes is None else [str(name) for name in classes]
@@ -144,10 +141,8 @@ class Explanation:
             table |= {"id": self.ids} | {word: labels[:, place] for word, place in words.items()}
         table |= {"distance": self.distances, "weight": self.weights}
         table |= {f"to_{word}": self.contributions[:, place] for word, place in self._places(names).items()}
-        for name, column in self.columns.items():
-            if column.ndim == 1 and not (self.is_text and name == "offset"):
-                table[f"column.{name}" if name in table else name] = column
-        return pandas.DataFrame(table)
+        own = {name: column for name, column in self.columns.items() if not (self.is_text and name == "offset")}
+        return data_frame(table, own)
 
     def __repr__(self) -> str:
         prediction, others = self._predictions()
@@ -155,54 +150,71 @@ class Explanation:
 
     def __str__(self) -> str:
         prediction, others = self._predictions()
-        lines = [f"{prediction} ({others})", *(self._token_scores() if self.is_text else self._output_scores())]
-        if not len(self):
-            return "\n".join([*lines, "no neighbours: this is the model alone"])
-        lines += self._context_table() if self.is_text else self._row_table()
-        if len(self) > SHOWN:
-            rest = f"and {len(self) - SHOWN} more, of weight {float(self.weights[SHOWN:].sum()):.4f} together"
-            lines.append(f"  {rest}" if self.is_text else rest)
-        return "\n".join(lines)
+        scores, neighbours = self._scores(), self._neighbour_rows()
+        if self.is_text:
+            lines = [f"  {'token':<16}{'base':>10}{'memory':>10}{'score':>10}"]
+            lines += [f"  {name:<16}{left:>10.4f}{added:>+10.4f}{score:>10.4f}" for name, left, added, score in scores]
+        else:
+            lines = []
+            for name, left, added, score in scores:
+                moved = f"base {left:.4g} {added:+.4g} from {len(self)} neighbours = {score:.4g}"
+                lines.append(f"  {self._kind} {name}: {moved}")
+        if len(self):
+            lines += _in_context(neighbours) if self.is_text else _aligned(neighbours)
+        return "\n".join([f"{prediction} ({others})", *lines, *self._rest()])
+
+    def _repr_html_(self) -> str:
+        prediction, others = self._predictions()
+        form = ("{:.4f}" if self.task == "classification" else "{:.4g}").format
+        scores = [(self._kind, "base", "memory", "score"), *((name, *map(form, of)) for name, *of in self._scores())]
+        parts = [html.paragraph(f"{prediction} ({others})"), html.table(scores)]
+        if len(self):
+            parts.append(html.table(self._neighbour_rows()))
+        return "".join([*parts, *map(html.paragraph, self._rest())])
 
     def _predictions(self) -> tuple[str, str]:
         truth = "" if self.label is None else f", truth {self._shown(self.label)}"
         return f"prediction {self._shown(self.prediction)}", f"base alone {self._shown(self.base_prediction)}{truth}"
 
-    def _output_scores(self) -> list[str]:
-        kind, lines = "class" if self.task == "classification" else "output", []
-        for place in self._shown_places:
-            left, added = self.scale * float(self.base[place]), float(self.contributions[:, place].sum())
-            moved = f"base {left:.4g} {added:+.4g} from {len(self)} neighbours = {float(self.scores[place]):.4g}"
-            lines.append(f"  {kind} {self.outputs[place]}: {moved}")
-        return lines
+    @property
+    def _kind(self) -> str:
+        return "token" if self.is_text else "class" if self.task == "classification" else "output"
 
-    def _row_table(self) -> list[str]:
-        number = "+.4f" if self.task == "classification" else "+.4g"
-        rows = [["id", "label", "distance", "weight", *(f"to {self.outputs[place]}" for place in self._shown_places)]]
-        for n in range(min(SHOWN, len(self))):
-            about = [str(self.ids[n]), _number(self.labels[n]), f"{self.distances[n]:.4g}", f"{self.weights[n]:.4f}"]
-            rows.append(about + [f"{self.contributions[n, place]:{number}}" for place in self._shown_places])
+    def _scores(self) -> list[tuple[str, float, float, float]]:
+        """What is left of the base, what is added, and the score, of each output worth a line; of text the best."""
+        best = np.argsort(-self.scores, kind="stable")[:SHOWN] if self.is_text else self._shown_places
+        left, added = self.scale * self.base[best], self.contributions[:, best].sum(axis=0)
+        names = [self.text(i)[:15] if self.is_text else str(i) for i in self.outputs[best]]
+        return list(zip(names, left.tolist(), added.tolist(), self.scores[best].tolist()))
+
+    def _neighbour_rows(self) -> list[list[str]]:
+        """The nearest neighbours, a row of cells each, after the cells' headings."""
+        near = range(min(SHOWN, len(self)))
+        if self.is_text:
+            rows = [["next token", "context", "distance", "weight", "document", "token"]]
+            for n in near:
+                said = [self._shown(self.labels[n]), f"…{self.text(self.contexts[n])[-60:]}"]
+                numbers = [f"{self.distances[n]:.3f}", f"{self.weights[n]:.4f}"]
+                rows.append([*said, *numbers, one_line(self._name(self.ids[n])), f"{self.offsets[n]:,}"])
+        else:
+            number, places = "+.4f" if self.task == "classification" else "+.4g", self._shown_places
+            rows = [["id", "label", "distance", "weight", *(f"to {self.outputs[place]}" for place in places)]]
+            for n in near:
+                numbers = [f"{self.distances[n]:.4g}", f"{self.weights[n]:.4f}"]
+                added = [f"{self.contributions[n, place]:{number}}" for place in places]
+                rows.append([str(self.ids[n]), _number(self.labels[n]), *numbers, *added])
         if self._is_mixed:
             rows = [[source, *row] for source, row in zip(["source", *map(one_line, self.sources)], rows)]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths)) for row in rows]
+        return rows
 
-    def _token_scores(self) -> list[str]:
-        lines = [f"  {'token':<16}{'base':>10}{'memory':>10}{'score':>10}"]
-        for place in np.argsort(-self.scores, kind="stable")[:SHOWN]:
-            left, added = self.scale * float(self.base[place]), float(self.contributions[:, place].sum())
-            token, score = self.text(self.outputs[place])[:15], float(self.scores[place])
-            lines.append(f"  {token:<16}{left:>10.4f}{added:>+10.4f}{score:>10.4f}")
-        return lines
-
-    def _context_table(self) -> list[str]:
-        lines = [f"  {'distance':>9}  {'weight':>7}  context -> next token"]
-        for n in range(min(SHOWN, len(self))):
-            source = f"{one_line(self.sources[n])}, " if self._is_mixed else ""
-            place = f"({source}{one_line(self._name(self.ids[n]))}, token {self.offsets[n]:,})"
-            said = f"…{self.text(self.contexts[n])[-60:]} -> {self._shown(self.labels[n])}"
-            lines.append(f"  {self.distances[n]:>9.3f}  {self.weights[n]:>7.4f}  {said}  {place}")
-        return lines
+    def _rest(self) -> list[str]:
+        """What is not shown."""
+        rest = [f"and {len(self._places()) - SHOWN:,} more outputs"] if len(self._places()) > SHOWN else []
+        if not len(self):
+            rest.append("no neighbours: this is the model alone")
+        if len(self) > SHOWN:
+            rest.append(f"and {len(self) - SHOWN} more, of weight {float(self.weights[SHOWN:].sum()):.4f} together")
+        return rest
 
     def _shown(self, value) -> str:
         return repr(self._decoded(value)) if self.is_text else _number(value)
@@ -221,7 +233,7 @@ class Explanation:
 
     @property
     def _shown_places(self) -> list[int]:
-        return list(dict.fromkeys(self._places().values()))  # predicted and base may be one class
+        return list(dict.fromkeys(self._places().values()))[:SHOWN]  # predicted and base may be one class
 
     @property
     def _is_mixed(self) -> bool:
@@ -233,5 +245,20 @@ class Explanation:
 
 def _number(value) -> str:
     if isinstance(value, np.ndarray) and value.ndim:
-        return "[" + " ".join(f"{item:.4g}" for item in value.tolist()) + "]"
+        more = " …" if len(value) > SHOWN else ""
+        return "[" + " ".join(f"{item:.4g}" for item in value[:SHOWN].tolist()) + f"{more}]"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths)) for row in rows]
+
+
+def _in_context(rows: list[list[str]]) -> list[str]:
+    """Neighbours of a text as lines: a context may be long, and what follows it is not aligned."""
+    lines = [f"  {'distance':>9}  {'weight':>7}  context -> next token"]
+    for *source, token, context, distance, weight, document, offset in rows[1:]:
+        place = f"({', '.join([*source, document])}, token {offset})"
+        lines.append(f"  {distance:>9}  {weight:>7}  {context} -> {token}  {place}")
+    return lines

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua import html
 from residua.core import DenseLogits, Encoded, Logits, Neighbours, as_tensor
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ParameterError, ShapeError, StorageError
 from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
 from residua.memory import arguments, store
+from residua.memory.exclusion import search_excluding
+from residua.memory.facts import facts
 from residua.memory.schema import Schema
 from residua.memory.storage import describe_storage, make_storage
 from residua.memory.table import Column, Table
@@ -148,6 +151,9 @@ class Memory:
         what = f"{len(self)} rows, keys of {self.dim}, {self.n_outputs} outputs, {self.task}"
         return f"Memory({what}, index={self.index.name!r}, storage={self.storage.name!r})"
 
+    def _repr_html_(self) -> str:
+        return html.facts("Memory", facts(self))
+
     @property
     def keys(self) -> np.ndarray | None:
         """Keys, float64 (n, d), in row order; None when they were discarded."""
@@ -262,23 +268,8 @@ class Memory:
         # Ids that no row bears exclude nothing: a text that is not remembered is searched for as if there were none.
         if excluded is None or not len(self._table.rows_with("id", excluded.unique().numpy())):
             return self.index.search(queries, int(k), self._keys)
-        return self._search_excluding(queries, int(k), excluded.to(self.device), int(k) + 4)
-
-    def _search_excluding(self, queries: Tensor, k: int, excluded: Tensor, fetch: int) -> Neighbours:
-        """The k nearest rows of each query that bear none of its ids `excluded` (q, m), first among `fetch`."""
-        found = self.index.search(queries, fetch, self._keys)
-        ids, drop = self._columns["id"][found.rows.clamp_min(0)], ~found.found
-        for column in excluded.T:
-            drop |= ids == column[:, None]
-        order = drop.to(torch.uint8).argsort(dim=1, stable=True)[:, :k]  # the kept first, in their order
-        dropped = drop.gather(1, order)
-        rows = found.rows.gather(1, order).masked_fill(dropped, -1)
-        distances = found.distances.gather(1, order).masked_fill(dropped, torch.inf)
-        short = dropped.any(dim=1) & found.found.all(dim=1)  # more rows exist beyond those fetched
-        if short.any():
-            again = self._search_excluding(queries[short], k, excluded[short], 2 * fetch)
-            rows[short], distances[short] = again.rows, again.distances
-        return Neighbours(rows, distances)
+        ids, excluded = self._columns["id"], excluded.to(self.device)
+        return search_excluding(self.index, queries, int(k), self._keys, ids, excluded, int(k) + 4)
 
     def median_nn_distance(self, sample: int = 1000) -> float:
         """Median distance (plain Euclidean) from a remembered row to its nearest other one; 1.0 when undefined.

@@ -8,8 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from residua import html
 from residua.core import Neighbours
 from residua.errors import ParameterError
+from residua.printable import short
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,13 @@ class AdaptiveLambda:
             return torch.full((len(neighbours), 1), self.shares[-1], device=device)
         edges, shares = (torch.tensor(given, dtype=torch.float32, device=device) for given in (self.edges, self.shares))
         return shares[torch.bucketize(neighbours.distances[:, :1].contiguous(), edges)]
+
+    def __repr__(self) -> str:
+        return f"AdaptiveLambda({short(self)})"
+
+    def _repr_html_(self) -> str:
+        edges = [*(f"up to {edge:.4g}" for edge in self.edges), "beyond"]
+        return html.table([("nearest distance", "share"), *zip(edges, (f"{share:.4g}" for share in self.shares))])
 
     def to_json(self) -> dict:
         """In JSON types."""

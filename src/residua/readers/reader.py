@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from residua import html
 from residua.core.atomic import write_json
 from residua.core.encoded import Encoded, batches
 from residua.core.logits import Logits, as_tensor
@@ -21,6 +22,7 @@ from residua.core.registry import Registry
 from residua.core.renamed import renamed
 from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
 from residua.memory import Memory
+from residua.printable import short
 
 QUERIES = 2048  # rows searched at a time
 FILE = "reader.json"  # a saved reader's parameters, beside the memory's own files
@@ -173,6 +175,10 @@ class Reader(ABC):
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.params.items() if value is not None)
         return f"{type(self).__name__}({self.memory!r}, {shown})"
+
+    def _repr_html_(self) -> str:
+        params = {name: short(value) for name, value in self.params.items() if value is not None}
+        return html.facts(type(self).__name__, params) + self.memory._repr_html_()
 
     def save(self, path: str | os.PathLike) -> None:
         """Save the memory into folder `path`, and these parameters beside it; ``rs.load(path)`` gives both back.

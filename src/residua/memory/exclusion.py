@@ -1,0 +1,27 @@
+"""Searching past rows that must not be found, such as a query's own."""
+
+import torch
+from torch import Tensor
+
+from residua.core import Neighbours
+from residua.index import Index
+from residua.memory.table import Column
+
+
+def search_excluding(
+    index: Index, queries: Tensor, k: int, keys: Tensor | None, ids: Column, excluded: Tensor, fetch: int
+) -> Neighbours:
+    """The k nearest rows of each query that bear none of its ids `excluded` (q, m), first among `fetch`."""
+    found = index.search(queries, fetch, keys)
+    own, drop = ids[found.rows.clamp_min(0)], ~found.found
+    for column in excluded.T:
+        drop |= own == column[:, None]
+    order = drop.to(torch.uint8).argsort(dim=1, stable=True)[:, :k]  # the kept first, in their order
+    dropped = drop.gather(1, order)
+    rows = found.rows.gather(1, order).masked_fill(dropped, -1)
+    distances = found.distances.gather(1, order).masked_fill(dropped, torch.inf)
+    short = dropped.any(dim=1) & found.found.all(dim=1)  # more rows exist beyond those fetched
+    if short.any():
+        again = search_excluding(index, queries[short], k, keys, ids, excluded[short], 2 * fetch)
+        rows[short], distances[short] = again.rows, again.distances
+    return Neighbours(rows, distances)
