@@ -49,7 +49,7 @@ def remember(
     keep_keys : bool, default True
         False keeps only the index's codes of them: a fraction of the disk, but distances are the index's own.
     progress : bool, optional
-        A bar: always, or never; by default only on a terminal.
+        A bar: always, or never; by default only on a terminal, after a second.
     **options
         ``window``, ``stride``, ``min_context``, ``key``, ``batch_size`` and how texts are read, as in ``TextStream``;
         all others (``index_params``, ``overfetch``, ``m``, ``temperature``, ...) as in ``Memory``.

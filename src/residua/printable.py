@@ -34,6 +34,43 @@ def shown(params: dict) -> str:
     return ", ".join(f"{name}={short(value)}" for name, value in params.items() if value is not None)
 
 
+def shown_recall(value: float, k: int, queries: int) -> str:
+    """What was measured of an index, in words."""
+    return f"recall@{k} = {value:.3f} on {queries} queries near its keys"
+
+
+def shown_keys(kept: bool, dtype: str) -> str:
+    """Whether a memory's keys are kept beside its index, in words."""
+    return f"kept as {dtype}" if kept else "discarded: the index keeps codes of them"
+
+
+def shown_memory(summary: dict) -> dict[str, str]:
+    """What a memory's summary (``residua.memory.summary``) says, in words, by name."""
+    forgotten = f" ({summary['forgotten']:,} more are forgotten)" if summary["forgotten"] else ""
+    of_its_kind = {"rows": f"{summary['rows']:,}{forgotten}"}
+    if "documents" in summary:
+        cut = summary["windowing"] or {}
+        of_its_kind = {
+            "tokens": of_its_kind["rows"],
+            "documents": f"{summary['documents']:,}",
+            "windows": ", ".join(f"{name} {cut[name]}" for name in ("window", "stride") if name in cut) or "unknown",
+            "model": summary["model"] or "unknown",
+        }
+    columns, source, recall = summary["bytes_per_row"], summary["source"], summary["recall"]
+    storage = {name: value for name, value in summary["storage"].items() if name not in ("name", "classes")}
+    kept = shown_keys(summary["keys_kept"], summary["key_dtype"])
+    return {
+        "task": f"{summary['task']}, {count(summary['outputs'], 'output')}",
+        **of_its_kind,
+        "keys": f"{count(summary['dim'], 'number')} each, {kept}",
+        "columns": ", ".join(summary["columns"]) or "none of their own",
+        "bytes per row": f"{sum(columns.values()):,} ({', '.join(f'{name} {size}' for name, size in columns.items())})",
+        "index": summary["index"] + (f", {shown_recall(**recall)}" if recall else ""),
+        "storage": summary["storage"]["name"] + (f" ({shown(storage)})" if storage else ""),
+        "made by": f"{source['model']} ({source['dtype']}), key {source['key']}" if source else "unknown",
+    }
+
+
 def plain(value):
     """`value` in JSON types; arrays become lists, NaN and infinity null."""
     if hasattr(value, "tolist"):  # arrays and their scalars

@@ -1,3 +1,4 @@
+import json
 import struct
 import sys
 
@@ -7,7 +8,6 @@ import torch
 
 import residua as rs
 from residua.cli.digits import load_digits, train_base
-from residua.errors import MissingDependencyError
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -70,15 +70,23 @@ def test_training_leaves_the_callers_random_state_alone_and_the_model_frozen(mon
     assert all(torch.equal(a, b) and not a.requires_grad for a, b in zip(one.parameters(), other.parameters()))
 
 
-@pytest.mark.parametrize(("missing", "code"), [("sklearn.datasets", "scikit-learn"), ("matplotlib", "matplotlib")])
-def test_a_missing_dependency_is_named_before_any_work(run, monkeypatch, missing, code):
+@pytest.mark.parametrize("missing", ["sklearn", "matplotlib"])
+def test_a_missing_dependency_is_named_before_any_work(run, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.setattr("residua.cli.digits.train_base", lambda *_: pytest.fail("it worked first"))
+    monkeypatch.setattr("residua.cli.digits.load_digits", lambda *_: pytest.fail("it worked first"))
     stderr = run("demo", code=1).stderr
-    assert code in stderr and 'pip install "residua[sklearn,plot]"' in stderr
+    assert f"{missing} is needed for the demo" in stderr and 'pip install "residua[sklearn,plot]"' in stderr
 
 
-def test_no_such_thing_as_a_missing_dependency_error_is_swallowed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingDependencyError):
-        load_digits(0)
+def test_machines_get_the_same_figures_and_nothing_else(run, here):
+    done = run("demo", "--json")
+    data = json.loads(done.stdout)
+    assert data["accuracy"] > data["base_accuracy"] and data["corrected"] > data["broken"]
+    assert data["picture"] == str(here / "resmem-digits.png") and done.stderr == ""
+
+
+def test_quiet_is_the_result_and_the_picture(run, here, demo):
+    done = run("demo", "-q")
+    *table, blank, picture = done.stdout.splitlines()
+    assert done.stderr == "" and (blank, picture) == ("", str(here / "resmem-digits.png"))
+    assert all(f"   {line}".rstrip() in demo.splitlines() for line in table)

@@ -1,8 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 
 import residua as rs
+from residua.folder import read_manifest
+
+OLD = Path(__file__).resolve().parents[1] / "fixtures" / "v0_1"
 
 
 def test_numbers(run, mem):
@@ -23,7 +27,7 @@ def test_words(run, mem):
     assert out.startswith("mem\n  task           classification, 3 outputs\n  rows           60\n")
     assert "none saved; run residua tune" in out and "unknown" in out
     run("forget", "mem", "--id", 1)
-    assert "59 (1 forgotten ones still in the files)" in run("info", "mem").stdout
+    assert "59 (1 more are forgotten)" in run("info", "mem").stdout
 
 
 def test_source_storage_and_recall(run, here):
@@ -34,6 +38,30 @@ def test_source_storage_and_recall(run, here):
     out = run("info", "memory").stdout
     assert "Sequential (float32), key 2:input" in out
     assert "IVF2,Flat, recall@50 = 1.000" in out and "top-m (m=2, temperature=1)" in out
+
+
+@pytest.mark.parametrize("name", ["resmem-edited-top-m", "knnlm-gate", "tokens-adaptive", "source-torch"])
+def test_a_folder_of_0_1_is_shown_as_it_is_when_saved_again(run, here, name):
+    old = json.loads(run("info", OLD / name, "--json").stdout)
+    rs.load(OLD / name).save(here / "new")
+    assert "summary" in read_manifest(here / "new") and "summary" not in read_manifest(OLD / name)
+    new = json.loads(run("info", "new", "--json").stdout)
+    assert "gate" not in old["reader"]["params"]
+    del old["bytes_on_disk"], new["bytes_on_disk"]
+    assert old == new
+
+
+def test_what_comes_next(run, mem):
+    assert "next: residua tune mem VALIDATION.npz" in run("info", "mem").stderr
+    run("tune", "mem", "val.npz", "--k", 3)
+    assert "next: residua evaluate mem TEST.npz" in run("info", "mem").stderr
+
+
+def test_a_reader_of_a_class_that_is_not_imported_is_shown(run, mem):
+    (mem / "reader.json").write_text(json.dumps({"reader": "Votes", "module": "votes", "params": {"weight": 0.5}}))
+    assert "Votes(weight=0.5)" in run("info", "mem").stdout
+    (mem / "reader.json").write_text("[]")
+    assert "does not describe a reader" in run("info", "mem", code=1).stderr
 
 
 def test_a_torn_folder(run, mem):

@@ -13,8 +13,8 @@ import pytest
 
 import residua as rs
 from residua.errors import MemoryFileError
+from residua.folder import MANIFEST
 from residua.memory import manifest as saving
-from residua.memory.manifest import MANIFEST
 
 
 def made(n, seed=0):

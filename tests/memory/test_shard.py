@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import residua as rs
 from residua.errors import MemoryFileError, ParameterError
-from residua.memory.manifest import MANIFEST
+from residua.folder import MANIFEST
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
 from residua.memory.store import Contents, get_rows, put_rows, write_manifest

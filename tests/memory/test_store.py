@@ -10,7 +10,7 @@ import torch
 import residua as rs
 from residua.core import Head, Source
 from residua.errors import MemoryFileError
-from residua.memory.manifest import MANIFEST
+from residua.folder import MANIFEST
 
 WEIGHT = torch.tensor([[1.0, 0], [0, 1], [-1, 1]])
 SOURCE = Source("Net", "fc", "float32", {"weight": ([3, 2], 2.0)}, {"tokenizer": "ab"}, {"mean": [0.1], "scale": [2.0]})

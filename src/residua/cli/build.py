@@ -1,22 +1,37 @@
 """``residua build``: encoded rows, or a language model's texts, become a memory folder."""
 
-import sys
+import logging
 from pathlib import Path
 
 import click
 from click import Choice, IntRange
+from click.shell_completion import CompletionItem
 
 from residua.cli.data import texts_at
 from residua.cli.language import language_model
-from residua.cli.options import AT_LEAST_1, FILE, device_and_json, number, text_options, text_or_files
-from residua.cli.output import report, size
-from residua.cli.store import bytes_in, keys_kept, unfinished
+from residua.cli.loaders import check_npz, needed
+from residua.cli.options import AT_LEAST_1, FILE, device_and_json, has_imports, number, text_options, text_or_files
+from residua.cli.output import command, report, size
+from residua.cli.store import bytes_in, next_step, unfinished
+from residua.cli.verbosity import note, progress
 from residua.errors import MemoryFileError, ParameterError
-from residua.printable import count
+from residua.folder import MANIFEST, READER
+from residua.printable import count, shown_keys
+
+log = logging.getLogger(__name__)
 
 STORAGES = ("full", "none", "head", "top-m")
 KEY_DTYPES = ("float16", "bfloat16", "float32")
+INDEXES = ("exact", "auto", "knnlm", "knnlm-fast")  # those that need no FAISS, or do without where it is not there
+INDEX = "exact, auto, knnlm(-fast), a FAISS factory string, your own.  [exact; auto for text]"
+KEYS = ("ffn", "head")
+KEY = "ffn, head, or a module: NAME, or NAME:input."
 WINDOWED = ("window", "stride", "min_context", "key", "key_dtype", "no_keys")
+
+
+def _one_of(names: tuple[str, ...]):
+    """Completion of an option that takes these names among others."""
+    return lambda ctx, param, incomplete: [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 @click.command()
@@ -26,10 +41,10 @@ WINDOWED = ("window", "stride", "min_context", "key", "key_dtype", "no_keys")
 @click.option("--window", type=IntRange(min=2), help="Tokens the model sees at a time; at most 1024 of its own.")
 @click.option("--stride", type=AT_LEAST_1, help="How far windows advance; three quarters of the window.")
 @click.option("--min-context", type=IntRange(min=0), help="Another way to say it: window - stride.")
-@click.option("--key", default="ffn", show_default=True, help="ffn, head, or a module: NAME, or NAME:input.")
+@click.option("--key", default="ffn", show_default=True, shell_complete=_one_of(KEYS), help=KEY)
 @click.option("--key-dtype", type=Choice(KEY_DTYPES), default="float16", show_default=True, help="Of kept keys.")
 @click.option("--no-keys", is_flag=True, help="Keep only the index's codes of the keys: a fraction of the disk.")
-@click.option("--index", help="exact, auto, knnlm(-fast), a FAISS factory string, your own.  [exact; auto for text]")
+@click.option("--index", shell_complete=_one_of(INDEXES), help=INDEX)
 @click.option("--index-param", "index_params", multiple=True, metavar="NAME=N", help="Such as nprobe=64.")
 @click.option("--overfetch", type=AT_LEAST_1, default=4, show_default=True, help="Candidates per neighbour.")
 @click.option("--storage", type=Choice(STORAGES), help="What is kept of logits.  [full; none for text]")
@@ -44,15 +59,11 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
     command is given again. Text files are UTF-8; an encoder-decoder's are .jsonl (source, target) or .tsv.
 
     \b
-    residua build train.npz -o mem/
-    residua build a.npz b.npz -o mem/ --index IVF256,PQ32x4fs --index-param nprobe=16
-    residua build --text src/ --glob '**/*.py' --model MODEL -o mem/ --window 256
+    Examples:
+      residua build train.npz -o mem/
+      residua build a.npz b.npz -o mem/ --index IVF256,PQ32x4fs --index-param nprobe=16
+      residua build --text src/ --glob '**/*.py' --model MODEL -o mem/ --window 256
     """
-    from residua.core import Encoded
-    from residua.memory import Memory
-    from residua.memory.manifest import MANIFEST
-    from residua.readers.reader import FILE as READER
-
     of_text = text_or_files(text, encoded, "ENCODED", text_only=WINDOWED)
     if (output / MANIFEST).exists() and not overwrite:
         extends = "" if of_text else " (residua add extends it)"
@@ -61,35 +72,45 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
     options |= {"index_params": dict(map(_parameter, index_params)) or None, "device": device}
     options["index"] = options["index"] or ("auto" if of_text else "exact")
     options["storage"] = options["storage"] or ("none" if of_text else "full")
+    if options["index"] not in INDEXES and not has_imports(click.get_current_context()):
+        needed("faiss", f"index {options['index']!r}", "faiss")
+    if output.exists() and not output.is_dir():
+        raise MemoryFileError(f"{output} is a file; expected the name of a folder to write")
+    check_npz(encoded)
     if of_text:
         memory = _of_text(text, output, overwrite=overwrite, **options)
     else:
+        from residua.core import Encoded
+        from residua.memory import Memory
+
         taken = ("index", "storage", "device", "index_params", "overfetch", "m", "temperature")
         memory = Memory((Encoded.load(path) for path in encoded), **{name: options[name] for name in taken})
         memory.save(output)
     (output / READER).unlink(missing_ok=True)  # it was tuned on the memory that was here
-    report(*_summary(memory, output), as_json)
+    log.info("memory %s: %r", output, memory)
+    then = [next_step(output, of_text), *([command("generate", output, "a prompt")] if of_text else [])]
+    report(*_summary(memory, output), as_json, then)
 
 
 def _of_text(text: tuple[Path, ...], output: Path, *, model, dtype, device, glob, errors, no_keys, **options):
     """The memory of these texts in folder `output`, built now or finished."""
-    import residua as rs
-
     if model is None:
         raise click.UsageError("--text needs --model: a folder, a name on the hub, or module:factory")
     before = unfinished(output)
     if before and not options["overwrite"]:
-        click.echo(f"Going on with the unfinished build: {count(before, 'token')} on disk.", err=True)
+        note(f"Going on with the unfinished build: {count(before, 'token')} on disk.")
     language, tokenizer = language_model(model, dtype, device)
+    import residua as rs
+
     texts, reading = texts_at(text, language, {"glob": glob, "errors": errors})
     known_as = str(Path(model).resolve()) if Path(model).is_dir() else model
-    options |= {"keep_keys": not no_keys, "about": {"model": known_as}, "progress": sys.stderr.isatty()}
+    options |= {"keep_keys": not no_keys, "about": {"model": known_as}, "progress": progress()}
     try:
         return rs.lm.remember(language, tokenizer, texts, output, **options, **reading)
     except KeyboardInterrupt:
         done = unfinished(output)
         if done:
-            click.echo(f"{count(done, 'token')} on disk: the same command goes on from there.", err=True)
+            note(f"{count(done, 'token')} on disk: the same command goes on from there.")
         raise
 
 
@@ -100,16 +121,13 @@ def _summary(memory, output: Path) -> tuple[dict, str]:
     about |= {"index": memory.index.name, "recall": recall and recall.to_json(), "storage": memory.storage.name}
     about |= {"key": memory.source and memory.source.key, "output": str(output)}
     about["key_dtype"] = memory.schema.key_dtype if memory.keys_kept else None
+    kept = shown_keys(memory.keys_kept, memory.schema.key_dtype)
     tokens = f"{count(len(memory), 'token')} of {count(len(memory.names), 'document')}" if text else None
-    data = "--text VALIDATION     (text that is not remembered)" if text else "VALIDATION.npz"
     lines = [
         f"{output}: {tokens or count(len(memory), 'row')} remembered, {size(about['bytes_on_disk'])}",
-        f"  keys     {about['key'] or 'given as arrays'}, {memory.dim} numbers, {keys_kept(memory)}",
+        f"  keys     {about['key'] or 'given as arrays'}, {memory.dim} numbers, {kept}",
         f"  index    {memory.index.name}" + (f", {recall}" if recall else ""),
         f"  storage  {memory.storage.name}",
-        "",
-        f"next: residua tune {output} {data}",
-        *([f"      residua generate {output} 'a prompt'"] if text else []),
     ]
     return about, "\n".join(lines)
 

@@ -1,12 +1,15 @@
 """What a verb was given to work on: encoded rows, or texts and prompts before a language model."""
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from residua.cli.language import model_of
 from residua.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 def data_for(memory, path: Path, files: tuple[Path, ...], text: tuple[Path, ...], options: dict) -> Iterable:
@@ -19,10 +22,16 @@ def data_for(memory, path: Path, files: tuple[Path, ...], text: tuple[Path, ...]
     reading = {name: options.pop(name) for name in ("glob", "errors")}
     model, dtype, batch_size = (options.pop(name) for name in ("model", "dtype", "batch_size"))
     if not text:
-        return [rs.Encoded.load(file) for file in files]
+        rows = [rs.Encoded.load(file) for file in files]
+        for file, one in zip(files, rows):
+            log.info("data %s: %r", file, one)
+        return rows
     language, tokenizer = model_of(memory, path, model, dtype)
     texts, reading = texts_at(text, language, reading)
-    return rs.encode((language, tokenizer), texts, like=memory, batch_size=batch_size, progress=False, **reading)
+    # Without a bar, beside that of the verb that reads this.
+    data = rs.encode((language, tokenizer), texts, like=memory, batch_size=batch_size, progress=False, **reading)
+    log.info("data %s: %r", ", ".join(map(str, text)), data)
+    return data
 
 
 class Counted:

@@ -4,63 +4,74 @@ from pathlib import Path
 
 import click
 
-from residua.cli.output import say
+from residua.cli.loaders import needed
+from residua.cli.options import json_option
+from residua.cli.output import command, report, say
+from residua.cli.verbosity import is_quiet, progress
 from residua.printable import count, shown
 
+EXTRAS = "sklearn,plot"
 PICTURE = "resmem-digits.png"
 DRAWN = 5  # corrected digits in the picture
 
-CODE = """memory = rs.Memory(rs.encode(model, train_set))
-best   = rs.tune(rs.ResMem(memory), rs.encode(model, validation_set))
-print(rs.evaluate(best, rs.encode(model, test_set)))"""
+CODE = """
+The same in Python, after import residua as rs:
 
-NEXT = """your own model    residua encode net:model net:train -o train.npz     (net.py defines model() and train())
-                  residua build train.npz -o mem/     then tune, evaluate, explain
-another draw      residua demo --seed 1
-every verb        residua --help"""
+   memory = rs.Memory(rs.encode(model, train_set))
+   best   = rs.tune(rs.ResMem(memory), rs.encode(model, validation_set))
+   print(rs.evaluate(best, rs.encode(model, test_set)))"""
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=".", help="Folder of the picture; the current one.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31 - 1), default=0, show_default=True, help="Of every draw.")
-def demo(out: Path, seed: int) -> None:
+@json_option
+def demo(out: Path, seed: int, as_json: bool) -> None:
     """Correct a digit classifier by its training examples.
 
     Trains a network that is too small for scikit-learn's handwritten digits, freezes it, remembers its training set,
     tunes on validation digits, compares on test digits that nothing has seen, and draws what was corrected. Takes
     a few seconds.
-    """
-    import residua as rs
-    from residua.cli.digits import FILTERS, draw, load_digits, needed, train_base
 
-    needed("matplotlib", "matplotlib", "picture")  # now rather than after the work
+    \b
+    Examples:
+      residua demo
+      residua demo --seed 1 --out pictures/
+    """
+    needed("sklearn", "the demo, for its digits,", EXTRAS)  # now rather than after the work
+    needed("matplotlib", "the demo, for its picture,", EXTRAS)
+    import residua as rs
+    from residua.cli.digits import FILTERS, draw, load_digits, train_base
+
+    tell = (lambda *_: None) if as_json or is_quiet() else say
     digits = load_digits(seed)
     parts = train, validation, test = [digits[name] for name in ("train", "validation", "test")]
-    say(f"1. Data: {len(train)} handwritten digits to train on, {len(validation)} to validate, {len(test)} to test")
+    tell(f"1. Data: {len(train)} handwritten digits to train on, {len(validation)} to validate, {len(test)} to test")
 
     model = train_base(train, seed)
     size = sum(parameter.numel() for parameter in model.parameters())
-    say(f"2. Base: a network of {FILTERS} filters and {size} parameters, too small on purpose; trained, then frozen")
+    tell(f"2. Base: a network of {FILTERS} filters and {size} parameters, too small on purpose; trained, then frozen")
 
-    enc_train, enc_val, enc_test = (rs.encode(model, one.images, one.labels, progress=False) for one in parts)
-    say(f"3. Encode: each digit becomes a key of {enc_train.dim} numbers (the last layer's input) and 10 logits")
+    enc_train, enc_val, enc_test = (rs.encode(model, one.images, one.labels, progress=progress()) for one in parts)
+    tell(f"3. Encode: each digit becomes a key of {enc_train.dim} numbers (the last layer's input) and 10 logits")
 
     memory = rs.Memory(enc_train)
-    say(f"4. Remember: {count(len(memory), 'row')} of {sum(memory.bytes_per_row.values())} bytes, searched exactly")
+    tell(f"4. Remember: {count(len(memory), 'row')} of {sum(memory.bytes_per_row.values())} bytes, searched exactly")
 
-    best = rs.tune(rs.ResMem(memory), enc_val, progress=False)
-    say(f"5. Tune: {len(best.results_['score']):,} settings on the validation digits, from one search")
-    say(f"best there: {shown(best.best_params_)}", "   ")
+    best = rs.tune(rs.ResMem(memory), enc_val, progress=progress())
+    tell(f"5. Tune: {len(best.results_['score']):,} settings on the validation digits, from one search")
+    tell(f"best there: {shown(best.best_params_)}", "   ")
 
-    result = rs.evaluate(best, enc_test, validation=enc_val)
-    say("6. Evaluate, on test digits that nothing has seen:\n")
-    say(str(result), "   ")
-    say()
-    before, after = _percent(result.base_accuracy), _percent(result.accuracy)
+    result = rs.evaluate(best, enc_test, validation=enc_val, progress=progress())
+    tell("6. Evaluate, on test digits that nothing has seen:\n")
+    tell(str(result), "   ")
+    tell()
+    data = {"seed": seed, **result.to_dict()}
+    before, after = _percent(data["base_accuracy"]), _percent(data["accuracy"])
     # What the neighbours' labels alone, without the model, would have said.
-    own = "" if result.label_knn is None else f"{_percent(result.label_knn)} with ResMem's settings, "
-    rival = f"label k-NN {own}{_percent(result.label_knn_tuned)} with its own"
-    say(f"base {before} -> ResMem {after}; {rival}", "   ")
+    own = "" if data["label_knn"] is None else f"{_percent(data['label_knn'])} with ResMem's settings, "
+    rival = f"label k-NN {own}{_percent(data['label_knn_tuned'])} with its own"
+    tell(f"base {before} -> ResMem {after}; {rival}", "   ")
 
     said, now = enc_test.logits.argmax().numpy(), best.predict(enc_test)
     corrected = ((said != enc_test.labels) & (now == enc_test.labels)).nonzero()[0]
@@ -68,8 +79,8 @@ def demo(out: Path, seed: int) -> None:
     chosen = corrected[:DRAWN] if len(corrected) else [0]
     whys = [rs.explain(best, enc_test[int(i)]) for i in chosen]
     which = "the first one corrected" if len(corrected) else "though none was corrected"
-    say(f"\n7. Explain: test digit {chosen[0]}, {which}\n")
-    say(str(whys[0]), "   ")
+    tell(f"\n7. Explain: test digit {chosen[0]}, {which}\n")
+    tell(str(whys[0]), "   ")
 
     path = out / PICTURE
     title = f"A memory corrects {len(corrected)} of {count(len(test), 'test digit')}, and breaks {broken}"
@@ -77,11 +88,11 @@ def demo(out: Path, seed: int) -> None:
     shows = "corrected, each beside the training digits that moved its scores most, and how far."
     subtitle = f"base {before}, with ResMem {after} ({p}).  The first {len(whys)} {shows}"
     draw(path, test.images[chosen, 0].numpy(), whys, train.images[:, 0].numpy(), title, subtitle)
-    say(f"\n8. Picture: {path.resolve()}")
-    say("\nThe same in Python, after import residua as rs:\n")
-    say(CODE, "   ")
-    say("\nNext:\n")
-    say(NEXT, "   ")
+    tell(f"\n8. Picture: {path.resolve()}")
+    data |= {"corrected": len(corrected), "broken": broken, "picture": str(path.resolve())}
+    own = command("encode", "net:model", "net:train", "-o", "train.npz", why="yours: net.py has model() and train()")
+    then = [own, command("demo", "--seed", seed + 1, why="another draw"), "residua --help  # every verb"]
+    report(data, f"{result}\n\n{path.resolve()}" if is_quiet() else CODE, as_json, then)
 
 
 def _percent(share: float) -> str:

@@ -1,15 +1,17 @@
 """What the demo is made of: scikit-learn's handwritten digits, a network too small for them, and the picture."""
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from residua.core.atomic import atomic_write
-from residua.errors import MemoryFileError, MissingDependencyError
+from residua.errors import MemoryFileError
 from residua.explanation import Explanation
 
 FILTERS = 4  # averaged to 2 x 2 each: 16 numbers per digit, too few on purpose
@@ -30,25 +32,15 @@ class Digits:
         return len(self.labels)
 
 
-def needed(module: str, package: str, use: str):
-    """That module of an optional package, or ``MissingDependencyError``."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        how = 'pip install "residua[sklearn,plot]"'
-        raise MissingDependencyError(f"the demo needs {package} for its {use}: {how}") from error
-
-
 def load_digits(seed: int) -> dict[str, Digits]:
     """The 1 797 digits in three parts, drawn by `seed`, each with every class in its share."""
-    found = needed("sklearn.datasets", "scikit-learn", "digits").load_digits()
-    split = needed("sklearn.model_selection", "scikit-learn", "digits").train_test_split
-    images = torch.from_numpy((found.images / 16).astype(np.float32))[:, None]
-    labels = torch.from_numpy(found.target.astype(np.int64))
+    pixels, shown = map(np.asarray, datasets.load_digits(return_X_y=True))
+    images = torch.from_numpy((pixels / 16).astype(np.float32)).reshape(-1, 1, 8, 8)
+    labels = torch.from_numpy(shown.astype(np.int64))
     rest, parts = np.arange(len(labels)), {}
     for name, share in SHARES.items():
         size = round(share * len(labels))
-        rest, parts[name] = split(rest, test_size=size, random_state=seed, stratify=found.target[rest])
+        rest, parts[name] = train_test_split(rest, test_size=size, random_state=seed, stratify=shown[rest])
     parts["train"] = rest
     return {name: Digits(images[rows], labels[rows]) for name, rows in parts.items()}
 
@@ -80,7 +72,7 @@ def draw(path: Path, images, explanations: list[Explanation], remembered, title:
     """
     n = max(len(explanations), 1)
     height = 1.5 + 1.72 * n
-    figure = needed("matplotlib.figure", "matplotlib", "picture").Figure(figsize=(12.6, height), facecolor="white")
+    figure = Figure(figsize=(12.6, height), facecolor="white")
     figure.text(0.028, 1 - 0.38 / height, title, fontsize=17, weight="bold", va="center")
     figure.text(0.028, 1 - 0.75 / height, subtitle, fontsize=10.5, color=DARK, va="center")
     margins = {"left": 0.028, "right": 0.985, "top": 1 - 1.42 / height, "bottom": 0.5 / height}
@@ -100,9 +92,15 @@ def draw(path: Path, images, explanations: list[Explanation], remembered, title:
         raise MemoryFileError(f"{error}; choose another folder with --out") from error
 
 
+def _classes(why: Explanation) -> tuple[int, int]:
+    """What ResMem says, and what the base said."""
+    return int(why.prediction), int(why.base_prediction)
+
+
 def _decisive(why: Explanation) -> np.ndarray:
     """The neighbours that moved the decision most: the new answer's score against the old one's."""
-    swing = why.contributions[:, why.prediction] - why.contributions[:, why.base_prediction]
+    now, before = _classes(why)
+    swing = why.contributions[:, now] - why.contributions[:, before]
     return np.argsort(-np.abs(swing), kind="stable")[:MEMORIES]
 
 
@@ -117,7 +115,7 @@ def _digit(axes, image: np.ndarray, title: str, below: str, frame: str, width: f
 
 def _predictions(axes, why: Explanation) -> None:
     """Both classes' scores, before (base) and after (with the memory), as bars."""
-    classes, places = [why.prediction, why.base_prediction], np.array([1.0, 0.0])
+    classes, places = list(_classes(why)), np.array([1.0, 0.0])
     after = why.scores[classes]
     for at, values, color in ((places + 0.17, why.base[classes], BASE), (places - 0.17, after, MEMORY)):
         axes.barh(at, values, height=0.3, color=color)
@@ -134,7 +132,7 @@ def _predictions(axes, why: Explanation) -> None:
 
 
 def _memory(axes, image: np.ndarray, why: Explanation, neighbour: int) -> None:
-    to_new, to_old = (why.contributions[neighbour, label] for label in (why.prediction, why.base_prediction))
+    to_new, to_old = (why.contributions[neighbour, label] for label in _classes(why))
     strong = abs(to_new - to_old) >= 0.01
     color = GREY if not strong else MEMORY if to_new > to_old else BASE
     moved = f"{to_new:+.2f} to {why.prediction}   {to_old:+.2f} to {why.base_prediction}".replace("-", "\u2212")

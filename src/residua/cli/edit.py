@@ -7,7 +7,7 @@ import click
 
 from residua.cli.options import FILE, NUMBERS, json_option, memory_argument, together
 from residua.cli.output import report
-from residua.cli.store import memory_at
+from residua.cli.store import memory_at, next_step
 from residua.errors import IdError, MemoryFileError, ShapeError
 from residua.printable import count
 
@@ -24,15 +24,21 @@ ids_options = together(
 @click.option("--replace", is_flag=True, help="Forget rows that bear the same ids first.")
 @json_option
 def add(memory: Path, encoded, replace: bool, as_json: bool) -> None:
-    """Remember the rows of encoded .npz files too, all or none."""
+    """Remember the rows of encoded .npz files too, all or none.
+
+    \b
+    Examples:
+      residua add mem/ more.npz
+      residua add mem/ corrected.npz --replace
+    """
+    opened = memory_at(memory, of_text=False, files=encoded)
     from residua.core import Encoded
 
-    opened = memory_at(memory, of_text=False)
     ids = opened.add((Encoded.load(path) for path in encoded), replace=replace)
     opened.save(memory)
     which = f", ids {ids.min()} to {ids.max()}" if len(ids) else ""
     text = f"{memory}: {count(len(ids), 'row')} added{which}; {len(opened):,} now"
-    report({"added": len(ids), "ids": ids, "rows": len(opened)}, text, as_json)
+    report({"added": len(ids), "ids": ids, "rows": len(opened)}, text, as_json, [next_step(memory, of_text=False)])
 
 
 @click.command()
@@ -45,17 +51,18 @@ def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool)
     """Forget every row that bears one of the ids, all or none.
 
     \b
-    residua forget mem/ --id 3 --id 4
-    residua forget mem/ --document json/decoder.py --rebuild
+    Examples:
+      residua forget mem/ --id 3 --id 4
+      residua forget mem/ --document json/decoder.py --rebuild
     """
+    wanted = wanted_ids(ids, ids_file) if ids or ids_file or not documents else []
     opened = memory_at(memory)
-    wanted = [document_id(opened, document) for document in documents]
-    gone = opened.forget([*wanted, *(wanted_ids(ids, ids_file) if ids or ids_file or not documents else ())])
+    gone = opened.forget([*(document_id(opened, document) for document in documents), *wanted])
     if rebuild:
         opened.rebuild()
     opened.save(memory)
     text = f"{memory}: {count(gone, 'row')} forgotten; {len(opened):,} left"
-    report({"forgotten": gone, "rows": len(opened)}, text, as_json)
+    report({"forgotten": gone, "rows": len(opened)}, text, as_json, [next_step(memory, opened.schema.is_text)])
 
 
 @click.command()
@@ -64,17 +71,24 @@ def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool)
 @click.option("--label", "labels", type=NUMBERS, multiple=True, required=True, help=LABEL)
 @json_option
 def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
-    """Give the rows that bear the ids another label, all or none."""
-    import numpy as np
+    """Give the rows that bear the ids another label, all or none.
 
+    \b
+    Examples:
+      residua relabel mem/ --id 12 --label 3
+      residua relabel mem/ --id 12 --id 15 --label 3 --label 0
+    """
     lengths = {len(label) for label in labels}
     if len(lengths) > 1:
         raise ShapeError(f"the labels have {sorted(lengths)} numbers; expected as many in each")
+    wanted = wanted_ids(ids, ids_file)
     opened = memory_at(memory)
-    changed = opened.relabel(wanted_ids(ids, ids_file), np.asarray(labels))
+    import numpy as np
+
+    changed = opened.relabel(wanted, np.asarray(labels))
     opened.save(memory)
     text = f"{memory}: {count(changed, 'row')} relabelled; {len(opened):,} in all"
-    report({"relabelled": changed, "rows": len(opened)}, text, as_json)
+    report({"relabelled": changed, "rows": len(opened)}, text, as_json, [next_step(memory, opened.schema.is_text)])
 
 
 def wanted_ids(ids: tuple[int, ...], file: Path | None) -> list[int]:

@@ -1,14 +1,19 @@
 """``residua encode``: a model and data become an .npz of keys, logits and labels."""
 
-import sys
+import logging
 from pathlib import Path
 
 import click
 
-from residua.cli.loaders import data_named, made_as, model_named
+from residua.cli.loaders import check_npz, data_named, made_as, model_named
 from residua.cli.options import FILE, json_option
-from residua.cli.output import report
-from residua.errors import InputError
+from residua.cli.output import command, report
+from residua.cli.store import checked
+from residua.cli.verbosity import progress
+from residua.errors import InputError, MemoryFileError
+from residua.folder import MANIFEST
+
+log = logging.getLogger(__name__)
 
 TASKS = ("classification", "regression")
 
@@ -30,22 +35,34 @@ def encode(model, data, output: Path, key, batch_size, like, cv, task, as_json: 
     module:factory for a dataset, a loader or a pair (X, y), or an .npz with arrays x and y.
 
     \b
-    residua encode net:model net:train -o train.npz
-    residua encode net:model pictures.npz -o train.npz --key layer4
+    Examples:
+      residua encode net:model net:train -o train.npz
+      residua encode net:model pictures.npz -o train.npz --key layer4
+      residua encode net:model net:test -o test.npz --like mem/
     """
-    from residua.encoding import encode as encode_data
-    from residua.memory.manifest import MANIFEST
-
     if output.is_dir():
         kind = "a memory" if (output / MANIFEST).exists() else "a folder"
         raise InputError(f"{output} is {kind}; expected the name of an .npz file to write")
+    if not output.parent.is_dir():
+        raise MemoryFileError(f"cannot write {output}: there is no folder {output.parent}; make it first")
+    if data is not None and data.endswith(".npz"):
+        check_npz([Path(data)])
+    if like is not None and like.is_dir():
+        checked(like)
+    elif like is not None:
+        check_npz([like])
     source, examples = model_named(model)
+    from residua.encoding import encode as encode_data
+
     examples, labels, ids = (examples, None, None) if data is None else data_named(data)
     if examples is None:
         raise InputError(f"{model!r} gives a model without data; name the data too: residua encode {model} DATA")
     how = {"key": key, "batch_size": batch_size, "cv": cv, "task": task, "like": made_as(like)}
-    enc = encode_data(source, examples, labels, ids=ids, progress=sys.stderr.isatty(), **how)
+    enc = encode_data(source, examples, labels, ids=ids, progress=progress(), **how)
     enc.save(output)
+    key = enc.source and enc.source.key
+    log.info("made by %s; the key is %r", type(source).__name__, key)
     about = {"rows": len(enc), "dim": enc.dim, "outputs": enc.n_outputs, "task": enc.task}
-    about |= {"labels": enc.labels is not None, "key": enc.source.key, "output": str(output)}
-    report(about, f"{output}: {enc}, key {enc.source.key}", as_json)
+    about |= {"labels": enc.labels is not None, "key": key, "output": str(output)}
+    then = [] if enc.labels is None else [command("build", output, "-o", "mem/", why="or keep it to tune or test on")]
+    report(about, f"{output}: {enc}, key {key}", as_json, then)

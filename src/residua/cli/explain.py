@@ -9,7 +9,7 @@ import click
 from residua.cli.data import prompt_of
 from residua.cli.language import model_of
 from residua.cli.options import FILE, device_and_json, memory_argument, model_options, reader_options
-from residua.cli.output import report
+from residua.cli.output import command, report
 from residua.cli.store import reader_at
 from residua.errors import ParameterError
 
@@ -34,26 +34,27 @@ def explain(
     token after a text.
 
     \b
-    residua explain mem/ test.npz --row 7
-    residua explain mem/ --text 'def main('
+    Examples:
+      residua explain mem/ test.npz --row 7
+      residua explain mem/ --text 'def main('
     """
-    from residua.core import Encoded
-    from residua.encoding import last_row
-    from residua.explanation import explain as take_apart
-
     of_text = prompt is not None or prompt_file is not None
     if of_text == (encoded is not None):
         raise click.UsageError("expected either --text 'a prompt' or ENCODED (an .npz file)")
     if encoded is not None and row is None:
         raise click.UsageError("Missing option '--row': which row of the file?")
-    asked = reader_at(memory, reader, device, params, of_text=of_text)
+    text = prompt_of(prompt, prompt_file) if of_text else ""
+    asked = reader_at(memory, reader, device, params, of_text=of_text, files=() if encoded is None else (encoded,))
+    from residua.core import Encoded
+    from residua.encoding import last_row
+    from residua.explanation import explain as take_apart
+
     if asked.start() is not None:
         warnings.warn("the continuous cache is left out: there is no text before", stacklevel=2)
         asked = asked.over
-    if of_text:
+    if encoded is None:
         if prompt is not None and Path(prompt).is_file():
             warnings.warn(f"{prompt} is explained as a text; its content would be --prompt-file", stacklevel=2)
-        text = prompt_of(prompt, prompt_file)
         language, tokenizer = model_of(asked.memory, memory, model, dtype)
         query = last_row((language, tokenizer), text, like=asked)
     else:
@@ -62,7 +63,20 @@ def explain(
             raise ParameterError(f"--row {row}, and {encoded} holds {len(rows)} rows; expected 0 to {len(rows) - 1}")
         query = rows[row]
     why = take_apart(asked, query, exclude=list(exclude_id) or None, context=context, tokenizer=tokenizer)
-    report(_plain(why), str(why), as_json)
+    report(_plain(why), str(why), as_json, _then(memory, why))
+
+
+def _then(memory: Path, why) -> list[str]:
+    """What one types next: a memory that misled can be forgotten, or its label corrected."""
+    if not (why.ids >= 0).any():
+        return []
+    moved = abs(why.contributions).sum(axis=1)
+    moved[why.ids < 0] = -1  # another source's
+    id = int(why.ids[moved.argmax()])
+    if why.is_text:
+        return [command("forget", memory, "--id", id, why="should the document that moved most mislead")]
+    relabel = command("relabel", memory, "--id", id, "--label", "LABEL", why="or if only its label is wrong")
+    return [command("forget", memory, "--id", id, why="should the memory that moved most mislead"), relabel]
 
 
 def _plain(why) -> dict:

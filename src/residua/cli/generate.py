@@ -11,7 +11,7 @@ import click
 from residua.cli import options as shared
 from residua.cli.data import prompt_of
 from residua.cli.language import model_of, quiet
-from residua.cli.output import report
+from residua.cli.output import command, report
 from residua.cli.store import reader_at
 from residua.errors import ParameterError
 from residua.printable import count, short
@@ -41,8 +41,9 @@ def generate(memory: Path, prompt, prompt_file, only, reader, model, dtype, devi
     The likeliest token is taken each time, unless --temperature, --top-k, --top-p or --seed says to sample.
 
     \b
-    residua generate mem/ 'def main('
-    residua generate mem/ --prompt-file start.py --temperature 0.8 --seed 3
+    Examples:
+      residua generate mem/ 'def main('
+      residua generate mem/ --prompt-file start.py --temperature 0.8 --seed 3
     """
     text = prompt_of(prompt, prompt_file)
     own = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "beams")
@@ -52,7 +53,9 @@ def generate(memory: Path, prompt, prompt_file, only, reader, model, dtype, devi
     write = writer(language, tokenizer, asked.memory, text, **writing)
     with quiet():
         found = {name: write(one) for name, one in (("base", None), ("memory", asked)) if only in (None, name)}
-    report({"prompt": text, "reader": asked.to_json(), **found}, _shown(text, found, asked), as_json)
+    words = ("--text", prompt) if prompt_file is None else ("--prompt-file", prompt_file)
+    then = [command("explain", memory, *words, why="which memories decide what comes next")]
+    report({"prompt": text, "reader": asked.to_json(), **found}, _shown(text, found, asked), as_json, then)
 
 
 def writer(model, tokenizer, memory, prompt: str, *, max_new_tokens, beams, seed, **sampling) -> Callable[..., dict]:

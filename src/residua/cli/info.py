@@ -1,4 +1,4 @@
-"""``residua info``: what a memory folder holds."""
+"""``residua info``: what a memory folder holds, as its manifest says it; arrays and torch are not needed for it."""
 
 from pathlib import Path
 
@@ -6,60 +6,42 @@ import click
 
 from residua.cli.options import json_option, memory_argument
 from residua.cli.output import report, size
-from residua.cli.store import bytes_in, keys_kept, memory_at
-from residua.printable import count, short, shown
+from residua.cli.store import bytes_in, checked, next_step
+from residua.folder import READER, named_files, present, read_reader
+from residua.printable import short, shown_memory
 
 
 @click.command()
 @memory_argument
 @json_option
 def info(memory: Path, as_json: bool) -> None:
-    """Say what a memory holds, and whose it is."""
-    from residua.readers import load
-    from residua.readers.reader import FILE as SAVED
+    """Say what a memory holds, and whose it is.
 
-    reader = load(memory) if (memory / SAVED).exists() else None
-    opened = memory_at(memory) if reader is None else reader.memory
-    source, recall, schema, index = opened.source, opened.recall, opened.schema, opened.index
-    data = {"task": opened.task, "rows": len(opened), "forgotten": opened.n_rows - len(opened)}
-    data |= {"dim": opened.dim, "outputs": opened.n_outputs, "columns": list(schema.columns)}
-    data |= {"bytes_per_row": opened.bytes_per_row, "bytes_on_disk": bytes_in(memory), "storage": schema.storage}
-    data |= {"index": index.name, "exact": index.exact, "recall": recall and recall.to_json()}
-    data["reader"] = reader and {"name": type(reader).__name__, "params": reader.to_json()["params"]}
-    data["source"] = source and {"model": source.name, "key": source.key, "dtype": source.dtype}
-    if schema.is_text:
-        data |= {name: opened.about.get(name) for name in ("windowing", "model")}
-        data |= {"documents": len({*opened.ids.tolist()}), "key_dtype": schema.key_dtype, "keys_kept": opened.keys_kept}
-    lines = _lines(data, opened, reader)
+    All its files must be there and as large as they were written; that their content is whole is checked when a verb
+    reads them.
+
+    \b
+    Examples:
+      residua info mem/
+      residua info mem/ --json
+    """
+    manifest = checked(memory)
+    for file in named_files(manifest):
+        present(memory, file)
+    reader = read_reader(memory) if (memory / READER).exists() else None
+    data = manifest["summary"] if "summary" in manifest else _by_loading(memory)
+    data |= {"bytes_on_disk": bytes_in(memory)}
+    data["reader"] = reader and {"name": reader["reader"], "params": reader["params"]}
+    lines = shown_memory(data) | {"on disk": size(data["bytes_on_disk"])}
+    lines["reader"] = short(reader) if reader else "none saved; run residua tune"
     width = max(map(len, lines))
     table = [f"  {name:<{width}}  {value}" for name, value in lines.items()]
-    report(data, "\n".join([str(memory), *table]), as_json)
+    report(data, "\n".join([str(memory), *table]), as_json, [next_step(memory, "documents" in data)])
 
 
-def _lines(data: dict, opened, reader) -> dict[str, str]:
-    forgotten = f" ({data['forgotten']:,} forgotten ones still in the files)" if data["forgotten"] else ""
-    rows, keys = f"{data['rows']:,}{forgotten}", f"{data['dim']} numbers each"
-    if opened.schema.is_text:
-        cut = data["windowing"] or {}
-        of_its_kind = {
-            "tokens": rows,
-            "documents": f"{data['documents']:,}",
-            "windows": ", ".join(f"{name} {cut[name]}" for name in ("window", "stride") if name in cut) or "unknown",
-            "keys": f"{keys}, {keys_kept(opened)}",
-            "model": data["model"] or "unknown: name it with --model",
-        }
-    else:
-        of_its_kind = {"rows": rows, "keys": keys}
-    columns, source = data["bytes_per_row"], data["source"]
-    storage = {name: value for name, value in data["storage"].items() if name not in ("name", "classes")}
-    return {
-        "task": f"{data['task']}, {count(data['outputs'], 'output')}",
-        **of_its_kind,
-        "columns": ", ".join(data["columns"]) or "none of their own",
-        "bytes per row": f"{sum(columns.values())} ({', '.join(f'{name} {size}' for name, size in columns.items())})",
-        "on disk": size(data["bytes_on_disk"]),
-        "index": data["index"] + (f", {opened.recall}" if opened.recall else ""),
-        "storage": data["storage"]["name"] + (f" ({shown(storage)})" if storage else ""),
-        "reader": short(reader) if reader else "none saved; run residua tune",
-        "made by": f"{source['model']} ({source['dtype']}), key {source['key']}" if source else "unknown",
-    }
+def _by_loading(path: Path) -> dict:
+    """The same of a memory that was saved before manifests said it."""
+    from residua.memory import Memory
+    from residua.memory.summary import summary
+
+    return summary(Memory.load(path))

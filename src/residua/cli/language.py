@@ -1,15 +1,17 @@
 """The language model that a verb means: from a folder, from the hub, or made by a function of your own."""
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
-
 from residua.cli.loaders import model_named
+from residua.cli.verbosity import note
 from residua.errors import InputError, MissingDependencyError
+
+log = logging.getLogger(__name__)
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 EXPECTED = (
@@ -36,6 +38,8 @@ def language_model(spec: str, dtype: str = "auto", device: str = "cpu"):
         raise InputError(f"{spec!r} gives a {type(model).__name__}; expected a language model and its tokenizer")
     if dtype != "auto":
         model = model.to(getattr(torch, dtype))
+    size = sum(parameter.numel() for parameter in model.parameters())
+    log.info("model %s: %s of %s parameters, %s, %s", spec, type(model).__name__, f"{size:,}", model.dtype, device)
     return model.to(device).eval(), tokenizer
 
 
@@ -91,7 +95,7 @@ def _pretrained(spec: str):
 
         try:
             if not Path(spec).is_dir() and not isinstance(try_to_load_from_cache(spec, "config.json"), str):
-                click.echo(f"{spec} is no folder here: asking the Hugging Face hub", err=True)  # may take long offline
+                note(f"{spec} is no folder here: asking the Hugging Face hub")  # may take long offline
             config = transformers.AutoConfig.from_pretrained(spec)
             kind = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
             model, found = getattr(transformers, kind).from_pretrained(spec, output_loading_info=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from residua.cli.language import model_of
+from residua.cli.loaders import needed
 from residua.cli.options import AT_LEAST_1, FILE, device_and_json, memory_argument, model_options, reader_options
-from residua.cli.output import report
+from residua.cli.output import command, report
 from residua.cli.store import reader_at
 from residua.errors import InputError
 
@@ -29,21 +30,24 @@ def lm_eval(
     """Score lm-evaluation-harness tasks with the model alone and with its memory.
 
     \b
-    residua lm-eval mem/ --tasks arc_easy,lambada_openai --limit 100
-    residua lm-eval mem/ --model model/ --tasks mine --include-path tasks/
+    Examples:
+      residua lm-eval mem/ --tasks arc_easy,lambada_openai --limit 100
+      residua lm-eval mem/ --model model/ --tasks mine --include-path tasks/
     """
+    needed("lm_eval", "residua lm-eval", "lm-eval")
+    if include_path is not None and not include_path.is_dir():
+        raise InputError(f"--include-path: {str(include_path)!r} is no folder; expected the one with the tasks' YAML")
+    chosen = reader_at(memory, reader, device, params, of_text=True)
     from residua.hooks.lm_eval import ResiduaLM, compare, quiet
 
-    chosen = reader_at(memory, reader, device, params)
-    if not chosen.memory.schema.is_text:  # before a large model is loaded
-        raise InputError(f"{memory} is no memory of tokens; build one of text: residua build --text")
     network, tokenizer = model_of(chosen.memory, memory, model, dtype)
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     # The harness may print, and standard output is for the result.
     with quiet(), contextlib.redirect_stdout(sys.stderr):
         lm = ResiduaLM(network, chosen, tokenizer=tokenizer, batch_size=batch_size)
         scores = compare(lm, names, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
-    report({"tasks": scores, "reader": chosen.to_json(), "limit": limit}, _table(scores, repr(chosen)), as_json)
+    then = [command("generate", memory, "a prompt", why="what the memory does to a text")]
+    report({"tasks": scores, "reader": chosen.to_json(), "limit": limit}, _table(scores, repr(chosen)), as_json, then)
 
 
 def _table(scores: dict, reader: str) -> str:

@@ -1,14 +1,36 @@
 """What ``module:name`` and ``.npz`` arguments stand for."""
 
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
 import zipfile
+from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 
-from residua.errors import InputError, MemoryFileError
+from residua.errors import InputError, MemoryFileError, MissingDependencyError
+
+
+def needed(package: str, use: str, extra: str) -> None:
+    """``MissingDependencyError`` unless an optional package is installed, which is not imported for it."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependencyError(f'{package} is needed for {use}: pip install "residua[{extra}]"')
+
+
+def check_npz(paths: Iterable[Path]) -> None:
+    """Refuse what cannot be an ``.npz`` file, before anything that takes long."""
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                whole = zipfile.is_zipfile(file)
+        except FileNotFoundError as error:
+            raise MemoryFileError(f"there is no file {path}; expected an .npz file") from error
+        except OSError as error:
+            raise MemoryFileError(f"cannot read {path}: {error.strerror or error}; expected an .npz file") from error
+        if not whole:
+            raise MemoryFileError(f"{path} is not a whole .npz file; expected what 'residua encode' or np.savez wrote")
 
 
 def named(spec: str):
@@ -20,7 +42,7 @@ def named(spec: str):
         found = reduce(getattr, name.split("."), imported(module))
     except AttributeError as error:
         raise InputError(f"{spec!r}: {error}; expected a function without arguments that gives it") from error
-    return found() if inspect.isroutine(found) or inspect.isclass(found) else found
+    return found() if callable(found) and (inspect.isroutine(found) or inspect.isclass(found)) else found
 
 
 def imported(module: str):
@@ -45,14 +67,12 @@ def data_named(spec: str) -> tuple[object, object | None, object | None]:
     """Data, labels and ids: the arrays ``x``, ``y`` and ``ids`` of an ``.npz``, or whatever ``module:name`` gives."""
     if not spec.endswith(".npz"):
         return named(spec), None, None
+    check_npz([Path(spec)])
     import numpy as np
 
     try:
         with open(spec, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {"one unnamed array": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except FileNotFoundError as error:
-        raise MemoryFileError(f"there is no file {spec}; expected an .npz with arrays x and y") from error
+            arrays = dict(np.load(file, allow_pickle=False))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise MemoryFileError(f"{spec} cannot be read as an .npz file of arrays: {error}") from error
     arrays = {name.lower(): array for name, array in arrays.items()}

@@ -1,8 +1,10 @@
 """The ``residua`` command: its verbs, and how it fails."""
 
+import io
 import re
 import sys
 import warnings
+from difflib import get_close_matches
 
 import click
 
@@ -19,15 +21,35 @@ from residua.cli.lm_eval import lm_eval
 from residua.cli.loaders import imported
 from residua.cli.reproduce import reproduce
 from residua.cli.tune import tune
+from residua.cli.verbosity import QUIET, VERBOSE, log_shown
 from residua.errors import ResiduaError
 from residua.printable import one_line
 
 IMPORT = "Import it first: your own readers and engines."
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+ELSEWHERE = {"reproduce": "the papers' tables are measured again from a checkout of residua: make reproduce NAME=..."}
 
 
 class Verbs(click.Group):
     """A group in which what residua raises on purpose is one line on stderr, and Ctrl-C is no failure of its own."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.params += [QUIET, VERBOSE]
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """A verb, with the options that all of them have."""
+        cmd.params += [QUIET, VERBOSE]
+        super().add_command(cmd, name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        """The verb that is meant; one that is not there is said with those that are called nearly so."""
+        name = args[0]
+        if name in self.commands or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        near = " or ".join(f"'residua {verb}'" for verb in get_close_matches(name, self.commands, n=2))
+        hint = ELSEWHERE.get(name) or (f"did you mean {near}?" if near else "'residua --help' lists the verbs")
+        raise click.UsageError(f"No such command {name!r}: {hint}", ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs in the order of the journey, not of the alphabet."""
@@ -37,21 +59,28 @@ class Verbs(click.Group):
         def worded(message) -> str:
             return one_line(f"{message}{option_hint(str(message), ctx.invoked_subcommand)}")
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), log_shown():
             warnings.showwarning = lambda message, *_: click.echo(f"Warning: {worded(message)}", err=True)
             try:
                 return super().invoke(ctx)
             except ResiduaError as error:
                 raise click.ClickException(worded(error)) from error
+            except PermissionError as error:
+                what = f"no permission for {error.filename}; expected a path of your own"
+                raise click.ClickException(what) from error
 
     def main(self, *args, standalone_mode: bool = True, **extra):
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **extra)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a letter gets its escape
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, standalone_mode=False, **extra)
         except click.ClickException as error:
-            error.message = one_line(error.message)
-            error.show()
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                how = f"Try '{error.ctx.command_path} --help' for help."
+                click.echo(f"{error.ctx.get_usage()}\n{how}\n", err=True)
+            click.echo(f"Error: {one_line(error.format_message())}", err=True)
             sys.exit(error.exit_code)
         except click.Abort:
             click.echo("Interrupted.", err=True)

@@ -5,15 +5,46 @@ from pathlib import Path
 import click
 from click import Choice, IntRange, option
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from residua.cli.language import DTYPES
 
 # Click shows choices without importing the rooms that define them; a test holds the two equal.
 SPACES = ("probabilities", "logits")
 ERRORS = ("strict", "replace")
+READERS = ("resmem", "knnlm")  # those of a memory; a cache is put on top by its own options
+KERNELS = ("exponential", "gaussian")
 
 FILE = click.Path(path_type=Path)
 AT_LEAST_1 = IntRange(min=1)
+
+
+class Registered(click.ParamType):
+    """The name of a `kind` of thing: one of `known`, or one's own where ``--import`` has brought modules."""
+
+    def __init__(self, kind: str, known: tuple[str, ...]):
+        self.name, self.known = kind, known
+
+    def convert(self, value, param, ctx):
+        """The name, if it can be one."""
+        if value.lower() in self.known:
+            return value.lower()
+        if not has_imports(ctx):
+            expected = f"expected {', '.join(self.known)}, or your own: residua --import MODULE VERB ..."
+            self.fail(f"there is no {self.name} {value!r}; {expected}", param, ctx)
+        return value
+
+    def shell_complete(self, ctx, param, incomplete):
+        """The known ones that begin so."""
+        return [CompletionItem(name) for name in self.known if name.startswith(incomplete)]
+
+
+def has_imports(ctx: click.Context | None) -> bool:
+    """Whether modules were named with ``--import``, which may have registered anything."""
+    return ctx is not None and bool(ctx.find_root().params.get("modules"))
+
+
+READER, KERNEL = Registered("reader", READERS), Registered("kernel", KERNELS)
 
 
 class Listed(click.ParamType):
@@ -81,7 +112,11 @@ def together(*options):
     return add
 
 
-memory_argument = click.argument("memory", type=FILE, metavar="MEMORY")
+def _folders(ctx, param, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="dir")]
+
+
+memory_argument = click.argument("memory", type=FILE, metavar="MEMORY", shell_complete=_folders)
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")
 _WHERE = "Where to search and run models, such as cuda."
 _DEVICE = option("--device", default="cpu", show_default=True, callback=_device, help=_WHERE)
@@ -89,11 +124,11 @@ device_and_json = together(_DEVICE, json_option)
 
 _OWN = {"multiple": True, "metavar": "NAME=VALUE", "callback": named_values}
 _READER = (
-    option("--reader", metavar="NAME", help="Use this reader, not the tuned one: resmem, knnlm, or your own."),
+    option("--reader", type=READER, metavar="NAME", help="Instead of the tuned one: resmem, knnlm, or your own."),
     option("--k", type=IntRange(min=0), help="Its neighbours."),
     option("--sigma", type=float, help="Its kernel width."),
     option("--lmbda", type=float, help="The neighbours' share (knnlm)."),
-    option("--kernel", metavar="NAME", help="Its kernel: exponential, gaussian, or your own."),
+    option("--kernel", type=KERNEL, metavar="NAME", help="Its kernel: exponential, gaussian, or your own."),
     option("--space", type=Choice(SPACES), help="Where residuals are taken (resmem)."),
     option("--skip", type=float, help="Do not search where the model is at least this sure, such as 0.9."),
     option("--set", "own", help="Any other parameter of the reader.", **_OWN),

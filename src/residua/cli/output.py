@@ -1,9 +1,12 @@
 """What is printed: text that a terminal cannot be tricked with, and JSON for machines."""
 
 import json
+import shlex
+from collections.abc import Iterable
 
 import click
 
+from residua.cli.verbosity import note
 from residua.printable import count, one_line, plain
 
 
@@ -13,12 +16,20 @@ def say(text: str = "", indent: str = "") -> None:
         click.echo((indent + one_line(line)).rstrip())
 
 
-def report(data: dict, text: str, as_json: bool) -> None:
-    """The outcome of a verb: `data` for machines, or `text` for people."""
+def report(data: dict, text: str, as_json: bool, then: Iterable[str] = ()) -> None:
+    """The outcome of a verb: `data` for machines, or `text` for people, who are also told what to type next."""
     if as_json:
         click.echo(json.dumps(plain(data), indent=1, allow_nan=False))
-    else:
-        say(text)
+        return
+    say(text)
+    for number, command in enumerate(then):
+        note(("      " if number else "next: ") + command)
+
+
+def command(verb: str, *words: object, why: str = "") -> str:
+    """A line that can be typed: ``residua VERB WORDS``, each quoted where a shell needs it, and a comment."""
+    line = shlex.join(["residua", verb, *map(str, words)])
+    return f"{line}  # {why}" if why else line
 
 
 def size(number: int) -> str:

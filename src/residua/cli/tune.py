@@ -8,7 +8,9 @@ import click
 from residua.cli import options as shared
 from residua.cli.data import Counted, data_for
 from residua.cli.output import report
-from residua.cli.store import memory_at, usual_reader
+from residua.cli.store import memory_at, next_step, usual_reader
+from residua.cli.verbosity import progress
+from residua.folder import READER
 from residua.printable import count, shown
 
 NO_HELP = "  the memory does not help here: the model alone (k=0) is kept"
@@ -26,7 +28,7 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @shared.memory_argument
 @click.argument("validation", nargs=-1, type=shared.FILE)
 @shared.text_options
-@click.option("--reader", metavar="NAME", help="What is tuned.  [resmem; knnlm for text]")
+@click.option("--reader", type=shared.READER, metavar="NAME", help="What is tuned.  [resmem; knnlm for text]")
 @click.option("--objective", type=click.Choice(OBJECTIVES), help="accuracy; log_loss for text.")
 @click.option("--max-fpr", type=float, default=0.05, show_default=True, help="The conservative objective's bound.")
 @click.option("--k", type=shared.NUMBERS, help="Neighbours to try, such as 1,10,50 (0, the base, always competes).")
@@ -34,7 +36,7 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @click.option("--temperature", type=shared.NUMBERS, help="Softmax temperatures to try.")
 @click.option("--lmbda", type=shared.NUMBERS, help="Shares of the neighbours to try (knnlm).")
 @click.option("--grid", help="Values to try of any other parameter.", **GRID)
-@click.option("--kernel", metavar="NAME", help="The reader's own when left out.")
+@click.option("--kernel", type=shared.KERNEL, metavar="NAME", help="The reader's own when left out.")
 @click.option("--space", type=click.Choice(shared.SPACES), help="Where residuals are taken (resmem).")
 @click.option("--adaptive", type=click.IntRange(min=2), help="A share per bucket of distance, so many (knnlm).")
 @click.option("--skip", type=float, help="Skip searches for at most this loss of perplexity, such as 0.005.")
@@ -49,16 +51,17 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     evaluate, explain and generate find it.
 
     \b
-    residua tune mem/ val.npz
-    residua tune mem/ --text validation/ --adaptive 64 --skip 0.005
+    Examples:
+      residua tune mem/ val.npz
+      residua tune mem/ val.npz --reader knnlm --objective log_loss
+      residua tune mem/ --text validation/ --adaptive 64 --skip 0.005
     """
+    of_text = shared.text_or_files(text, validation, "VALIDATION", text_only=("cache", "max_tokens"))
+    opened = memory_at(memory, device, of_text=of_text, files=validation)
     from residua.readers import ContinuousCache
-    from residua.readers.reader import FILE as SAVED
     from residua.readers.reader import reader_class
     from residua.tuning import tune as choose
 
-    of_text = shared.text_or_files(text, validation, "VALIDATION", text_only=("cache", "max_tokens"))
-    opened = memory_at(memory, device, of_text=of_text)
     cls = reader_class(reader or usual_reader(of_text))
     own = {"kernel": kernel, "space": space}
     own = {name: value for name, value in own.items() if value is not None and name in cls.parameter_names()}
@@ -66,6 +69,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     grid |= options["grid"]
     rows = Counted(data_for(opened, memory, validation, text, options), options["max_tokens"])
     asked = {"objective": objective, "max_fpr": max_fpr, "adaptive": options["adaptive"], "skip": options["skip"]}
+    asked["progress"] = progress()
     best = choose(cls(opened, **own), rows, grid or None, **asked)
     about, lines = _found(best, best.results_["k"] == 0, rows)
     about["adaptive"], about["skipped"] = getattr(best, "adaptive_", None), getattr(best, "skipped_", None)
@@ -79,13 +83,11 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
         threshold = shown({"skip": best.skip}) or "none"
         lines.append(f"  skipping ({threshold}) saves {about['skipped']:.1%} of the searches")
     if options["cache"]:
-        best = choose(ContinuousCache(best), rows)
+        best = choose(ContinuousCache(best), rows, progress=progress())
         about["cache"], more = _found(best, best.results_["lmbda"] == 0, rows)
         lines += more
     best.save(memory)
-    test = "--text TEST     (text" if of_text else "TEST.npz     (rows"
-    after = f"next: residua evaluate {memory} {test} neither remembered nor tuned on)"
-    report(about, "\n".join([*lines, f"saved as {memory / SAVED}", after]), as_json)
+    report(about, "\n".join([*lines, f"saved as {memory / READER}"]), as_json, [next_step(memory, of_text)])
 
 
 def _found(best, without, seen) -> tuple[dict, list[str]]:

@@ -82,7 +82,7 @@ def encode(
         Encode as these were: same key, task, standardising statistics, windows (which an Encoded and a Source do not
         know), and the same model and tokenizer, or ``SourceMismatchError``. Queries of a standardised memory need it.
     progress : bool, optional
-        Show a bar: always, or never; by default only on a terminal, when encoding takes longer than a second.
+        A bar: always, or never; by default only on a terminal, after a second.
     **text_options
         Of texts only: ``window``, ``stride``, ``min_context`` and ``logits``, and how texts are read
         (``text_column``, ``glob``, ``errors``; ``source_column``, ``target_column``). See ``TextStream``.

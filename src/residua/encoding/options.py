@@ -1,8 +1,6 @@
-"""Two options that every way of encoding takes: ``like=`` and ``progress=``."""
+"""An option that every way of encoding takes: ``like=``."""
 
 from typing import NamedTuple
-
-from tqdm.auto import tqdm
 
 from residua.core import Source
 from residua.errors import ParameterError
@@ -26,9 +24,3 @@ def known_by(like) -> Like | None:
         what = f"like= is a {type(like).__name__} that does not know its model"
         raise ParameterError(f"{what}; expected what rs.encode returned, or a memory of it")
     return Like(source, getattr(holder, "task", None), getattr(holder, "about", {}).get("windowing", {}))
-
-
-def progress_bar(progress: bool | None, **options) -> tqdm:
-    """None: only on a terminal, after a second; True: always, at once; False: never. `options` are tqdm's."""
-    hidden = None if progress is None else not progress
-    return tqdm(disable=hidden, delay=0.0 if progress else 1.0, leave=False, **options)

@@ -6,11 +6,12 @@ from residua.core import Encoded
 from residua.encoding.causal import TextEncoder
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.language_model import LanguageEncoder, position_limit
-from residua.encoding.options import known_by, progress_bar
+from residua.encoding.options import known_by
 from residua.encoding.pairs import PairEncoder
 from residua.encoding.text import bos_token, estimate_tokens
 from residua.encoding.windows import TokenBatch, Windowing
 from residua.errors import EncodeError, InputError, KeyModuleError, ParameterError
+from residua.progress import progress_bar
 
 
 class TextStream:

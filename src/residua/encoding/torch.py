@@ -14,8 +14,8 @@ from residua.encoding.capture import Capture, last_linear
 from residua.encoding.data import Examples
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.memorised import warn_if_memorised
-from residua.encoding.options import progress_bar
 from residua.errors import DtypeError, EncodeError, InputError, LabelError, ParameterError
+from residua.progress import progress_bar
 
 log = logging.getLogger(__name__)
 

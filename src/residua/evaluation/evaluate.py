@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from tqdm import tqdm
 
 from residua.core import Encoded, Prediction, batches
 from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError
@@ -15,6 +14,7 @@ from residua.evaluation.label_knn import label_reader, tune_label_knn
 from residua.evaluation.result import Evaluation
 from residua.evaluation.significance import check_resampling, checked_groups, group_numbers, paired
 from residua.memory.arguments import names_of
+from residua.progress import progress_bar
 from residua.readers import KNNLM, NeighbourReader, Reader
 from residua.readers.reader import OWN
 
@@ -55,7 +55,7 @@ def evaluate(
         Resamples of the intervals (and of the randomisation test).
     seed : int, default 0
     progress : bool, optional
-        A bar; by default only on a terminal, after two seconds.
+        A bar: always, or never; by default only on a terminal, after a second.
 
     Returns
     -------
@@ -94,8 +94,7 @@ def evaluate(
     seconds, blocks, columns = defaultdict(float), [], []
     depth = max((voter.k for voter in voters.values()), default=0)
     read = reader.predictions(timed("model", _labelled(test), seconds), exclude=exclude, depth=depth)
-    hidden = None if progress is None else not progress
-    with tqdm(desc="evaluate", unit="row", disable=hidden, delay=0 if progress else 2, leave=False) as bar:
+    with progress_bar(progress, desc="evaluate", unit="row") as bar:
         for part, prediction, block in timed("whole", _measured(task, read), seconds):
             for name, voter in voters.items():
                 block[name] = task.vote(voter, part, prediction, block)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from residua.encoding.text import tokenizer_hash
 from residua.errors import InputError, MemoryFileError, MissingDependencyError, ParameterError
+from residua.folder import READER
 from residua.hooks.handle import attach
 from residua.memory import Memory
 from residua.readers import Reader, load
-from residua.readers.reader import FILE, reader_class
+from residua.readers.reader import reader_class
 
 try:
     from lm_eval import simple_evaluate
@@ -152,7 +153,7 @@ def _chosen(memory, name: str | None, device: str, options: dict) -> tuple[Reade
             raise ParameterError(f"reader={name!r}, and memory= is a {type(memory).__name__} already; give one of them")
         found = memory
     elif name is None:
-        if Path(memory).is_dir() and not (Path(memory) / FILE).exists():
+        if Path(memory).is_dir() and not (Path(memory) / READER).exists():
             raise MemoryFileError(f"{memory} holds no tuned reader; save one there, or name one: reader='knnlm'")
         found = load(memory, device)
     names = (cls or type(found)).parameter_names()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from residua.core import Neighbours
 from residua.index.nearest import blocks, exact_nearest, missing, ordered, root, squared_distances
+from residua.printable import shown_recall
 
 if TYPE_CHECKING:  # an index measures itself when it is built
     from residua.index.index import Index
@@ -33,7 +34,7 @@ class Recall:
     queries: int
 
     def __str__(self) -> str:
-        return f"recall@{self.k} = {self.value:.3f} on {self.queries} queries near its keys"
+        return shown_recall(**self.to_json())
 
     def to_json(self) -> dict:
         """A plain dictionary of JSON types; ``Recall(**data)`` is the inverse."""

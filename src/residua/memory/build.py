@@ -19,21 +19,22 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from tqdm import tqdm
 
 from residua.core import Encoded
 from residua.core.atomic import write_json
 from residua.errors import EmptyMemoryError, InputError, MemoryFileError, ParameterError
+from residua.folder import BUILD, read_manifest
 from residua.index import Index, load_index, make_index, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory import manifest as files
 from residua.memory.memory import Memory
 from residua.memory.schema import Schema
 from residua.memory.storage import Storage, describe_storage, make_storage
+from residua.memory.summary import summary
+from residua.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-BUILD = "build.json"
 _FORMAT = 2  # 1: of version 0.1, without a schema
 
 
@@ -55,7 +56,7 @@ def build(
     shard_rows: int = 131_072,
     train_rows: int = 1_000_000,
     overwrite: bool = False,
-    progress: bool = True,
+    progress: bool | None = None,
     total: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Memory:
@@ -92,14 +93,17 @@ def build(
         if state.rows:
             log.info("%s: %d rows are on disk already; going on", path, state.rows)
         writer = _Writer(path, state, kept)
-        with tqdm(desc="remember", unit=" tokens", initial=state.rows, total=total, disable=not progress) as bar:
+        shown = {"desc": "remember", "unit": "token", "unit_scale": True, "initial": state.rows, "total": total}
+        with progress_bar(progress, leave=True, **shown) as bar:
             for batch in batches:
                 if len(batch):
                     writer.append(batch, encode(batch))
                     bar.update(len(batch))
         writer.finish(names or {})
+    memory = Memory.load(path, device)
+    store.add_summary(path, summary(memory))
     (path / BUILD).unlink(missing_ok=True)
-    return Memory.load(path, device)
+    return memory
 
 
 @dataclass
@@ -156,7 +160,7 @@ class BuildState:
     def made(self, path: Path) -> bool:
         """Whether the folder's memory is what this build made."""
         whole = self.shards and files.generation_of(path) is not None
-        return bool(whole) and files.read_manifest(path)["shards"][0]["file"].split("-")[1] == self.name
+        return bool(whole) and read_manifest(path)["shards"][0]["file"].split("-")[1] == self.name
 
     def skip_done(self, batches: Iterator) -> None:
         """Consume from `batches` what is on disk already; refuse other text, and the same in other batches, whose rows
@@ -199,7 +203,7 @@ def open_build(path: Path, settings: dict, overwrite: bool) -> tuple[BuildState,
     if (path / BUILD).exists():
         state = BuildState.read(path)
         if state.made(path):
-            files.sweep(path, files.read_manifest(path))
+            files.sweep(path, read_manifest(path))
             if state.settings == settings:
                 return state, True
         elif state.settings == settings:

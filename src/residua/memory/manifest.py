@@ -1,7 +1,6 @@
-"""The manifest of a memory folder: it names every file that counts, each of them on the disk before it is named."""
+"""Writing a memory folder: every file that counts is on the disk before the manifest names it."""
 
 import contextlib
-import json
 import os
 import uuid
 import zlib
@@ -14,10 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from residua.core.atomic import write_json
 from residua.errors import MemoryFileError
+from residua.folder import MANIFEST, checksum, named_files, present, read_manifest
 
-FORMAT = 3
-READABLE = (1, 2, 3)  # 1: ids and columns dense, labels int64; 1 and 2: no schema, and keys as they are
-MANIFEST = "manifest.json"
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
 OWN = ("rows-", "edits-", "head-", "names-", "index-", f"{MANIFEST}.", ".tmp")
 
@@ -46,13 +43,7 @@ def described(file: Path) -> dict:
 
 def verify(path: Path, about: dict) -> Path:
     """The path of a file that a manifest describes, if it has the size and checksum it should have."""
-    file = path / about["file"]
-    if file.parent != path:
-        raise MemoryFileError(f"{path / MANIFEST} names {about['file']}, which is not in its folder: it is not ours")
-    if not file.is_file():
-        raise MemoryFileError(f"{file} is missing; restore it from a copy, or build the memory again")
-    if (size := file.stat().st_size) != about["bytes"]:
-        raise MemoryFileError(f"{file} has {size} bytes and should have {about['bytes']}: it is torn")
+    file = present(path, about)
     if crc32(file) != about["crc32"]:
         raise MemoryFileError(f"{file} is corrupted: its checksum is not the manifest's")
     return file
@@ -78,27 +69,9 @@ def writing(path: Path, safe: str = "") -> Iterator[None]:
         raise MemoryFileError(said + safe) from (error.__cause__ if ours else error)
 
 
-def read_manifest(path: Path) -> dict:
-    """The manifest of folder `path`; ``MemoryFileError`` if it is missing, torn, corrupted or of another format."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        expected = "expected a folder that save wrote"
-        raise MemoryFileError(f"{path} is not a memory: it has no {MANIFEST}; {expected}") from error
-    except (OSError, ValueError) as error:
-        raise MemoryFileError(f"{path / MANIFEST} cannot be read: {error}") from error
-    found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-    if found not in READABLE:
-        reads = f"this version reads formats {READABLE[0]} to {READABLE[-1]}"
-        raise MemoryFileError(f"{path / MANIFEST} has format {found}; {reads}")
-    if manifest.get("crc32") != _checksum(manifest):
-        raise MemoryFileError(f"{path / MANIFEST} is corrupted: its checksum is not its own")
-    return manifest
-
-
 def commit(path: Path, manifest: dict) -> None:
     """Make `manifest` what folder `path` holds, by rename, then remove the files that it does not name."""
-    write_json(path / MANIFEST, manifest | {"crc32": _checksum(manifest)})
+    write_json(path / MANIFEST, manifest | {"crc32": checksum(manifest)})
     sweep(path, manifest)
 
 
@@ -135,8 +108,7 @@ def new_generation(path: Path) -> Iterator[str]:
 
 def sweep(path: Path, manifest: dict) -> None:
     """Remove the files of older generations."""
-    named = {described["file"] for described in (*manifest["shards"], *manifest["index"]["files"])}
-    named |= {manifest[one]["file"] for one in ("edits", "head", "names") if one in manifest}
+    named = {about["file"] for about in named_files(manifest)}
     remove(file for file in path.iterdir() if file.name.startswith(OWN) and file.name not in named)
 
 
@@ -145,8 +117,3 @@ def remove(files: Iterator[Path]) -> None:
     for file in files:
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
-
-
-def _checksum(manifest: dict) -> int:
-    """Checksum of everything else in a manifest."""
-    return zlib.crc32(json.dumps({name: value for name, value in manifest.items() if name != "crc32"}).encode())

@@ -20,6 +20,7 @@ from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
 from residua.memory.schema import Schema
 from residua.memory.storage import describe_storage, make_storage
+from residua.memory.summary import summary
 from residua.memory.table import Column, Table
 
 _INNER = ("key", "active", "edited", "logits", "top.ids", "top.values", "top.partition")  # not for `column`
@@ -371,7 +372,7 @@ class Memory:
         held a memory still holds that memory; one that holds something else is left alone.
         """
         inner = self._index_wanted, self.index, self._next_id, self.keys_kept, self._median_nn_distance
-        contents = store.Contents(self.schema, self.storage, *inner, self.about, self.names)
+        contents = store.Contents(self.schema, self.storage, *inner, self.about, self.names, summary(self))
         self._saved = store.save(Path(path), contents, self._table, self._saved)
 
     @classmethod

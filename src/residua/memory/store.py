@@ -15,9 +15,10 @@ from torch import Tensor
 from residua.core import Head
 from residua.core.atomic import write_json
 from residua.errors import MemoryFileError
+from residua.folder import FORMAT, MANIFEST, read_manifest
 from residua.index import Index, load_index
 from residua.memory import manifest as files
-from residua.memory.manifest import MANIFEST, get_tensors, put_tensors, read_manifest, verify, writing
+from residua.memory.manifest import get_tensors, put_tensors, verify, writing
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
 from residua.memory.storage import Storage, make_storage
@@ -39,6 +40,7 @@ class Contents:
     median_nn_distance: float | None = None
     about: dict | None = None
     names: dict[int, str] | None = None
+    summary: dict | None = None  # what `residua info` shows; only written
 
 
 @dataclass
@@ -124,7 +126,7 @@ def write_manifest(
     removed.
     """
     manifest = {
-        "format": files.FORMAT,
+        "format": FORMAT,
         "generation": generation,
         "schema": contents.schema.to_json(),
         "next_id": contents.next_id,
@@ -132,6 +134,7 @@ def write_manifest(
         "keys_kept": contents.keys_kept,
         "median_nn_distance": contents.median_nn_distance,
         "about": contents.about or {},
+        **({} if contents.summary is None else {"summary": contents.summary}),
         "shards": shards,
     }
     if edits is not None:
@@ -149,6 +152,12 @@ def write_manifest(
         wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
     described = [files.described(path / name) for name in index_files]
     files.commit(path, manifest | {"index": {"wanted": wanted, "about": made, "files": described}})
+
+
+def add_summary(path: Path, summary: dict) -> None:
+    """Say in the manifest of folder `path` what the memory there holds, where it was written without a memory."""
+    with writing(path):
+        files.commit(path, read_manifest(path) | {"summary": summary})
 
 
 def load(path: Path, device: torch.device) -> tuple[Contents, Table, Saved]:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -21,17 +22,19 @@ from residua.core.prediction import Prediction
 from residua.core.registry import Registry
 from residua.core.renamed import renamed
 from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
+from residua.folder import READER, read_reader
 from residua.memory import Memory
 from residua.printable import short
 
 QUERIES = 2048  # rows searched at a time
-FILE = "reader.json"  # a saved reader's parameters, beside the memory's own files
 OWN = "own"  # exclude="own": each row's own id
+
+R = TypeVar("R", bound="Reader")
 
 READERS: Registry[type[Reader]] = Registry("reader", "@residua.readers.register_reader")
 
 
-def register_reader(cls: type[Reader]) -> type[Reader]:
+def register_reader(cls: type[R]) -> type[R]:
     """Make a reader class known by its name, to ``load`` and to the command line."""
     READERS.register(cls.__name__, cls)
     return cls
@@ -195,7 +198,7 @@ class Reader(ABC):
                 "to_json, and the reader a from_json"
             ) from error
         self.memory.save(path)
-        write_json(Path(path) / FILE, about)
+        write_json(Path(path) / READER, about)
 
     def _require_registered(self) -> None:
         """That ``load`` knows this reader's class, and those of the readers it holds."""
@@ -247,13 +250,8 @@ def load(path: str | os.PathLike, device: str = "cpu") -> Reader:
     ...     rs.load(folder).params["sigma"]
     0.5
     """
-    file = Path(path) / FILE
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MemoryFileError(f"{path} holds no {FILE}; save a reader there, or use rs.Memory.load") from error
-    except (OSError, ValueError) as error:
-        raise MemoryFileError(f"{file} cannot be read: {error}") from error
+    file = Path(path) / READER
+    about = read_reader(Path(path))
     memory = Memory.load(path, device)
     try:
         return reader_of(about, memory)
@@ -265,13 +263,11 @@ def load(path: str | os.PathLike, device: str = "cpu") -> Reader:
 
 def reader_of(about: dict, memory: Memory) -> Reader:
     """The reader of `memory` whose ``to_json`` is `about`."""
-    name, params = about["reader"], dict(about["params"])
+    name = about["reader"]
     if name not in READERS:
         where = f", such as {about['module']} where it was saved" if about.get("module") else ""
         raise MemoryFileError(
             f"this is a reader {name!r}, and none of that name is registered; import the module that defines it"
             f"{where}, then load again"
         )
-    if "gate" in params:  # as version 0.1 called it
-        params["skip"] = params.pop("gate")
-    return READERS.get(name).from_json(params, memory)
+    return READERS.get(name).from_json(about["params"], memory)

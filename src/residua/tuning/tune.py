@@ -4,10 +4,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from residua.core import Encoded, as_tensor
 from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError
+from residua.progress import progress_bar
 from residua.readers import ContinuousCache, NeighbourReader, Reader
 from residua.readers.reader import OWN
 from residua.tuning.cache import CacheSweep
@@ -70,7 +69,7 @@ def tune(
         Find the lowest ``skip`` (rows of which the base is at least that sure are not searched) that costs at most this
         relative loss of perplexity, such as 0.005. ``best.skipped_`` is the share of searches saved.
     progress : bool, optional
-        A bar; by default only on a terminal, after two seconds.
+        A bar: always, or never; by default only on a terminal, after a second.
 
     Returns
     -------
@@ -137,9 +136,9 @@ def tune(
 
 
 def _count(sweep, reader: Reader, validation, exclude, depth: int, progress: bool | None) -> None:
-    """Let a sweep count all labelled rows, with a bar: as asked, or by itself after two seconds on a terminal."""
-    rows, hidden, regression = 0, None if progress is None else not progress, reader.memory.task == "regression"
-    with tqdm(desc="tune", unit="row", disable=hidden, delay=0 if progress else 2) as bar:
+    """Let a sweep count all labelled rows, with a bar."""
+    rows, regression = 0, reader.memory.task == "regression"
+    with progress_bar(progress, desc="tune", unit="row") as bar:
         for part, prediction in reader.predictions(validation, exclude=exclude, depth=depth):
             if part.labels is None:
                 raise LabelError("the validation rows have no labels; tuning needs them")

@@ -1,0 +1,77 @@
+"""A memory's folder from outside: what its files are called, and what its JSON files say. No torch is needed for it."""
+
+import json
+import zlib
+from pathlib import Path
+
+from residua.errors import MemoryFileError
+
+MANIFEST = "manifest.json"  # names every file that counts; written last
+BUILD = "build.json"  # of a build that is not finished
+READER = "reader.json"  # a saved reader's parameters
+FORMAT = 3
+READABLE = (1, 2, 3)  # 1: ids and columns dense, labels int64; 1 and 2: no schema, and keys as they are
+
+
+def read_manifest(path: Path) -> dict:
+    """The manifest of folder `path`; ``MemoryFileError`` if it is missing, torn, corrupted or of another format."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        expected = "expected a folder that save wrote"
+        raise MemoryFileError(f"{path} is not a memory: it has no {MANIFEST}; {expected}") from error
+    except (OSError, ValueError) as error:
+        raise MemoryFileError(f"{path / MANIFEST} cannot be read: {error}") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+    if found not in READABLE:
+        reads = f"this version reads formats {READABLE[0]} to {READABLE[-1]}"
+        raise MemoryFileError(f"{path / MANIFEST} has format {found}; {reads}")
+    if manifest.get("crc32") != checksum(manifest):
+        raise MemoryFileError(f"{path / MANIFEST} is corrupted: its checksum is not its own")
+    return manifest
+
+
+def checksum(manifest: dict) -> int:
+    """Checksum of everything else in a manifest."""
+    return zlib.crc32(json.dumps({name: value for name, value in manifest.items() if name != "crc32"}).encode())
+
+
+def named_files(manifest: dict) -> list[dict]:
+    """What a manifest says of each file it names: ``file``, ``bytes``, ``crc32``."""
+    others = [manifest[one] for one in ("edits", "head", "names") if one in manifest]
+    return [*manifest["shards"], *manifest["index"]["files"], *others]
+
+
+def present(path: Path, about: dict) -> Path:
+    """The path of a file that the manifest of folder `path` describes, if it is there and has the size it should."""
+    file = path / about["file"]
+    if file.parent != path:
+        raise MemoryFileError(f"{path / MANIFEST} names {about['file']}, which is not in its folder: it is not ours")
+    if not file.is_file():
+        raise MemoryFileError(f"{file} is missing; restore it from a copy, or build the memory again")
+    if (size := file.stat().st_size) != about["bytes"]:
+        raise MemoryFileError(f"{file} has {size} bytes and should have {about['bytes']}: it is torn")
+    return file
+
+
+def read_reader(path: Path) -> dict:
+    """What folder `path` says of its saved reader: ``reader``, its name, and ``params``, in JSON types.
+
+    ``MemoryFileError`` where there is none, or it does not say that.
+    """
+    file = path / READER
+    try:
+        return _renamed(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise MemoryFileError(f"{path} holds no {READER}; save a reader there, or use rs.Memory.load") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
+    except (OSError, ValueError) as error:
+        raise MemoryFileError(f"{file} cannot be read: {error}") from error
+
+
+def _renamed(about: dict) -> dict:
+    """A reader as it is described now: version 0.1 called ``skip`` ``gate``. A reader's parameter may be a reader."""
+    params = {"skip" if name == "gate" else name: value for name, value in about["params"].items()}
+    nested = {name: _renamed(value) for name, value in params.items() if isinstance(value, dict) and "reader" in value}
+    return about | {"reader": about["reader"], "params": params | nested}
