@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOG := .venv/setup.log
 SHOW := { tail -n 40 $(LOG); exit 1; }
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test lint bench reproduce setup clean
 
 demo: $(READY)
 	@$(BIN)/residua demo
@@ -25,6 +25,9 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.run $(NAMES)
+
+reproduce: $(READY)
+	@$(BIN)/python -m experiments $(or $(NAME),--list) $(OPTIONS)
 
 setup: $(READY)
 

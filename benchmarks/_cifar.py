@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import residua as rs
-from residua.papers.cifar100 import Cifar100, CifarResNet, load, read
+from experiments.cifar100.data import Cifar100, read
+from experiments.cifar100.resnet import CifarResNet, load
 
 SHARED = Path(os.environ.get("RESIDUA_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 CACHE = Path(__file__).resolve().parents[1] / "out" / "cifar100-resnet8"

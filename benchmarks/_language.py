@@ -13,11 +13,11 @@ from torch import Tensor
 
 import residua as rs
 from benchmarks._cifar import SHARED
+from experiments.knnlm.texts import Text, own_texts, pairs
 from residua.core import Encoded, Logits
 from residua.encoding import TokenBatch, text_encoder
 from residua.index import load_index
 from residua.memory.manifest import MANIFEST
-from residua.papers.knnlm.texts import Text, own_texts, pairs
 
 MODEL = SHARED / "models" / "code-gpt2"
 MEMORY = Path(__file__).resolve().parents[1] / "out" / "code-gpt2-memory"

@@ -10,7 +10,7 @@ called "base" run the model alone: what their ratios differ from 1 by is the mac
 
 What the workloads load (arrays, texts, memory folders) is made once, by the old version, in ``--cache``.
 
-This file uses the standard library alone: the interpreter that runs it may have either version, or none.
+This file needs the standard library alone: the interpreter that runs it may have either version, or none.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from experiments import machine
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("scores", "latency", "tune", "lm_score", "lm_read", "lm_decode")
@@ -91,11 +92,12 @@ class Worker:
                 stream.close()
 
 
-def worked(interpreter: Path, name: str, options: argparse.Namespace) -> dict:
-    """The JSON of one that is not measured."""
-    one = Worker(interpreter, name, options)
-    one.wait()
-    return one.result
+def installed_in(interpreter: Path, folder: Path) -> dict:
+    """Versions, and the commit where residua is imported from a checkout; no PYTHONPATH, as in the workloads."""
+    environment = {variable: value for variable, value in os.environ.items() if variable != "PYTHONPATH"}
+    command = [str(interpreter), "-P", machine.__file__]
+    done = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def in_turn(name: str, interpreters: dict[str, Path], options: argparse.Namespace, first: str) -> dict[str, dict]:
@@ -171,21 +173,6 @@ def differing(old: dict, new: dict) -> set[str]:
     return found
 
 
-def machine() -> dict:
-    """The machine, without its name: processor, cores this process may use, memory, operating system."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-        cpu = models[0].split(":", 1)[1].strip() if models else cpu
-    try:
-        ram = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError):
-        ram = None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": cpu, "cores": cores, "ram_gib": ram, "os": f"{platform.system()} {platform.machine()}"}
-
-
 def earlier(out: Path, same: dict) -> dict:
     """Results of other workloads that `out` holds already, where they are of the same machine and installations."""
     try:
@@ -229,9 +216,9 @@ def main(arguments: list[str]) -> None:
     options.cache = options.cache.absolute()
     options.cache.mkdir(parents=True, exist_ok=True)
 
-    installed = {side: worked(interpreter, "about", options) for side, interpreter in interpreters.items()}
-    same = {"machine": machine() | {"threads": options.threads}, "installed": installed}
-    worked(interpreters["old"], "prepare", options)
+    installed = {side: installed_in(interpreter, options.cache) for side, interpreter in interpreters.items()}
+    same = {"machine": machine.hardware() | {"threads": options.threads}, "installed": installed}
+    Worker(interpreters["old"], "prepare", options).wait()
     results = earlier(options.out, same)
     for name in options.names:
         start = time.perf_counter()

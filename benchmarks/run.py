@@ -17,13 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.machine import machine
+from experiments.machine import machine
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 
-APART = ("compare", "machine", "run", "workloads")  # compare measures two installations, by workloads
+APART = ("compare", "run", "workloads")  # compare measures two installations, by workloads
 
 
 def names() -> list[str]:

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -31,7 +29,6 @@ import numpy as np
 
 SHARED = Path(os.environ.get("RESIDUA_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 CACHE = Path(tempfile.gettempdir()) / "residua-compare"
-LIBRARIES = ("residua", "torch", "numpy", "scipy", "faiss-cpu", "scikit-learn", "transformers", "safetensors")
 
 PAPER = {"k": 53, "sigma": 0.7, "temperature": 1.4}
 IMAGES = 300  # one at a time
@@ -423,42 +420,10 @@ def _write(path: Path, **arrays) -> None:
     part.replace(path)
 
 
-# --- the installation -----------------------------------------------------------------------------------------
-
-
-def about() -> dict:
-    """What is measured: versions, and the commit where residua is run from its checkout."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"python": platform.python_version(), "versions": found, "commit": _commit()}
-
-
-def _commit() -> str | None:
-    """``+`` where the package's own files differ from it; None for a package that is not in its checkout."""
-    import residua
-
-    source = Path(residua.__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=source, capture_output=True, text=True, check=True).stdout
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != source.parents[1]:
-            return None
-        changed = git("status", "--porcelain", "--", ".")
-        return git("rev-parse", "HEAD").strip() + ("+" if changed.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def main(arguments: list[str]) -> None:
     """Run one and print its JSON, alone on the last line of standard output."""
     parser = argparse.ArgumentParser(prog="python workloads.py", description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=["prepare", "about", *WORKLOADS])
+    parser.add_argument("name", choices=["prepare", *WORKLOADS])
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of what is made once")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data and trained models")
     parser.add_argument("--turns", action="store_true", help="wait for a line of input before each measure")
@@ -466,9 +431,6 @@ def main(arguments: list[str]) -> None:
     if options.name == "prepare":
         prepare(options.cache, options.shared)
         print("{}")
-        return
-    if options.name == "about":
-        print(json.dumps(about()))
         return
     clock = Clock(options.turns)
     computed = WORKLOADS[options.name](clock, options.cache, options.shared)

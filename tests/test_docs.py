@@ -15,10 +15,10 @@ import pytest
 from residua.errors import MissingDependencyError
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "src"
 MODULES = sorted(
-    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-    for path in SOURCE.glob("residua/**/*.py")
+    ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
+    for source, package in ((ROOT / "src", "residua"), (ROOT, "experiments"))
+    for path in source.glob(f"{package}/**/*.py")
 )
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md"))]
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

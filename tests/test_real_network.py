@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import residua as rs
-from residua.papers.cifar100 import Cifar100, load, read
+from experiments.cifar100.data import Cifar100, read
+from experiments.cifar100.resnet import load
 
 # One worker encodes the 60 000 images once for all of them.
 pytestmark = pytest.mark.xdist_group("real network")

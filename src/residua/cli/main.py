@@ -19,7 +19,6 @@ from residua.cli.generate import generate
 from residua.cli.info import info
 from residua.cli.lm_eval import lm_eval
 from residua.cli.loaders import imported
-from residua.cli.reproduce import reproduce
 from residua.cli.tune import tune
 from residua.cli.verbosity import QUIET, VERBOSE, log_shown
 from residua.errors import ResiduaError
@@ -103,7 +102,7 @@ def main(modules: tuple[str, ...]) -> None:
         imported(module)
 
 
-for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, add, forget, relabel, info, reproduce):
+for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, add, forget, relabel, info):
     main.add_command(verb)
 
 

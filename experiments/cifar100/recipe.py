@@ -1,0 +1,101 @@
+"""The paper's recipe (§4.1 of arXiv 2302.01576): learning rate by epoch, random crops and flips, and which rows."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.cifar100.data import SIDE, normalise
+from residua.errors import ParameterError
+
+PAPER_EPOCHS = 256
+WARM_UP = 15  # epochs of linear growth
+DROPS = (96, 192, 224)  # epochs after which the rate is a tenth
+MARKS = (128, 160, 192, 224, 256)  # Table 1's
+PAD = 4  # pixels of black around an image before a crop
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training depends on; the paper's own numbers are the defaults, but weight decay and augmentation, which it
+    does not give. With other than 256 epochs every epoch mark is scaled.
+
+    Examples
+    --------
+    >>> Recipe(epochs=64).marks
+    (32, 40, 48, 56, 64)
+    >>> [round(Recipe().rate(epoch), 6) for epoch in (7.5, 15, 95.9, 96, 200, 255)]
+    [0.2, 0.4, 0.4, 0.04, 0.004, 0.0004]
+    """
+
+    depth: int = 8
+    epochs: int = PAPER_EPOCHS
+    fraction: float = 1.0
+    seed: int = 0
+    precision: str = "float32"
+    batch: int = 128
+    peak: float = 0.4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+    def __post_init__(self):
+        if self.epochs < 1 or self.batch < 1 or not 0 < self.fraction <= 1:
+            raise ParameterError(
+                f"epochs={self.epochs}, batch={self.batch}, fraction={self.fraction}; expected at least one epoch and "
+                "image, and a fraction in (0, 1]"
+            )
+
+    @property
+    def name(self) -> str:
+        """Of its folder of checkpoints: another recipe has another name."""
+        bf16 = "-bf16" if self.precision == "bf16" else ""
+        return f"resnet{self.depth}-{100 * self.fraction:g}percent-{self.epochs}epochs-seed{self.seed}{bf16}"
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """Finished epochs whose networks are kept: Table 1's, scaled."""
+        return tuple(sorted({max(1, round(mark * self.epochs / PAPER_EPOCHS)) for mark in MARKS}))
+
+    def rate(self, epoch: float) -> float:
+        """Learning rate after `epoch` epochs, which may be a fraction."""
+        paper = epoch * PAPER_EPOCHS / self.epochs
+        tenths = sum(paper >= drop for drop in DROPS)
+        return self.peak * min(1.0, paper / WARM_UP) * 0.1**tenths
+
+
+def subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Ascending rows with the same share of every class; a larger fraction of the same seed contains a smaller one.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 1, 0, 1])
+    >>> subset(labels, 1.0, 0).tolist(), sorted(labels[subset(labels, 0.5, 0)].tolist())
+    ([0, 1, 2, 3], [0, 1])
+    """
+    if fraction == 1:
+        return np.arange(len(labels))
+    order = np.random.default_rng([seed, 2]).permutation(len(labels))
+    kept = []
+    for label in np.unique(labels):
+        own = order[labels[order] == label]
+        kept.append(own[: max(1, math.floor(fraction * len(own) + 0.5))])
+    return np.sort(np.concatenate(kept))
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image at a random place within a black border of 4 pixels, and mirrored at random; normalised.
+
+    Images are uint8 (b, 32, 32, 3) on any device; the generator is the CPU's, so that every device draws the same. The
+    result is float32 (b, 3, 32, 32), channels last in memory.
+    """
+    b, device = len(images), images.device
+    top, left = torch.randint(0, 2 * PAD + 1, (2, b, 1), generator=generator)
+    along = torch.arange(SIDE)
+    flipped = torch.randint(0, 2, (b, 1), generator=generator).bool()
+    rows = (top + along).to(device)
+    columns = (left + torch.where(flipped, along.flip(0), along)).to(device)
+    padded = torch.nn.functional.pad(images, (0, 0, PAD, PAD, PAD, PAD))
+    every = torch.arange(b, device=device)
+    return normalise(padded[every[:, None, None], rows[:, :, None], columns[:, None, :]])

@@ -1,0 +1,112 @@
+"""A language model, and the memories made with it, each built once and kept on disk."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import residua as rs
+from experiments.knnlm.cached_index import CachedIndex
+from experiments.knnlm.texts import Text, Texts, domain_texts, own_texts, pairs
+from experiments.machine import device_of
+from residua.core import Encoded
+from residua.encoding.fingerprint import source_of_module
+from residua.errors import InputError, MissingDependencyError
+from residua.memory.manifest import MANIFEST
+from residua.readers import Reader
+
+K = 1024  # the paper's, and the most neighbours that compete
+
+
+class Language:
+    """A model, its tokenizer, and how it reads; `settings` are the experiment's options."""
+
+    def __init__(self, settings: dict):
+        self.settings = settings
+        self.model, self.tokenizer = _loaded(settings["model"], settings["device"])
+
+    def texts(self, folder: str | None = None) -> Texts:
+        """The documents of the model's own domain, or of another's folder."""
+        return _texts(json.dumps(self.settings), folder)
+
+    def remember(
+        self, texts: list[tuple[str, str]], what: str, *, key="ffn", storage="none", index: str | None = None
+    ) -> rs.Memory:
+        """A memory of texts: from its folder where it is there, else built, or its build resumed.
+
+        Its neighbours are searched once for each query.
+        """
+        settings = self.settings
+        options = {"window": settings["window"], "stride": settings["stride"]}
+        options |= {"index": index or settings["index"], "key": key, "storage": storage}
+        source = source_of_module(self.model, "").to_json()
+        digest = hashlib.sha256(json.dumps([source, options, texts]).encode()).hexdigest()[:12]
+        folder = Path(settings["checkpoints"]) / f"{what}-{digest}"
+        if (folder / MANIFEST).exists():
+            memory = rs.Memory.load(folder)
+        else:
+            memory = rs.lm.remember(self.model, self.tokenizer, texts, folder, progress=False, **options)
+        return searched_once(memory)
+
+    def encoded(self, texts: list[Text], memory: rs.Memory) -> Iterable[Encoded]:
+        """Token batches of documents."""
+        return rs.lm.encode(self.model, self.tokenizer, pairs(texts), like=memory)
+
+    def evaluate(self, texts: list[Text], reader: Reader) -> dict:
+        """What a reader scores on documents, beside the base: perplexity, and shares in %, with 95 % intervals."""
+        found = rs.lm.evaluate(self.model, self.tokenizer, pairs(texts), reader, label_knn=False, progress=False)
+        ratio = [found.perplexity_ratio, *(found.perplexity_ratio_interval or (None, None))]
+        gain = [found.gain, *(found.gain_interval or (None, None))]  # one document has no intervals
+        return {
+            "perplexity": found.perplexity,
+            "change": [None if edge is None else 100 * (edge - 1) for edge in ratio],
+            "accuracy": 100 * found.accuracy,
+            "gain": [None if edge is None else 100 * edge for edge in gain],
+            "tpr": 100 * found.tpr,
+            "fpr": 100 * found.fpr,
+            "base": {"perplexity": found.base_perplexity, "accuracy": 100 * found.base_accuracy},
+            "tokens": found.n,
+            "documents": found.n_groups,
+        }
+
+
+def searched_once(memory: rs.Memory) -> rs.Memory:
+    """The memory, with an index that keeps its answers."""
+    memory.index = CachedIndex(memory.index, min(K, len(memory)))
+    return memory
+
+
+def quick(index: str) -> str:
+    """The index of a memory that one table needs: the paper's recipe takes too long to train for each of them."""
+    return "knnlm-fast" if index == "knnlm" else index
+
+
+def settings_of(reader: Reader) -> dict:
+    """A reader's tuned settings in JSON types."""
+    params = reader.to_json()["params"]
+    names = ("k", "sigma", "temperature", "lmbda", "window", "theta")
+    return {name: params[name] for name in names if name in params}
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str, device: str):
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise MissingDependencyError('a language model needs transformers: pip install "residua[lm]"') from error
+    try:
+        loaded, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model={model!r} is no causal language model with a tokenizer: {error}") from error
+    return loaded.to(device_of(device)).eval(), tokenizer
+
+
+@lru_cache(maxsize=4)
+def _texts(settings: str, folder: str | None) -> Texts:
+    options = json.loads(settings)
+    _, tokenizer = _loaded(options["model"], options["device"])
+    sizes = {name: options[name] for name in ("glob", "memory_tokens", "eval_tokens")}
+    if folder is not None:
+        return domain_texts(tokenizer, folder, **sizes)
+    return own_texts(tokenizer, options["model"], options["texts"], options["validation"], options["test"], **sizes)
