@@ -22,6 +22,7 @@ lint: $(READY)
 	@$(BIN)/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python > .venv/types.log || { cat .venv/types.log; exit 1; }
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.run $(NAMES)

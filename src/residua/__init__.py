@@ -34,7 +34,30 @@ _HOME = {
 
 MODULES = ("errors", "lm")  # public names that are modules themselves
 
-__all__ = [*_HOME, "__version__"]
+# Rooms of version 0.1 -> what they are called now.
+_GONE = {"records": "residua.core", "read": "residua.readers"}
+
+__all__ = [
+    "KNNLM",
+    "AdaptiveLambda",
+    "ContinuousCache",
+    "DenseLogits",
+    "Encoded",
+    "HeadLogits",
+    "Logits",
+    "Memory",
+    "ResMem",
+    "TopLogits",
+    "__version__",
+    "attach",
+    "encode",
+    "errors",
+    "evaluate",
+    "explain",
+    "lm",
+    "load",
+    "tune",
+]
 
 if TYPE_CHECKING:
     from residua import errors, lm
@@ -46,21 +69,16 @@ if TYPE_CHECKING:
     from residua.memory import Memory
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, ResMem, load
     from residua.tuning import tune
+else:
 
+    def __getattr__(name):
+        if name not in _HOME:
+            now = f"; it is {_GONE[name]} now" if name in _GONE else ""
+            raise AttributeError(f"module 'residua' has no attribute {name!r}{now}")
+        module = import_module(_HOME[name])
+        value = module if name in MODULES else getattr(module, name)
+        globals()[name] = value
+        return value
 
-# Rooms of version 0.1 -> what they are called now.
-_GONE = {"records": "residua.core", "read": "residua.readers"}
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        now = f"; it is {_GONE[name]} now" if name in _GONE else ""
-        raise AttributeError(f"module 'residua' has no attribute {name!r}{now}")
-    module = import_module(_HOME[name])
-    value = module if name in MODULES else getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted(__all__)
+    def __dir__():
+        return sorted(__all__)

@@ -3,6 +3,7 @@
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 from residua.errors import MemoryFileError
 
@@ -13,7 +14,7 @@ FORMAT = 3
 READABLE = (1, 2, 3)  # 1: ids and columns dense, labels int64; 1 and 2: no schema, and keys as they are
 
 
-def read_manifest(path: Path) -> dict:
+def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of folder `path`; ``MemoryFileError`` if it is missing, torn, corrupted or of another format."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -31,18 +32,18 @@ def read_manifest(path: Path) -> dict:
     return manifest
 
 
-def checksum(manifest: dict) -> int:
+def checksum(manifest: dict[str, Any]) -> int:
     """Checksum of everything else in a manifest."""
     return zlib.crc32(json.dumps({name: value for name, value in manifest.items() if name != "crc32"}).encode())
 
 
-def named_files(manifest: dict) -> list[dict]:
+def named_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """What a manifest says of each file it names: ``file``, ``bytes``, ``crc32``."""
     others = [manifest[one] for one in ("edits", "head", "names") if one in manifest]
     return [*manifest["shards"], *manifest["index"]["files"], *others]
 
 
-def present(path: Path, about: dict) -> Path:
+def present(path: Path, about: dict[str, Any]) -> Path:
     """The path of a file that the manifest of folder `path` describes, if it is there and has the size it should."""
     file = path / about["file"]
     if file.parent != path:
@@ -54,7 +55,7 @@ def present(path: Path, about: dict) -> Path:
     return file
 
 
-def read_reader(path: Path) -> dict:
+def read_reader(path: Path) -> dict[str, Any]:
     """What folder `path` says of its saved reader: ``reader``, its name, and ``params``, in JSON types.
 
     ``MemoryFileError`` where there is none, or it does not say that.
@@ -70,7 +71,7 @@ def read_reader(path: Path) -> dict:
         raise MemoryFileError(f"{file} cannot be read: {error}") from error
 
 
-def _renamed(about: dict) -> dict:
+def _renamed(about: dict[str, Any]) -> dict[str, Any]:
     """A reader as it is described now: version 0.1 called ``skip`` ``gate``. A reader's parameter may be a reader."""
     params = {"skip" if name == "gate" else name: value for name, value in about["params"].items()}
     nested = {name: _renamed(value) for name, value in params.items() if isinstance(value, dict) and "reader" in value}

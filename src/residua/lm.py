@@ -4,33 +4,79 @@ A row of a memory of tokens is one token of a text: its key is the model's inner
 token itself, its id the document, and its column ``offset`` the place in it.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import nn
 
 from residua import encoding, evaluation, explanation
-from residua.encoding import PairEncoder, TextEncoder, TextStream
+from residua.core import Encoded
+from residua.encoding import TextStream
+from residua.encoding.options import StreamOptions, TextOptions, Texts, Tokenizer
+from residua.evaluation import Evaluation
+from residua.evaluation.significance import Groups
+from residua.explanation import Explanation
 from residua.index.nearest import faiss_installed
 from residua.memory import Memory
 from residua.memory.build import build
+from residua.memory.schema import KeyDtype
+from residua.memory.storage import StorageName
+from residua.readers import Reader
+from residua.readers.reader import Exclude
 
 __all__ = ["encode", "evaluate", "explain", "remember"]
 
-READING = ("window", "stride", "min_context", "key", "batch_size", *TextEncoder.reading, *PairEncoder.reading)
+
+class RememberOptions(TextOptions, total=False):
+    """What ``remember`` takes beside its own: of ``TextStream``, and of ``Memory``."""
+
+    index_params: dict[str, Any] | None
+    overfetch: float
+    m: int
+    temperature: float
+    device: str | torch.device
+    shard_rows: int
+    train_rows: int
+
+
+class EvaluateOptions(TextOptions, total=False):
+    """What ``evaluate`` takes: of ``TextStream``, and of ``rs.evaluate``."""
+
+    validation: Encoded | Iterable[Encoded] | None
+    exclude: Exclude
+    groups: Groups
+    label_knn: bool
+    confidence: float
+    n_bootstrap: int
+    seed: int
+    progress: bool | None
+
+
+class ExplainOptions(TypedDict, total=False):
+    """What ``explain`` takes, as ``rs.explain``."""
+
+    exclude: Exclude
+    context: int
 
 
 def remember(
-    model,
-    tokenizer,
-    texts,
-    out: str | os.PathLike | None = None,
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    texts: Texts,
+    out: str | os.PathLike[str] | None = None,
     *,
-    storage: str = "none",
+    storage: StorageName = "none",
     index: str = "auto",
-    key_dtype: str = "float16",
+    key_dtype: KeyDtype = "float16",
     keep_keys: bool = True,
-    about: dict | None = None,
+    about: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
-    **options,
+    **options: Unpack[RememberOptions],
 ) -> Memory:
     """Remember every token of some texts, with one forward pass of the model.
 
@@ -67,38 +113,45 @@ def remember(
         reader = rs.tune(rs.KNNLM(memory), rs.lm.encode(model, tokenizer, "validation/", like=memory))
         print(rs.lm.evaluate(model, tokenizer, "test/", reader))
     """
-    stream = encode(model, tokenizer, texts, logits=storage != "none", progress=progress, **_reading(options))
-    options["index"] = index if index != "auto" else "knnlm-fast" if faiss_installed() else "exact"
-    options |= {"storage": storage, "key_dtype": key_dtype, "about": (about or {}) | stream.about}
+    reading, given = _split(options)
+    stream = encode(model, tokenizer, texts, logits=storage != "none", progress=progress, **reading)
+    given["index"] = index if index != "auto" else "knnlm-fast" if faiss_installed() else "exact"
+    given |= {"storage": storage, "key_dtype": key_dtype, "about": (about or {}) | stream.about}
     if out is not None:
-        options |= {"names": stream.names, "total": stream.estimate_tokens(), "progress": progress}
-        return build(stream.batches(), stream.encode, out, keep_keys=keep_keys, overwrite=overwrite, **options)
-    memory = Memory(stream, **options)
+        given |= {"names": stream.names, "total": stream.estimate_tokens(), "progress": progress}
+        return build(stream.batches(), stream.encode, out, keep_keys=keep_keys, overwrite=overwrite, **given)
+    memory = Memory(stream, **given)
     if not keep_keys:
         memory.discard_keys()
     return memory
 
 
-def encode(model, tokenizer, texts, **options) -> TextStream:
+def encode(model: nn.Module, tokenizer: Tokenizer, texts: Texts, **options: Unpack[StreamOptions]) -> TextStream:
     """``rs.encode((model, tokenizer), texts, **options)``."""
     return encoding.encode((model, tokenizer), texts, **options)
 
 
-def evaluate(model, tokenizer, texts, reader, **options):
+def evaluate(
+    model: nn.Module, tokenizer: Tokenizer, texts: Texts, reader: Reader, **options: Unpack[EvaluateOptions]
+) -> Evaluation:
     """``rs.evaluate(reader, rs.encode((model, tokenizer), texts, like=reader))``; each takes the options that are its
     own (``window``, ``batch_size``, ``glob``, ... are ``encode``'s)."""
     # Without a bar, beside that of evaluate.
-    data = encode(model, tokenizer, texts, like=reader, progress=False, **_reading(options))
-    return evaluation.evaluate(reader, data, **options)
+    reading, given = _split(options)
+    data = encode(model, tokenizer, texts, like=reader, progress=False, **reading)
+    return evaluation.evaluate(reader, data, **given)
 
 
-def explain(model, tokenizer, text, reader, **options):
+def explain(
+    model: nn.Module, tokenizer: Any, text: str | tuple[str, str], reader: Reader, **options: Unpack[ExplainOptions]
+) -> Explanation:
     """Why the model and its memory predict what they do after `text`, a str or a pair (source, target so far):
     ``rs.explain`` of the state there, with its `options` (``exclude``, ``context``)."""
     query = encoding.last_row((model, tokenizer), text, like=reader)
     return explanation.explain(reader, query, tokenizer=tokenizer, **options)
 
 
-def _reading(options: dict) -> dict:
-    """Those of the options that are ``encode``'s, taken out."""
-    return {name: options.pop(name) for name in READING if name in options}
+def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the options that are ``encode``'s, and the others."""
+    reading = {name: value for name, value in options.items() if name in TextOptions.__annotations__}
+    return reading, {name: value for name, value in options.items() if name not in reading}

@@ -1,6 +1,7 @@
 """Values in words and in JSON types, and text that a terminal cannot be tricked with: names may hold anything."""
 
 import math
+from typing import Any
 
 
 def one_line(text: str) -> str:
@@ -19,7 +20,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def short(value) -> str:
+def short(value: Any) -> str:
     """A reader, or a value of one of its parameters, in few digits and words."""
     value = value.to_json() if hasattr(value, "to_json") else value
     if isinstance(value, dict) and "shares" in value:  # an AdaptiveLambda
@@ -29,7 +30,7 @@ def short(value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def shown(params: dict) -> str:
+def shown(params: dict[str, Any]) -> str:
     """Parameters as ``k=3, sigma=0.1235``; those that are None are left out."""
     return ", ".join(f"{name}={short(value)}" for name, value in params.items() if value is not None)
 
@@ -44,7 +45,7 @@ def shown_keys(kept: bool, dtype: str) -> str:
     return f"kept as {dtype}" if kept else "discarded: the index keeps codes of them"
 
 
-def shown_memory(summary: dict) -> dict[str, str]:
+def shown_memory(summary: dict[str, Any]) -> dict[str, str]:
     """What a memory's summary (``residua.memory.summary``) says, in words, by name."""
     forgotten = f" ({summary['forgotten']:,} more are forgotten)" if summary["forgotten"] else ""
     of_its_kind = {"rows": f"{summary['rows']:,}{forgotten}"}
@@ -71,7 +72,7 @@ def shown_memory(summary: dict) -> dict[str, str]:
     }
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """`value` in JSON types; arrays become lists, NaN and infinity null."""
     if hasattr(value, "tolist"):  # arrays and their scalars
         value = value.tolist()

@@ -1,22 +1,28 @@
 """ResMem as scikit-learn estimators: fit a base, remember its training rows, predict with both."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from residua.core import Encoded
+from residua.core import ArrayLike, Encoded, Ids, Task
 from residua.encoding import encode
 from residua.encoding.sklearn import class_indices, keys_of, logits_of
 from residua.errors import LabelError, MissingDependencyError, ParameterError
 from residua.memory import Memory
-from residua.readers import ResMem
+from residua.memory.schema import Objective
+from residua.memory.storage import StorageName
+from residua.readers import Kernel, ResMem
+from residua.readers.neighbour import KernelName
+from residua.readers.resmem import Space
 from residua.tuning import tune
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
-    from sklearn.utils import check_array, column_or_1d, get_tags
+    from sklearn.utils import Tags, check_array, column_or_1d, get_tags
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise MissingDependencyError(
@@ -29,11 +35,19 @@ __all__ = ["ResMemClassifier", "ResMemRegressor"]
 class _ResMem(MetaEstimatorMixin, BaseEstimator):
     """What the two share: fit a base and remember its rows, add, forget, tune."""
 
-    _task: str
-    _memory_params = ("index", "index_params", "device")
-    _reader_params = ("k", "sigma", "kernel")
+    estimator: Any
+    cv: Any
+    key: Any
+    estimator_: Any
+    memory_: Memory
+    reader_: ResMem
+    classes_: np.ndarray
 
-    def fit(self, X, y, **fit_params):
+    _task: Task
+    _memory_params: tuple[str, ...] = ("index", "index_params", "device")
+    _reader_params: tuple[str, ...] = ("k", "sigma", "kernel")
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
         """Fit the base, unless it is frozen or a torch module, and remember these rows.
 
         Parameters
@@ -54,19 +68,20 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
         if fit_params and (is_module or self.cv is not None):
             why = "a torch module is not fitted again" if is_module else f"cv={self.cv!r} fits its clones without them"
             raise ParameterError(f"fit got {sorted(fit_params)}, and {why}; leave them out")
-        self.estimator_ = self.estimator if is_module else clone(self.estimator).fit(X, y, **fit_params)
+        base: Any = self.estimator if is_module else clone(self.estimator)
+        self.estimator_ = base if is_module else base.fit(X, y, **fit_params)
         classes = getattr(self.estimator_, "classes_", None)
         if classes is not None and len(classes) < 2:
             raise LabelError(f"y holds 1 class, {classes[0]!r}; a classifier needs at least two")
         enc = encode(self.estimator_, X, y, key=self.key, cv=self.cv, task=self._task, progress=False)
         if self._task == "classification":
-            self.classes_ = np.arange(enc.n_outputs) if is_module else classes
+            self.classes_ = np.arange(enc.n_outputs) if is_module else self.estimator_.classes_
         enc = _labelled(enc, enc.labels, fit_params.get("sample_weight"))
         self.memory_ = Memory(enc, **{name: getattr(self, name) for name in self._memory_params})
         self.reader_ = ResMem(self.memory_, **{name: getattr(self, name) for name in self._reader_params})
         return self
 
-    def add(self, X, y, *, sample_weight=None) -> np.ndarray:
+    def add(self, X: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> np.ndarray:
         """Remember more rows, at once; the base is not fitted again.
 
         Parameters
@@ -89,12 +104,19 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
             sample_weight = np.ones(len(enc))
         return self.memory_.add(_labelled(enc, self._encoded_targets(y), sample_weight))
 
-    def forget(self, ids) -> int:
+    def forget(self, ids: Ids) -> int:
         """Forget remembered rows by their ids, at once; returns how many went. An unknown id raises ``IdError``."""
         check_is_fitted(self)
         return self.memory_.forget(ids)
 
-    def tune(self, X, y, grid=None, *, objective=None):
+    def tune(
+        self,
+        X: Any,
+        y: Any,
+        grid: Mapping[str, Iterable[Any] | float] | None = None,
+        *,
+        objective: Objective | None = None,
+    ) -> Self:
         """Choose k, sigma and temperature on held-out rows, with `grid` and `objective` as in ``residua.tune``.
 
         Rows of `X` that are remembered would make every setting look too good. Replaces ``reader_`` alone, whose
@@ -104,7 +126,7 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
         self.reader_ = tune(self.reader_, val, grid, objective=objective)
         return self
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
             base = get_tags(self.estimator)
@@ -113,33 +135,38 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
             tags.target_tags = replace(base.target_tags, required=True)
         return tags
 
-    def _encode(self, X) -> Encoded:
+    def _encode(self, X: Any) -> Encoded:
         check_is_fitted(self)
         X = self._rows(X)
         if isinstance(self.estimator_, torch.nn.Module):
             return encode(self.estimator_, X, key=self.key, like=self.memory_, progress=False)
         # The base is this object's own: a fingerprint at each prediction would cost a forest more than its trees do.
         source = self.memory_.source
-        keys = keys_of(self.estimator_, X, key=self.key, statistics=source.statistics or None).keys
+        statistics = None if source is None else source.statistics or None
+        keys = keys_of(self.estimator_, X, key=self.key, statistics=statistics).keys
         return Encoded(keys, logits_of(self.estimator_, X), source=source, task=self._task)
 
-    def _rows(self, X, y="no_validation", reset: bool = False):
+    def _rows(self, X: Any, y: Any = "no_validation", reset: bool = False) -> Any:
         """X as ``encode`` takes it, its feature names and count learned (`reset`) or checked."""
-        rows = X if hasattr(X, "iloc") or sparse.issparse(X) or isinstance(X, torch.Tensor) else np.asarray(X)
+        rows: Any = X if _is_table(X) else np.asarray(X)
         if not reset and rows.ndim == 1 and hasattr(self, "n_features_in_"):
             check_array(rows)  # raises what scikit-learn's users know: reshape your data
         # Images (n, c, h, w) for a torch module have no number of features.
         validate_data(self, X, y, reset=reset, skip_check_array=True, ensure_2d=rows.ndim <= 2)
         return rows.tocsr() if sparse.issparse(rows) else rows
 
-    def _targets(self, y) -> np.ndarray:
+    def _targets(self, y: Any) -> np.ndarray:
         return np.asarray(y)
 
-    def _encoded_targets(self, y) -> np.ndarray:
+    def _encoded_targets(self, y: Any) -> np.ndarray:
         return np.asarray(self._targets(y), dtype=np.float64)
 
 
-def _labelled(enc: Encoded, labels, weight=None) -> Encoded:
+def _is_table(X: Any) -> bool:
+    return hasattr(X, "iloc") or sparse.issparse(X) or isinstance(X, torch.Tensor)
+
+
+def _labelled(enc: Encoded, labels: ArrayLike | None, weight: ArrayLike | None = None) -> Encoded:
     """The same rows with labels, and with weights where there are any."""
     columns = None if weight is None else {"weight": np.asarray(weight)}
     return Encoded(enc.keys, enc.logits, labels, columns=columns, source=enc.source, task=enc.task, head=enc.head)
@@ -205,30 +232,30 @@ class ResMemClassifier(ClassifierMixin, _ResMem):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        k=None,
-        sigma=None,
-        temperature=1.0,
-        kernel="exponential",
-        space="probabilities",
-        cv=None,
-        key=None,
-        index="exact",
-        index_params=None,
-        storage="full",
-        device="cpu",
+        k: int | None = None,
+        sigma: float | None = None,
+        temperature: float = 1.0,
+        kernel: KernelName | Kernel = "exponential",
+        space: Space = "probabilities",
+        cv: Any = None,
+        key: Any = None,
+        index: str = "exact",
+        index_params: dict[str, Any] | None = None,
+        storage: StorageName = "full",
+        device: str = "cpu",
     ):
         self.estimator, self.cv, self.key = estimator, cv, key
         self.k, self.sigma, self.temperature, self.kernel, self.space = k, sigma, temperature, kernel, space
         self.index, self.index_params, self.storage, self.device = index, index_params, storage, device
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """The class of each row's best score, a name out of ``classes_``, (n_samples,)."""
         enc = self._encode(X)  # first: it says when the model is not fitted
         return self.classes_[self.reader_.predict(enc)]
 
-    def predict_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, in the order of ``classes_``, float32 (n_samples, n_classes).
 
         The scores where they are positive (see ``residua.ResMem.predict_proba``), with the same argmax.
@@ -236,7 +263,7 @@ class ResMemClassifier(ClassifierMixin, _ResMem):
         enc = self._encode(X)
         return self.reader_.predict_proba(enc)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = False
         if hasattr(self.estimator, "__sklearn_tags__"):
@@ -244,10 +271,10 @@ class ResMemClassifier(ClassifierMixin, _ResMem):
             tags.classifier_tags = replace(base, multi_label=False)
         return tags
 
-    def _targets(self, y) -> np.ndarray:
+    def _targets(self, y: Any) -> np.ndarray:
         return column_or_1d(y, warn=True)
 
-    def _encoded_targets(self, y) -> np.ndarray:
+    def _encoded_targets(self, y: Any) -> np.ndarray:
         return class_indices(self, self._targets(y))
 
 
@@ -278,28 +305,28 @@ class ResMemRegressor(RegressorMixin, _ResMem):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        k=None,
-        sigma=None,
-        kernel="exponential",
-        cv=None,
-        key=None,
-        index="exact",
-        index_params=None,
-        device="cpu",
+        k: int | None = None,
+        sigma: float | None = None,
+        kernel: KernelName | Kernel = "exponential",
+        cv: Any = None,
+        key: Any = None,
+        index: str = "exact",
+        index_params: dict[str, Any] | None = None,
+        device: str = "cpu",
     ):
         self.estimator, self.cv, self.key = estimator, cv, key
         self.k, self.sigma, self.kernel = k, sigma, kernel
         self.index, self.index_params, self.device = index, index_params, device
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """The base's predictions plus the neighbours' weighted residuals, (n_samples,) or (n_samples, n_outputs);
         float64, of float32 precision."""
         enc = self._encode(X)
         return self.reader_.predict(enc).astype(np.float64)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
             tags.regressor_tags = get_tags(self.estimator).regressor_tags or tags.regressor_tags

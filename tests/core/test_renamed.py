@@ -5,9 +5,8 @@ import pytest
 from residua.core.renamed import renamed
 
 
+@renamed({"breadth": "width", "tall": "height"})
 class Box:
-    __getattr__ = renamed({"breadth": "width", "tall": "height"})
-
     def __init__(self):
         self.width = 3
 

@@ -21,20 +21,20 @@ def test_smaller_memories_get_less_and_the_log_says_so(caplog):
     assert "1024 lists, 48 bytes a key and 65536 keys to learn from, where the paper has 4096, 64" in caplog.text
     assert knnlm(1_000_000, 256).params["train_on"] == 4096 * 64
     with caplog.at_level(logging.INFO, "residua"):
-        assert knnlm(FEW - 1, 256).index == knnlm_fast(5, 256).index == "exact"
+        assert knnlm(FEW - 1, 256).name == knnlm_fast(5, 256).name == "exact"
     assert "index 'knnlm' over 9999 keys is exact" in caplog.text
 
 
 def test_the_fast_one():
     assert knnlm_fast(10**6, 256) == Recipe("IVF1024,PQ128x4fs", {"nprobe": 8, "rerank": 128})
-    assert knnlm_fast(10**8, 1024).index == "IVF8192,PQ256x4fs"
-    assert knnlm_fast(10**5, 64).index == "IVF256,PQ32x4fs"
+    assert knnlm_fast(10**8, 1024).name == "IVF8192,PQ256x4fs"
+    assert knnlm_fast(10**5, 64).name == "IVF256,PQ32x4fs"
 
 
 @given(st.sampled_from(["knnlm", "knnlm-fast"]), st.integers(FEW, 10**9), st.integers(1, 4096))
 def test_codes_always_divide_the_key_and_lists_can_be_learned(name, n, dim):
     chosen = RECIPES[name](n, dim)
-    lists, codes = chosen.index.removesuffix("x4fs").split(",")
+    lists, codes = chosen.name.removesuffix("x4fs").split(",")
     assert dim % int(codes[2:]) == 0 and int(codes[2:]) <= max(dim // 2, 64)
     assert int(lists[3:]) >= 32 and 64 * int(lists[3:]) <= n
 
@@ -44,7 +44,7 @@ def test_made_by_name(name):
     pytest.importorskip("faiss")
     chosen = RECIPES[name](10**6, 64)
     index = make_index(name, n=10**6, dim=64, device="cpu")
-    assert index.name == chosen.index
+    assert index.name == chosen.name
     assert chosen.params.items() <= {**index.params, "rerank": index.rerank}.items()
     other = make_index(name, n=10**6, dim=64, device="cpu", params={"nprobe": 5, "rerank": False})
     assert other.params["nprobe"] == 5 and other.rerank is False

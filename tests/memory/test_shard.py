@@ -55,9 +55,9 @@ def test_shards_and_a_manifest_are_a_memory(tmp_path):
     for number, part in enumerate(parts):
         shards.append(put_rows(tmp_path, f"rows-{number:05}.safetensors", whole.schema.rows(part, part.ids)))
     more = {"next_id": 93, "about": {"window": 256}, "names": whole.names}
-    contents = Contents(whole.schema, whole.storage, WANTED, whole.index, **more)
+    contents = Contents(whole.schema, whole.storage, WANTED, **more)
     (tmp_path / "rows-left.safetensors").write_bytes(b"a killed call's")
-    write_manifest(tmp_path, "a", contents, shards)
+    write_manifest(tmp_path, "a", contents, whole.index, shards)
     loaded = rs.Memory.load(tmp_path)
     assert loaded.schema.is_text and (loaded.about, loaded.names) == ({"window": 256}, {3: "three", 90: "ninety"})
     assert (loaded.keys == whole.keys).all() and loaded.labels.tolist() == whole.labels.tolist()

@@ -160,6 +160,16 @@ def test_a_kernel_of_ones_own_is_read_tuned_saved_and_loaded(read, kernel, tmp_p
     np.testing.assert_array_equal(rs.load(tmp_path).scores(test), best.scores(test))
 
 
+def test_a_kernel_itself_is_as_good_as_its_name():
+    memory, queries = rs.Memory(made(30, 0)), made(5, 1)
+    reader = rs.KNNLM(memory, k=9, kernel=Kernel("test-given", cauchy))
+    assert REGISTERED.get("test-given").log_weights is cauchy and reader.params["kernel"] == "test-given"
+    named = rs.KNNLM(memory, k=9, kernel="test-given")
+    np.testing.assert_array_equal(reader.scores(queries), named.scores(queries))
+    with pytest.raises(ParameterError, match="'gaussian' is registered already"):
+        rs.ResMem(memory, kernel=Kernel("gaussian", cauchy))
+
+
 # --- readers of one's own -------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from residua.errors import MemoryFileError, ParameterError
+from residua.errors import MemoryFileError, ParameterError, StorageError
 from residua.index import Exact, FaissIndex, Index, load_index, make_index, register_index
 from residua.testing import check_index
 
@@ -48,6 +48,17 @@ class Filed(Brute):
 
     def _load(self, path):
         self._keys = np.frombuffer(path.read_bytes(), np.float32).reshape(-1, self.dim)
+
+
+def test_an_engine_without_distances_cannot_answer_without_keys():
+    class Vague(Brute):
+        needs_keys = False
+
+    index, keys = Vague(2), torch.arange(8.0).view(4, 2)
+    index.build(keys)
+    assert index.search(keys[:1], 1, keys).rows.tolist() == [[0]]
+    with pytest.raises(StorageError, match="rows without their distances, and the keys are not kept"):
+        index.search(keys[:1], 1, None)
 
 
 @pytest.mark.parametrize("backend", ["faiss", "torch"])

@@ -1,6 +1,7 @@
 """The few types that travel through the house: ``Encoded``, ``Logits``, ``Neighbours``, ``Change``, ``Prediction``."""
 
-from residua.core.encoded import Encoded, batches
+from residua.core.arrays import Array, ArrayLike, Ids
+from residua.core.encoded import Encoded, Task, batches
 from residua.core.logits import (
     AbsentLogits,
     Base,
@@ -22,12 +23,15 @@ from residua.core.source import Source
 
 __all__ = [
     "AbsentLogits",
+    "Array",
+    "ArrayLike",
     "Base",
     "Change",
     "DenseLogits",
     "Encoded",
     "Head",
     "HeadLogits",
+    "Ids",
     "LabelValues",
     "Logits",
     "Neighbours",
@@ -40,6 +44,7 @@ __all__ = [
     "SparseProbabilities",
     "Table",
     "TableValues",
+    "Task",
     "Term",
     "TopLogits",
     "Values",

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from residua.errors import MemoryFileError
 
@@ -26,7 +27,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write_json(path: Path, data: dict) -> None:
+def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON file whole or not at all, flushed to the disk before its rename."""
     with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
         json.dump(data, file, indent=1)

@@ -1,17 +1,20 @@
 """Examples as a memory sees them: keys, what the model said, and the truth when it is known."""
 
+from __future__ import annotations
+
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import torch
 
+from residua.core.arrays import ArrayLike
 from residua.core.atomic import atomic_write
-from residua.core.logits import DenseLogits, Head, HeadLogits, Logits
+from residua.core.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor
 from residua.core.source import Source
 from residua.errors import (
     IdError,
@@ -24,7 +27,8 @@ from residua.errors import (
     TaskError,
 )
 
-TASKS = ("classification", "regression")
+Task: TypeAlias = Literal["classification", "regression"]
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 class Encoded:
@@ -62,26 +66,47 @@ class Encoded:
     (3, 'classification', [1, 2])
     """
 
-    def __init__(self, keys, logits, labels=None, ids=None, *, columns=None, source=None, task=None, head=None):
-        keys = _array(keys)
-        if keys.ndim != 2 or keys.shape[1] == 0:
+    keys: np.ndarray
+    logits: Logits
+    labels: np.ndarray | None
+    ids: np.ndarray | None
+    columns: dict[str, np.ndarray]
+    source: Source | None
+    task: Task | None
+    head: Head | None
+
+    def __init__(
+        self,
+        keys: ArrayLike,
+        logits: ArrayLike | Logits,
+        labels: ArrayLike | None = None,
+        ids: ArrayLike | None = None,
+        *,
+        columns: Mapping[str, ArrayLike] | None = None,
+        source: Source | None = None,
+        task: Task | None = None,
+        head: Head | None = None,
+    ):
+        table = _array(keys)
+        if table.ndim != 2 or table.shape[1] == 0:
             raise ShapeError(
-                f"keys have shape {keys.shape}; expected (n, d), one vector per example (pool spatial maps)"
+                f"keys have shape {table.shape}; expected (n, d), one vector per example (pool spatial maps)"
             )
-        self.keys = np.ascontiguousarray(_finite(keys, "keys"))
-        self.logits = logits if isinstance(logits, Logits) else DenseLogits(_finite(_array(logits), "logits"))
+        self.keys = np.ascontiguousarray(_finite(table, "keys"))
+        if not isinstance(logits, Logits):
+            logits = DenseLogits(as_tensor(_finite(_array(logits), "logits")))
+        self.logits = logits
         if len(self.logits) != len(self.keys):
             raise ShapeError(
                 f"keys have {len(self.keys)} rows and logits {len(self.logits)}; expected one logit row per key"
             )
         self.labels, self.task = _labels(labels, self.logits, task)
-        n, ids = len(self), None if ids is None else _array(ids)
-        if ids is not None and (ids.dtype.kind not in "iu" or ids.shape != (n,)):
-            raise IdError(f"ids have dtype {ids.dtype} and shape {ids.shape}; expected integers of shape ({n},)")
-        self.ids = None if ids is None else np.ascontiguousarray(ids, dtype=np.int64)
+        n, names = len(self), None if ids is None else _array(ids)
+        if names is not None and (names.dtype.kind not in "iu" or names.shape != (n,)):
+            raise IdError(f"ids have dtype {names.dtype} and shape {names.shape}; expected integers of shape ({n},)")
+        self.ids = None if names is None else np.ascontiguousarray(names, dtype=np.int64)
         self.columns = {name: _column(name, value, n) for name, value in (columns or {}).items()}
-        self.source: Source | None = source
-        self.head: Head | None = head
+        self.source, self.head = source, head
 
     @property
     def dim(self) -> int:
@@ -96,17 +121,20 @@ class Encoded:
     def __len__(self) -> int:
         return self.keys.shape[0]
 
-    def __getitem__(self, index) -> Self:
+    def __getitem__(self, index: int | slice | ArrayLike) -> Encoded:
         """Rows by integer, slice, mask or index array, as a new ``Encoded``."""
         if isinstance(index, (int, np.integer)):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"row {index} of {len(self)}")
             index = [int(index)]
-        view = isinstance(index, slice) and (index.step is None or index.step > 0)  # torch has no other views
-        chosen = index if view else np.arange(len(self))[index]
+        if isinstance(index, slice) and (index.step is None or index.step > 0):  # torch has no other views
+            chosen = rows = index
+        else:
+            chosen = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+            rows = torch.from_numpy(np.ascontiguousarray(chosen))
         out = object.__new__(Encoded)
         out.keys = self.keys[chosen]
-        out.logits = self.logits.rows(chosen if view else torch.from_numpy(np.ascontiguousarray(chosen)))
+        out.logits = self.logits.rows(rows)
         out.labels = None if self.labels is None else self.labels[chosen]
         out.ids = None if self.ids is None else self.ids[chosen]
         out.columns = {name: column[chosen] for name, column in self.columns.items()}
@@ -117,9 +145,12 @@ class Encoded:
         labels = "no labels" if self.labels is None else self.task
         return f"Encoded({len(self)} rows, keys of {self.dim}, {self.n_outputs} outputs, {labels})"
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write one ``.npz`` file, by rename: a failure (``MemoryFileError``) leaves an earlier file as it was."""
-        arrays = {"keys": self.keys, **{f"column.{name}": column for name, column in self.columns.items()}}
+        arrays: dict[str, Any] = {
+            "keys": self.keys,
+            **{f"column.{name}": column for name, column in self.columns.items()},
+        }
         if isinstance(self.logits, HeadLogits):
             head = self.logits.head
         else:
@@ -136,7 +167,7 @@ class Encoded:
             np.savez(file, **arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what ``save`` wrote (or any ``.npz`` with ``keys``, ``logits`` and perhaps ``labels``, ``ids``).
 
         A file that is missing, torn, not ``.npz``, or lacks keys or logits is a ``MemoryFileError``.
@@ -158,11 +189,18 @@ class Encoded:
         if "keys" not in arrays or ("logits" not in arrays and head is None):
             raise MemoryFileError(f"{path} holds {sorted(arrays)}; expected at least 'keys' and 'logits'")
         keys, labels = arrays["keys"], arrays.get("labels")
-        logits = arrays["logits"] if "logits" in arrays else HeadLogits(head, torch.from_numpy(keys))
+        logits = HeadLogits(head, torch.from_numpy(keys)) if head and "logits" not in arrays else arrays["logits"]
         columns = {name[7:]: column for name, column in arrays.items() if name.startswith("column.")}
         source, task = about.get("source") and Source.from_json(about["source"]), about.get("task")
         known = {"columns": columns, "source": source, "task": None if labels is None else task, "head": head}
         return cls(keys, logits, labels, arrays.get("ids"), **known)
+
+
+def labels_of(rows: Encoded, why: str) -> np.ndarray:
+    """The labels of some rows; a ``LabelError`` says `why` they are needed."""
+    if rows.labels is None:
+        raise LabelError(f"these rows have no labels; {why}")
+    return rows.labels
 
 
 def batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
@@ -181,7 +219,7 @@ def batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
         yield batch
 
 
-def _array(value) -> np.ndarray:
+def _array(value: ArrayLike) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         return value.detach().float().cpu().numpy() if value.is_floating_point() else value.detach().cpu().numpy()
     return np.asarray(value)
@@ -201,12 +239,12 @@ def _finite(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def _labels(labels, logits: Logits, task: str | None) -> tuple[np.ndarray | None, str | None]:
+def _labels(given: ArrayLike | None, logits: Logits, task: Task | None) -> tuple[np.ndarray | None, Task | None]:
     if task is not None and task not in TASKS:
         raise TaskError(f"task={task!r}; expected one of {TASKS}")
-    if labels is None:
+    if given is None:
         return None, task
-    labels = _array(labels)
+    labels = _array(given)
     n, outputs = logits.shape
     if labels.ndim == 0 or labels.shape[0] != n:
         raise ShapeError(f"labels have shape {labels.shape} for {n} rows; expected ({n},)")
@@ -242,8 +280,8 @@ def _labels(labels, logits: Logits, task: str | None) -> tuple[np.ndarray | None
     return labels, task
 
 
-def _column(name: str, column, n: int) -> np.ndarray:
-    column = np.ascontiguousarray(_array(column))
+def _column(name: str, given: ArrayLike, n: int) -> np.ndarray:
+    column = np.ascontiguousarray(_array(given))
     if column.shape[:1] != (n,) or column.dtype.kind not in "fiub":
         raise ShapeError(
             f"column {name!r} has shape {column.shape} and dtype {column.dtype}; expected numbers, ({n}, ...)"

@@ -10,21 +10,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
+from numpy import typing as npt
 from torch import Tensor
 
+from residua.core.arrays import ArrayLike
 from residua.errors import ParameterError, ShapeError, StorageError
 
 
-def as_tensor(array, dtype: torch.dtype | None = None) -> Tensor:
+def as_tensor(array: ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor over `array` (NumPy, torch, list), sharing its memory when dtype and layout allow."""
     if isinstance(array, Tensor):
         tensor = array.detach()
     else:
-        array = np.ascontiguousarray(array)
-        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        dense = np.ascontiguousarray(array)
+        tensor = torch.from_numpy(dense if dense.flags.writeable else dense.copy())
     return tensor if dtype is None else tensor.to(dtype)
 
 
@@ -75,7 +78,7 @@ class DenseLogits(Logits):
 
     table: Tensor
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         table = as_tensor(self.table)
         if table.ndim == 1:
             table = table[:, None]
@@ -86,13 +89,14 @@ class DenseLogits(Logits):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return tuple(self.table.shape)
+        n, classes = self.table.shape
+        return n, classes
 
     @property
     def device(self) -> torch.device:
         return self.table.device
 
-    def rows(self, i: Tensor) -> DenseLogits:
+    def rows(self, i: Tensor | slice) -> DenseLogits:
         return DenseLogits(self.table[i])
 
     def dense(self, i: Tensor | None = None) -> Tensor:
@@ -104,7 +108,7 @@ class DenseLogits(Logits):
     def probabilities(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return torch.softmax(self.dense(i) / temperature, dim=1)
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         array = self.table.float().cpu().numpy()
         return array.astype(dtype or array.dtype, copy=bool(copy)) if copy or dtype else array
 
@@ -138,7 +142,7 @@ class HeadLogits(Logits):
     def device(self) -> torch.device:
         return self.keys.device
 
-    def rows(self, i: Tensor) -> HeadLogits:
+    def rows(self, i: Tensor | slice) -> HeadLogits:
         return HeadLogits(self.head, self.keys[i])
 
     def dense(self, i: Tensor | None = None) -> Tensor:
@@ -169,7 +173,7 @@ class TopLogits(Logits):
     def device(self) -> torch.device:
         return self.ids.device
 
-    def rows(self, i: Tensor) -> TopLogits:
+    def rows(self, i: Tensor | slice) -> TopLogits:
         return TopLogits(self.ids[i], self.values[i], self.partition[i], self.classes, self.temperature)
 
     def dense(self, i: Tensor | None = None) -> Tensor:
@@ -217,13 +221,14 @@ class AbsentLogits(Logits):
     def rows(self, i: Tensor | slice) -> AbsentLogits:
         return AbsentLogits(len(range(self.n)[i]) if isinstance(i, slice) else len(i), self.classes)
 
-    def dense(self, i=None, classes=None) -> Tensor:
+    def dense(self, i: Tensor | None = None) -> Tensor:
         raise StorageError(
             "these rows were encoded without logits (logits=False), which only a memory of labels can use; "
             "encode them again with logits=True"
         )
 
-    at = dense
+    def at(self, i: Tensor, classes: Tensor) -> Tensor:
+        return self.dense(i)
 
 
 BLOCK = 2**20  # float32 entries of the one buffer that a reading of the logits uses: 4 MB
@@ -255,7 +260,7 @@ class Base:
         """Where the logits are."""
         return self.logits.device
 
-    def __getitem__(self, rows: slice | Tensor) -> Base:
+    def __getitem__(self, rows: slice | Tensor) -> Self:
         """Some of the rows."""
         return type(self)(self.logits.rows(rows), self.temperature)
 
@@ -278,7 +283,7 @@ class Sigmoid(Base):
 class Softmax(Base):
     """Probabilities of classes or tokens: softmax(logits / T). What costs a pass over a vocabulary is found once."""
 
-    def __getitem__(self, rows: slice | Tensor) -> Softmax:
+    def __getitem__(self, rows: slice | Tensor) -> Self:
         part = super().__getitem__(rows)
         if "_known" in self.__dict__:  # what a pass over the vocabulary found is taken along
             part.__dict__["_known"] = tuple(found[rows] for found in self._known)
@@ -326,7 +331,7 @@ class Softmax(Base):
             token = logits.argmax()
             every = torch.arange(q, device=token.device)
             return token, logits.at(every, token), logits.logsumexp(None, self.temperature)
-        blocks = []
+        blocks: list[tuple[Tensor, Tensor, Tensor]] = []
         step = rows_at_once(logits.shape[1], logits.device, BLOCK)
         below = torch.empty(min(step, q), logits.shape[1], device=logits.device)
         for start in range(0, max(q, 1), step):  # once where there are no rows
@@ -336,7 +341,8 @@ class Softmax(Base):
             if self.temperature != 1:
                 spread.div_(self.temperature)
             blocks.append((token, top, spread.exp_().sum(dim=1).log_() + top / self.temperature))
-        return tuple(torch.cat(parts) for parts in zip(*blocks))
+        token, top, partition = (torch.cat(parts) for parts in zip(*blocks))
+        return token, top, partition
 
     def _scaled(self, logits: Tensor) -> Tensor:
         return logits if self.temperature == 1 else logits / self.temperature

@@ -1,7 +1,8 @@
 """The answer of a search."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Self
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ class Neighbours:
     rows: Tensor  # int64 (q, k): row numbers in the memory; -1 where there are fewer than k
     distances: Tensor  # float32 (q, k): plain (not squared) Euclidean; inf where the row is missing
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.rows.shape != self.distances.shape or self.rows.ndim != 2:
             raise ShapeError(
                 f"neighbour rows {tuple(self.rows.shape)} and distances {tuple(self.distances.shape)}: "
@@ -32,7 +33,7 @@ class Neighbours:
         """Bool (q, k): False where a row is missing."""
         return self.rows >= 0
 
-    def first(self, k: int) -> Self:
+    def first(self, k: int) -> Neighbours:
         """The nearest `k` of them. Asking for more than were searched raises ``ParameterError``."""
         if k > self.k:
             raise ParameterError(f"{k} neighbours wanted, {self.k} were searched; search again with k={k}")
@@ -41,5 +42,5 @@ class Neighbours:
     def __len__(self) -> int:
         return self.rows.shape[0]
 
-    def __getitem__(self, queries) -> Self:
+    def __getitem__(self, queries: slice | Tensor) -> Neighbours:
         return Neighbours(self.rows[queries], self.distances[queries])

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,8 +58,8 @@ class TableValues(Values):
 class LabelValues(Values):
     """Row i says onehot(labels[i]) (kNN-LM's values; label k-NN)."""
 
-    width = 1
-    signed = False
+    width: int | None = 1
+    signed: bool = False
 
     def __init__(self, labels: Tensor):
         self.labels = labels
@@ -114,8 +115,12 @@ class Change:
     @property
     def width(self) -> int | None:
         """Entries of each query, over all terms; None where a term speaks of every output."""
-        widths = [(term.values.width, term.rows.shape[1]) for term in self.terms]
-        return None if any(width is None for width, _ in widths) else sum(width * k for width, k in widths)
+        total = 0
+        for term in self.terms:
+            if term.values.width is None:
+                return None
+            total += term.values.width * term.rows.shape[1]
+        return total
 
     def apply(self, start: Tensor) -> Tensor:
         """The changed scores (q, L), float32, from the base's probabilities, predictions or logits (q, L)."""
@@ -128,7 +133,10 @@ class Change:
     def entries(self) -> tuple[Tensor, Tensor]:
         """What is added, entry by entry: ids int64 (q, c), repeated ones add up, values float32 (q, c)."""
         parts = [term.values.weighted(term.rows.clamp_min(0), term.weights) for term in self.terms]
-        return parts[0] if len(parts) == 1 else tuple(torch.cat(some, dim=1) for some in zip(*parts))
+        if len(parts) == 1:
+            return parts[0]
+        ids, values = zip(*parts)
+        return torch.cat(ids, dim=1), torch.cat(values, dim=1)
 
     def contributions(self, query: int, term: int = 0) -> tuple[Tensor, Tensor]:
         """Output ids (k, c) and contributed values (k, c) of each neighbour of one query; a missing one gives 0."""
@@ -148,7 +156,7 @@ class Queries:
     """What is asked: the queries of a block that were searched. Nothing is copied until it is looked at."""
 
     block_keys: Tensor
-    block_base: Base | Prediction
+    block_base: Base
     asked: Tensor | None = None
 
     def __len__(self) -> int:
@@ -160,7 +168,7 @@ class Queries:
         return self.block_keys if self.asked is None else self.block_keys[self.asked.to(self.block_keys.device)]
 
     @cached_property
-    def base(self) -> Base | Prediction:
+    def base(self) -> Base:
         """What the model itself says of them."""
         return self.block_base if self.asked is None else self.block_base[self.asked.to(self.block_base.device)]
 
@@ -176,7 +184,7 @@ class Prediction:
     asked: Tensor | None = None  # int64 (m,): which queries were searched; None is all of them
     resting_space: str = "probability"  # where scores live while there is no change: or "logit"
 
-    temperature = 1.0  # a reader on top starts from these answers as they are
+    temperature: ClassVar[float] = 1.0  # a reader on top starts from these answers as they are
 
     def __len__(self) -> int:
         return len(self.base)
@@ -190,6 +198,13 @@ class Prediction:
     def root(self) -> Base:
         """What the model itself said, under all readers."""
         return self.base.root if isinstance(self.base, Prediction) else self.base
+
+    @property
+    def softmax(self) -> Softmax:
+        """The same, of classes that exclude each other; ``TaskError`` of others."""
+        if isinstance(self.root, Softmax):
+            return self.root
+        raise TaskError("rows with several labels each cannot be evaluated yet; score predict_proba label by label")
 
     @cached_property
     def change(self) -> Change | None:
@@ -265,17 +280,17 @@ class Prediction:
     @cached_property
     def sparse(self) -> SparseProbabilities:
         """The probabilities as those of the base and what differs from them."""
-        if self.is_wide:
+        base, change = self.base, self.change
+        if self.is_wide or not isinstance(base, (Softmax, Prediction)):
             return SparseProbabilities.of(Softmax(DenseLogits(self.log_probabilities())))
-        if isinstance(self.base, Prediction):
-            under = self.base.sparse
-            if self.change is None:
+        if isinstance(base, Prediction):
+            under = base.sparse
+            if change is None:
                 return under
-            return under.mix(*(part.to(under.scale.device) for part in (self.change.scale, *self.change.entries())))
-        if self.change is None:
-            return SparseProbabilities.of(self.base)
-        change, entries = self.change, self.change.entries()
-        return SparseProbabilities.changed(self.base, change.scale, entries, change.signed, self.floor, self.asked)
+            return under.mix(*(part.to(under.scale.device) for part in (change.scale, *change.entries())))
+        if change is None:
+            return SparseProbabilities.of(base)
+        return SparseProbabilities.changed(base, change.scale, change.entries(), change.signed, self.floor, self.asked)
 
     def log_prob(self, classes: Tensor) -> Tensor:
         """Log-probability float32 (q,) of one class of each row, int64 (q,)."""
@@ -295,7 +310,7 @@ class Prediction:
         if self.is_wide:
             return self.scores.argmax(dim=1)
         best = self.sparse.argmax()
-        if self.change is None or self.floor <= 1 / self.n_outputs:
+        if self.change is None or self.floor <= 1 / self.n_outputs or not isinstance(self.base, Softmax):
             return best
         # So high a floor may lift another class's probability above that of the best score.
         lifted = self.sparse.at(best) <= self.floor * self.base.confidence().exp()

@@ -3,6 +3,8 @@
 One object holds a block of rows, few enough for what one step leaves to be in the cache for the next.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -38,7 +40,13 @@ class SparseProbabilities:
 
     @classmethod
     def changed(
-        cls, base: Softmax, scale: Tensor, entries: tuple[Tensor, Tensor], signed: bool, floor: float, asked=None
+        cls,
+        base: Softmax,
+        scale: Tensor,
+        entries: tuple[Tensor, Tensor],
+        signed: bool,
+        floor: float,
+        asked: Tensor | None = None,
     ) -> Self:
         """``p`` proportional to ``max(scale * p_T + entries, floor * p_T)``, of which only the entries are looked at.
 
@@ -46,10 +54,11 @@ class SparseProbabilities:
         are of, None for all: the others are the base's.
         """
         device = base.partition.device
-        rows = slice(None) if asked is None else asked.to(device)
+        rows = None if asked is None else asked.to(device)
         ids, values = (part.to(device) for part in entries)
-        scale, ids, values, least = _proper(base, rows, scale.to(device), ids, values, signed, floor)
-        if asked is None:
+        some = slice(None) if rows is None else rows
+        scale, ids, values, least = _proper(base, some, scale.to(device), ids, values, signed, floor)
+        if rows is None:
             return cls(base, scale, ids, values, least)
         whole = cls.of(base)
         shape = len(base), ids.shape[1]
@@ -108,7 +117,7 @@ class SparseProbabilities:
         out += self.scale[part].log()
         return out.scatter_(1, ids, changed)  # a class that is there twice has the same total both times
 
-    def mix(self, scale: Tensor, ids: Tensor, values: Tensor) -> Self:
+    def mix(self, scale: Tensor, ids: Tensor, values: Tensor) -> SparseProbabilities:
         """``scale * self + entries``: `scale` float32 (q, 1), `values` (q, c) >= 0 that sum to 1 - scale in each row.
 
         Of probabilities without a floor, which holds before what is added and not after.

@@ -11,6 +11,9 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """What is called by which name: things of a kind (``"reader"``), registered by ``"@rs.register_reader"``."""
 
+    kind: str
+    decorator: str
+
     def __init__(self, kind: str, decorator: str):
         self.kind, self.decorator = kind, decorator
         self._known: dict[str, T] = {}
@@ -40,7 +43,7 @@ class Registry(Generic[T]):
         return iter(self._known)
 
 
-def _definition(thing) -> str:
+def _definition(thing: object) -> str:
     """Module and name of a class or function; of another object, those of its class and of the functions it holds."""
     held = filter(callable, getattr(thing, "__dict__", {}).values())
     parts = [thing] if hasattr(thing, "__qualname__") else [type(thing), *held]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from residua.errors import SourceMismatchError
 
@@ -57,13 +58,13 @@ class Source:
                 f"(key {other.key!r}): {difference}. Encode with the model that made the memory, or build a new one"
             )
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """A plain dictionary of JSON types."""
         parameters = {name: [list(shape), norm] for name, (shape, norm) in self.parameters.items()}
         return vars(self) | {"parameters": parameters}
 
     @classmethod
-    def from_json(cls, data: dict) -> Source:
+    def from_json(cls, data: dict[str, Any]) -> Source:
         """The inverse of ``to_json``."""
         parameters = {name: (list(shape), float(norm)) for name, (shape, norm) in data["parameters"].items()}
         extra, statistics = dict(data["extra"]), dict(data.get("statistics", {}))

@@ -1,9 +1,11 @@
 """The key: what flows into or out of one module, caught by a hook while the model runs as it always does."""
 
+from __future__ import annotations
+
 import difflib
 import threading
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from residua.errors import KeyModuleError
 class Capture:
     """A context manager that catches a module's output (``"layer4.1.bn2"``) or first input (``"fc:input"``) at each
     forward pass: one float32 vector per example (see ``pooled``), or, without `pool`, a copy of the tensor as it is."""
+
+    key: str
+    module: nn.Module
 
     def __init__(self, model: nn.Module, key: str, *, pool: bool = True):
         name, _, side = key.partition(":")
@@ -40,7 +45,7 @@ class Capture:
             self._handles.append(self.module.register_forward_hook(self._after))
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -53,18 +58,18 @@ class Capture:
             raise KeyModuleError(f"{what}; expected exactly once: pass key= with the name of a module that does")
         return self._caught.values.pop()
 
-    def __deepcopy__(self, memo) -> Self:
+    def __deepcopy__(self, memo: object) -> Self:
         # A copy of a watched model takes its hooks along; what they catch is cleared by the same hook.
         return self
 
-    def _before(self, module, args, kwargs=None) -> None:
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         if kwargs is not None:  # torch leaves them out while another thread is still registering this hook
             self._keep((*args, *kwargs.values()))
 
-    def _after(self, module, args, output) -> None:
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._keep(output if isinstance(output, (tuple, list)) else (output,))
 
-    def _keep(self, values) -> None:
+    def _keep(self, values: Sequence[Any]) -> None:
         tensor = next((value for value in values if isinstance(value, Tensor)), None)
         if tensor is None:
             kinds = [type(value).__name__ for value in values]

@@ -1,13 +1,17 @@
 """Any causal language model and any texts become batches of ``Encoded``, one row per token."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from residua.encoding.language_model import LanguageEncoder, padded, position_limit
+from residua.encoding.options import Text, Texts, Tokenizer
 from residua.encoding.text import bos_token, documents, encode_texts
 from residua.encoding.windows import TokenBatch, Window, Windowing, windows
 from residua.errors import InputError, ParameterError
@@ -17,9 +21,19 @@ class TextEncoder(LanguageEncoder):
     """A causal language model and its tokenizer, ready to turn any texts into keys, logits and next tokens; by default
     in windows of the model's own length, with the tokenizer's bos (else eos) as prefix."""
 
-    reading = ("text_column", "glob", "errors")
+    windowing: Windowing
+    cut: dict[str, Any]
+    reading: tuple[str, ...] = ("text_column", "glob", "errors")
 
-    def __init__(self, model, tokenizer, *, key: str = "ffn", windowing: Windowing | None = None, logits: bool = True):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        *,
+        key: str = "ffn",
+        windowing: Windowing | None = None,
+        logits: bool = True,
+    ):
         limit = position_limit(model)
         self.windowing = windowing or Windowing.of(prefix=bos_token(tokenizer), limit=limit)
         if limit is not None and self.windowing.window > limit:
@@ -29,7 +43,7 @@ class TextEncoder(LanguageEncoder):
         if self.windowing.prefix is not None:
             self._check_tokens(np.array([self.windowing.prefix]), "the prefix")
 
-    def last_row(self, text) -> TokenBatch:
+    def last_row(self, text: Text) -> TokenBatch:
         if not isinstance(text, str) or not text:
             raise InputError(f"text={text!r}; expected what comes before the predicted token, a str")
         (tokens,) = encode_texts(self.tokenizer, [text])
@@ -38,7 +52,7 @@ class TextEncoder(LanguageEncoder):
         *_, last = windows(0, np.asarray([*tokens, 0]), self.windowing)
         return TokenBatch([last])
 
-    def _windows(self, texts, **reading) -> Iterator[Window]:
+    def _windows(self, texts: Texts, **reading: Any) -> Iterator[Window]:
         read = short = 0
         for document in documents(texts, self.tokenizer, **reading):
             self._check_tokens(document.tokens, f"text {document.name!r}")

@@ -1,5 +1,7 @@
 """Whatever holds the examples, read once, in order, in batches."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ class Examples:
             yield rows, None
 
 
-def read_examples(data, labels=None, batch_size: int | None = None) -> Examples:
+def read_examples(data: Any, labels: Any = None, batch_size: int | None = None) -> Examples:
     """Any of: a Dataset, IterableDataset, DataLoader, tensor, array, or a pair ``(X, y)`` of the last two.
 
     A loader is read again in dataset order, whatever it shuffles, and to its end, whatever it drops: same batch size,
@@ -55,7 +57,7 @@ def read_examples(data, labels=None, batch_size: int | None = None) -> Examples:
         return _loader(data, labels, batch_size)
     if isinstance(data, IterableDataset):
         return Examples(_reader(data, batch_size or BATCH_SIZE), None, labels)
-    if hasattr(data, "iloc"):
+    if not isinstance(data, tuple) and hasattr(data, "iloc"):
         data = data.to_numpy()
     if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
         raise InputError(f"X has dtype {data.dtype}; a torch model needs numbers")
@@ -72,12 +74,12 @@ def read_examples(data, labels=None, batch_size: int | None = None) -> Examples:
     return Examples(_reader(data, batch_size or BATCH_SIZE), n, labels)
 
 
-def _reader(dataset, batch_size: int | None, **options) -> DataLoader:
+def _reader(dataset: Any, batch_size: int | None, **options: Any) -> DataLoader[Any]:
     # A generator of its own, so that encoding leaves the caller's random state alone.
     return DataLoader(dataset, batch_size=batch_size, generator=torch.Generator(), **options)
 
 
-def _loader(loader: DataLoader, labels, batch_size: int | None) -> Examples:
+def _loader(loader: DataLoader[Any], labels: Any, batch_size: int | None) -> Examples:
     same = ("collate_fn", "num_workers", "timeout", "worker_init_fn", "multiprocessing_context", "prefetch_factor")
     options: dict[str, Any] = {name: getattr(loader, name) for name in same}
     options["pin_memory"] = loader.pin_memory and torch.cuda.is_available()
@@ -104,7 +106,7 @@ def _loader(loader: DataLoader, labels, batch_size: int | None) -> Examples:
     return Examples(reader, None if whole_batches else n, labels)
 
 
-def _check_length(n: int, labels) -> int:
+def _check_length(n: int, labels: Any) -> int:
     if n == 0:
         raise InputError("the data hold no examples; expected at least one")
     if labels is not None and len(labels) != n:
@@ -112,7 +114,7 @@ def _check_length(n: int, labels) -> int:
     return n
 
 
-def _pair(batch) -> tuple[Tensor, object]:
+def _pair(batch: Any) -> tuple[Tensor, object]:
     x, y = batch, None
     if isinstance(batch, (tuple, list)):
         if len(batch) not in (1, 2):
@@ -125,7 +127,7 @@ def _pair(batch) -> tuple[Tensor, object]:
     return x, y
 
 
-def _warn_if_random(dataset) -> None:
+def _warn_if_random(dataset: Any) -> None:
     first = dataset[0]
     if not all(_same(first, dataset[0]) for _ in range(_READS - 1)):
         warnings.warn(
@@ -135,7 +137,7 @@ def _warn_if_random(dataset) -> None:
         )
 
 
-def _same(one, other) -> bool:
+def _same(one: Any, other: Any) -> bool:
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other))
     if isinstance(one, dict):

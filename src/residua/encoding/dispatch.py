@@ -1,47 +1,70 @@
 """Which kind of model it is, and so which way of encoding."""
 
+from __future__ import annotations
+
 import os
-from typing import overload
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 
 from torch import nn
 
-from residua.core import Encoded
+from residua.core import ArrayLike, Encoded, Task
 from residua.encoding.data import read_examples
 from residua.encoding.estimator import encode_estimator
-from residua.encoding.options import known_by
+from residua.encoding.options import Estimator, Items, Known, Splitter, StreamOptions, Texts, Tokenizer, known_by
 from residua.encoding.stream import TextStream
 from residua.encoding.torch import encode_module
 from residua.errors import EncodeError, InputError, ParameterError
 
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
+    from torch.utils.data import DataLoader, Dataset
+
 _OF_TEXTS = "texts go with a language model and its tokenizer: rs.encode((model, tokenizer), texts)"
+
+
+# Numbers, an X or a pair (X, y); items (x, y); a data frame or a sparse matrix.
+Data: TypeAlias = (
+    "Dataset[Any] | DataLoader[Any] | ArrayLike | tuple[ArrayLike, ArrayLike] | Items | sparray | spmatrix"
+)
 
 
 @overload
 def encode(
-    model: tuple, data, *, key: str | None = None, batch_size: int | None = None, like=None, **text_options
+    model: tuple[nn.Module, Tokenizer], data: Texts, labels: None = None, **options: Unpack[StreamOptions]
 ) -> TextStream: ...
 
 
 @overload
 def encode(
-    model, data, labels=None, *, key=None, batch_size=None, ids=None, cv=None, task=None, like=None, progress=None
+    model: nn.Module | Estimator,
+    data: Data,
+    labels: ArrayLike | None = None,
+    *,
+    key: str | Callable[[Any], Any] | None = None,
+    batch_size: int | None = None,
+    ids: ArrayLike | None = None,
+    cv: int | Splitter | Iterable[Any] | None = None,
+    task: Task | None = None,
+    like: Known | None = None,
+    progress: bool | None = None,
 ) -> Encoded: ...
 
 
 def encode(
-    model,
-    data,
-    labels=None,
+    model: nn.Module | Estimator | tuple[nn.Module, Tokenizer],
+    data: Any,
+    labels: ArrayLike | None = None,
     *,
-    key=None,
-    batch_size=None,
-    ids=None,
-    cv=None,
-    task=None,
-    like=None,
-    progress=None,
-    **text_options,
-):
+    key: Any = None,
+    batch_size: int | None = None,
+    ids: ArrayLike | None = None,
+    cv: int | Splitter | Iterable[Any] | None = None,
+    task: Task | None = None,
+    like: Known | None = None,
+    progress: bool | None = None,
+    **text_options: Any,
+) -> Encoded | TextStream:
     """Run a trained model over data and keep what a memory needs: keys, logits, labels, and whose they are.
 
     Rows come in dataset order, so that a fresh memory's ids are dataset positions. The model is left exactly as it was,
@@ -136,7 +159,7 @@ def encode(
     )
 
 
-def _are_texts(data) -> bool:
+def _are_texts(data: Any) -> bool:
     """Whether it is a text or a path, or a list that begins with one, with a pair, or with a row that holds one."""
     for _ in range(2):
         data = data[0] if isinstance(data, (list, tuple)) and data else data

@@ -1,17 +1,33 @@
 """A fitted scikit-learn estimator and rows become ``Encoded``; with ``cv``, by clones that never saw the row."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 from scipy.special import logsumexp
 
-from residua.core import Encoded, Source
+from residua.core import ArrayLike, Encoded, Source, Task
 from residua.encoding.fingerprint import source_of_estimator
 from residua.encoding.memorised import warn_if_memorised
+from residua.encoding.options import Splitter
 from residua.encoding.sklearn import FLOOR, class_indices, import_sklearn, keys_of, logits_of, require_fitted
 from residua.errors import InputError, LabelError, ParameterError, TaskError
 
 
-def encode_estimator(estimator, data, labels, *, key, ids, cv, task, like: Source | None) -> Encoded:
+def encode_estimator(
+    estimator: Any,
+    data: Any,
+    labels: ArrayLike | None,
+    *,
+    key: Callable[[Any], Any] | None,
+    ids: ArrayLike | None,
+    cv: int | Splitter | Iterable[Any] | None,
+    task: Task | None,
+    like: Source | None,
+) -> Encoded:
     """Keys and logits of every row of X. See ``residua.encode``."""
     if isinstance(data, tuple) and len(data) == 2:
         if labels is not None:
@@ -39,7 +55,7 @@ def encode_estimator(estimator, data, labels, *, key, ids, cv, task, like: Sourc
     return enc
 
 
-def out_of_fold(estimator, X, y, cv) -> np.ndarray:
+def out_of_fold(estimator: Any, X: Any, y: Any, cv: int | Splitter | Iterable[Any]) -> np.ndarray:
     """Logits (or predictions) of each row by a clone fitted on the folds the row is not in, float32.
 
     Columns are the given estimator's classes; one that a fold's training part lacks has probability 1e-7 in that fold.
@@ -76,7 +92,7 @@ def out_of_fold(estimator, X, y, cv) -> np.ndarray:
     return out
 
 
-def _rows(X):
+def _rows(X: Any) -> Any:
     if hasattr(X, "iloc") or sparse.issparse(X):
         return X
     if hasattr(X, "detach"):

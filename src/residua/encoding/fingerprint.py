@@ -1,8 +1,11 @@
 """Whose keys these are: a model boiled down to names, shapes and norms."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +39,7 @@ def source_of_module(model: nn.Module, key: str, extra: dict[str, str] | None = 
     return Source(type(model).__name__, key, dtype, parameters, dict(extra or {}))
 
 
-def source_of_estimator(estimator, key: str, statistics: dict[str, list[float]]) -> Source:
+def source_of_estimator(estimator: Any, key: str, statistics: dict[str, list[float]]) -> Source:
     """The fingerprint of a fitted scikit-learn estimator: the numbers in its learned attributes. What one attribute
     holds in all steps, members of ensembles and trees is one norm, so a forest's is as short as a tree's."""
     sums: dict[str, list[float]] = {}
@@ -50,7 +53,7 @@ def source_of_estimator(estimator, key: str, statistics: dict[str, list[float]])
     return Source(type(estimator).__name__, key, "float64", parameters, extra, statistics)
 
 
-def _walk(value, path: str, sums: dict[str, list[float]], seen: dict[int, object]) -> None:
+def _walk(value: Any, path: str, sums: dict[str, list[float]], seen: dict[int, object]) -> None:
     if isinstance(value, (int, float)):
         value = np.asarray([value], dtype=np.float64)
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
@@ -80,7 +83,7 @@ def _walk(value, path: str, sums: dict[str, list[float]], seen: dict[int, object
         _walk_object(value, path, sums, seen)
 
 
-def _walk_object(value, path: str, sums: dict[str, list[float]], seen: dict[int, object]) -> None:
+def _walk_object(value: Any, path: str, sums: dict[str, list[float]], seen: dict[int, object]) -> None:
     if hasattr(value, "get_params"):
         # Learned attributes only; of the constructor's arguments, those that hold estimators.
         given = set(value.get_params(deep=False))

@@ -4,9 +4,11 @@ Both papers find the input of the last layer's feed-forward network best, after 
 1911.00172, §5, Table 5; ResMem, arXiv 2302.01576, §4.3).
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -65,7 +67,13 @@ def _runs(model: nn.Module, run: Callable[[], object]) -> list[_Run]:
         else:
             continue
 
-        def note(_, args, kwargs, name=name, sizes=sizes):
+        def note(
+            _: nn.Module,
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+            name: str = name,
+            sizes: tuple[int, ...] = sizes,
+        ) -> None:
             given = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
             runs.append(_Run(name, sizes[1] > sizes[0], given.numel() // sizes[0]))
 

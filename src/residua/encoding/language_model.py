@@ -1,5 +1,7 @@
 """A language model reads a batch of windows: keys and logits of exactly the positions that are asked for."""
 
+from __future__ import annotations
+
 import inspect
 import logging
 import threading
@@ -12,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residua.core import AbsentLogits, DenseLogits, Encoded
+from residua.core import AbsentLogits, DenseLogits, Encoded, Head, Source
 from residua.encoding.capture import Capture
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.key_layer import ffn_key, head_key
+from residua.encoding.options import Text, Texts, Tokenizer
 from residua.encoding.text import tokenizer_hash
 from residua.encoding.torch import frozen, linear_head
 from residua.encoding.windows import TokenBatch, Window, batched
 from residua.errors import EncodeError, InputError, KeyModuleError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class LanguageEncoder(ABC):
@@ -32,15 +35,24 @@ class LanguageEncoder(ABC):
     """
 
     reading: tuple[str, ...]  # the options of ``batches``
-    cut: dict  # how texts become sequences, in JSON types
+    cut: dict[str, Any]  # how texts become sequences, in JSON types
 
-    def __init__(self, model: nn.Module, tokenizer, *, key: str, logits: bool):
+    model: Any  # a transformers model, whose own methods are asked for
+    tokenizer: Any
+    logits: bool
+    key: str
+    source: Source
+    n_outputs: int
+    head: Head | None
+    names: dict[int, str]
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, *, key: str, logits: bool):
         model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
         if not isinstance(model, nn.Module) or not hasattr(model, "config"):
             raise EncodeError(f"the model is a {type(model).__name__}; expected a transformers model with an LM head")
-        self.model: Any = model
+        self.model = model
         self.tokenizer, self.logits = tokenizer, logits
-        self.names: dict[int, str] = {}
+        self.names = {}
         # Without a cache of attention's keys and values, which nothing reads again.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
         head = head_key(model)  # also asked for other keys: no head, no language model
@@ -56,7 +68,7 @@ class LanguageEncoder(ABC):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def batches(self, texts, batch_size: int = 16, **reading) -> Iterator[TokenBatch]:
+    def batches(self, texts: Texts, batch_size: int = 16, **reading: Any) -> Iterator[TokenBatch]:
         """Texts as batches of `batch_size` windows (or pairs), read lazily; no model runs."""
         return batched(self._windows(texts, **reading), batch_size)
 
@@ -65,15 +77,23 @@ class LanguageEncoder(ABC):
         with frozen(self.model):
             keys, said = self._rows(batch.windows, self.logits)
         logits = DenseLogits(said) if self.logits else AbsentLogits(len(batch), self.n_outputs)
-        about = {"columns": {"offset": batch.offsets}, "source": self.source, "head": self.head}
-        return Encoded(keys, logits, batch.labels, batch.ids, task="classification", **about)
+        return Encoded(
+            keys,
+            logits,
+            batch.labels,
+            batch.ids,
+            task="classification",
+            columns={"offset": batch.offsets},
+            source=self.source,
+            head=self.head,
+        )
 
     @abstractmethod
-    def last_row(self, text) -> TokenBatch:
+    def last_row(self, text: Text) -> TokenBatch:
         """A batch whose last row's key is the state after `text`; the label of that row means nothing."""
 
     @abstractmethod
-    def _windows(self, texts, **reading) -> Iterator[Window]:
+    def _windows(self, texts: Texts, **reading: Any) -> Iterator[Window]:
         """The sequences of all texts, in order."""
 
     @abstractmethod
@@ -130,12 +150,12 @@ class LanguageEncoder(ABC):
 
 
 @contextmanager
-def _only(head: nn.Module, wanted: Tensor, positions: int) -> Iterator[list]:
+def _only(head: nn.Module, wanted: Tensor, positions: int) -> Iterator[list[bool]]:
     """Let only the wanted positions through to the LM head: a vocabulary's logits of the rest would be work and
     memory for nothing. What is yielded stays empty when the head was not called with all `positions`."""
     thread, narrowed = threading.get_ident(), []
 
-    def narrow(_, args: tuple) -> tuple | None:
+    def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if threading.get_ident() != thread or not args or args[0].numel() != positions * args[0].shape[-1]:
             return None
         narrowed.append(True)
@@ -158,7 +178,7 @@ def padded(sequences: list[np.ndarray], fill: int, device: torch.device) -> tupl
     return torch.from_numpy(out).to(device), mask
 
 
-def position_limit(model) -> int | None:
+def position_limit(model: object) -> int | None:
     """The most positions a model has, by its configuration; None when it names no such limit (T5, BLOOM, XLNet)."""
     config = getattr(model, "config", None)
     config = getattr(config, "get_text_config", lambda **_: config)(decoder=True)

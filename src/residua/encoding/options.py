@@ -1,20 +1,94 @@
-"""An option that every way of encoding takes: ``like=``."""
+"""What may be handed to ``encode``, and an option that every way of encoding takes: ``like=``."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
-from residua.core import Source
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict
+
+from residua.core import Source, Task
 from residua.errors import ParameterError
+
+Tokenizer: TypeAlias = Callable[..., Any]  # a transformers tokenizer, or what can be called like one
+Text: TypeAlias = str | tuple[str, str] | os.PathLike[str] | Mapping[str, Any]  # (name, text), or (source, target)
+Texts: TypeAlias = str | os.PathLike[str] | Iterable[Text]
+
+
+class Items(Protocol):
+    """Examples by their number: a map-style dataset, or a list."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+    def __len__(self) -> int: ...
+
+
+class Estimator(Protocol):
+    """A fitted scikit-learn estimator."""
+
+    # Not its predict, which some (a pipeline, a search) only have by a descriptor.
+    def fit(self, *args: Any, **params: Any) -> Any: ...
+    def get_params(self, *args: Any, **params: Any) -> Any: ...
+
+
+class Splitter(Protocol):
+    """What scikit-learn cuts rows into folds by."""
+
+    def split(self, *args: Any, **params: Any) -> Iterator[Any]: ...
+
+
+class HasSource(Protocol):
+    """An Encoded, a memory, a ``TextStream``: what may know whose keys it holds."""
+
+    @property
+    def source(self) -> Source | None: ...
+
+
+class HasMemory(Protocol):
+    """A reader."""
+
+    @property
+    def memory(self) -> HasSource: ...
+
+
+Known: TypeAlias = Source | HasSource | HasMemory  # what ``like=`` takes
+
+
+class ReadingOptions(TypedDict, total=False):
+    """How texts are read, as in ``TextStream``."""
+
+    text_column: str
+    glob: str
+    errors: Literal["strict", "replace"]
+    source_column: str
+    target_column: str
+
+
+class TextOptions(ReadingOptions, total=False):
+    """Also how they are cut, and which keys are taken."""
+
+    key: str | None
+    window: int | None
+    stride: int | None
+    min_context: int | None
+    batch_size: int | None
+
+
+class StreamOptions(TextOptions, total=False):
+    """All that ``encode`` takes beside a language model and texts."""
+
+    logits: bool
+    like: Known | None
+    progress: bool | None
 
 
 class Like(NamedTuple):
     """Whose keys are wanted, for which task, and how texts were cut (empty where that is not known)."""
 
     source: Source
-    task: str | None
-    windowing: dict
+    task: Task | None
+    windowing: dict[str, Any]
 
 
-def known_by(like) -> Like | None:
+def known_by(like: Known | None) -> Like | None:
     """What an Encoded, a memory, a reader's memory, a ``TextStream`` or a Source knows; None for None."""
     if like is None:
         return None

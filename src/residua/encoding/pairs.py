@@ -4,14 +4,18 @@ The memory of kNN-MT (Khandelwal et al. 2021, arXiv 2010.00710): keys are the de
 the target so far; labels are the target's tokens.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from residua.encoding.language_model import LanguageEncoder, padded, position_limit
+from residua.encoding.options import Text, Texts, Tokenizer
 from residua.encoding.text import check_iterable, column, document_id, encode_texts, report_empty
 from residua.encoding.windows import WINDOW, TokenBatch, Window
 from residua.errors import EncodeError, InputError, ParameterError
@@ -29,9 +33,21 @@ class PairEncoder(LanguageEncoder):
     most, are cut, and counted in a warning.
     """
 
-    reading = ("source_column", "target_column")
+    max_source: int
+    max_target: int
+    cut: dict[str, Any]
+    reading: tuple[str, ...] = ("source_column", "target_column")
 
-    def __init__(self, model, tokenizer, *, key="ffn", max_source=None, max_target=None, logits: bool = True):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        *,
+        key: str = "ffn",
+        max_source: int | None = None,
+        max_target: int | None = None,
+        logits: bool = True,
+    ):
         if not hasattr(model, "prepare_decoder_input_ids_from_labels"):
             kind = type(model).__name__
             raise EncodeError(f"the model is a {kind}; expected a transformers encoder-decoder, such as T5")
@@ -41,11 +57,11 @@ class PairEncoder(LanguageEncoder):
         self.cut = {"window": self.max_source}
         super().__init__(model, tokenizer, key=key, logits=logits)
 
-    def last_row(self, text) -> TokenBatch:
+    def last_row(self, text: Text) -> TokenBatch:
         (batch,) = self.batches([text])  # the row of the closing token comes after the target
         return batch
 
-    def _windows(self, texts, **reading) -> Iterator[Window]:
+    def _windows(self, texts: Texts, **reading: Any) -> Iterator[Window]:
         number = empty = cut = 0
         end = getattr(self.tokenizer, "eos_token_id", None)
         pairs = _pairs(texts, **reading)
@@ -82,7 +98,7 @@ class PairEncoder(LanguageEncoder):
         return inputs if mask is None else {**inputs, "attention_mask": mask}, labels.shape[1]
 
 
-def _pairs(texts, source_column: str = "source", target_column: str = "target") -> Iterator[tuple[str, str]]:
+def _pairs(texts: Texts, source_column: str = "source", target_column: str = "target") -> Iterator[tuple[str, str]]:
     for count, item in enumerate(check_iterable(texts, "an iterable of (source, target) pairs or of rows")):
         pair = item
         if isinstance(item, Mapping):

@@ -1,8 +1,9 @@
 """What a fitted scikit-learn estimator sees and says of rows: keys and logits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -23,7 +24,7 @@ class Keys(NamedTuple):
     statistics: dict[str, list[float]]
 
 
-def require_fitted(estimator) -> bool:
+def require_fitted(estimator: Any) -> bool:
     """Whether the fitted `estimator` is a classifier (else it is a regressor)."""
     sk = import_sklearn()
     kind = type(estimator).__name__
@@ -39,7 +40,13 @@ def require_fitted(estimator) -> bool:
     return classifier
 
 
-def keys_of(estimator, X, *, key=None, statistics: dict[str, list[float]] | None = None) -> Keys:
+def keys_of(
+    estimator: Any,
+    X: Any,
+    *,
+    key: Callable[[Any], Any] | None = None,
+    statistics: dict[str, list[float]] | None = None,
+) -> Keys:
     """Keys of the rows of X, float32 (n, d): the last hidden layer's activations of an ``MLP*``, else the input of
     the last step (X itself without a pipeline), standardised by `statistics`, by default X's own.
 
@@ -67,7 +74,7 @@ def keys_of(estimator, X, *, key=None, statistics: dict[str, list[float]] | None
     return Keys(((inputs - mean) / scale).astype(np.float32), f"{kind}:input", statistics)
 
 
-def logits_of(estimator, X) -> np.ndarray:
+def logits_of(estimator: Any, X: Any) -> np.ndarray:
     """Logits (n, L), or a regressor's predictions (n,) or (n, m), float32.
 
     ``decision_function`` where there is one (a lone s is the columns [0, s]), else ``log(max(predict_proba, 1e-7))``.
@@ -93,15 +100,16 @@ def logits_of(estimator, X) -> np.ndarray:
     return logits.astype(np.float32)
 
 
-def input_of_last_step(estimator, X):
+def input_of_last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
     """The estimator that predicts, inside pipelines, searches and ``FrozenEstimator``, and what reaches it."""
+    last = estimator
     for last in _nested(estimator):
         if hasattr(last, "steps") and len(last.steps) > 1:
             X = last[:-1].transform(X)
     return last, X
 
 
-def class_indices(estimator, y) -> np.ndarray:
+def class_indices(estimator: Any, y: Any) -> np.ndarray:
     """Labels as indices into ``estimator.classes_``, int64 (n,). An unseen one raises ``LabelError``."""
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
@@ -118,7 +126,7 @@ def class_indices(estimator, y) -> np.ndarray:
     return np.array([index[name] for name in names.tolist()], dtype=np.int64)[inverse]
 
 
-def import_sklearn():
+def import_sklearn() -> ModuleType:
     """scikit-learn with the modules that are used here, only once an estimator is encoded."""
     try:
         for name in ("base", "exceptions", "model_selection", "neural_network", "preprocessing", "utils.validation"):
@@ -129,7 +137,7 @@ def import_sklearn():
     return import_module("sklearn")
 
 
-def _nested(estimator) -> Iterator:
+def _nested(estimator: Any) -> Iterator[Any]:
     """The estimator, and inward what predicts in it: a pipeline's last step, a search's winner, a frozen estimator."""
     while estimator is not None:
         yield estimator
@@ -141,7 +149,7 @@ def _nested(estimator) -> Iterator:
             estimator = estimator.estimator if type(estimator).__name__ == "FrozenEstimator" else None
 
 
-def _numbers(values, name: str) -> np.ndarray:
+def _numbers(values: Any, name: str) -> np.ndarray:
     if sparse.issparse(values):
         if values.shape[0] * values.shape[1] > _DENSE:
             what = f"{name} is sparse, {values.shape}, and too large to be made dense"

@@ -1,12 +1,17 @@
 """Texts before a language model: batches of tokens, encoded anew each time that they are asked for."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from residua.core import Encoded
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+from torch import nn
+
+from residua.core import Encoded, Source
 from residua.encoding.causal import TextEncoder
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.language_model import LanguageEncoder, position_limit
-from residua.encoding.options import known_by
+from residua.encoding.options import Known, ReadingOptions, Text, Texts, Tokenizer, known_by
 from residua.encoding.pairs import PairEncoder
 from residua.encoding.text import bos_token, estimate_tokens
 from residua.encoding.windows import TokenBatch, Windowing
@@ -78,21 +83,33 @@ class TextStream:
     ([18], [18], ['first', 'second'])
     """
 
+    encoder: LanguageEncoder
+    texts: Texts
+    batch_size: int
+    progress: bool | None
+    reading: dict[str, Any]
+    source: Source
+    key: str
+    n_outputs: int
+    names: dict[int, str]
+    windowing: dict[str, Any]
+    about: dict[str, Any]
+
     def __init__(
         self,
-        model,
-        tokenizer,
-        texts,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        texts: Texts,
         *,
         key: str | None = None,
         window: int | None = None,
         stride: int | None = None,
         min_context: int | None = None,
-        like=None,
+        like: Known | None = None,
         batch_size: int | None = None,
         logits: bool = True,
         progress: bool | None = None,
-        **reading,
+        **reading: Unpack[ReadingOptions],
     ):
         self.encoder = text_encoder(
             model, tokenizer, key=key, window=window, stride=stride, min_context=min_context, logits=logits, like=like
@@ -100,7 +117,8 @@ class TextStream:
         unknown = sorted(reading.keys() - set(self.encoder.reading))
         if unknown:
             raise ParameterError(f"unexpected {unknown[0]}=; these texts are read with {self.encoder.reading}")
-        self.texts, self.batch_size, self.progress, self.reading = texts, batch_size or 16, progress, reading
+        self.texts, self.batch_size, self.progress = texts, batch_size or 16, progress
+        self.reading = dict(reading)
         self.source, self.key, self.n_outputs = self.encoder.source, self.encoder.key, self.encoder.n_outputs
         self.names, self.windowing = self.encoder.names, self.encoder.cut
         self.about = {"windowing": self.windowing}
@@ -140,20 +158,28 @@ class TextStream:
         return f"TextStream({self.source.name}, key {self.key!r}, {cut})"
 
 
-def last_row(model: tuple, text, *, like=None, **options) -> Encoded:
+def last_row(model: tuple[nn.Module, Tokenizer], text: Text, *, like: Known | None = None) -> Encoded:
     """The state after a prompt, as the one row that ``rs.explain`` and a reader take, without label and id.
 
     `model` is a pair (language model, tokenizer), `text` what comes before the predicted token (for an
-    encoder-decoder, the source and the target so far); `like` and `options` are those of ``TextStream``.
+    encoder-decoder, the source and the target so far); `like` is that of ``TextStream``.
     """
-    encoder = text_encoder(*model, like=like, **options)
+    encoder = text_encoder(*model, like=like)
     row = encoder.encode(encoder.last_row(text))[-1]
     row.labels = row.ids = None
     return row
 
 
 def text_encoder(
-    model, tokenizer, *, key=None, window=None, stride=None, min_context=None, logits: bool = True, like=None
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    *,
+    key: str | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    min_context: int | None = None,
+    logits: bool = True,
+    like: Known | None = None,
 ) -> LanguageEncoder:
     """A ``PairEncoder`` for an encoder-decoder, else a ``TextEncoder``; parameters are those of ``TextStream``."""
     if not callable(tokenizer):

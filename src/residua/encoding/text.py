@@ -1,15 +1,18 @@
 """Texts, from wherever they come, as numbered documents of tokens."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from residua.encoding.options import Text, Texts, Tokenizer
 from residua.errors import InputError, ParameterError
 
 _SAMPLE = 1 << 16  # characters whose tokens tell how many there are in all
@@ -25,7 +28,9 @@ class Document(NamedTuple):
     tokens: np.ndarray
 
 
-def documents(texts, tokenizer, *, text_column="text", glob="**/*", errors="strict") -> Iterator[Document]:
+def documents(
+    texts: Texts, tokenizer: Tokenizer, *, text_column: str = "text", glob: str = "**/*", errors: str = "strict"
+) -> Iterator[Document]:
     """Texts become tokens, lazily and in order, without special tokens; empty ones are counted in a warning at the end.
 
     `texts` is a file or folder, or an iterable of texts, of (name, text), of a dataset's rows (dictionaries, whose
@@ -56,7 +61,9 @@ def document_id(*tokens: np.ndarray) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def estimate_tokens(texts, tokenizer, *, text_column="text", glob="**/*", errors="strict") -> int | None:
+def estimate_tokens(
+    texts: Texts, tokenizer: Tokenizer, *, text_column: str = "text", glob: str = "**/*", errors: str = "strict"
+) -> int | None:
     """About how many tokens `texts` hold, by their size and the tokens of their beginning; None when that is not known
     before they are read: an iterator, a dataset, files that cannot be read."""
     texts = _listed(texts)
@@ -78,7 +85,7 @@ def estimate_tokens(texts, tokenizer, *, text_column="text", glob="**/*", errors
     return size * len(encode_texts(tokenizer, [beginning])[0]) // len(beginning) if beginning else None
 
 
-def encode_texts(tokenizer, texts: list[str], **options) -> list[list[int]]:
+def encode_texts(tokenizer: Tokenizer, texts: list[str], **options: Any) -> list[list[int]]:
     """Token ids of each text; windows are cut later, so a text longer than the model's context is no news."""
     return tokenizer(texts, **{"add_special_tokens": False, "verbose": False, **options})["input_ids"]
 
@@ -93,7 +100,7 @@ def report_empty(empty: int, number: int) -> None:
         warnings.warn(f"{empty} of {number} texts are empty and were left out", stacklevel=3)
 
 
-def tokenizer_hash(tokenizer) -> str:
+def tokenizer_hash(tokenizer: Any) -> str:
     """16 hexadecimal digits that say which tokenizer it is, by all that decides a text's tokens (not the padding or
     truncation it was last called with); of one that is not fast, by its sorted vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -108,15 +115,15 @@ def tokenizer_hash(tokenizer) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def bos_token(tokenizer) -> int | None:
+def bos_token(tokenizer: object) -> int | None:
     """The token to put before a document: the tokenizer's bos, else its eos, else None."""
     tokens = (getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
     return next((int(token) for token in tokens if token is not None), None)
 
 
-def check_iterable(texts, what: str) -> Iterable:
+def check_iterable(texts: Texts, what: str) -> Iterable[Text]:
     """`texts` itself, unless it is one text, a mapping, or nothing that can be read in turn."""
-    if isinstance(texts, (str, bytes)):
+    if isinstance(texts, (str, bytes, os.PathLike)):
         kind = type(texts).__name__
         raise InputError(f"texts is one {kind}, and no file is called so; expected {what}: pass a list, [text]")
     if isinstance(texts, Mapping):
@@ -126,20 +133,21 @@ def check_iterable(texts, what: str) -> Iterable:
     return texts
 
 
-def column(row: Mapping, name: str, option: str) -> str:
+def column(row: Mapping[str, Any], name: str, option: str) -> str:
     """One column of a dataset's row; ``InputError`` lists those there are."""
     if name not in row:
         raise InputError(f"a row has columns {sorted(map(str, row))}, and no {name!r}; pass {option}=")
     return row[name]
 
 
-def _listed(texts):
+def _listed(texts: Texts) -> Texts:
     """A file or folder, given by its path or as a str that names one, as the list of it; else `texts` itself."""
-    is_path = isinstance(texts, os.PathLike) or (isinstance(texts, str) and os.path.exists(texts))
-    return [Path(texts)] if is_path else texts
+    if isinstance(texts, os.PathLike) or (isinstance(texts, str) and os.path.exists(texts)):
+        return [Path(texts)]
+    return texts
 
 
-def _named(texts, text_column: str, glob: str, errors: str) -> Iterator[tuple[str, str]]:
+def _named(texts: Texts, text_column: str, glob: str, errors: str) -> Iterator[tuple[str, str]]:
     """(name, text) of each text."""
     count = 0
     for item in check_iterable(_listed(texts), "an iterable of texts, rows or files"):
@@ -152,7 +160,7 @@ def _named(texts, text_column: str, glob: str, errors: str) -> Iterator[tuple[st
             count += 1
 
 
-def _named_text(item, count: int, text_column: str) -> tuple[str, str]:
+def _named_text(item: Text, count: int, text_column: str) -> tuple[str, str]:
     name, text = str(count), item
     if isinstance(item, Mapping):
         text = column(item, text_column, "text_column")

@@ -1,15 +1,18 @@
 """A torch module becomes keys and logits in one pass over the data."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residua.core import Encoded, Head, Source
+from residua.core import ArrayLike, Encoded, Head, Source, Task
 from residua.encoding.capture import Capture, last_linear
 from residua.encoding.data import Examples
 from residua.encoding.fingerprint import source_of_module
@@ -17,14 +20,21 @@ from residua.encoding.memorised import warn_if_memorised
 from residua.errors import DtypeError, EncodeError, InputError, LabelError, ParameterError
 from residua.progress import progress_bar
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _PROBE = 8  # rows that find the default key
 _PENDING = 1 << 22  # numbers kept on an accelerator before one transfer, so that it rarely waits for the host
 
 
 def encode_module(
-    model: nn.Module, examples: Examples, *, key: str | None, ids, task: str | None, like: Source | None, progress
+    model: nn.Module,
+    examples: Examples,
+    *,
+    key: str | None,
+    ids: ArrayLike | None,
+    task: Task | None,
+    like: Source | None,
+    progress: bool | None,
 ) -> Encoded:
     """Keys and logits of every example, in order. See ``residua.encode``, which reads its arguments for this."""
     model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
@@ -82,8 +92,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 def linear_head(module: nn.Module, key: str, keys: Tensor, logits: Tensor) -> Head | None:
     """The key's linear layer, if it reproduces the logits of a batch to their dtype's precision."""
-    linear = isinstance(module, nn.Linear) and key.endswith(":input")
-    if not linear or (module.out_features, module.in_features) != (logits.shape[1], keys.shape[1]):
+    if not isinstance(module, nn.Linear) or not key.endswith(":input"):
+        return None
+    if (module.out_features, module.in_features) != (logits.shape[1], keys.shape[1]):
         return None
     head = Head(module.weight.detach(), None if module.bias is None else module.bias.detach())
     with torch.autocast(keys.device.type, enabled=False):  # a memory recomputes logits in float32
@@ -94,10 +105,11 @@ def linear_head(module: nn.Module, key: str, keys: Tensor, logits: Tensor) -> He
     if not torch.allclose(again, logits.float(), rtol=0.0, atol=relative * size):
         return None
     # Copies: the model may be trained on, and what was said must not change with it.
-    return Head(*(None if part is None else part.cpu().float().clone() for part in (head.weight, head.bias)))
+    bias = None if head.bias is None else head.bias.cpu().float().clone()
+    return Head(head.weight.cpu().float().clone(), bias)
 
 
-def _logits(output, n: int) -> Tensor:
+def _logits(output: Any, n: int) -> Tensor:
     """The (n, L) tensor in what a model returned: itself, its ``.logits`` or ``["logits"]``, or a tuple's first."""
     if isinstance(output, dict) and "logits" in output:
         found = output["logits"]
@@ -116,7 +128,7 @@ def _logits(output, n: int) -> Tensor:
     return found.reshape(n, -1)
 
 
-def _forward(model: nn.Module, x: Tensor):
+def _forward(model: nn.Module, x: Tensor) -> Any:
     try:
         return model(x)
     except (RuntimeError, NotImplementedError) as error:
@@ -132,7 +144,15 @@ def _forward(model: nn.Module, x: Tensor):
         ) from error
 
 
-def _assemble(keys, logits, labels, ids, task, source, head) -> Encoded:
+def _assemble(
+    keys: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    ids: ArrayLike | None,
+    task: Task | None,
+    source: Source,
+    head: Head | None,
+) -> Encoded:
     if logits.shape[1] == 1 and labels is not None and task is None:
         task = "classification" if labels.dtype.kind in "iub" else "regression"
         if task == "regression" and np.isin(labels, (0, 1)).all():
@@ -147,7 +167,7 @@ def _assemble(keys, logits, labels, ids, task, source, head) -> Encoded:
     return Encoded(keys, logits, labels, ids, source=source, task=task, head=head)
 
 
-def _label_array(labels) -> np.ndarray:
+def _label_array(labels: Any) -> np.ndarray:
     if isinstance(labels, Tensor):
         return np.atleast_1d(labels.detach().float().cpu().numpy() if labels.is_floating_point() else labels.cpu())
     array = np.atleast_1d(np.asarray(labels))

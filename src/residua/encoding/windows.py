@@ -26,7 +26,14 @@ class Windowing:
     prefix: int | None = None  # a token put before each document, so that its first token is a target too
 
     @classmethod
-    def of(cls, window=None, stride=None, min_context=None, prefix=None, limit: int | None = None) -> Self:
+    def of(
+        cls,
+        window: int | None = None,
+        stride: int | None = None,
+        min_context: int | None = None,
+        prefix: int | None = None,
+        limit: int | None = None,
+    ) -> Self:
         """From any of the numbers, all of them optional: windows of 1024 or the model's `limit`, a stride of three
         quarters of the window, and ``min_context = window - stride``, another way to say the stride."""
         for name, value in {"window": window, "stride": stride, "min_context": min_context, "limit": limit}.items():
@@ -77,6 +84,11 @@ def windows(document: int, tokens: np.ndarray, windowing: Windowing) -> Iterator
 class TokenBatch:
     """Some windows and the rows they hold, in order, known before any model has run: the target tokens (``labels``),
     their documents (``ids``), and their indices in those (``offsets``), int64 (rows,)."""
+
+    windows: list[Window]
+    labels: np.ndarray
+    ids: np.ndarray
+    offsets: np.ndarray
 
     def __init__(self, windows: list[Window]):
         self.windows, none = windows, np.empty(0, dtype=np.int64)

@@ -1,22 +1,22 @@
 """Right and wrong answers: what is kept of each row, and what they amount to."""
 
 import math
+from typing import Any
 
 import numpy as np
 
-from residua.core import Encoded, Prediction, Softmax, as_tensor
+from residua.core import Encoded, Prediction, as_tensor
 from residua.core.probabilities import TINY
-from residua.errors import TaskError
-from residua.evaluation.label_knn import votes_by_k
+from residua.evaluation.label_knn import truth_of, votes_by_k
 from residua.readers import KNNLM
 
 BINS = 15
-SMALLEST = math.log(TINY)  # one saturated row must not turn the mean of all others into infinity
+SMALLEST: float = math.log(TINY)  # one saturated row must not turn the mean of all others into infinity
 
 
 def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
     """Of each row: what they say of it, how sure they are, and what they give the truth; each (q,)."""
-    truth, base = as_tensor(part.labels), _model(prediction)
+    truth, base = truth_of(part), prediction.softmax.at(1.0)  # as it is, whatever T the reader was tuned to
     said, best = base.argmax(), prediction.argmax()
     measured = {
         "label": truth.int(),
@@ -31,14 +31,6 @@ def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
     return {name: values.cpu().numpy() for name, values in measured.items()}
 
 
-def _model(prediction: Prediction) -> Softmax:
-    """What the model says as it is, whatever is under the reader and whatever temperature it was tuned to."""
-    base = prediction.root
-    if not isinstance(base, Softmax):
-        raise TaskError("rows with several labels each cannot be evaluated yet; score predict_proba label by label")
-    return base.at(1.0)
-
-
 def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]) -> np.ndarray:
     """Whether label k-NN is right about each row, bool (q,)."""
     base, truth = (as_tensor(measured[name]).long().to(voter.memory.device) for name in ("base_prediction", "label"))
@@ -46,7 +38,7 @@ def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str
     return (votes == truth).cpu().numpy()
 
 
-def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict:
+def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict[str, Any]:
     """What is reported of the rows, by its name in ``Evaluation``."""
     base, right = (rows[said] == rows["label"] for said in ("base_prediction", "prediction"))
     support = np.bincount(rows["label"], minlength=n_outputs)

@@ -2,21 +2,24 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from residua.core import Encoded, Prediction, batches
-from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError
+from residua.errors import EmptyMemoryError, InputError, ParameterError
 from residua.evaluation import classification, regression
-from residua.evaluation.label_knn import label_reader, tune_label_knn
+from residua.evaluation.label_knn import label_reader, truth_of, tune_label_knn
 from residua.evaluation.result import Evaluation
-from residua.evaluation.significance import check_resampling, checked_groups, group_numbers, paired
+from residua.evaluation.significance import Groups, check_resampling, checked_groups, group_numbers, paired
 from residua.memory.arguments import names_of
 from residua.progress import progress_bar
 from residua.readers import KNNLM, NeighbourReader, Reader
-from residua.readers.reader import OWN
+from residua.readers.reader import OWN, Exclude
+
+T = TypeVar("T")
 
 
 def evaluate(
@@ -24,8 +27,8 @@ def evaluate(
     test: Encoded | Iterable[Encoded],
     *,
     validation: Encoded | Iterable[Encoded] | None = None,
-    exclude=OWN,
-    groups=None,
+    exclude: Exclude = OWN,
+    groups: Groups = None,
     label_knn: bool = True,
     confidence: float = 0.95,
     n_bootstrap: int = 2000,
@@ -82,7 +85,7 @@ def evaluate(
     if not isinstance(reader, Reader):
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
     check_resampling(confidence, n_bootstrap)
-    groups = checked_groups(groups)
+    given = checked_groups(groups)
     if validation is not None and not label_knn:
         raise ParameterError("validation= tunes label k-NN, which label_knn=False leaves out")
     memory, objective = reader.memory, reader.memory.schema.objective
@@ -91,11 +94,13 @@ def evaluate(
     task = regression if memory.task == "regression" else classification
     voters = _voters(reader, validation) if label_knn else {}
 
-    seconds, blocks, columns = defaultdict(float), [], []
+    seconds: dict[str, float] = defaultdict(float)
+    blocks: list[dict[str, np.ndarray]] = []
+    columns: list[dict[str, np.ndarray]] = []
     depth = max((voter.k for voter in voters.values()), default=0)
     read = reader.predictions(timed("model", _labelled(test), seconds), exclude=exclude, depth=depth)
     with progress_bar(progress, desc="evaluate", unit="row") as bar:
-        for part, prediction, block in timed("whole", _measured(task, read), seconds):
+        for part, prediction, block in timed("whole", _measured(task.measure, read), seconds):
             for name, voter in voters.items():
                 block[name] = task.vote(voter, part, prediction, block)
             blocks.append(block)
@@ -104,8 +109,8 @@ def evaluate(
 
     rows = _joined(blocks)
     n, exact, tuned = len(rows["distance"]), rows["distance"] == 0, voters.get("label_knn_tuned")
-    numbers = group_numbers(groups, rows.get("id"), n)
-    about = {
+    numbers = group_numbers(given, rows.get("id"), n)
+    about: dict[str, Any] = {
         "task": memory.task,
         "objective": objective,
         "reader": type(reader).__name__,
@@ -121,16 +126,11 @@ def evaluate(
     def result_of(rows: dict[str, np.ndarray], numbers: np.ndarray | None) -> Evaluation:
         n, rng = len(rows["distance"]), np.random.default_rng(seed)
         losses = rows["log_prob"] - rows["base_log_prob"] if objective == "log_loss" else None
-        return Evaluation(
-            n=n,
-            n_groups=n if numbers is None else len(np.unique(numbers)),
-            **about,
-            **task.summary(rows, memory.n_outputs),
-            **paired(rows["gain"], losses, numbers, task is classification, confidence, int(n_bootstrap), rng),
-            **{name: float(rows[name].mean()) for name in voters},
-            per_row=rows,
-            exact_matches=int((rows["distance"] == 0).sum()),
-        )
+        found: dict[str, Any] = {name: float(rows[name].mean()) for name in voters}
+        found |= about | task.summary(rows, memory.n_outputs)
+        found |= paired(rows["gain"], losses, numbers, task is classification, confidence, int(n_bootstrap), rng)
+        found |= {"per_row": rows, "exact_matches": int((rows["distance"] == 0).sum())}
+        return Evaluation(n=n, n_groups=n if numbers is None else len(np.unique(numbers)), **found)
 
     result = result_of(rows, numbers)
     doubtful = exact.any() and result.helps and result.significant
@@ -141,13 +141,13 @@ def evaluate(
     return replace(result, rests_on_matches=True) if doubtful else result
 
 
-def timed(name: str, data: Iterable, seconds: dict[str, float]) -> Iterator:
+def timed(name: str, data: Iterable[T], seconds: dict[str, float]) -> Iterator[T]:
     """`data`, whose making is added to ``seconds[name]``; what is done between its items does not count."""
-    data = iter(data)
+    items = iter(data)
     while True:
         start = time.perf_counter()
         try:
-            item = next(data)
+            item = next(items)
         except StopIteration:
             return
         finally:
@@ -159,15 +159,13 @@ def _labelled(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
     """The batches of `data`, if they hold rows and all their labels."""
     n = 0
     for batch in batches(data):
-        if batch.labels is None:
-            raise LabelError("these rows have no labels; evaluation compares predictions with the truth")
-        n += len(batch)
+        n += len(truth_of(batch))
         yield batch
     if not n:
         raise InputError("the data hold no rows; expected at least one labelled example")
 
 
-def _voters(reader: Reader, validation) -> dict[str, KNNLM]:
+def _voters(reader: Reader, validation: Encoded | Iterable[Encoded] | None) -> dict[str, KNNLM]:
     """The label k-NNs that read what `reader` searches, by what they are called in the result."""
     if not isinstance(reader, NeighbourReader):  # what a ContinuousCache reads has no labels to vote with
         return {}
@@ -177,7 +175,9 @@ def _voters(reader: Reader, validation) -> dict[str, KNNLM]:
     return voters
 
 
-def _measured(task, read: Iterator) -> Iterator[tuple[Encoded, Prediction, dict[str, np.ndarray]]]:
+def _measured(
+    measure: Callable[[Encoded, Prediction], dict[str, np.ndarray]], read: Iterator[tuple[Encoded, Prediction]]
+) -> Iterator[tuple[Encoded, Prediction, dict[str, np.ndarray]]]:
     """Some rows, what was predicted, and the few numbers of each row that are kept."""
     for part, prediction in read:
         near, distance = prediction.near, np.full(len(part), np.nan, np.float32)
@@ -185,7 +185,7 @@ def _measured(task, read: Iterator) -> Iterator[tuple[Encoded, Prediction, dict[
             asked = slice(None) if prediction.asked is None else prediction.asked.cpu().numpy()
             distance[asked] = near.distances[:, 0].masked_fill(~near.found[:, 0], np.nan).cpu().numpy()
         named = {} if part.ids is None else {"id": part.ids}
-        yield part, prediction, {**named, **task.measure(part, prediction), "distance": distance}
+        yield part, prediction, {**named, **measure(part, prediction), "distance": distance}
 
 
 def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

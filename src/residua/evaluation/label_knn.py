@@ -1,5 +1,7 @@
 """The plain alternative to a memory of residuals: let the neighbours' labels vote, with weights tuned or borrowed."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from residua.core import Change, Encoded, Prediction, as_tensor
+from residua.core.encoded import labels_of
 from residua.core.probabilities import totals
 from residua.readers import KNNLM
 from residua.readers.neighbour import KERNELS, NeighbourReader
@@ -16,11 +19,18 @@ KS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200)
 MULTIPLES = 2.0 ** np.arange(-4, 5)  # of the typical nearest-neighbour distance, as key spaces differ by magnitudes
 
 
+def truth_of(part: Encoded) -> Tensor:
+    """The labels that answers are compared with; ``LabelError`` without."""
+    return as_tensor(labels_of(part, "evaluation compares predictions with the truth"))
+
+
 def label_reader(reader: NeighbourReader, k: int | None = None, sigma: float | None = None) -> KNNLM:
     """Label k-NN over `reader`'s memory with its kernel, and its own k and sigma unless others are given."""
     k = min(reader.k, len(reader.memory)) if k is None else k
     sigma = reader.sigma if sigma is None else sigma
-    return KNNLM(reader.memory, k, lmbda=1.0, sigma=sigma, temperature=reader.temperature, kernel=reader.kernel)
+    return KNNLM(
+        reader.memory, k, lmbda=1.0, sigma=sigma, temperature=reader.temperature, kernel=KERNELS.get(reader.kernel)
+    )
 
 
 def tune_label_knn(reader: NeighbourReader, validation: Encoded | Iterable[Encoded]) -> KNNLM:
@@ -36,15 +46,15 @@ def tune_label_knn(reader: NeighbourReader, validation: Encoded | Iterable[Encod
     voters = [label_reader(reader, ks[-1], sigma) for sigma in sigmas]
     quality, regression = np.zeros((len(ks), len(sigmas))), memory.task == "regression"
     for part, prediction in reader.predictions(validation, depth=ks[-1]):
-        truth, base = as_tensor(part.labels).to(memory.device), prediction.base
-        base = (base.table() if regression else base.argmax()).to(memory.device)
+        truth = truth_of(part).to(memory.device)
+        base = (prediction.root.table() if regression else prediction.softmax.argmax()).to(memory.device)
         for j, voter in enumerate(voters):
             for i, votes in enumerate(votes_by_k(voter, part, prediction, base, ks)):
                 if regression:
                     quality[i, j] -= float((votes.double() - truth.reshape(votes.shape)).square().sum())
                 else:
                     quality[i, j] += int((votes == truth).sum())
-    i, j = np.unravel_index(quality.argmax(), quality.shape)
+    i, j = divmod(int(quality.argmax()), len(sigmas))
     return label_reader(reader, ks[i], sigmas[j])
 
 

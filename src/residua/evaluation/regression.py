@@ -1,11 +1,15 @@
 """Squared errors: what is kept of each row, and what they amount to."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Encoded, Prediction, as_tensor
-from residua.evaluation.label_knn import votes_by_k
+from residua.core import Encoded, Prediction
+from residua.evaluation.label_knn import truth_of, votes_by_k
 from residua.readers import KNNLM
 
 
@@ -14,7 +18,7 @@ def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
     start, scores = prediction.start, prediction.scores
     base, error = _errors(start, part), _errors(scores, part)
     return {
-        "label": as_tensor(part.labels).reshape(scores.shape).double().numpy(),
+        "label": truth_of(part).reshape(scores.shape).double().numpy(),
         "base_prediction": start.cpu().numpy(),
         "prediction": scores.cpu().numpy(),
         "gain": base - error,
@@ -30,11 +34,11 @@ def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str
 
 
 def _errors(answers: Tensor, part: Encoded) -> np.ndarray:
-    targets = torch.as_tensor(part.labels, dtype=torch.float64, device=answers.device)
+    targets = truth_of(part).to(answers.device, torch.float64)
     return (answers.double() - targets.reshape(answers.shape)).square().mean(dim=1).cpu().numpy()
 
 
-def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict:
+def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict[str, Any]:
     """What is reported of the rows, by its name in ``Evaluation``."""
     base, error = rows["base_squared_error"], rows["squared_error"]
     spread = rows["label"].var(axis=0).mean()

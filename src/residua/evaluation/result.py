@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from residua import html
+from residua.core import Task
 from residua.core.frame import data_frame
 from residua.core.renamed import renamed
 from residua.errors import ShapeError
+from residua.memory.schema import Objective
 from residua.printable import count, plain, short
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ OUTCOMES = {"classification": ("same", "fixed", "broken"), "regression": ("same"
 WIDE = 1000  # outputs; beyond, exports leave arrays of one number per class out
 
 
+@renamed(
+    {"memory": "accuracy or mse", "base": "base_accuracy or base_mse", "documents": "n_groups"}
+    | {f"{name}_memory": name for name in PAIRS}
+    | {f"{name}_base": f"base_{name}" for name in PAIRS}
+)
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """The model alone (``base_…``) and with its memory, on the same rows.
@@ -84,10 +91,10 @@ class Evaluation:
         None for data that were there already. The time of label k-NN does not count.
     """
 
-    task: str
-    objective: str
+    task: Task
+    objective: Objective
     reader: str
-    params: dict
+    params: dict[str, Any]
     n: int
     n_groups: int
     confidence: float
@@ -116,17 +123,11 @@ class Evaluation:
     worsened: float | None = None
     label_knn: float | None = None
     label_knn_tuned: float | None = None
-    label_knn_params: dict | None = None
+    label_knn_params: dict[str, Any] | None = None
     exact_matches: int = 0
     rests_on_matches: bool = False
     tokens_per_second: float | None = None
     base_tokens_per_second: float | None = None
-
-    __getattr__ = renamed(
-        {"memory": "accuracy or mse", "base": "base_accuracy or base_mse", "documents": "n_groups"}
-        | {f"{name}_memory": name for name in PAIRS}
-        | {f"{name}_base": f"base_{name}" for name in PAIRS}
-    )
 
     @property
     def row_gain(self) -> np.ndarray:
@@ -146,12 +147,12 @@ class Evaluation:
     @property
     def perplexity_ratio(self) -> float | None:
         """``perplexity / base_perplexity``; below 1 the memory helps."""
-        return None if self.log_loss is None else math.exp(self.log_loss - self.base_log_loss)
+        return None if self.log_loss is None else math.exp(self.log_loss - known(self.base_log_loss))
 
     @property
     def helps(self) -> bool:
         """Whether the memory is better than the model alone here, in what the verdict is about."""
-        return self.perplexity_ratio < 1 if self.objective == "log_loss" else self.gain > 0
+        return known(self.perplexity_ratio) < 1 if self.objective == "log_loss" else self.gain > 0
 
     @property
     def significant(self) -> bool:
@@ -166,7 +167,7 @@ class Evaluation:
             return interval is not None and not interval[0] <= 1 <= interval[1]
         return self.p_value < 1 - self.confidence
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """All but what is of each row, and the perplexities, as JSON types; NaN and infinity become None.
 
         Beyond 1000 outputs what has a number for each class is left out.
@@ -285,7 +286,7 @@ class Evaluation:
         return f"{start} but the difference is {unclear}: these test points cannot tell the two apart."
 
     def _of_perplexity(self) -> str:
-        ratio, interval = self.perplexity_ratio, self.perplexity_ratio_interval
+        ratio, interval = known(self.perplexity_ratio), self.perplexity_ratio_interval
         if ratio == 1:
             return "The memory makes no difference here."
         start = f"Perplexity is {abs(100 * (ratio - 1)):.1f} % {'lower' if self.helps else 'higher'} with the memory"
@@ -311,31 +312,34 @@ class Evaluation:
         rows, text = [("", "base", "memory", "change")], self.objective == "log_loss"
         measure = percent if self.task == "classification" else "{:.5g}".format
         if text:
-            change = f"{100 * (self.perplexity_ratio - 1):+.1f} %"
-            rows.append(("perplexity", f"{self.base_perplexity:.3f}", f"{self.perplexity:.3f}", change))
+            change = f"{100 * (known(self.perplexity_ratio) - 1):+.1f} %"
+            perplexities = f"{known(self.base_perplexity):.3f}", f"{known(self.perplexity):.3f}"
+            rows.append(("perplexity", *perplexities, change))
         if self.task == "classification":
-            name, accuracies = "next-token accuracy" if text else "accuracy", (self.base_accuracy, self.accuracy)
-            rows.append((name, *map(percent, accuracies), in_points(self.gain)))
-            change = in_points(self.ece - self.base_ece)
-            rows.append(("calibration error", percent(self.base_ece), percent(self.ece), change))
+            name, base, now = "next-token accuracy" if text else "accuracy", self.base_accuracy, self.accuracy
+            rows.append((name, percent(known(base)), percent(known(now)), in_points(self.gain)))
+            base, now = known(self.base_ece), known(self.ece)
+            rows.append(("calibration error", percent(base), percent(now), in_points(now - base)))
             if not text:
-                change = f"{self.log_loss - self.base_log_loss:+.4f}"
-                rows.append(("log-loss", f"{self.base_log_loss:.4f}", f"{self.log_loss:.4f}", change))
+                base, now = known(self.base_log_loss), known(self.log_loss)
+                rows.append(("log-loss", f"{base:.4f}", f"{now:.4f}", f"{now - base:+.4f}"))
             alone = {"wrong made right (TPR)": self.tpr, "right made wrong (FPR)": self.fpr}
         else:
-            rows.append(("mean squared error", measure(self.base_mse), measure(self.mse), f"{-self.gain:+.4g}"))
-            rows.append(("R²", f"{self.base_r2:.4f}", f"{self.r2:.4f}", f"{self.r2 - self.base_r2:+.4f}"))
+            base, now = known(self.base_mse), known(self.mse)
+            rows.append(("mean squared error", measure(base), measure(now), f"{-self.gain:+.4g}"))
+            base, now = known(self.base_r2), known(self.r2)
+            rows.append(("R²", f"{base:.4f}", f"{now:.4f}", f"{now - base:+.4f}"))
             alone = {"points improved": self.improved, "points worsened": self.worsened}
-        rows += [(name, "", percent(share), "") for name, share in alone.items()]
+        rows += [(name, "", percent(known(share)), "") for name, share in alone.items()]
         if self.label_knn is not None:
             rows.append(("label k-NN, same settings", "", measure(self.label_knn), ""))
-        if self.label_knn_tuned is not None:
+        if self.label_knn_tuned is not None and self.label_knn_params is not None:
             settings = f"k={self.label_knn_params['k']}, sigma={short(self.label_knn_params['sigma'])}"
             rows.append((f"label k-NN, {settings}", "", measure(self.label_knn_tuned), ""))
         if self.exact_matches:
             rows.append(("same key in the memory", "", count(self.exact_matches, "row"), ""))
         if text and self.tokens_per_second:
-            base, now = self.base_tokens_per_second, self.tokens_per_second
+            base, now = known(self.base_tokens_per_second), self.tokens_per_second
             rows.append(("tokens per second", f"{base:,.0f}", f"{now:,.0f}", f"{base / now:.2f}x the time"))
         return rows
 
@@ -356,6 +360,12 @@ def aligned(rows: list[tuple[str, str, str, str]]) -> str:
         for name, *cells in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def known(measure: float | None) -> float:
+    """A measure that the task has."""
+    assert measure is not None, "a measure of another task"
+    return measure
 
 
 def percent(share: float) -> str:

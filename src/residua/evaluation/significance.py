@@ -8,11 +8,15 @@ wrong answers that is McNemar's test, counted exactly; for squared errors signs 
 
 import math
 from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from scipy.stats import binomtest
 
+from residua.core import Ids
 from residua.errors import IdError, ParameterError, ShapeError
+
+Groups: TypeAlias = Literal["ids", "rows"] | Ids | None
 
 BLOCK = 4_000_000  # resampled entries held at a time
 
@@ -47,7 +51,11 @@ def sign_test_of_mean(differences: np.ndarray, n_resamples: int, rng: np.random.
 
 
 def bootstrap_interval(
-    differences: np.ndarray, confidence: float, n_bootstrap: int, rng: np.random.Generator, sizes=None
+    differences: np.ndarray,
+    confidence: float,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+    sizes: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of paired differences (n,): points are resampled, pairs stay together.
 
@@ -60,17 +68,25 @@ def bootstrap_interval(
     # counts is then n times cheaper than drawing the points, and exactly as random.
     if sizes is None:
         sums, counts = np.unique(differences, return_counts=True)
-        sizes = np.ones(len(sums))
+        points = np.ones(len(sums))
     else:
-        (sums, sizes), counts = np.unique(np.stack([differences, sizes]), axis=1, return_counts=True)
+        (sums, points), counts = np.unique(np.stack([differences, sizes]), axis=1, return_counts=True)
     n = len(differences)
     draws = (rng.multinomial(n, counts / n, size=count) for count in blocks(n_bootstrap, len(sums)))
-    means = np.concatenate([(drawn @ sums) / (drawn @ sizes) for drawn in draws])
+    means = np.concatenate([(drawn @ sums) / (drawn @ points) for drawn in draws])
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def paired(gains, losses, groups, answers: bool, confidence: float, n_bootstrap: int, rng) -> dict:
+def paired(
+    gains: np.ndarray,
+    losses: np.ndarray | None,
+    groups: np.ndarray | None,
+    answers: bool,
+    confidence: float,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     """``p_value``, ``gain_interval`` and ``perplexity_ratio_interval`` of an ``Evaluation``.
 
     Of each row (n,): by how much it is better with the memory, `gains`; by how much -log(probability) falls, `losses`,
@@ -79,7 +95,7 @@ def paired(gains, losses, groups, answers: bool, confidence: float, n_bootstrap:
     sizes = None
     if groups is not None:
         _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        gains, losses = (None if of is None else np.bincount(groups, of) for of in (gains, losses))
+        gains, losses = np.bincount(groups, gains), None if losses is None else np.bincount(groups, losses)
     if answers and sizes is None:
         p_value = mcnemar(int((gains > 0).sum()), int((gains < 0).sum()))
     else:
@@ -101,9 +117,11 @@ def check_resampling(confidence: float, n_bootstrap: int) -> None:
         raise ParameterError(f"n_bootstrap={n_bootstrap!r}; expected a whole number >= 1")
 
 
-def checked_groups(groups) -> str | np.ndarray | None:
+def checked_groups(groups: Groups) -> Literal["ids", "rows"] | np.ndarray | None:
     """`groups` as ``evaluate`` takes it, or ``ParameterError``."""
-    if groups is None or (isinstance(groups, str) and groups in ("ids", "rows")):
+    if groups is None:
+        return None
+    if isinstance(groups, str) and groups in ("ids", "rows"):
         return groups
     array = np.asarray(groups)
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -112,7 +130,9 @@ def checked_groups(groups) -> str | np.ndarray | None:
     return array
 
 
-def group_numbers(groups: str | np.ndarray | None, ids: np.ndarray | None, n: int) -> np.ndarray | None:
+def group_numbers(
+    groups: Literal["ids", "rows"] | np.ndarray | None, ids: np.ndarray | None, n: int
+) -> np.ndarray | None:
     """Each row's group, counted from 0: int64 (n,), or None where every row stands alone. `ids`: if all have one."""
     if isinstance(groups, np.ndarray):
         if len(groups) != n:

@@ -1,5 +1,7 @@
 """One prediction taken apart into the base's share and each neighbour's contribution."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -8,13 +10,17 @@ from torch import Tensor
 
 from residua.core import Encoded, Prediction
 from residua.errors import InputError, ParameterError, ShapeError
-from residua.explanation.explanation import Explanation
+from residua.explanation.explanation import Decoder, Explanation
+from residua.memory import Memory
 from residua.readers import Reader
+from residua.readers.reader import OWN, Exclude
 
 EVERY = 1000  # up to so many outputs, an explanation speaks of all of them
 
 
-def explain(reader: Reader, query: Encoded, *, exclude="own", context: int = 12, tokenizer=None) -> Explanation:
+def explain(
+    reader: Reader, query: Encoded, *, exclude: Exclude = OWN, context: int = 12, tokenizer: Decoder | None = None
+) -> Explanation:
     """Which remembered examples moved a prediction, and how far.
 
     Parameters
@@ -68,7 +74,8 @@ def explain(reader: Reader, query: Encoded, *, exclude="own", context: int = 12,
     flat = memory.task == "regression" and memory.flat_labels
     label = None if query.labels is None else query.labels[0]
     if memory.task == "classification":
-        prediction, base_prediction = int(now.argmax()[0]), int(now.base.argmax()[0])
+        under = now.base if isinstance(now.base, Prediction) else now.softmax
+        prediction, base_prediction = int(now.argmax()[0]), int(under.argmax()[0])
         spoken = {prediction, base_prediction} | ({int(label)} if label is not None else set())
     else:
         prediction, base_prediction = (float(s[0]) if flat else s.cpu().numpy() for s in (scores, base))
@@ -77,7 +84,7 @@ def explain(reader: Reader, query: Encoded, *, exclude="own", context: int = 12,
     near = dict(zip(now.neighbours.rows[0].tolist(), now.neighbours.distances[0].tolist())) | {-1: math.nan}
     outputs, contributions = _columns(entries, base, spoken)
     ids, labels = _of_rows(memory, "id", rows), _of_rows(memory, "label", rows)
-    if memory.task == "classification":
+    if memory.target_centre is None:
         labels = np.where(labels < 0, most, labels).astype(np.int64)
     else:
         labels = labels.astype(np.float64) + memory.target_centre.cpu().numpy()
@@ -142,7 +149,7 @@ def _columns(entries: list[tuple[Tensor, Tensor]], base: Tensor, spoken: set[int
     return shown.nonzero()[:, 0], added
 
 
-def _of_rows(memory, name: str, rows: Tensor) -> np.ndarray:
+def _of_rows(memory: Memory, name: str, rows: Tensor) -> np.ndarray:
     """What a column says of rows (k,); NaN, -1 or False where the row is -1."""
     values = memory.column(name)[rows.clamp_min(0)]
     if bool((rows < 0).any()):

@@ -1,20 +1,34 @@
 """One prediction's anatomy, as arrays, as a data frame and as text."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 from residua import html
+from residua.core import ArrayLike, Task
 from residua.core.frame import data_frame
 from residua.core.renamed import renamed
 from residua.errors import ShapeError
 from residua.printable import one_line
 
+if TYPE_CHECKING:
+    import pandas
+
+
+class Decoder(Protocol):
+    """A tokenizer, of which tokens can be shown as text."""
+
+    def decode(self, token_ids: list[int], /) -> str: ...
+
+
 SHOWN = 10  # neighbours, outputs and tokens in the printed table
 
 
+@renamed({"tokens": "outputs"})
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """``scale * base + contributions.sum(axis=0) == scores``; neighbours come nearest first, missing ones not at all.
@@ -52,7 +66,7 @@ class Explanation:
         ``"classification"`` or ``"regression"``, L, and where scores live: ``"probability"`` or ``"logit"``.
     """
 
-    task: str
+    task: Task
     rows: np.ndarray
     ids: np.ndarray
     labels: np.ndarray
@@ -72,9 +86,7 @@ class Explanation:
     sources: tuple[str, ...]
     n_outputs: int
     space: str = "probability"
-    tokenizer: object = None
-
-    __getattr__ = renamed({"tokens": "outputs"})
+    tokenizer: Decoder | None = None
 
     def __len__(self) -> int:
         """How many neighbours there are."""
@@ -96,15 +108,15 @@ class Explanation:
         ``"base"``'s, and of the ``"true"`` one when it is known; for regression to ``"output"``, or each by number."""
         return {word: self.contributions[:, place] for word, place in self._places().items()}
 
-    def with_tokenizer(self, tokenizer) -> Self:
+    def with_tokenizer(self, tokenizer: Decoder | None) -> Self:
         """The same, with tokens shown as text."""
         return replace(self, tokenizer=tokenizer)
 
-    def text(self, tokens) -> str:
+    def text(self, tokens: ArrayLike) -> str:
         """Tokens as text, on one line; their numbers without a tokenizer."""
         return repr(self._decoded(tokens))[1:-1]
 
-    def to_frame(self, classes: Sequence[str] | None = None):
+    def to_frame(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
         """A pandas data frame with one row per neighbour, nearest first.
 
         Parameters
@@ -129,7 +141,7 @@ class Explanation:
             raise ShapeError(f"{len(classes)} names for {self.n_outputs} outputs; expected one each")
         names = None if classes is None else [str(name) for name in classes]
         table: dict[str, object] = {"source": self.sources} if self._is_mixed else {}
-        if self.is_text:
+        if self.contexts is not None:
             contexts = [self.text(tokens) for tokens in self.contexts]
             table |= {"document": [self._name(id) for id in self.ids], "offset": self.offsets, "context": contexts}
             table["next"] = [self.text(label) if names is None else names[label] for label in self.labels]
@@ -190,12 +202,12 @@ class Explanation:
     def _neighbour_rows(self) -> list[list[str]]:
         """The nearest neighbours, a row of cells each, after the cells' headings."""
         near = range(min(SHOWN, len(self)))
-        if self.is_text:
+        if self.contexts is not None:
             rows = [["next token", "context", "distance", "weight", "document", "token"]]
             for n in near:
                 said = [self._shown(self.labels[n]), f"…{self.text(self.contexts[n])[-60:]}"]
                 numbers = [f"{self.distances[n]:.3f}", f"{self.weights[n]:.4f}"]
-                rows.append([*said, *numbers, one_line(self._name(self.ids[n])), f"{self.offsets[n]:,}"])
+                rows.append([*said, *numbers, one_line(self._name(self.ids[n])), f"{self.columns['offset'][n]:,}"])
         else:
             number, places = "+.4f" if self.task == "classification" else "+.4g", self._shown_places
             rows = [["id", "label", "distance", "weight", *(f"to {self.outputs[place]}" for place in places)]]
@@ -216,10 +228,10 @@ class Explanation:
             rest.append(f"and {len(self) - SHOWN} more, of weight {float(self.weights[SHOWN:].sum()):.4f} together")
         return rest
 
-    def _shown(self, value) -> str:
+    def _shown(self, value: Any) -> str:
         return repr(self._decoded(value)) if self.is_text else _number(value)
 
-    def _decoded(self, tokens) -> str:
+    def _decoded(self, tokens: ArrayLike) -> str:
         numbers = [int(token) for token in np.atleast_1d(tokens)]
         return " ".join(map(str, numbers)) if self.tokenizer is None else self.tokenizer.decode(numbers)
 
@@ -239,11 +251,11 @@ class Explanation:
     def _is_mixed(self) -> bool:
         return len(set(self.sources)) > 1
 
-    def _name(self, id) -> str:
+    def _name(self, id: int) -> str:
         return self.names.get(int(id), str(id))
 
 
-def _number(value) -> str:
+def _number(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.ndim:
         more = " …" if len(value) > SHOWN else ""
         return "[" + " ".join(f"{item:.4g}" for item in value[:SHOWN].tolist()) + f"{more}]"

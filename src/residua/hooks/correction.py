@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,10 @@ class Correction:
     while `paused` (the number of open ``disabled`` blocks) is not 0, the model is its plain self.
     """
 
+    reader: Reader
+    key: str
+    paused: int
+
     def __init__(self, model: nn.Module, reader: Reader, key: str):
         self.reader, self.key, self.paused = reader, key, 0
         self._model, self._history = model, History()
@@ -50,7 +55,7 @@ class Correction:
         self._hook.remove()
         self._capture.__exit__()
 
-    def __call__(self, model: nn.Module, args, kwargs, output):
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """What the model returns instead of `output`; None leaves it."""
         # A copy of an attached model carries this hook too, and has no memory of its own.
         if self.paused or model.training or model is not self._model or self.reader.is_noop:
@@ -121,7 +126,7 @@ class Correction:
                 out[some] = self.answer(keys[some], out[some])
         return out[:, 1:] - out[:, :1] if lone else out
 
-    def answer(self, keys: Tensor, logits: Tensor, **text) -> Tensor:
+    def answer(self, keys: Tensor, logits: Tensor, **text: Any) -> Tensor:
         """Log-probabilities, or predictions, float32 (n, L) for keys (n, d) and logits float32 (n, L), which stay as
         they are; `text` is what ``Reader.read`` takes for a reader that looks back."""
         proper, out = self.reader.memory.task == "classification", None
@@ -131,13 +136,13 @@ class Correction:
                 return part.to(logits.device)
             out = torch.empty_like(logits) if out is None else out
             out[rows] = part
-        return out
+        return torch.empty_like(logits) if out is None else out  # None where there are no rows
 
     @cached_property
     def _parameters(self) -> tuple[str, ...]:
         return tuple(inspect.signature(self._model.forward).parameters)
 
-    def _at_positions(self, keys: Tensor, logits: Tensor, given: dict, past) -> Tensor:
+    def _at_positions(self, keys: Tensor, logits: Tensor, given: dict[str, Any], past: Any) -> Tensor:
         keys, mask = at_positions(self._model, keys, logits, given)
         fresh = self.reader.start()
         if fresh is None:
@@ -147,8 +152,8 @@ class Correction:
         tokens = tokens_read(self._model, given)
         return self._history.corrected(self.reader, fresh, self.answer, keys, logits, mask, tokens, past)
 
-    def __deepcopy__(self, memo) -> Correction:
+    def __deepcopy__(self, memo: object) -> Correction:
         return self
 
-    def __reduce__(self):
+    def __reduce__(self) -> NoReturn:
         raise InputError("the model is attached to a memory; detach it before pickling it, or save its state_dict")

@@ -1,15 +1,19 @@
 """One forward pass of a model: where its logits and their positions are, and how others are put in their place."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from residua.errors import EncodeError, ShapeError
 
 
-def find_logits(output) -> Tensor:
+def find_logits(output: Any) -> Tensor:
     """The logits (n,), (n, L) or (b, t, L) in what a model returned: the tensor itself, ``["logits"]``, ``.logits``,
     or the first tensor of a tuple that is no lone number (a loss comes first there)."""
     if isinstance(output, Tensor):
@@ -30,7 +34,7 @@ def find_logits(output) -> Tensor:
     return found
 
 
-def with_logits(output, logits: Tensor, loss: Tensor | None = None):
+def with_logits(output: Any, logits: Tensor, loss: Tensor | None = None) -> Any:
     """A shallow copy of `output` with other logits, and with another loss where it has one and `loss` is given."""
     if isinstance(output, Tensor):
         return logits
@@ -44,30 +48,33 @@ def with_logits(output, logits: Tensor, loss: Tensor | None = None):
     new = {"logits": logits}
     if loss is not None and ("loss" in output if is_dict else hasattr(output, "loss")):
         new["loss"] = loss
+    if is_dict:
+        changed = copy.copy(output)
+        for name, value in new.items():
+            changed[name] = value
+        return changed
     if hasattr(output, "_replace"):  # a named tuple
         return output._replace(**new)
-    if dataclasses.is_dataclass(output) and output.__dataclass_params__.frozen:
+    settings = getattr(output, "__dataclass_params__", None)
+    if settings is not None and settings.frozen:
         return dataclasses.replace(output, **new)
     changed = copy.copy(output)
     for name, value in new.items():
-        if is_dict:
-            changed[name] = value
-        else:
-            setattr(changed, name, value)
+        setattr(changed, name, value)
     return changed
 
 
-def _places(items):
+def _places(items: Iterable[Any]) -> Iterator[int]:
     """Where a tuple has tensors that are no lone numbers."""
     return (place for place, item in enumerate(items) if isinstance(item, Tensor) and item.ndim)
 
 
-def has_decoder(model: nn.Module) -> bool:
+def has_decoder(model: object) -> bool:
     """Whether the positions are those of an encoder-decoder's decoder."""
     return getattr(getattr(model, "config", None), "is_encoder_decoder", False)
 
 
-def at_positions(model: nn.Module, keys: Tensor, logits: Tensor, given: dict) -> tuple[Tensor, Tensor]:
+def at_positions(model: object, keys: Tensor, logits: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Keys (b, t, d) of the positions that the model read, and a bool mask (b, t) of those that are no padding.
 
     The logits (b, s, L) are of the last s of them. `given` is what the model was called with, by name.
@@ -89,7 +96,7 @@ def at_positions(model: nn.Module, keys: Tensor, logits: Tensor, given: dict) ->
     return (keys[:, kept], mask[:, kept]) if isinstance(kept, Tensor) else (keys, mask)  # positions by number
 
 
-def tokens_read(model: nn.Module, given: dict) -> Tensor | None:
+def tokens_read(model: Any, given: dict[str, Any]) -> Tensor | None:
     """The tokens (b, t) at the positions that have keys; None when the model was given their embeddings."""
     if not has_decoder(model):
         return given.get("input_ids")
@@ -100,7 +107,7 @@ def tokens_read(model: nn.Module, given: dict) -> Tensor | None:
     return model.prepare_decoder_input_ids_from_labels(made_of)
 
 
-def loss_of(model: nn.Module, logits: Tensor, given: dict) -> Tensor | None:
+def loss_of(model: Any, logits: Tensor, given: dict[str, Any]) -> Tensor | None:
     """The loss that logits (b, s, L) give, as the model computes it; None without labels, or where it has none."""
     labels = given.get("labels")
     if labels is None:

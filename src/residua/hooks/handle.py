@@ -105,6 +105,9 @@ class Handle:
         The module whose input or output is the key.
     """
 
+    model: nn.Module
+    key: str
+
     def __init__(self, model: nn.Module, correction: Correction):
         self.model, self.key, self._correction = model, correction.key, correction
 
@@ -154,7 +157,7 @@ class Handle:
             raise InputError("this handle was detached; attach the model again: rs.attach(model, reader)")
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.detach()
 
     def __repr__(self) -> str:

@@ -1,12 +1,16 @@
 """What a reader that looks back needs while text is generated: the text so far, kept from one step to the next."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from residua.errors import ParameterError
 from residua.readers import Reader
+from residua.readers.reader import TextState
 
 
 class History:
@@ -17,9 +21,21 @@ class History:
     """
 
     def __init__(self):
-        self._reader = self._state = self._waiting = None
+        self._reader: Reader | None = None
+        self._state: TextState | None = None
+        self._waiting: list[Tensor | None] = []  # of each sequence, its newest key
 
-    def corrected(self, reader: Reader, fresh, answer: Callable, keys, logits, mask, tokens, past) -> Tensor:
+    def corrected(
+        self,
+        reader: Reader,
+        fresh: TextState,
+        answer: Callable[..., Tensor],
+        keys: Tensor,
+        logits: Tensor,
+        mask: Tensor,
+        tokens: Tensor | None,
+        past: Any,
+    ) -> Tensor:
         """Log-probabilities float32 (b, s, V) of the last s positions; the logits (b, s, V) where the mask is not set.
 
         `fresh` is ``reader.start()``, for a text that begins; ``answer(keys, logits, state=, documents=, tokens=)``
@@ -31,7 +47,12 @@ class History:
                 "a ContinuousCache needs the tokens, and the model was called with inputs_embeds (or "
                 "decoder_inputs_embeds): pass input_ids (or decoder_input_ids)"
             )
-        if reader is not self._reader or past is None or past.get_seq_length() <= tokens.shape[1]:
+        if (
+            self._state is None
+            or reader is not self._reader
+            or past is None
+            or past.get_seq_length() <= tokens.shape[1]
+        ):
             self._reader, self._state, self._waiting = reader, fresh, [None] * len(tokens)
         if past is not None:
             past.reorder_cache = past.crop = _refuse
@@ -56,7 +77,7 @@ class History:
         return changed
 
 
-def _refuse(*_, **__):
+def _refuse(*_: object, **__: object) -> NoReturn:
     """In place of what reorders or cuts the past, which the history cannot follow."""
     raise ParameterError(
         "a ContinuousCache remembers one text as it grows, and this decoding strategy rewrites it (beam search, "

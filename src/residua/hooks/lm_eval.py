@@ -12,20 +12,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from residua.encoding.text import tokenizer_hash
 from residua.errors import InputError, MemoryFileError, MissingDependencyError, ParameterError
 from residua.folder import READER
-from residua.hooks.handle import attach
+from residua.hooks.handle import Handle, attach
 from residua.memory import Memory
 from residua.readers import Reader, load
 from residua.readers.reader import reader_class
 
 try:
-    from lm_eval import simple_evaluate
-    from lm_eval.api.registry import register_model
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    # A large package that few have, and that says little of its types.
+    from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
+    from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise MissingDependencyError(
         'residua.hooks.lm_eval needs lm-evaluation-harness; install it with: pip install "residua[lm-eval]"'
@@ -67,14 +69,16 @@ class ResiduaLM(HFLM):
         lm_eval.simple_evaluate(ResiduaLM(pretrained="model/", memory=reader), tasks=[...])
     """
 
+    handle: Handle
+
     def __init__(
         self,
-        pretrained,
-        memory: str | os.PathLike | Reader,
+        pretrained: Any,
+        memory: str | os.PathLike[str] | Reader,
         reader: str | None = None,
         *,
         memory_device: str = "cpu",
-        **options,
+        **options: Any,
     ):
         chosen, options = _chosen(memory, reader, memory_device, options)
         if not chosen.memory.schema.is_text:
@@ -85,13 +89,20 @@ class ResiduaLM(HFLM):
             source.require(replace(source, extra=source.extra | {"tokenizer": tokenizer_hash(self.tokenizer)}))
         self.handle = attach(self.model, chosen)
 
-    def get_model_info(self) -> dict:
+    def get_model_info(self) -> dict[str, Any]:
         """The harness's record of the model, with the reader's."""
         reader = self.handle.reader
         return {**super().get_model_info(), "memory": {"rows": len(reader.memory), **reader.to_json()}}
 
 
-def compare(lm: ResiduaLM, tasks: Iterable[str], *, include_path=None, limit: int | None = None, **options) -> dict:
+def compare(
+    lm: ResiduaLM,
+    tasks: Iterable[str],
+    *,
+    include_path: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Score tasks twice, with the model alone and with its memory.
 
     `tasks` are names of tasks, groups or tags, or paths of task files; `include_path` is a folder of task definitions
@@ -127,7 +138,7 @@ def quiet() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _manager(tasks: list[str], include_path: str | os.PathLike | None) -> TaskManager:
+def _manager(tasks: list[str], include_path: str | os.PathLike[str] | None) -> TaskManager:
     """One that knows these tasks."""
     if include_path is not None:
         if not Path(include_path).is_dir():
@@ -145,27 +156,30 @@ def _manager(tasks: list[str], include_path: str | os.PathLike | None) -> TaskMa
     return manager
 
 
-def _chosen(memory, name: str | None, device: str, options: dict) -> tuple[Reader, dict]:
+def _chosen(
+    memory: str | os.PathLike[str] | Reader, name: str | None, device: str, options: dict[str, Any]
+) -> tuple[Reader, dict[str, Any]]:
     """The reader that is meant, and the options that are not its own."""
-    cls = None if name is None else reader_class(name)
+
+    def own(cls: type[Reader]) -> dict[str, Any]:
+        return {key: options.pop(key) for key in cls.parameter_names() if key in options and key != "over"}
+
     if isinstance(memory, Reader):
         if name is not None:
             raise ParameterError(f"reader={name!r}, and memory= is a {type(memory).__name__} already; give one of them")
         found = memory
-    elif name is None:
+    elif name is not None:
+        cls = reader_class(name)
+        return cls(Memory.load(memory, device), **own(cls)), options
+    else:
         if Path(memory).is_dir() and not (Path(memory) / READER).exists():
             raise MemoryFileError(f"{memory} holds no tuned reader; save one there, or name one: reader='knnlm'")
         found = load(memory, device)
-    names = (cls or type(found)).parameter_names()
-    given = {key: options[key] for key in names if key in options and key != "over"}
-    if cls is not None:
-        found = cls(Memory.load(memory, device), **given)
-    elif given:
-        found = found.with_params(**given)
-    return found, {key: value for key, value in options.items() if key not in given}
+    given = own(type(found))
+    return (found.with_params(**given) if given else found), options
 
 
-def _metrics(task: str, base: dict, memory: dict) -> Iterator[tuple[str, dict]]:
+def _metrics(task: str, base: dict[str, Any], memory: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(metric, its two scores), out of the harness's keys ``"metric,filter"`` and ``"metric_stderr,filter"``."""
     scores, higher = base["results"][task], base.get("higher_is_better", {}).get(task, {})
     for key, score in scores.items():
@@ -183,5 +197,5 @@ def _metrics(task: str, base: dict, memory: dict) -> Iterator[tuple[str, dict]]:
         yield (metric if kept == "none" else key), found
 
 
-def _number(value) -> float | None:
+def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None

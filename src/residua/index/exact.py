@@ -1,5 +1,7 @@
 """Exact search over the keys themselves."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,6 @@ class Exact(Index):
     """
 
     exact = True
-    n = 0
 
     def __init__(self, dim: int, device: torch.device | str = "cpu", backend: str | None = None):
         super().__init__(dim, device, backend=backend)
@@ -31,20 +32,25 @@ class Exact(Index):
         self.backend = backend
         self._build(torch.empty((0, dim)))
 
+    @property
+    def n(self) -> int:
+        return self._n
+
     def _build(self, keys: Tensor) -> None:
-        self.n = len(keys)
-        self._copy: Tensor | None = None  # float32; the first `_count` are the remembered keys
-        self._rows: Tensor | None = None  # the row of each
+        self._n = len(keys)
+        self._copied = False
+        self._copy = torch.empty((0, self.dim), device=self.device)  # float32; the first `_count` are remembered keys
+        self._rows = torch.empty(0, dtype=torch.int64, device=self.device)  # the row of each
         self._count = 0
 
     def _add(self, keys: Tensor) -> None:
-        if self._copy is not None:
+        if self._copied:
             end = self._count + len(keys)
             self._copy, self._rows = (self._with_room(buffer, end) for buffer in (self._copy, self._rows))
             self._copy[self._count : end] = keys
-            self._rows[self._count : end] = torch.arange(self.n, self.n + len(keys), device=self.device)
+            self._rows[self._count : end] = torch.arange(self._n, self._n + len(keys), device=self.device)
             self._count = end
-        self.n += len(keys)
+        self._n += len(keys)
 
     def _with_room(self, buffer: Tensor, length: int) -> Tensor:
         if length <= len(buffer):
@@ -54,7 +60,7 @@ class Exact(Index):
         return grown
 
     def _forget(self, rows: Tensor) -> None:
-        if self._copy is None:
+        if not self._copied:
             return
         gone = self._forgotten[self._rows[: self._count]]
         end = self._count - int(gone.sum())
@@ -65,9 +71,10 @@ class Exact(Index):
         self._copy[end : self._count] = 0  # nothing of a forgotten key stays behind
         self._count = end
 
-    def _search(self, queries: Tensor, k: int, keys: Tensor) -> Nearest:
-        if self._copy is None and (self._n_forgotten or keys.dtype != torch.float32):
-            self._rows = self._remembered()
+    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest:
+        assert keys is not None, "an index that needs keys is searched with them"
+        if not self._copied and (self._n_forgotten or keys.dtype != torch.float32):
+            self._rows, self._copied = self._remembered(), True
             self._copy, self._count = keys.index_select(0, self._rows).float(), len(self._rows)
-        compact = None if self._copy is None else (self._copy[: self._count], self._rows[: self._count])
+        compact = (self._copy[: self._count], self._rows[: self._count]) if self._copied else None
         return exact_nearest(queries, keys, k, _BACKENDS[self.backend], compact)

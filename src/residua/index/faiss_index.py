@@ -1,15 +1,20 @@
 """Any FAISS index by its factory string: it proposes candidates, exact distances order them."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from residua.errors import MemoryFileError, ParameterError
-from residua.index.index import Index, errors_as, register_index
+from residua.index.index import Index, Proposed, errors_as, register_index
 from residua.index.nearest import blocks, require_faiss
 
 
@@ -25,7 +30,15 @@ class FaissIndex(Index):
 
     needs_keys = False
 
-    def __init__(self, dim: int, device, factory: str, train_on: int | None = None, origin=None, **params: float):
+    def __init__(
+        self,
+        dim: int,
+        device: torch.device | str,
+        factory: str,
+        train_on: int | None = None,
+        origin: Sequence[float] | None = None,
+        **params: float,
+    ):
         super().__init__(dim, device, factory=factory, train_on=train_on, origin=origin, **params)
         self.name = factory
         self._origin = None if origin is None else torch.tensor(origin, dtype=torch.float32, device=self.device)
@@ -42,7 +55,7 @@ class FaissIndex(Index):
             self._index = faiss.index_factory(self.dim, self.name)
         self._set_params(faiss)
 
-    def _set_params(self, faiss) -> None:
+    def _set_params(self, faiss: ModuleType) -> None:
         lists = self._lists = faiss.try_extract_index_ivf(self._index)
         wanted = {"nprobe": min(lists.nlist, 32)} if lists is not None else {}
         own = ("factory", "train_on", "origin")
@@ -83,16 +96,16 @@ class FaissIndex(Index):
             with _faiss_errors(ParameterError, f"index={self.name!r} cannot be used here"):
                 self._index.add(self._given(keys[part]))
 
-    def _given(self, keys: Tensor):
+    def _given(self, keys: Tensor) -> np.ndarray:
         """Keys or queries as FAISS gets them."""
         return (keys.float() if self._origin is None else keys - self._origin).cpu().numpy()
 
-    def _propose(self, queries: Tensor, count: int, probes: int | None = None):
+    def _propose(self, queries: Tensor, count: int, probes: int | None = None) -> Proposed:
         self._widen(max(self._beam, count), probes or self._probes)
         squared, rows = self._index.search(self._given(queries), count)
         return rows, squared
 
-    def _propose_further(self, queries: Tensor, count: int, attempt: int):
+    def _propose_further(self, queries: Tensor, count: int, attempt: int) -> Proposed | None:
         probes = self._probes * 4 ** (attempt - 1)
         if self._lists is None or probes >= self._lists.nlist:
             return None
@@ -127,7 +140,7 @@ def _words(error: Exception) -> str:
 _faiss_errors = partial(errors_as, words=_words)
 
 
-def _parts(faiss, index) -> Iterator:
+def _parts(faiss: ModuleType, index: Any) -> Iterator[Any]:
     """A FAISS index and those it wraps, outermost first, each as its own class."""
     index = faiss.downcast_index(index)
     yield index
@@ -136,7 +149,7 @@ def _parts(faiss, index) -> Iterator:
             yield from _parts(faiss, getattr(index, inner))
 
 
-def _learned(index) -> Iterator[tuple[int, str]]:
+def _learned(index: Any) -> Iterator[tuple[int, str]]:
     """(How many, of what) a FAISS index learns, and needs at least as many training rows for."""
     faiss = require_faiss()
     for part in _parts(faiss, index):

@@ -7,9 +7,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from residua.errors import MemoryFileError, NonFiniteError, ParameterError, Shap
 from residua.index.nearest import Nearest, blocks, missing, ordered, scan, squared_distances
 from residua.index.recall import Recall, measure_recall
 from residua.index.recipes import RECIPES
+
+Proposed: TypeAlias = tuple[np.ndarray | torch.Tensor, np.ndarray | torch.Tensor | None]  # rows, squared distances
+I = TypeVar("I", bound="Index")  # noqa: E741
 
 
 class Index(ABC):
@@ -49,13 +53,17 @@ class Index(ABC):
     """
 
     engine: str
-    exact = False
-    needs_keys = True
+    name: str
+    dim: int
+    device: torch.device
+    params: dict[str, Any]
+    exact: bool = False
+    needs_keys: bool = True
     overfetch: float = 4
     rerank: bool | int = True
     recall: Recall | None = None
 
-    def __init__(self, dim: int, device: torch.device | str = "cpu", **params):
+    def __init__(self, dim: int, device: torch.device | str = "cpu", **params: Any):
         self.dim, self.device = dim, torch.device(device)
         self.params = {name: value for name, value in params.items() if value is not None}
         self.name = getattr(self, "engine", type(self).__name__)
@@ -149,7 +157,7 @@ class Index(ABC):
         self._file = path.name
         self._remember_all(n)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Everything beside the file that `load_index` needs, in JSON types."""
         said = {name: getattr(self, name) for name in ("name", "dim", "params", "overfetch", "rerank")}
         said |= {"file": self._file, "recall": self.recall and self.recall.to_json()}
@@ -169,7 +177,7 @@ class Index(ABC):
     def _add(self, keys: Tensor) -> None:
         """Index `keys` as the next rows."""
 
-    def _propose(self, queries: Tensor, count: int):
+    def _propose(self, queries: Tensor, count: int) -> Proposed:
         """Candidates for the nearest rows of each of `queries` (q, d), float32 on this index's device.
 
         A pair of tensors or arrays (q, `count`): int64 rows, the nearest first, with -1 at the end where there are
@@ -177,7 +185,7 @@ class Index(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has neither _propose nor a _search of its own")
 
-    def _propose_further(self, queries: Tensor, count: int, attempt: int):
+    def _propose_further(self, queries: Tensor, count: int, attempt: int) -> Proposed | None:
         """The same with more effort, the `attempt`-th time (from 1), for queries that got too few; None gives up."""
         return None
 
@@ -190,18 +198,20 @@ class Index(ABC):
     def _load(self, path: Path) -> None:  # noqa: B027
         """Read what `_save` wrote."""
 
-    def _search(self, queries: Tensor, k: int, keys: Tensor | None, count: int = 0, attempt: int = 0) -> Nearest | None:
-        """The `k` nearest remembered rows, of which there are as many, of each query: among `count` candidates,
-        among more where they are too few, then with more effort.
+    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest:
+        """The `k` nearest remembered rows, of which there are as many, of each query."""
+        # A candidate beyond the first k is worth fetching only for its exact distance.
+        depth = 0 if keys is None or not self.rerank else math.inf if self.rerank is True else self.rerank
+        wanted = max(k, min(k * self.overfetch, depth)) * self.n / (self.n - self._n_forgotten)
+        count = min(self.n, math.ceil(wanted))
+        return self._chosen(queries, k, keys, self._propose(queries, count), count, 0)
+
+    def _chosen(
+        self, queries: Tensor, k: int, keys: Tensor | None, proposed: Proposed, count: int, attempt: int
+    ) -> Nearest:
+        """The `k` nearest of the `count` candidates that were proposed, at the `attempt`-th time; among more where they
+        are too few, then with more effort.
         """
-        if not count:  # a candidate beyond the first k is worth fetching only for its exact distance
-            depth = 0 if keys is None or not self.rerank else math.inf if self.rerank is True else self.rerank
-            wanted = max(k, min(k * self.overfetch, depth)) * self.n / (self.n - self._n_forgotten)
-            count = min(self.n, math.ceil(wanted))
-        propose = self._propose if not attempt else partial(self._propose_further, attempt=attempt)
-        proposed = propose(queries, count)
-        if proposed is None:
-            return None if keys is None else scan(queries, keys, self._remembered(), k)
         rows = torch.as_tensor(proposed[0]).to(self.device, torch.int64)
         if rows.numel() and int(rows.max()) >= self.n:
             raise ParameterError(f"index {self.name!r} proposes row {int(rows.max())}, and it has {self.n} rows")
@@ -212,23 +222,31 @@ class Index(ABC):
         short = found.rows[:, -1] < 0
         if short.any():
             for some, more, effort in ((short & ended, count, attempt + 1), (short & ~ended, 4 * count, attempt)):
-                if some.any():
-                    better = self._search(queries[some], k, keys, min(self.n, more), effort)
-                    if better is not None:
-                        found.rows[some], found.squared[some] = better.rows, better.squared
+                if not some.any():
+                    continue
+                asked, more = queries[some], min(self.n, more)
+                again = self._propose_further(asked, more, effort) if effort else self._propose(asked, more)
+                if again is not None:
+                    found.rows[some], found.squared[some] = self._chosen(asked, k, keys, again, more, effort)
+                elif keys is not None:
+                    found.rows[some], found.squared[some] = scan(asked, keys, self._remembered(), k)
         return found
 
-    def _squared(self, queries: Tensor, keys: Tensor | None, rows: Tensor, squared) -> Tensor:
+    def _squared(
+        self, queries: Tensor, keys: Tensor | None, rows: Tensor, squared: np.ndarray | Tensor | None
+    ) -> Tensor:
         """The candidates' squared distances (q, c): exact, the engine's, or the first `rerank` exact.
 
         Codes that lose what they lose everywhere err by nearly the same squared distance everywhere nearby: the rest
         are moved by the mean error of the further half of those computed (the nearer half was chosen for its error).
         """
-        if squared is None or (keys is not None and self.rerank is True):
+        if keys is not None and (squared is None or self.rerank is True):
             return squared_distances(queries, keys, rows)
+        if squared is None:
+            raise StorageError(f"index {self.name!r} proposes rows without their distances, and the keys are not kept")
         squared = torch.as_tensor(squared).to(self.device, torch.float32)
-        depth = 0 if keys is None else int(self.rerank)
-        if depth:
+        if keys is not None and self.rerank:
+            depth = int(self.rerank)
             exact = squared_distances(queries, keys, rows[:, :depth])
             if exact.shape[1] == rows.shape[1]:
                 return exact
@@ -279,7 +297,7 @@ def errors_as(kind: type[Exception], what: str, words: Callable[[Exception], str
 ENGINES: Registry[type[Index]] = Registry("index engine", "@register_index")
 
 
-def register_index(name: str) -> Callable[[type[Index]], type[Index]]:
+def register_index(name: str) -> Callable[[type[I]], type[I]]:
     """Decorate a subclass of `Index` to make it known by `name`: to ``Memory(index=name)``, and to what loads one.
 
     ``ParameterError`` where something else is called `name`, or it is no name for a file's ending.
@@ -288,7 +306,7 @@ def register_index(name: str) -> Callable[[type[Index]], type[Index]]:
         allowed = f"use letters, digits, - and _, and not {', '.join(RECIPES)}"
         raise ParameterError(f"an index engine cannot be called {name!r}; {allowed}")
 
-    def register(cls: type[Index]) -> type[Index]:
+    def register(cls: type[I]) -> type[I]:
         ENGINES.register(name, cls)
         cls.engine = name
         return cls

@@ -1,7 +1,10 @@
 """Which index: by name, by what it is for, an instance, or back from a folder."""
 
+from __future__ import annotations
+
 import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +17,13 @@ from residua.index.recipes import RECIPES
 
 
 def make_index(
-    index: str | Index, *, n: int, dim: int, device: torch.device | str, params: dict | None = None, overfetch=4
+    index: str | Index,
+    *,
+    n: int,
+    dim: int,
+    device: torch.device | str,
+    params: dict[str, Any] | None = None,
+    overfetch: float = 4,
 ) -> Index:
     """An empty index, to be built over `n` keys of `dim` dimensions that live on `device`.
 
@@ -45,7 +54,13 @@ def make_index(
 
 
 def load_index(
-    data: dict, folder: Path, keys: Tensor | None, forgotten: Tensor, *, device: torch.device | str, n: int = 0
+    data: dict[str, Any],
+    folder: Path,
+    keys: Tensor | None,
+    forgotten: Tensor,
+    *,
+    device: torch.device | str,
+    n: int = 0,
 ) -> Index:
     """The index that ``to_json`` described as `data` and ``save`` wrote into `folder`, ready to search.
 
@@ -77,7 +92,7 @@ def load_index(
     return index
 
 
-def _of_version_1(data: dict, keys: Tensor | None) -> dict:
+def _of_version_1(data: dict[str, Any], keys: Tensor | None) -> dict[str, Any]:
     """A description by version 0.1, which knew an exact index and FAISS's, in today's words."""
     if data["name"] == "exact":
         dim = 0 if keys is None else keys.shape[1]

@@ -4,12 +4,15 @@ Rows are ordered by *squared* distances, and the root is taken last and by an IE
 library that on some processors is not correctly rounded, and ties would fall otherwise there.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +32,7 @@ def faiss_installed() -> bool:
     return "faiss" in sys.modules or importlib.util.find_spec("faiss") is not None
 
 
-def require_faiss():
+def require_faiss() -> ModuleType:
     """The faiss module, or ``MissingDependencyError`` naming the extra."""
     try:
         import faiss
@@ -139,7 +142,7 @@ def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Nearest:
 
 
 @contextmanager
-def flat_settings(faiss, nq: int) -> Iterator[None]:
+def flat_settings(faiss: ModuleType, nq: int) -> Iterator[None]:
     """FAISS's process-wide settings for one flat search of `nq` queries, restored afterwards.
 
     Its threshold between the SIMD and the BLAS kernel counts queries in some versions and nq·d in others, and the
@@ -161,7 +164,8 @@ def flat_settings(faiss, nq: int) -> Iterator[None]:
 def full_float32(device: torch.device) -> Iterator[None]:
     """Matrix products in true float32, whatever TF32, bfloat16 or autocast setting the caller lives under."""
     with _torch_globals, torch.autocast(device.type, enabled=False), ExitStack() as undo:
-        backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+        # The second is not there in every torch, and no stub knows it.
+        backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
         if all(hasattr(backend, "fp32_precision") for backend in backends):
             for backend in backends:
                 undo.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
@@ -199,7 +203,12 @@ def torch_candidates(queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor,
 
 
 def exact_nearest(
-    queries: Tensor, keys: Tensor, k: int, propose: Callable | None = None, compact: tuple | None = None, count: int = 0
+    queries: Tensor,
+    keys: Tensor,
+    k: int,
+    propose: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None,
+    compact: tuple[Tensor, Tensor] | None = None,
+    count: int = 0,
 ) -> Nearest:
     """The true `k` nearest rows of each query, ties by the lowest row; there are at least `k` to search.
 

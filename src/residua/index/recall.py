@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from residua.printable import shown_recall
 if TYPE_CHECKING:  # an index measures itself when it is built
     from residua.index.index import Index
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 ENOUGH = 0.9
 BRUTE = 2**24  # elements of keys that a check on loading may read
@@ -36,7 +36,7 @@ class Recall:
     def __str__(self) -> str:
         return shown_recall(**self.to_json())
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """A plain dictionary of JSON types; ``Recall(**data)`` is the inverse."""
         return asdict(self)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from residua.index.nearest import faiss_installed
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 EXACT_UP_TO = 60_000_000  # elements of keys: one exact query then reads 240 MB
 SCAN_UP_TO = 1_000_000  # rows whose codes are scanned whole
@@ -17,7 +17,7 @@ _LISTS, _BYTES, _TRAIN = 4096, 64, 1_000_000  # kNN-LM's index over 103 M keys
 class Recipe(NamedTuple):
     """An index by name and its parameters, both as ``make_index`` takes them."""
 
-    index: str
+    name: str
     params: dict[str, int]
 
 

@@ -1,16 +1,19 @@
 """What a caller hands over: checked, and named where it is something else than it should be."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Encoded, batches
+from residua.core import ArrayLike, Encoded, batches
 from residua.errors import IdError, InputError, ParameterError, StorageError
-from residua.memory.schema import KEY_DTYPES
+from residua.memory.schema import KEY_DTYPES, KeyDtype
 
 GONE = {  # public names of a Memory in version 0.1
     "alive_rows": "active_rows",
@@ -37,18 +40,18 @@ def labelled_batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
     return (batch for batch in batches(data) if len(batch))
 
 
-def names_of(data, ids: np.ndarray) -> dict[int, str]:
+def names_of(data: object, ids: np.ndarray) -> dict[int, str]:
     """What `data` calls `ids`, where it has ``names``, in their order."""
     names, added = getattr(data, "names", None), set(np.unique(ids).tolist())
     return {int(id): name for id, name in names.items() if id in added} if isinstance(names, dict) else {}
 
 
-def integer_ids(ids) -> np.ndarray:
+def integer_ids(ids: ArrayLike) -> np.ndarray:
     """`ids` as an int64 array (m,), if they are integers."""
-    ids = np.atleast_1d(np.asarray(ids))
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise IdError(f"ids have dtype {ids.dtype} and shape {ids.shape}; expected integers")
-    return ids.astype(np.int64)
+    array = np.atleast_1d(np.asarray(ids))
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise IdError(f"ids have dtype {array.dtype} and shape {array.shape}; expected integers")
+    return array.astype(np.int64)
 
 
 def ids_from(first: int, count: int) -> np.ndarray:
@@ -68,7 +71,7 @@ def check_absent(present: Tensor) -> None:
         )
 
 
-def excluded_ids(exclude, queries: int) -> Tensor:
+def excluded_ids(exclude: ArrayLike, queries: int) -> Tensor:
     """The ids that each query must not find, int64 (q, m), from (q,) or (q, m)."""
     ids = np.asarray(exclude)
     if ids.shape[:1] != (queries,) or ids.ndim > 2 or ids.dtype.kind not in "iu":
@@ -89,7 +92,9 @@ def checked_device(device: str | torch.device) -> torch.device:
     return device
 
 
-def check_settings(storage: dict, key_dtype: str, about: dict | None, names: dict[int, str] | None) -> None:
+def check_settings(
+    storage: dict[str, Any], key_dtype: KeyDtype, about: dict[str, Any] | None, names: dict[int, str] | None
+) -> None:
     """Refuse what a memory cannot be kept with."""
     if key_dtype not in KEY_DTYPES:
         raise ParameterError(f"key_dtype={key_dtype!r}; expected one of {tuple(KEY_DTYPES)}")

@@ -4,6 +4,8 @@ Batches become shards of the folder, and their keys an index. ``build.json`` say
 rename after each shard and each checkpoint of the index. Files it does not name count for nothing: a killed call's.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -11,9 +13,10 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -28,30 +31,43 @@ from residua.index import Index, load_index, make_index, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory import manifest as files
 from residua.memory.memory import Memory
-from residua.memory.schema import Schema
-from residua.memory.storage import Storage, describe_storage, make_storage
+from residua.memory.schema import KeyDtype, Schema
+from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.progress import progress_bar
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _FORMAT = 2  # 1: of version 0.1, without a schema
 
 
+class TextBatch(Protocol):
+    """Rows of texts that are known before the model has run: int64 arrays, all of the batch's length."""
+
+    labels: np.ndarray
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int: ...
+
+
+B = TypeVar("B", bound=TextBatch)
+
+
 def build(
-    batches: Iterable,
-    encode: Callable[..., Encoded],
-    path: str | os.PathLike,
+    batches: Iterable[B],
+    encode: Callable[[B], Encoded],
+    path: str | os.PathLike[str],
     *,
     index: str = "auto",
-    index_params: dict | None = None,
+    index_params: dict[str, Any] | None = None,
     overfetch: float = 4,
-    storage: str = "none",
+    storage: StorageName = "none",
     m: int = 128,
     temperature: float = 1.0,
-    key_dtype: str = "float32",
+    key_dtype: KeyDtype = "float32",
     keep_keys: bool = True,
-    about: dict | None = None,
+    about: dict[str, Any] | None = None,
     names: dict[int, str] | None = None,
     shard_rows: int = 131_072,
     train_rows: int = 1_000_000,
@@ -110,15 +126,15 @@ def build(
 class BuildState:
     """A build that is under way: what must be the same when it goes on, and what is on disk."""
 
-    settings: dict
+    settings: dict[str, Any]
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])  # in the names of all its files
-    schema: dict | None = None
+    schema: dict[str, Any] | None = None
     next_id: int = 0
-    shards: list[dict] = field(default_factory=list)  # as `store.put_rows` describes them
+    shards: list[dict[str, Any]] = field(default_factory=list)  # as `store.put_rows` describes them
     text: list[int] = field(default_factory=list)  # checksum of each shard's labels, ids and offsets
-    waiting: list[dict] = field(default_factory=list)  # the files whose keys are not in the index yet, described
-    index: dict | None = None  # the index so far: about, file, how many rows, median_nn_distance
-    head: dict | None = None  # the file of the model's last layer, described
+    waiting: list[dict[str, Any]] = field(default_factory=list)  # files whose keys are not in the index yet, described
+    index: dict[str, Any] | None = None  # the index so far: about, file, how many rows, median_nn_distance
+    head: dict[str, Any] | None = None  # the file of the model's last layer, described
 
     @property
     def rows(self) -> int:
@@ -162,7 +178,7 @@ class BuildState:
         whole = self.shards and files.generation_of(path) is not None
         return bool(whole) and read_manifest(path)["shards"][0]["file"].split("-")[1] == self.name
 
-    def skip_done(self, batches: Iterator) -> None:
+    def skip_done(self, batches: Iterator[TextBatch]) -> None:
         """Consume from `batches` what is on disk already; refuse other text, and the same in other batches, whose rows
         would not be computed alike."""
         otherwise = "give the same text and batch_size to go on, or build into a new folder"
@@ -189,13 +205,13 @@ class BuildState:
             done += rows
 
 
-def _checksum(batch, value: int = 0) -> int:
+def _checksum(batch: TextBatch, value: int = 0) -> int:
     """CRC-32 of a batch's labels, ids and offsets, continuing `value`; how rows fall into batches does not matter."""
     columns = [np.asarray(column, dtype=np.int64) for column in (batch.labels, batch.ids, batch.offsets)]
     return zlib.crc32(np.stack(columns, axis=1).tobytes(), value)
 
 
-def open_build(path: Path, settings: dict, overwrite: bool) -> tuple[BuildState, bool]:
+def open_build(path: Path, settings: dict[str, Any], overwrite: bool) -> tuple[BuildState, bool]:
     """The build that folder `path` holds or now begins, and whether it only lacks the removal of its ``build.json``."""
     settings = json.loads(json.dumps(settings))
     with files.writing(path):
@@ -227,44 +243,48 @@ def open_build(path: Path, settings: dict, overwrite: bool) -> tuple[BuildState,
     return state, False
 
 
+def _equal(given: np.ndarray | None, expected: np.ndarray) -> bool:
+    return given is not None and np.array_equal(given, expected)
+
+
 class _Writer:
     """Goes on with an unfinished build: ``append`` each batch, then ``finish``."""
 
-    def __init__(self, path: Path, state: BuildState, kept: dict):
+    def __init__(self, path: Path, state: BuildState, kept: dict[str, Any]):
         self.path, self.state, self.kept = path, state, kept
         self.keep_keys: bool = state.settings["keep_keys"]
-        self.schema: Schema | None = None
-        self.storage: Storage | None = None
+        self.storage: Storage | None = None  # of the first batch on
         self.index: Index | None = None
         self.median: float | None = None
         self.columns: list[dict[str, Tensor]] = []  # rows that are not on disk yet
         self.next_id, self.rows, self.text = state.next_id, 0, 0
         if state.schema is None:
             return
-        self.schema = Schema.from_json(state.schema)
-        self.storage = make_storage(self.schema, store.get_head(path, state.head) if state.head else None)
+        head = store.get_head(path, state.head) if state.head else None
+        self.storage = make_storage(Schema.from_json(state.schema), head)
         if state.index:
             files.verify(path, state.index["file"])
             rows = state.index["rows"]
             self.index = load_index(state.index["about"], path, None, torch.empty(0), device="cpu", n=rows)
             self.median = state.index["median_nn_distance"]
-        self._checkpoint()  # a kill may have come between the shard and this
+        self._checkpoint(self.storage)  # a kill may have come between the shard and this
 
-    def append(self, batch, encoded: Encoded) -> None:
-        if not (np.array_equal(encoded.labels, batch.labels) and np.array_equal(encoded.ids, batch.ids)):
+    def append(self, batch: TextBatch, encoded: Encoded) -> None:
+        if not (_equal(encoded.labels, batch.labels) and _equal(encoded.ids, batch.ids)):
             raise InputError("encode returned rows with other labels or ids than its batch has")
-        if self.schema is None:
-            self.schema = Schema.of(encoded, key_dtype=self.state.settings["key_dtype"], storage=self.kept)
-            self.storage = make_storage(self.schema)
-            self._empty_index()  # an index that cannot be is known before all else is encoded
-        self.schema = self.schema.check(encoded)
-        self.columns.append(self.schema.rows(encoded, encoded.ids) | self.storage.columns(encoded))
-        self.next_id = max(self.next_id, int(encoded.ids.max()) + 1)
+        storage = self.storage
+        if storage is None:
+            schema = Schema.of(encoded, key_dtype=self.state.settings["key_dtype"], storage=self.kept)
+            storage = self.storage = make_storage(schema)
+            self._empty_index(storage)  # an index that cannot be is known before all else is encoded
+        storage.schema = storage.schema.check(encoded)
+        self.columns.append(storage.schema.rows(encoded, batch.ids) | storage.columns(encoded))
+        self.next_id = max(self.next_id, int(batch.ids.max()) + 1)
         self.rows, self.text = self.rows + len(encoded), _checksum(batch, self.text)
         if self.rows >= self.state.settings["shard_rows"]:
-            self.flush()
+            self.flush(storage)
 
-    def flush(self) -> None:
+    def flush(self, storage: Storage) -> None:
         """Put the rows in hand on disk, then say so."""
         state, number = self.state, len(self.state.shards)
         rows = {name: torch.cat([columns[name] for columns in self.columns]) for name in self.columns[0]}
@@ -273,52 +293,53 @@ class _Writer:
             waiting = shard = store.put_rows(self.path, f"rows-{state.name}-{number:05}.safetensors", rows)
             if keys is not None:
                 waiting = files.put_tensors(self.path, f"index-{state.name}-keys-{number:05}.safetensors", keys)
-            if state.head is None and self.storage.head is not None:
-                state.head = store.put_head(self.path, state.name, self.storage.head)
-            state.schema, state.next_id = self.schema.to_json(), self.next_id
+            if state.head is None and storage.head is not None:
+                state.head = store.put_head(self.path, state.name, storage.head)
+            state.schema, state.next_id = storage.schema.to_json(), self.next_id
             state.shards.append(shard)
             state.text.append(self.text)
             state.waiting.append(waiting)
             state.write(self.path)
         self.columns, self.rows, self.text = [], 0, 0
-        self._checkpoint()
+        self._checkpoint(storage)
 
     def finish(self, names: dict[int, str]) -> None:
         """Index what is not indexed yet, and write the manifest: the folder is a memory."""
-        if self.columns:
-            self.flush()
-        shards = self.state.shards
-        if not shards:
+        storage, shards = self.storage, self.state.shards
+        if storage is None:
             (self.path / BUILD).unlink()
             raise EmptyMemoryError("the text holds no rows; a memory needs at least one labelled example")
-        if not self._take_in():
-            self.index = self._empty_index()  # an exact one is made of the keys whenever they are loaded
+        if self.columns:
+            self.flush(storage)
+        index = self._take_in(storage)
+        if index is None:
+            index = self._empty_index(storage)  # an exact one is made of the keys whenever they are loaded
             shards = shards if self.keep_keys else self._with_keys()
             self.keep_keys = True
-        inner = self._wanted(), self.index, self.next_id, self.keep_keys, self.median
-        contents = store.Contents(self.schema, self.storage, *inner, about=self.state.settings["about"], names=names)
+        inner = self._wanted(), self.next_id, self.keep_keys, self.median
+        contents = store.Contents(storage.schema, storage, *inner, about=self.state.settings["about"], names=names)
         with self._writing(), files.new_generation(self.path) as generation:
-            store.write_manifest(self.path, generation, contents, shards)
+            store.write_manifest(self.path, generation, contents, index, shards)
 
-    def _writing(self):
+    def _writing(self) -> AbstractContextManager[None]:
         rows = self.state.rows
         return files.writing(self.path, f"; {rows} rows are safe, and the same call goes on from there" if rows else "")
 
     def _waiting_rows(self) -> int:
         return self.state.rows - (self.state.index["rows"] if self.state.index else 0)
 
-    def _wanted(self) -> dict:
+    def _wanted(self) -> dict[str, Any]:
         settings = self.state.settings
         return {"index": settings["index"], "params": settings["index_params"], "overfetch": settings["overfetch"]}
 
-    def _empty_index(self) -> Index:
-        return make_index(**self._wanted(), n=self._waiting_rows(), dim=self.schema.dim, device="cpu")
+    def _empty_index(self, storage: Storage) -> Index:
+        return make_index(**self._wanted(), n=self._waiting_rows(), dim=storage.schema.dim, device="cpu")
 
-    def _take_in(self) -> bool:
-        """The waiting keys become rows of the index; False, and nothing happens, where it is exact."""
-        state, index = self.state, self.index or self._empty_index()
+    def _take_in(self, storage: Storage) -> Index | None:
+        """The waiting keys become rows of the index, which is returned; None, and nothing happens, if it is exact."""
+        state, index = self.state, self.index or self._empty_index(storage)
         if index.exact or not state.waiting:
-            return not state.waiting
+            return None if state.waiting else index
         keys = torch.cat([self._keys(waiting) for waiting in state.waiting])
         if self.index is None:
             log.info("%s: training index %s on %d rows", self.path, index.name, len(keys))
@@ -330,24 +351,27 @@ class _Writer:
             first = index.n - len(keys)
             self.median = median_nn_distance(index, torch.arange(first, index.n), keys, None, first=first)
         state.waiting = []
-        return True
+        return index
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, storage: Storage) -> None:
         """Drop the waiting keys for an index that holds their codes, where keys are not kept and enough wait."""
         state = self.state
-        if self.keep_keys or self._waiting_rows() < state.settings["train_rows"] or not self._take_in():
+        if self.keep_keys or self._waiting_rows() < state.settings["train_rows"]:
+            return
+        index = self._take_in(storage)
+        if index is None:
             return
         with self._writing():
-            (name,) = self.index.save(self.path, f"index-{state.name}-{len(state.shards):05}")
-            state.index = {"about": self.index.to_json(), "file": files.described(self.path / name)}
-            state.index |= {"rows": self.index.n, "median_nn_distance": self.median}
+            (name,) = index.save(self.path, f"index-{state.name}-{len(state.shards):05}")
+            state.index = {"about": index.to_json(), "file": files.described(self.path / name)}
+            state.index |= {"rows": index.n, "median_nn_distance": self.median}
             state.write(self.path)
 
-    def _keys(self, about: dict) -> Tensor:
+    def _keys(self, about: dict[str, Any]) -> Tensor:
         with safe_open(files.verify(self.path, about), "pt") as file:
             return file.get_tensor("key")
 
-    def _with_keys(self) -> list[dict]:
+    def _with_keys(self) -> list[dict[str, Any]]:
         """Shards that hold their keys, for an index that turned out to be exact because there are few."""
         state = self.state
         few = f"{state.rows} rows are too few for index {state.settings['index']!r}"

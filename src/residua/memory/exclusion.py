@@ -1,5 +1,7 @@
 """Searching past rows that must not be found, such as a query's own."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,10 @@ from residua.memory.table import Column
 
 
 def search_excluding(
-    index: Index, queries: Tensor, k: int, keys: Tensor | None, ids: Column, excluded: Tensor, fetch: int
+    index: Index, queries: Tensor, k: int, keys: Tensor | None, ids: Column, excluded: Tensor, fetch: int = 0
 ) -> Neighbours:
-    """The k nearest rows of each query that bear none of its ids `excluded` (q, m), first among `fetch`."""
+    """The k nearest rows of each query that bear none of its ids `excluded` (q, m), first among `fetch` (or k + 4)."""
+    fetch = fetch or k + 4
     found = index.search(queries, fetch, keys)
     own, drop = ids[found.rows.clamp_min(0)], ~found.found
     for column in excluded.T:

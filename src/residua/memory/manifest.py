@@ -6,6 +6,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,13 +20,13 @@ from residua.folder import MANIFEST, checksum, named_files, present, read_manife
 OWN = ("rows-", "edits-", "head-", "names-", "index-", f"{MANIFEST}.", ".tmp")
 
 
-def put_tensors(path: Path, name: str, tensors: dict[str, torch.Tensor]) -> dict:
+def put_tensors(path: Path, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Write tensors to a safetensors file of folder `path`; what a manifest says of it."""
     save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, path / name)
     return described(path / name)
 
 
-def get_tensors(path: Path, about: dict) -> dict[str, torch.Tensor]:
+def get_tensors(path: Path, about: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The tensors of a file that a manifest describes, verified."""
     file = verify(path, about)
     try:
@@ -34,14 +35,14 @@ def get_tensors(path: Path, about: dict) -> dict[str, torch.Tensor]:
         raise MemoryFileError(f"{file} is not a safetensors file: {error}") from error
 
 
-def described(file: Path) -> dict:
+def described(file: Path) -> dict[str, Any]:
     """What a manifest says of a written file: name, size and checksum. The file is on the disk when this returns."""
     with open(file, "rb") as stream:
         os.fsync(stream.fileno())
     return {"file": file.name, "bytes": file.stat().st_size, "crc32": crc32(file)}
 
 
-def verify(path: Path, about: dict) -> Path:
+def verify(path: Path, about: dict[str, Any]) -> Path:
     """The path of a file that a manifest describes, if it has the size and checksum it should have."""
     file = present(path, about)
     if crc32(file) != about["crc32"]:
@@ -69,7 +70,7 @@ def writing(path: Path, safe: str = "") -> Iterator[None]:
         raise MemoryFileError(said + safe) from (error.__cause__ if ours else error)
 
 
-def commit(path: Path, manifest: dict) -> None:
+def commit(path: Path, manifest: dict[str, Any]) -> None:
     """Make `manifest` what folder `path` holds, by rename, then remove the files that it does not name."""
     write_json(path / MANIFEST, manifest | {"crc32": checksum(manifest)})
     sweep(path, manifest)
@@ -106,7 +107,7 @@ def new_generation(path: Path) -> Iterator[str]:
         raise
 
 
-def sweep(path: Path, manifest: dict) -> None:
+def sweep(path: Path, manifest: dict[str, Any]) -> None:
     """Remove the files of older generations."""
     named = {about["file"] for about in named_files(manifest)}
     remove(file for file in path.iterdir() if file.name.startswith(OWN) and file.name not in named)

@@ -1,25 +1,28 @@
 """The memory: examples that can be searched, and changed at any moment."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from residua import html
-from residua.core import DenseLogits, Encoded, Logits, Neighbours, as_tensor
+from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Neighbours, Source, Task, as_tensor
 from residua.core.renamed import renamed
-from residua.errors import EmptyMemoryError, IdError, InputError, ParameterError, ShapeError, StorageError
+from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, StorageError
 from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
 from residua.memory import arguments, store
+from residua.memory.context import context
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
-from residua.memory.schema import Schema
-from residua.memory.storage import describe_storage, make_storage
+from residua.memory.schema import KeyDtype, Schema
+from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table
 
@@ -27,6 +30,7 @@ _INNER = ("key", "active", "edited", "logits", "top.ids", "top.values", "top.par
 _BATCH = 8192  # rows moved to the table at a time, so that storage temporaries stay small
 
 
+@renamed(arguments.GONE)
 class Memory:
     """Remembered examples: keys, labels, what the model said, ids. One memory serves every reader.
 
@@ -67,10 +71,8 @@ class Memory:
         What is subtracted from the stored labels and predictions of a regression.
     recall : Recall or None
         Measured share of true neighbours that a trained index finds; None for the exact one.
-    keys_kept : bool
-        False after ``discard_keys``.
-    version : int
-        Counts edits, so that readers know when what they cached is stale.
+    keys_kept, version : bool, int
+        False after ``discard_keys``; a count of edits, so that readers know when what they cached is stale.
 
     Raises
     ------
@@ -88,19 +90,37 @@ class Memory:
     (2, [2, 3])
     """
 
+    index: Index
+    schema: Schema
+    storage: Storage
+    about: dict[str, Any]
+    names: dict[int, str]
+    device: torch.device
+    version: int
+    task: Task
+    dim: int
+    n_outputs: int
+    flat_labels: bool
+    source: Source | None
+    keys_kept: bool
+    target_centre: Tensor | None
+    stored_logits: Logits | None
+    recall: Recall | None
+    n_rows: int
+
     def __init__(
         self,
         data: Encoded | Iterable[Encoded],
         *,
         index: str | Index = "exact",
-        index_params: dict | None = None,
+        index_params: dict[str, Any] | None = None,
         overfetch: float = 4,
-        storage: str = "full",
+        storage: StorageName = "full",
         m: int = 128,
         temperature: float = 1.0,
         device: str | torch.device = "cpu",
-        key_dtype: str = "float32",
-        about: dict | None = None,
+        key_dtype: KeyDtype = "float32",
+        about: dict[str, Any] | None = None,
         names: dict[int, str] | None = None,
     ):
         kept = describe_storage(storage, m=m, temperature=temperature)
@@ -112,40 +132,37 @@ class Memory:
         wanted = {"index": index, "params": index_params, "overfetch": overfetch}
         schema = Schema.of(first, key_dtype=key_dtype, storage=kept)
         self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=names), table, None)
-        ids = self._append(chain([first], batches))
+        ids = self._append(chain([first], batches), None)
         self.index = self._make_index(table)
         self.names = arguments.names_of(data, ids) | self.names
         self._refresh()
 
     def _begin(self, contents: store.Contents, table: Table, saved: store.Saved | None) -> None:
-        self.schema, self.index, self._table, self._saved = contents.schema, contents.index, table, saved
+        self.schema, self._table, self._saved = contents.schema, table, saved
         self.storage, self.about = contents.storage, dict(contents.about or {})
         self.names = {int(id): name for id, name in (contents.names or {}).items()}
         self.device, self.version = table.device, -1
         self._index_wanted, self._next_id = contents.index_wanted, contents.next_id
         self.keys_kept, self._median_nn_distance = contents.keys_kept, contents.median_nn_distance
         self._centre = self.schema.key_centre.to(self.device) if self.schema.key_centre.any() else None
-        centre = self.schema.target_centre
-        self.target_centre: Tensor | None = centre if centre is None else centre.to(self.device)
+        self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
 
     def _refresh(self, active: int = 0) -> None:
         """Look at the table anew, after every edit: what searches and readers ask for is then one attribute away."""
         schema, table = self.schema, self._table
         self.task, self.dim, self.n_outputs = schema.task, schema.dim, schema.n_outputs
         self.flat_labels, self.source = schema.flat_labels, schema.source
-        self.n_rows, self._active_count = len(table), active or int(table["active"].sum())
-        self.recall: Recall | None = self.index and self.index.recall
-        self._keys: Tensor | None = table["key"] if self.keys_kept else None
+        self.n_rows, self._active_count = len(table), active or int(table.dense("active").sum())
+        self.recall = self.index.recall
+        self._keys: Tensor | None = table.dense("key") if self.keys_kept else None
         self._columns = {name.removeprefix("column."): table[name] for name in table.names if name not in _INNER}
-        self.stored_logits: Logits | None = self.storage.logits(table)
+        self.stored_logits = self.storage.logits(table)
         self.version += 1
-
-    __getattr__ = renamed(arguments.GONE)
 
     def __len__(self) -> int:
         return self._active_count
 
-    def __contains__(self, id) -> bool:
+    def __contains__(self, id: int) -> bool:
         return len(self._table.active_with_ids(arguments.integer_ids(id))) > 0
 
     def __repr__(self) -> str:
@@ -189,13 +206,17 @@ class Memory:
     @property
     def active_rows(self) -> Tensor:
         """Row numbers of the remembered rows, ascending, int64."""
-        return self._table["active"].nonzero()[:, 0]
+        return self._table.dense("active").nonzero()[:, 0]
 
     @property
     def bytes_per_row(self) -> dict[str, int]:
         """Bytes of one row in RAM, by column; the index's own copy is not counted."""
         return self._table.bytes_per_row
 
+    @overload
+    def column(self, name: Literal["label"]) -> Tensor: ...
+    @overload
+    def column(self, name: str) -> Column: ...
     def column(self, name: str) -> Column:
         """A column by row number, read by ``column[rows]``: ``"label"``, ``"id"``, or an extra one by its own name.
 
@@ -209,7 +230,7 @@ class Memory:
         """Whether the rows carry this column."""
         return name in self._columns
 
-    def keys_at(self, rows) -> Tensor:
+    def keys_at(self, rows: ArrayLike) -> Tensor:
         """The keys of row numbers of any shape, float32 of shape (\\*rows.shape, d); ``StorageError`` without keys."""
         if self._keys is None:
             raise StorageError("this memory's keys were discarded; its index holds nothing but codes of them")
@@ -218,7 +239,7 @@ class Memory:
         keys = keys.float() if self._centre is None else (keys.double() + self._centre).float()
         return keys.view(*rows.shape, self.dim)
 
-    def rows_with_ids(self, ids) -> Tensor:
+    def rows_with_ids(self, ids: Ids) -> Tensor:
         """Row numbers of the remembered rows that bear one of `ids`, ascending; ``IdError`` where none bears one."""
         ids = arguments.integer_ids(ids)
         rows = self._table.active_with_ids(ids)
@@ -234,17 +255,9 @@ class Memory:
         """
         if not self.schema.is_text:
             raise StorageError("only a memory of text (rows with a column 'offset') has contexts")
-        row, length = int(row), int(length)
-        if not 0 <= row < self.n_rows or length < 0:
-            expected = f"expected a row in 0 ... {self.n_rows - 1} and length >= 0"
-            raise ParameterError(f"row {row}, length {length}; {expected}")
-        rows = torch.arange(max(row - length, 0), row, device=self.device)
-        ids, offsets = self._columns["id"], self._columns["offset"]
-        same = (ids[rows] == ids[row]) & (offsets[rows] == offsets[row] - (row - rows)) & self._table["active"][rows]
-        run = int(same.flip(0).long().cumprod(0).sum())  # how far back the document goes on without a gap
-        return self._columns["label"][row - run : row].cpu().numpy().astype(np.int64)
+        return context(self._table, int(row), int(length))
 
-    def search(self, keys, k: int, exclude=None) -> Neighbours:
+    def search(self, keys: ArrayLike, k: int, exclude: Ids | None = None) -> Neighbours:
         """The k nearest remembered rows of each query: plain Euclidean float32 distances, by (distance, row).
 
         Missing ones are row -1 at distance inf.
@@ -269,8 +282,7 @@ class Memory:
         # Ids that no row bears exclude nothing: a text that is not remembered is searched for as if there were none.
         if excluded is None or not len(self._table.rows_with("id", excluded.unique().numpy())):
             return self.index.search(queries, int(k), self._keys)
-        ids, excluded = self._columns["id"], excluded.to(self.device)
-        return search_excluding(self.index, queries, int(k), self._keys, ids, excluded, int(k) + 4)
+        return search_excluding(self.index, queries, int(k), self._keys, self._columns["id"], excluded.to(self.device))
 
     def median_nn_distance(self, sample: int = 1000) -> float:
         """Median distance (plain Euclidean) from a remembered row to its nearest other one; 1.0 when undefined.
@@ -284,7 +296,7 @@ class Memory:
         return self._median_nn_distance
 
     def add(self, data: Encoded | Iterable[Encoded], *, replace: bool = False) -> np.ndarray:
-        """Remember more rows, at once; on any error the memory is as it was.
+        """Remember more rows, at once; the id of each, int64 (m,). On any error the memory is as it was.
 
         Parameters
         ----------
@@ -293,19 +305,15 @@ class Memory:
             `data` has ``names`` (dict of id to str), those of the added ids are taken over.
         replace : bool, default False
             Forget the rows that bear one of the ids first, instead of refusing with an ``IdError``.
-
-        Returns
-        -------
-        int64 array, the id of each added row
         """
         before = self.n_rows
-        ids = self._append(arguments.labelled_batches(data), replace)
+        ids = self._append(arguments.labelled_batches(data), self.index, replace)
         if replace:
             self._forget_rows(self._table.active_with_ids(ids, before))
         self.names |= arguments.names_of(data, ids)
         return ids
 
-    def forget(self, ids) -> int:
+    def forget(self, ids: Ids) -> int:
         """Forget every row that bears one of `ids`, at once; returns how many rows went.
 
         The exact index answers as if the rows had never been there; a trained one never returns them, and
@@ -318,7 +326,7 @@ class Memory:
             self.names.pop(id, None)
         return len(rows)
 
-    def relabel(self, ids, labels) -> int:
+    def relabel(self, ids: Ids, labels: ArrayLike) -> int:
         """Give every row that bears ``ids[i]`` the label ``labels[i]`` (or one label for all); returns the row count.
 
         ``IdError``, ``LabelError`` or ``ShapeError`` where an id is unknown or given twice, or a label is out of range;
@@ -328,10 +336,10 @@ class Memory:
         if len(np.unique(ids)) != len(ids):
             raise IdError("an id is given twice; expected one label per id")
         rows = self.rows_with_ids(ids)
-        labels, order = self.schema.labels(labels, len(ids)), np.argsort(ids)
+        given, order = self.schema.labels(labels, len(ids)), np.argsort(ids)
         position = order[np.searchsorted(ids[order], self._columns["id"][rows].cpu().numpy())]
-        self._table["label"][rows] = labels[torch.from_numpy(position)].to(self.device)
-        self._table["edited"][rows] = True
+        self._table.dense("label")[rows] = given[torch.from_numpy(position)].to(self.device)
+        self._table.dense("edited")[rows] = True
         self.version += 1
         return len(rows)
 
@@ -365,28 +373,29 @@ class Memory:
         index.recall = measure_recall(index, keys) if len(self) == self.n_rows else None
         self._refresh()
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the memory into a folder: safetensors shards, and a manifest last, by rename.
 
         Saving again into the same folder writes only what changed. Whatever fails (``MemoryFileError``), a folder that
         held a memory still holds that memory; one that holds something else is left alone.
         """
-        inner = self._index_wanted, self.index, self._next_id, self.keys_kept, self._median_nn_distance
+        inner = self._index_wanted, self._next_id, self.keys_kept, self._median_nn_distance
         contents = store.Contents(self.schema, self.storage, *inner, self.about, self.names, summary(self))
-        self._saved = store.save(Path(path), contents, self._table, self._saved)
+        self._saved = store.save(Path(path), contents, self.index, self._table, self._saved)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> Self:
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
         """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted."""
         memory = cls.__new__(cls)
-        memory._begin(*store.load(Path(path), arguments.checked_device(device)))
+        contents, memory.index, table, saved = store.load(Path(path), arguments.checked_device(device))
+        memory._begin(contents, table, saved)
         memory._refresh()
         return memory
 
-    def _append(self, batches: Iterable[Encoded], replace: bool = False) -> np.ndarray:
+    def _append(self, batches: Iterable[Encoded], index: Index | None, replace: bool = False) -> np.ndarray:
         """All rows become rows of the table and the index, or none; with `replace`, others of their ids are left."""
         table, before, schema, next_id = self._table, len(self._table), self.schema, self._next_id
-        added, keys = [np.empty(0, np.int64)], []
+        added, keys = [np.empty(0, np.int64)], list[Tensor]()
         try:
             for batch in batches:
                 schema = schema.check(batch)
@@ -402,14 +411,14 @@ class Memory:
             ids = np.concatenate(added)
             if before and not replace and ids.min(initial=self._next_id) < self._next_id:
                 arguments.check_absent(table["id"][table.active_with_ids(ids, before)])
-            if self.index is not None and len(ids):
-                self.index.add(table["key"][before:] if self.keys_kept else torch.cat(keys))
+            if index is not None and len(ids):
+                index.add(table["key"][before:] if self.keys_kept else torch.cat(keys))
         except BaseException:  # an interrupt too: the memory stays as it was
             if before:
                 self._undo(before)
             raise
         self.schema, self._next_id = schema, next_id
-        if len(ids):
+        if index is not None and len(ids):
             self._refresh(before and len(self) + len(ids))
         return ids
 
@@ -420,22 +429,22 @@ class Memory:
         end = before if self.keys_kept else index.n
         table.truncate(end)
         if end > before:
-            table["active"][before:] = False
+            table.dense("active")[before:] = False
             index.forget(torch.arange(before, end, device=self.device))
         elif index.n > before:
             self.index = self._make_index(table)
-            self.index.forget((~table["active"]).nonzero()[:, 0])
+            self.index.forget((~table.dense("active")).nonzero()[:, 0])
         self._refresh()
 
     def _forget_rows(self, rows: Tensor) -> None:
         if len(rows):
             self.index.forget(rows)
-            self._table["active"][rows] = False
+            self._table.dense("active")[rows] = False
             self._active_count -= len(rows)
             self.version += 1
 
     def _make_index(self, table: Table) -> Index:
         """An index of the wanted kind over the keys of `table`."""
         index = make_index(**self._index_wanted, n=len(table), dim=self.schema.dim, device=table.device)
-        index.build(table["key"])
+        index.build(table.dense("key"))
         return index

@@ -1,9 +1,13 @@
 """Integer columns that are mostly arithmetic: a document's id repeats, its offsets count up."""
 
+from __future__ import annotations
+
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from residua.core.arrays import ArrayLike
 
 _FEW = 1024  # runs that are kept as such in a column of any length: 24 KB
 
@@ -20,11 +24,13 @@ class RunLengthArray:
     """
 
     dtype = torch.int64
+    device: torch.device
+    count: int  # runs
 
     def __init__(self, values: Tensor | None = None, device: torch.device | str = "cpu"):
         self.device = torch.device(device) if values is None else values.device
         self._buffer = torch.empty((3, 0), dtype=torch.int64, device=self.device)
-        self._length = self.count = 0  # values, runs
+        self._length = self.count = 0  # of values, of runs
         if values is not None:
             self.append(values)
 
@@ -85,20 +91,20 @@ class RunLengthArray:
         if self.count and int(self._runs[0, -1]) == length - 1:
             self._runs[2, -1] = 0  # one value has no step
 
-    def rows_with(self, values) -> Tensor:
+    def rows_with(self, values: ArrayLike) -> Tensor:
         """Row numbers of the rows whose value is one of `values` (integers), ascending, int64."""
-        values = torch.as_tensor(values, dtype=torch.int64, device=self.device).unique()
+        wanted = torch.as_tensor(values, dtype=torch.int64, device=self.device).unique()
         starts, firsts, steps = self._runs
         lengths = torch.diff(starts, append=starts.new_tensor([self._length]))
-        low = torch.searchsorted(values, firsts)
-        high = torch.searchsorted(values, firsts + steps * (lengths - 1), right=True)
+        low = torch.searchsorted(wanted, firsts)
+        high = torch.searchsorted(wanted, firsts + steps * (lengths - 1), right=True)
         found = torch.where(steps == 1, high - low, (high - low) * lengths)  # of each run
         hit = found.nonzero()[:, 0]
         found = found[hit]
         place = torch.arange(int(found.sum()), device=self.device)
         place -= (found.cumsum(0) - found).repeat_interleave(found)  # 0, 1, … within each run's finds
         run = hit.repeat_interleave(found)
-        counted = values[(low[run] + place).clamp_max(max(len(values) - 1, 0))] - firsts[run]
+        counted = wanted[(low[run] + place).clamp_max(max(len(wanted) - 1, 0))] - firsts[run]
         return starts[run] + torch.where(steps[run] == 1, counted, place)
 
     def to_tensors(self) -> dict[str, Tensor]:

@@ -1,16 +1,20 @@
 """What a row of a memory is: learned from the first rows, and the same for all that follow."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Encoded, Source, as_tensor
+from residua.core import ArrayLike, Encoded, Source, Task, as_tensor
 from residua.errors import InputError, LabelError, NonFiniteError, ShapeError, TaskError
 
-KEY_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+KeyDtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
+Objective: TypeAlias = Literal["accuracy", "log_loss", "conservative", "squared_error"]  # "better", in a word
+KEY_DTYPES: dict[KeyDtype, torch.dtype] = {name: getattr(torch, name) for name in get_args(KeyDtype)}
 _PLAIN = ("task", "dim", "n_outputs", "flat_labels", "key_dtype", "storage")  # JSON types as they are
 # A column whose mean is within so many standard deviations of 0 is kept as it is. Further out, exact search could vouch
 # for fewer of its answers: its bound grows with the keys' norms (with 1 for 0.5, up to six times as many had doubts).
@@ -33,33 +37,33 @@ class Schema:
     ([1700000256.0], [-256.0, -128.0, 0.0, 128.0])
     """
 
-    task: str  # "classification" or "regression"
+    task: Task
     dim: int  # d, the width of a key
     n_outputs: int  # L, classes or regression outputs
     flat_labels: bool  # whether labels have shape (n,), not (n, m)
     columns: dict[str, tuple[str, tuple[int, ...]]]  # the extra columns: dtype, and shape of one row
-    key_dtype: str  # what the differences of keys are stored as, one of `KEY_DTYPES`
+    key_dtype: KeyDtype  # what the differences of keys are stored as
     key_centre: Tensor  # float64 (d,), on the CPU
     target_centre: Tensor | None  # float64 (L,), on the CPU; None unless this is a regression
-    storage: dict  # what is kept of the logits, as `describe_storage` says it
+    storage: dict[str, Any]  # what is kept of the logits, as `describe_storage` says it
     source: Source | None = None  # whose keys these are, where that is known
 
     @classmethod
-    def of(cls, batch: Encoded, *, key_dtype: str = "float32", storage: dict | None = None) -> Self:
+    def of(cls, batch: Encoded, *, key_dtype: KeyDtype = "float32", storage: dict[str, Any] | None = None) -> Self:
         """The schema of a memory that begins with the labelled rows of `batch`; ``LabelError``, ``InputError``."""
-        _require_labels(batch)
+        labels, task = labelled(batch)
         for name in {"key", "label", "id"} & set(batch.columns):
             raise InputError(f"an extra column is called {name!r}, as one of the memory's own: give it another name")
-        numbers = batch.task == "regression"
+        numbers = task == "regression"
         return cls(
-            task=batch.task,
+            task=task,
             dim=batch.dim,
             n_outputs=batch.n_outputs,
-            flat_labels=batch.labels.ndim == 1,
+            flat_labels=labels.ndim == 1,
             columns={name: (column.dtype.name, column.shape[1:]) for name, column in batch.columns.items()},
             key_dtype=key_dtype,
             key_centre=centre_of(as_tensor(batch.keys)),
-            target_centre=centre_of(as_tensor(batch.labels).reshape(len(batch), -1)) if numbers else None,
+            target_centre=centre_of(as_tensor(labels).reshape(len(batch), -1)) if numbers else None,
             storage=storage or {"name": "full"},
             source=batch.source,
         )
@@ -70,7 +74,7 @@ class Schema:
         return self.task == "classification" and "offset" in self.columns
 
     @property
-    def objective(self) -> str:
+    def objective(self) -> Objective:
         """What a reader is tuned for unless another objective is named."""
         return "squared_error" if self.task == "regression" else "log_loss" if self.is_text else "accuracy"
 
@@ -85,7 +89,7 @@ class Schema:
 
         Raises ``LabelError``, ``TaskError``, ``ShapeError``, ``InputError`` or ``SourceMismatchError``.
         """
-        _require_labels(batch)
+        labelled(batch)
         self._check(batch, "rows", "rows", " (a new class needs a model that has it)")
         if batch.columns.keys() != self.columns.keys():
             own = list(self.columns)
@@ -122,7 +126,7 @@ class Schema:
         if not largest <= limit:
             advice = "use key_dtype='bfloat16'" if self.key_dtype == "float16" else "scale them"
             raise NonFiniteError(f"keys as large as {largest:.3g} do not fit {self.key_dtype}; {advice}")
-        labels = as_tensor(batch.labels)
+        labels = as_tensor(labelled(batch)[0])
         extra = {name: as_tensor(batch.columns[name].astype(dtype)) for name, (dtype, _) in self.columns.items()}
         return {
             "key": keys.to(dtype),
@@ -133,11 +137,11 @@ class Schema:
             **{f"column.{name}": column for name, column in extra.items()},
         }
 
-    def centred(self, keys) -> Tensor:
+    def centred(self, keys: ArrayLike) -> Tensor:
         """Keys (n, d) as float32 differences from the centre."""
         return _differences(as_tensor(keys), self.key_centre)
 
-    def target_differences(self, values) -> Tensor:
+    def target_differences(self, values: ArrayLike) -> Tensor:
         """Targets or predictions as float32 differences from their centre, (n, L); logits as they are."""
         differences = _differences(as_tensor(values).reshape(-1, self.n_outputs), self.target_centre)
         if self.target_centre is not None and not differences.isfinite().all():
@@ -148,7 +152,7 @@ class Schema:
         """The inverse: float64 (n, L), on the CPU."""
         return differences.cpu().double() + (0 if self.target_centre is None else self.target_centre)
 
-    def labels(self, labels, count: int) -> Tensor:
+    def labels(self, labels: ArrayLike, count: int) -> Tensor:
         """New labels for `count` ids, one each or one for all, checked and as the table stores them."""
         labels, classes = np.asarray(labels), self.task == "classification"
         kinds, expected = ("iub", "class indices") if classes else ("fiub", "numbers")
@@ -164,7 +168,7 @@ class Schema:
         labels = torch.from_numpy(np.array(np.broadcast_to(labels.reshape(-1 if labels.size == 1 else shape), shape)))
         return labels.int() if classes else self.target_differences(labels)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """A plain dictionary of JSON types; a centre of zeros is None."""
         centres = {"key_centre": self.key_centre, "target_centre": self.target_centre}
         return {
@@ -175,7 +179,7 @@ class Schema:
         }
 
     @classmethod
-    def from_json(cls, data: dict) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of ``to_json``."""
 
         def centre(name: str, width: int) -> Tensor:
@@ -190,9 +194,11 @@ class Schema:
         )
 
 
-def _require_labels(batch: Encoded) -> None:
-    if batch.labels is None:
+def labelled(batch: Encoded) -> tuple[np.ndarray, Task]:
+    """A batch's labels and task, which it has if it has labels; ``LabelError`` without."""
+    if batch.labels is None or batch.task is None:
         raise LabelError("these rows have no labels; a memory keeps labelled examples")
+    return batch.labels, batch.task
 
 
 def _differences(values: Tensor, centre: Tensor | None) -> Tensor:
@@ -207,8 +213,9 @@ def centre_of(values: Tensor) -> Tensor:
     spread, if it has none).
     """
     parts = values.split(max(1, 2**22 // values.shape[1]))  # float64 copies stay small
-    mean = sum(part.sum(dim=0, dtype=torch.float64) for part in parts) / len(values)
-    squares = sum((part.double() - mean).square_().sum(dim=0) for part in parts)
+    zeros = values.new_zeros(values.shape[1], dtype=torch.float64)
+    mean = sum((part.sum(dim=0, dtype=torch.float64) for part in parts), zeros) / len(values)
+    squares = sum(((part.double() - mean).square_().sum(dim=0) for part in parts), zeros)
     mean, spread = mean.numpy(), (squares / len(values)).sqrt().numpy()
     constant = (values == values[0]).all(dim=0).numpy()
     unit = np.ldexp(0.5, np.frexp(np.where(constant, 1.0, spread))[1])

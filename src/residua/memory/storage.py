@@ -1,23 +1,31 @@
 """How much of what the base model said is kept with each row: nothing, all of it, its head, or its top entries."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from residua.core import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits, as_tensor
 from residua.errors import ParameterError, StorageError
-from residua.memory.schema import Schema
+from residua.memory.schema import Schema, labelled
 from residua.memory.table import Table
 
 BLOCK = 2**24  # logits looked at at a time: 64 MB, where a batch of a vocabulary's would be gigabytes
 
 
+StorageName: TypeAlias = Literal["full", "none", "head", "top-m"]
+
+
 class Storage(ABC):
     """Turns a batch's logits into table columns, and table columns back into ``Logits``."""
 
-    name: str
+    name: StorageName
+    schema: Schema
+    head: Head | None
 
     def __init__(self, schema: Schema, head: Head | None = None):
         self.schema, self.head = schema, head
@@ -34,10 +42,16 @@ class Storage(ABC):
         """Raise ``StorageError`` when residuals at this temperature cannot be made."""
 
 
+NO_LOGITS = (
+    "this memory stores labels only (storage='none'), and residuals need what the model said: build it with "
+    "storage='full', 'head' or 'top-m', or read it with KNNLM"
+)
+
+
 class NoLogits(Storage):
     """Labels only: enough for label k-NN and kNN-LM."""
 
-    name = "none"
+    name: StorageName = "none"
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         return {}
@@ -46,45 +60,38 @@ class NoLogits(Storage):
         return None
 
     def require(self, temperature: float) -> None:
-        advice = "build it with storage='full', 'head' or 'top-m', or read it with KNNLM"
-        raise StorageError(
-            f"this memory stores labels only (storage='none'), and residuals need what the model said: {advice}"
-        )
+        raise StorageError(NO_LOGITS)
 
 
 class FullLogits(Storage):
     """Every logit, float32."""
 
-    name = "full"
+    name: StorageName = "full"
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         given = batch.logits.table if isinstance(batch.logits, DenseLogits) else batch.logits.dense()
         return {"logits": self.schema.target_differences(given)}
 
     def logits(self, table: Table) -> DenseLogits:
-        return DenseLogits(table["logits"])
+        return DenseLogits(table.dense("logits"))
 
 
 class HeadOnly(Storage):
     """No logits at all: they are recomputed from the keys through the model's last layer."""
 
-    name = "head"
+    name: StorageName = "head"
+    head: Head | None
     _checked: Head | None = None  # the batches' own head, once it was seen to be this one
     _moved: Head | None = None  # the head for keys as they are stored
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         head = batch.logits.head if isinstance(batch.logits, HeadLogits) else batch.head
         if head is None or head is not self._checked:  # what is recomputed must be what was said, in every batch
-            self._check(self.head or head, batch)
+            self._check(_required(self.head or head), batch)
             self.head, self._checked = self.head or head, head
         return {}
 
-    def _check(self, head: Head | None, batch: Encoded) -> None:
-        if head is None:
-            raise StorageError(
-                "storage='head' needs the model's last layer, and these rows come without one (their key is not its "
-                "input, or its output is not the model's): use storage='full'"
-            )
+    def _check(self, head: Head, batch: Encoded) -> None:
         centred, keys = _centred_head(head, self.schema.key_centre), self.schema.centred(batch.keys)
         for part, given in _dense_parts(batch.logits):
             given, again = given.cpu(), centred(keys[part]).cpu()
@@ -95,8 +102,18 @@ class HeadOnly(Storage):
                 )
 
     def logits(self, table: Table) -> HeadLogits:
-        self._moved = self._moved or _centred_head(self.head, self.schema.key_centre, self.schema.target_centre)
-        return HeadLogits(self._moved, table["key"])
+        if self._moved is None:
+            self._moved = _centred_head(_required(self.head), self.schema.key_centre, self.schema.target_centre)
+        return HeadLogits(self._moved, table.dense("key"))
+
+
+def _required(head: Head | None) -> Head:
+    if head is None:
+        raise StorageError(
+            "storage='head' needs the model's last layer, and these rows come without one (their key is not its "
+            "input, or its output is not the model's): use storage='full'"
+        )
+    return head
 
 
 class TopM(Storage):
@@ -106,7 +123,9 @@ class TopM(Storage):
     probable other classes. What is kept of them is their logits and the partition, so that a row can be relabelled.
     """
 
-    name = "top-m"
+    name: StorageName = "top-m"
+    m: int
+    temperature: float
 
     def __init__(self, schema: Schema, head: Head | None = None):
         super().__init__(schema)
@@ -115,7 +134,7 @@ class TopM(Storage):
             raise StorageError("storage='top-m' keeps classes; a regression memory stores 'full' predictions")
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
-        labels = as_tensor(batch.labels)[:, None]
+        labels = as_tensor(labelled(batch)[0])[:, None]
         kept = [self._kept(given, labels[part].to(given.device)) for part, given in _dense_parts(batch.logits)]
         return dict(zip(("top.ids", "top.values", "top.partition"), map(torch.cat, zip(*kept))))
 
@@ -125,8 +144,8 @@ class TopM(Storage):
         return ids.int(), logits.gather(1, ids), torch.logsumexp(logits / self.temperature, dim=1)
 
     def logits(self, table: Table) -> TopLogits:
-        kept = table["top.ids"], table["top.values"], table["top.partition"]
-        return TopLogits(*kept, self.schema.n_outputs, self.temperature)
+        ids, values, partition = map(table.dense, ("top.ids", "top.values", "top.partition"))
+        return TopLogits(ids, values, partition, self.schema.n_outputs, self.temperature)
 
     def require(self, temperature: float) -> None:
         if temperature != self.temperature:
@@ -136,10 +155,10 @@ class TopM(Storage):
             )
 
 
-STORAGES = {kind.name: kind for kind in (FullLogits, NoLogits, HeadOnly, TopM)}
+STORAGES: dict[str, type[Storage]] = {kind.name: kind for kind in (FullLogits, NoLogits, HeadOnly, TopM)}
 
 
-def describe_storage(name: str, *, m: int = 128, temperature: float = 1.0) -> dict:
+def describe_storage(name: str, *, m: int = 128, temperature: float = 1.0) -> dict[str, Any]:
     """A storage in JSON types, one of ``STORAGES``; `m` and `temperature` are top-m's."""
     if name not in STORAGES:
         raise ParameterError(f"storage={name!r}; expected one of {tuple(STORAGES)}")

@@ -5,9 +5,13 @@ killed or runs out of disk leaves the old manifest and every file it names. Forg
 file (the forgotten rows, the relabelled rows and their labels) and leave the shards alone.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,18 +33,17 @@ _NOT_SAVED = ("active", "edited")  # the edits file says it
 
 @dataclass
 class Contents:
-    """All that a memory is, beside its rows."""
+    """All that a memory is, beside its rows and their index."""
 
     schema: Schema
     storage: Storage
-    index_wanted: dict
-    index: Index | None = None
+    index_wanted: dict[str, Any]
     next_id: int = 0
     keys_kept: bool = True
     median_nn_distance: float | None = None
-    about: dict | None = None
+    about: dict[str, Any] | None = None
     names: dict[int, str] | None = None
-    summary: dict | None = None  # what `residua info` shows; only written
+    summary: dict[str, Any] | None = None  # what `residua info` shows; only written
 
 
 @dataclass
@@ -49,11 +52,11 @@ class Saved:
 
     path: Path
     generation: str
-    shards: list[dict]
+    shards: list[dict[str, Any]]
     rows: int
 
 
-def put_rows(path: Path, name: str, rows: dict[str, Column]) -> dict:
+def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any]:
     """Write table columns of some rows as one shard, which never changes; what a manifest says of it.
 
     Not by rename: what a killed call leaves counts for nothing until a manifest names it, and may be written over.
@@ -63,7 +66,7 @@ def put_rows(path: Path, name: str, rows: dict[str, Column]) -> dict:
     for column, values in rows.items():
         if column in _NOT_SAVED:
             continue
-        if values.dtype == torch.int64 and len(values.shape) == 1:
+        if isinstance(values, RunLengthArray) or (values.dtype == torch.int64 and values.ndim == 1):
             runs = values if isinstance(values, RunLengthArray) else RunLengthArray(values.cpu())
             if 24 * runs.count < 8 * count:
                 tensors |= {f"{column}#{part}": tensor for part, tensor in runs.to_tensors().items()}
@@ -73,29 +76,30 @@ def put_rows(path: Path, name: str, rows: dict[str, Column]) -> dict:
     return put_tensors(path, name, tensors) | {"rows": count}
 
 
-def get_rows(path: Path, shard: dict) -> dict[str, Column]:
+def get_rows(path: Path, shard: dict[str, Any]) -> dict[str, Column]:
     """The columns that ``put_rows`` wrote, verified; `shard` is what it returned."""
     tensors = get_tensors(path, shard)
     count = len(tensors["label"])
+    columns: dict[str, Column] = {name: tensor for name, tensor in tensors.items() if "#" not in name}
     for name in [name.removesuffix("#start") for name in tensors if name.endswith("#start")]:
-        parts = {part: tensors.pop(f"{name}#{part}") for part in ("start", "first", "step")}
-        tensors[name] = RunLengthArray.from_tensors(parts, count)
-    return tensors
+        parts = {part: tensors[f"{name}#{part}"] for part in ("start", "first", "step")}
+        columns[name] = RunLengthArray.from_tensors(parts, count)
+    return columns
 
 
-def put_head(path: Path, generation: str, head: Head) -> dict:
+def put_head(path: Path, generation: str, head: Head) -> dict[str, Any]:
     """Write the model's last layer; what a manifest says of the file."""
     tensors = {"weight": head.weight} | ({} if head.bias is None else {"bias": head.bias})
     return put_tensors(path, f"head-{generation}.safetensors", tensors)
 
 
-def get_head(path: Path, about: dict) -> Head:
+def get_head(path: Path, about: dict[str, Any]) -> Head:
     """The head that ``put_head`` wrote, verified."""
     tensors = get_tensors(path, about)
     return Head(tensors["weight"], tensors.get("bias"))
 
 
-def save(path: Path, contents: Contents, table: Table, saved: Saved | None) -> Saved:
+def save(path: Path, contents: Contents, index: Index, table: Table, saved: Saved | None) -> Saved:
     """Write a memory into folder `path`: only what changed, if that still holds what was `saved`."""
     path = path.absolute()
     with writing(path):
@@ -107,18 +111,24 @@ def save(path: Path, contents: Contents, table: Table, saved: Saved | None) -> S
             if len(table) > start or not shards:
                 rows = {name: table[name][start:] for name in table.names}
                 shards.append(put_rows(path, f"rows-{generation}.safetensors", rows))
-            edited = table["edited"].clone()
+            edited = table.dense("edited").clone()
             if fresh:
                 edited[:] = False  # the fresh shard holds the new labels already
-            edits = {"forgotten": (~table["active"]).nonzero()[:, 0], "edited": edited.nonzero()[:, 0]}
-            write_manifest(path, generation, contents, shards, edits | {"label": table["label"][edited]})
+            edits = {"forgotten": (~table.dense("active")).nonzero()[:, 0], "edited": edited.nonzero()[:, 0]}
+            edits["label"] = table["label"][edited]
+            write_manifest(path, generation, contents, index, shards, edits)
         if fresh:
-            table["edited"][:] = False
+            table.dense("edited")[:] = False
     return Saved(path, generation, shards, len(table))
 
 
 def write_manifest(
-    path: Path, generation: str, contents: Contents, shards: list[dict], edits: dict[str, Tensor] | None = None
+    path: Path,
+    generation: str,
+    contents: Contents,
+    index: Index,
+    shards: list[dict[str, Any]],
+    edits: dict[str, Tensor] | None = None,
 ) -> None:
     """Make the shards in folder `path`, which hold all rows in order, a memory: write all else, the manifest last.
 
@@ -145,22 +155,22 @@ def write_manifest(
         name = f"names-{generation}.json"
         write_json(path / name, {str(number): text for number, text in contents.names.items()})
         manifest["names"] = files.described(path / name)
-    index_files = contents.index.save(path, f"index-{generation}")
-    wanted, made = contents.index_wanted, contents.index.to_json()
+    index_files = index.save(path, f"index-{generation}")
+    wanted, made = contents.index_wanted, index.to_json()
     if not isinstance(wanted["index"], str):  # an index of the caller's own, as it describes itself
-        params = made["params"] | ({} if contents.index.exact else {"rerank": made["rerank"]})
+        params = made["params"] | ({} if index.exact else {"rerank": made["rerank"]})
         wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
     described = [files.described(path / name) for name in index_files]
     files.commit(path, manifest | {"index": {"wanted": wanted, "about": made, "files": described}})
 
 
-def add_summary(path: Path, summary: dict) -> None:
+def add_summary(path: Path, summary: dict[str, Any]) -> None:
     """Say in the manifest of folder `path` what the memory there holds, where it was written without a memory."""
     with writing(path):
         files.commit(path, read_manifest(path) | {"summary": summary})
 
 
-def load(path: Path, device: torch.device) -> tuple[Contents, Table, Saved]:
+def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, Saved]:
     """What folder `path` holds, verified."""
     path = path.absolute()
     manifest = read_manifest(path)
@@ -168,9 +178,9 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Table, Saved]:
         table, shards, columns = Table(device), [], {}
         for shard in manifest["shards"]:
             columns = get_rows(path, shard)
-            count = len(columns["label"])
-            if columns["label"].dtype == torch.int64:
-                columns["label"] = columns["label"].int()
+            label = columns["label"][:]
+            count = len(label)
+            columns["label"] = label.int() if label.dtype == torch.int64 else label
             columns |= {"active": torch.ones(count, dtype=torch.bool), "edited": torch.zeros(count, dtype=torch.bool)}
             table.append(columns, room=manifest["rows"])
             shards.append(shard | {"rows": count})
@@ -179,19 +189,19 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Table, Saved]:
         schema = Schema.from_json(manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns))
         if "edits" in manifest:
             edits = get_tensors(path, manifest["edits"])
-            table["active"][edits["forgotten"].to(device)] = False
+            table.dense("active")[edits["forgotten"].to(device)] = False
             edited = edits["edited"].to(device)
-            table["edited"][edited] = True
-            table["label"][edited] = edits["label"].to(table["label"])
+            table.dense("edited")[edited] = True
+            table.dense("label")[edited] = edits["label"].to(table.dense("label"))
         for file in manifest["index"]["files"]:
             verify(path, file)
         keys_kept, about = manifest.get("keys_kept", True), manifest["index"]["about"]
-        keys, forgotten = table["key"] if keys_kept else None, (~table["active"]).nonzero()[:, 0]
+        keys, forgotten = table.dense("key") if keys_kept else None, (~table.dense("active")).nonzero()[:, 0]
+        index = load_index(about, path, keys, forgotten, device=device, n=len(table))
         names = verify(path, manifest["names"]).read_text(encoding="utf-8") if "names" in manifest else "{}"
         contents = Contents(
             schema=schema,
             storage=make_storage(schema, get_head(path, manifest["head"]) if "head" in manifest else None),
-            index=load_index(about, path, keys, forgotten, device=device, n=len(table)),
             index_wanted=manifest["index"]["wanted"],
             next_id=manifest["next_id"],
             keys_kept=keys_kept,
@@ -199,12 +209,12 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Table, Saved]:
             about=manifest.get("about"),
             names={int(number): name for number, name in json.loads(names).items()},
         )
-        return contents, table, Saved(path, manifest["generation"], shards, len(table))
+        return contents, index, table, Saved(path, manifest["generation"], shards, len(table))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 
 
-def old_schema(manifest: dict, columns: dict[str, Column]) -> dict:
+def old_schema(manifest: dict[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:
     """The schema of formats 1 and 2, which kept keys and targets as they were given."""
     extra = {name[7:]: column for name, column in columns.items() if name.startswith("column.")}
     return manifest | {

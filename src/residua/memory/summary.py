@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # a memory is summed up when it is saved
     from residua.memory.memory import Memory
 
 
-def summary(memory: Memory) -> dict:
+def summary(memory: Memory) -> dict[str, Any]:
     """`memory` in JSON types: what kind of rows, how many, how large, how they are searched, and who made them."""
     schema, index, source = memory.schema, memory.index, memory.source
     said = {

@@ -1,6 +1,9 @@
 """Rows in named columns that grow in place: appending m rows costs O(m), amortised."""
 
-from typing import Self
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -8,7 +11,7 @@ from torch import Tensor
 
 from residua.memory.run_length import RunLengthArray
 
-Column = Tensor | RunLengthArray
+Column: TypeAlias = torch.Tensor | RunLengthArray
 
 
 class Table:
@@ -17,6 +20,8 @@ class Table:
     Integers (int64, one number per row) are held as ``RunLengthArray`` for as long as that pays: ids and offsets then
     cost next to nothing. Either kind of column is read by ``table[name][rows]``.
     """
+
+    device: torch.device
 
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
@@ -30,11 +35,16 @@ class Table:
         column = self._buffers[name]
         return column if isinstance(column, RunLengthArray) else column[: self._length]
 
+    def dense(self, name: str) -> Tensor:
+        """A column that is never held as runs, to be read and changed: any but those of one int64 number per row."""
+        column = self[name]
+        return column[:] if isinstance(column, RunLengthArray) else column
+
     @property
     def names(self) -> list[str]:
         return list(self._buffers)
 
-    def append(self, rows: dict[str, Column], room: int = 0) -> None:
+    def append(self, rows: Mapping[str, Column], room: int = 0) -> None:
         """Add rows, every time of the same columns, trailing shapes and dtypes; `room` is for how many in the end."""
         end = self._length + len(next(iter(rows.values())))
         for name, column in rows.items():
@@ -65,7 +75,7 @@ class Table:
                 column.truncate(length)
         self._length = length
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Tensor) -> Table:
         """A new table of `rows` (row numbers, in the order they are given), numbered 0 ... m-1."""
         taken = Table(self.device)
         for name in self._buffers:

@@ -1,9 +1,12 @@
 """A share of its own for each query: much where the nearest neighbour is near, little where it is far."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -37,10 +40,10 @@ class AdaptiveLambda:
     [0.800000011920929, 0.30000001192092896, 0.0]
     """
 
-    edges: tuple[float, ...]
-    shares: tuple[float, ...]
+    edges: Sequence[float]
+    shares: Sequence[float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             edges, shares = (tuple(float(v) for v in values) for values in (self.edges, self.shares))
         except (TypeError, ValueError) as error:
@@ -69,11 +72,11 @@ class AdaptiveLambda:
         edges = [*(f"up to {edge:.4g}" for edge in self.edges), "beyond"]
         return html.table([("nearest distance", "share"), *zip(edges, (f"{share:.4g}" for share in self.shares))])
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """In JSON types."""
         return {"edges": list(self.edges), "shares": list(self.shares)}
 
     @classmethod
-    def from_json(cls, data: dict) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of ``to_json``."""
         return cls(data["edges"], data["shares"])

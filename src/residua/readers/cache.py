@@ -1,19 +1,21 @@
 """The continuous cache (Grave et al. 2017, arXiv 1612.04426): a text's own recent words, under any other reader."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Real
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
-from residua.core import Change, Logits, Prediction
+from residua.core import Array, Change, Logits, Prediction
 from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.readers.neighbour import positive
 from residua.readers.past import CacheState
-from residua.readers.reader import Reader, reader_of, register_reader
+from residua.readers.reader import Reader, TextState, reader_of, register_reader
 
 CONTRAST = 10.0  # the usual theta: the exponent of a row with itself, on average over the memory
 SAMPLE = 1024  # rows of the memory whose norms are looked at
@@ -54,6 +56,14 @@ class ContinuousCache(Reader):
     [0.125, 0.125, 0.625, 0.125]
     """
 
+    memory: Memory
+    k: int
+    temperature: float
+    over: Reader
+    window: int
+    theta: float
+    lmbda: float
+
     def __init__(self, over: Reader, window: int = 2000, theta: float | None = None, lmbda: float = 0.1):
         if not isinstance(over, Reader):
             raise ParameterError(
@@ -77,27 +87,37 @@ class ContinuousCache(Reader):
         return CacheState(self.window, self.theta, self.memory.device, self.over.start())
 
     def read(
-        self, keys: Tensor, logits: Logits, excluded=None, *, depth: int = 0, state=None, documents=None, tokens=None
+        self,
+        keys: Tensor,
+        logits: Logits,
+        excluded: Array | None = None,
+        *,
+        depth: int = 0,
+        state: TextState | None = None,
+        documents: Array | None = None,
+        tokens: Array | None = None,
     ) -> Iterator[tuple[slice, Prediction]]:
-        if state is None:
+        if not isinstance(state, CacheState):
             raise ParameterError(
                 "what a ContinuousCache says depends on the text before: read its rows in order, with the state that "
                 "reader.start() gives; or ask the reader it is over (reader.over)"
             )
-        below = {"depth": depth, "state": state.under, "documents": documents, "tokens": tokens}
-        for rows, under in self.over.read(keys, logits, excluded, **below):
+        answers = self.over.read(
+            keys, logits, excluded, depth=depth, state=state.under, documents=documents, tokens=tokens
+        )
+        for rows, under in answers:
             seen = None if tokens is None else tokens[rows]
             past = state.look_back(keys[rows].float(), None if documents is None else documents[rows], seen)
             share = (past.weights.sum(dim=1, keepdim=True) > 0) * self.lmbda
             change = Change(1 - share, (replace(past, weights=past.weights * share),))
             yield rows, Prediction(under, under.neighbours, lambda change=change: change)
 
-    def _made(self, params: dict) -> Self:
+    def _made(self, params: dict[str, Any]) -> Self:
         return type(self)(**params)
 
     @classmethod
-    def from_json(cls, params: dict, memory: Memory) -> Self:
-        return cls(**params | {"over": reader_of(params["over"], memory)})
+    def from_json(cls, params: dict[str, Any], memory: Memory) -> Self:
+        return cls(**{**params, "over": reader_of(params["over"], memory)})
 
     def __repr__(self) -> str:
         return f"ContinuousCache({self.over!r}, window={self.window}, theta={self.theta:g}, lmbda={self.lmbda:g})"

@@ -1,7 +1,9 @@
 """kNN-LM (arXiv 1911.00172): interpolate what the model says with the neighbours' labels."""
 
+from __future__ import annotations
+
 from numbers import Real
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from residua.core import LabelValues, Neighbours, Queries, TableValues, Values
 from residua.errors import ParameterError
 from residua.memory import Memory
 from residua.readers.adaptive import AdaptiveLambda
-from residua.readers.neighbour import NeighbourReader
+from residua.readers.neighbour import Kernel, KernelName, NeighbourReader
 from residua.readers.reader import register_reader
 
 
@@ -33,8 +35,8 @@ class KNNLM(NeighbourReader):
         ``"exponential"``. None: the median nearest-neighbour distance (squared) among the memory's own rows.
     temperature : float, default 1.0
         The base softmax's T.
-    kernel : {"gaussian", "exponential"}, default "gaussian"
-        ``exp(-d²/sigma)``, the paper's, or ``exp(-d/sigma)``, ResMem's.
+    kernel : {"gaussian", "exponential"} or Kernel, default "gaussian"
+        ``exp(-d²/sigma)``, the paper's; ``exp(-d/sigma)``, ResMem's; or your own.
     epsilon, skip
         As for ``ResMem``.
 
@@ -51,25 +53,28 @@ class KNNLM(NeighbourReader):
     [[0.75, 0.25]]
     """
 
-    default_k = 1024
+    default_k: int = 1024
+
+    lmbda: float | AdaptiveLambda
 
     def __init__(
         self,
-        memory: Memory = None,
+        memory: Memory | None = None,
         k: int | None = None,
         lmbda: float | AdaptiveLambda = 0.25,
         sigma: float | None = None,
         temperature: float = 1.0,
         *,
-        kernel: str = "gaussian",
+        kernel: KernelName | Kernel = "gaussian",
         epsilon: float | None = None,
         skip: float | None = None,
     ):
         super().__init__(memory, k, sigma, temperature, kernel, epsilon, skip)
-        adaptive = isinstance(lmbda, AdaptiveLambda)
-        if not (adaptive or (isinstance(lmbda, Real) and 0 <= lmbda <= 1)):
-            raise ParameterError(f"lmbda={lmbda!r}; expected a share between 0 and 1, or an AdaptiveLambda")
-        self.lmbda = lmbda if adaptive else float(lmbda)
+        if not isinstance(lmbda, AdaptiveLambda):
+            if not (isinstance(lmbda, Real) and 0 <= lmbda <= 1):
+                raise ParameterError(f"lmbda={lmbda!r}; expected a share between 0 and 1, or an AdaptiveLambda")
+            lmbda = float(lmbda)
+        self.lmbda = lmbda
 
     @property
     def is_noop(self) -> bool:
@@ -80,13 +85,11 @@ class KNNLM(NeighbourReader):
         return 1 - given, given
 
     def values(self, queries: int) -> Values:
-        labels = self.memory.column("label")
-        if self.memory.task == "regression":
-            return TableValues((labels + self.memory.target_centre).float())
-        return LabelValues(labels)
+        labels, centre = self.memory.column("label"), self.memory.target_centre
+        return LabelValues(labels) if centre is None else TableValues((labels + centre).float())
 
     @classmethod
-    def from_json(cls, params: dict, memory: Memory) -> Self:
+    def from_json(cls, params: dict[str, Any], memory: Memory) -> Self:
         if "lmbda" in cls.parameter_names() and isinstance(params["lmbda"], dict):
             params = params | {"lmbda": AdaptiveLambda.from_json(params["lmbda"])}
         return super().from_json(params, memory)

@@ -7,21 +7,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
+from residua.core.arrays import Array
 from residua.core.logits import Base, DenseLogits, HeadLogits, Logits, Softmax, Table, as_tensor, rows_at_once
 from residua.core.neighbours import Neighbours
 from residua.core.prediction import Change, Prediction, Queries, Term, Values
 from residua.core.registry import Registry
 from residua.errors import ParameterError, ShapeError
 from residua.memory import Memory
-from residua.readers.reader import Reader
+from residua.readers.reader import Reader, TextState
 
 NOTICE = 1e-18  # beside 1, in float32; the product of two such numbers is still a normal number
 ENTRIES = 2**18  # sparse entries read at a time, so that what one step leaves is in the cache for the next
 WIDE = 2**22  # scores made at a time where every output gets one
+
+
+KernelName: TypeAlias = Literal["exponential", "gaussian"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Kernel:
     log_weights: Callable[[Tensor, float | Tensor], Tensor]
     squared: bool = False  # whether sigma is a squared distance
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], Kernel], tuple[str]]:
         return _registered, (self.name,)  # a function of one's own may not be picklable; its name is
 
     def typical_sigma(self, distance: float) -> float:
@@ -122,9 +127,26 @@ class NeighbourReader(Reader):
     `k` and `sigma` may be None: the class's ``default_k``, and the memory's own median, as the kernel measures it.
     """
 
-    default_k = 50
+    default_k: int = 50
 
-    def __init__(self, memory: Memory, k, sigma, temperature, kernel: str, epsilon=None, skip=None):
+    memory: Memory
+    k: int
+    temperature: float
+    kernel: str  # its name
+    sigma: float
+    epsilon: float | None
+    skip: float | None
+
+    def __init__(
+        self,
+        memory: Memory | None,
+        k: int | None,
+        sigma: float | None,
+        temperature: float,
+        kernel: KernelName | Kernel,
+        epsilon: float | None = None,
+        skip: float | None = None,
+    ):
         if not isinstance(memory, Memory):
             raise ParameterError(f"got a {type(memory).__name__} where a Memory is expected: rs.Memory(encoded)")
         k = min(self.default_k, len(memory)) if k is None else k
@@ -132,8 +154,9 @@ class NeighbourReader(Reader):
             raise ParameterError(f"k={k!r}; expected a whole number >= 0 (0 is no memory: the base itself)")
         if k > len(memory):
             raise ParameterError(f"k={k}, and the memory has {len(memory)} rows; choose k <= {len(memory)}")
-        self.memory, self.k, self.kernel = memory, int(k), kernel
-        self._kernel = KERNELS.get(kernel)
+        # A kernel of one's own is registered, so that what is said of the reader, its name, is enough to make it again.
+        self._kernel = register_kernel(kernel) if isinstance(kernel, Kernel) else KERNELS.get(kernel)
+        self.memory, self.k, self.kernel = memory, int(k), self._kernel.name
         if sigma is None:
             sigma = self._kernel.typical_sigma(memory.median_nn_distance()) if k else 1.0
         self.sigma = positive("sigma", sigma)
@@ -197,16 +220,26 @@ class NeighbourReader(Reader):
         """The share of the base's probability that no class goes below: epsilon, or 1/L where that is None."""
         return 1 / self.memory.n_outputs if self.epsilon is None else self.epsilon
 
-    def skip_mask(self, base: Softmax) -> Tensor | None:
+    def skip_mask(self, base: Base) -> Tensor | None:
         """Bool (q,): the queries that are not searched, the base being sure of them; None where every one is."""
-        return None if self.skip is None else base.confidence().exp() >= self.skip
+        if self.skip is None or not isinstance(base, Softmax):
+            return None
+        return base.confidence().exp() >= self.skip
 
-    def searching_all(self) -> NeighbourReader:
+    def searching_all(self) -> Self:
         """This reader, skipping no query."""
         return self if self.skip is None else self.with_params(skip=None)
 
     def read(
-        self, keys: Tensor, logits: Logits, excluded=None, *, depth: int = 0, state=None, documents=None, tokens=None
+        self,
+        keys: Tensor,
+        logits: Logits,
+        excluded: Array | None = None,
+        *,
+        depth: int = 0,
+        state: TextState | None = None,
+        documents: Array | None = None,
+        tokens: Array | None = None,
     ) -> Iterator[tuple[slice, Prediction]]:
         memory = self.memory
         if logits.shape != (len(keys), memory.n_outputs):
@@ -256,7 +289,7 @@ class NeighbourReader(Reader):
             weigh = partial(self._weighed, near, keys, base, asked, self.values(len(near)))
         return Prediction(base, near, weigh, self.floor, asked, self.score_space)
 
-    def _weighed(self, near: Neighbours, keys: Tensor, base, within: Tensor | None, values) -> Change:
+    def _weighed(self, near: Neighbours, keys: Tensor, base: Base, within: Tensor | None, values: Values) -> Change:
         return self.change(near if near.k == self.k else near.first(self.k), Queries(keys, base, within), values)
 
     def _blocks(self, count: int, values: Values) -> Iterator[slice]:
@@ -265,16 +298,16 @@ class NeighbourReader(Reader):
         step = rows_at_once(each, self.memory.device, most)
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
-    def _made(self, params: dict) -> NeighbourReader:
+    def _made(self, params: dict[str, Any]) -> Self:
         if params.get("k") != self.k:
             return type(self)(self.memory, **params)
         # Forgetting may have left fewer than k rows: no error here, as it is none when reading.
-        other = type(self)(self.memory, **params | {"k": min(self.k, len(self.memory))})
+        other = type(self)(self.memory, **{**params, "k": min(self.k, len(self.memory))})
         other.k = self.k
         return other
 
     @classmethod
-    def from_json(cls, params: dict, memory: Memory) -> NeighbourReader:
+    def from_json(cls, params: dict[str, Any], memory: Memory) -> Self:
         if "k" not in cls.parameter_names():  # a reader whose k is its own business
             return super().from_json(params, memory)
         loaded = super().from_json(params | {"k": min(params["k"], len(memory))}, memory)
@@ -282,7 +315,7 @@ class NeighbourReader(Reader):
         return loaded
 
 
-def positive(name: str, value) -> float:
+def positive(name: str, value: float) -> float:
     """`value` as a float, if it is finite and > 0."""
     try:
         number = float(value)

@@ -1,5 +1,7 @@
 """What a text said before: each document's recent keys and tokens, and how they are weighed by inner product."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -7,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core.arrays import Array
 from residua.core.logits import as_tensor
 from residua.core.prediction import LabelValues, Term
 from residua.errors import ShapeError
-from residua.readers.reader import require_text
+from residua.readers.reader import TextState, text_error
 
 ROWS = 256  # rows compared at a time: they share their candidates, so that one matrix product serves them all
 
@@ -34,11 +37,16 @@ class CacheState:
     products; `under` is the state of the reader that the cache is over.
     """
 
-    def __init__(self, window: int, theta: float, device: torch.device, under=None):
+    window: int
+    theta: float
+    device: torch.device
+    under: TextState | None
+
+    def __init__(self, window: int, theta: float, device: torch.device, under: TextState | None = None):
         self.window, self.theta, self.device, self.under = window, theta, device, under
         self._past: dict[int, tuple[Tensor, Tensor]] = {}  # document: keys (n, d) and the tokens after them (n,)
 
-    def look_back(self, keys: Tensor, documents, tokens=None) -> Term:
+    def look_back(self, keys: Tensor, documents: Array | None, tokens: Array | None = None) -> Term:
         """What was said before each row, as a term whose weights sum to 1 (to 0 where nothing was).
 
         Keys are float32 (q, d); documents int (q,), rows of one in order; tokens int (q,) what really comes next, which
@@ -52,7 +60,9 @@ class CacheState:
         stretches = self.stretches(keys, documents, tokens)
         return _joined([entry for stretch in stretches for entry in self._weighed(*stretch)], self.device)
 
-    def stretches(self, keys: Tensor, documents, tokens) -> Iterator[tuple[Tensor, Tensor, int]]:
+    def stretches(
+        self, keys: Tensor, documents: Array | None, tokens: Array | None
+    ) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Each stretch of one document: its keys and tokens after those of it that are kept, and how many these are.
 
         What was kept of it is let go; of the last one, which may go on, the newest rows are kept.
@@ -65,7 +75,7 @@ class CacheState:
                 self._keep(document, all_keys, all_tokens)
             yield all_keys, all_tokens, len(old_keys)
 
-    def remember(self, keys: Tensor, tokens, documents) -> None:
+    def remember(self, keys: Tensor, tokens: Array, documents: Array) -> None:
         """What really came after rows that were read: keys (q, d), tokens (q,), documents (q,), in order."""
         if self.under is not None:
             self.under.remember(keys, tokens, documents)
@@ -73,13 +83,13 @@ class CacheState:
             old_keys, old_tokens = self._past.get(document, (own_keys[:0], own_tokens[:0]))
             self._keep(document, torch.cat([old_keys, own_keys]), torch.cat([old_tokens, own_tokens]))
 
-    def _runs(self, keys: Tensor, documents, tokens) -> list[tuple[int, Tensor, Tensor]]:
+    def _runs(self, keys: Tensor, documents: Array | None, tokens: Array | None) -> list[tuple[int, Tensor, Tensor]]:
         """(document, keys, tokens) of each stretch of one document."""
         names = int_array(documents, "documents", len(keys))
-        tokens = torch.from_numpy(int_array(tokens, "tokens", len(keys))).to(self.device)
+        words = torch.from_numpy(int_array(tokens, "tokens", len(keys))).to(self.device)
         keys = keys.to(self.device)
         edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
-        return [(int(names[a]), keys[a:b], tokens[a:b]) for a, b in pairwise(edges) if a < b]
+        return [(int(names[a]), keys[a:b], words[a:b]) for a, b in pairwise(edges) if a < b]
 
     def _keep(self, document: int, keys: Tensor, tokens: Tensor) -> None:
         if len(keys):
@@ -119,9 +129,10 @@ def _joined(entries: list[tuple[Tensor, Tensor]], device: torch.device) -> Term:
     return Term(rows, weights, LabelValues(tokens if len(tokens) else rows.new_zeros(1)), source="past")
 
 
-def int_array(values, name: str, rows: int) -> np.ndarray:
+def int_array(values: Array | None, name: str, rows: int) -> np.ndarray:
     """`values` as int64 (rows,), or an error that names them."""
-    require_text("ContinuousCache", **{"ids" if name == "documents" else "labels": values})
+    if values is None:
+        raise text_error("ContinuousCache", "ids" if name == "documents" else "labels")
     array = as_tensor(values).cpu().numpy()
     if array.shape != (rows,) or array.dtype.kind not in "iu":
         raise ShapeError(f"{name} are {array.dtype} of shape {array.shape}; expected integers of shape ({rows},)")

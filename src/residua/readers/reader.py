@@ -9,12 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from residua import html
+from residua.core.arrays import Array, Ids
 from residua.core.atomic import write_json
 from residua.core.encoded import Encoded, batches
 from residua.core.logits import Logits, as_tensor
@@ -26,8 +28,17 @@ from residua.folder import READER, read_reader
 from residua.memory import Memory
 from residua.printable import short
 
+
+class TextState(Protocol):
+    """What a reader that looks back keeps from row to row of a text."""
+
+    def remember(self, keys: Tensor, tokens: Array, documents: Array) -> None:
+        """What really came after rows that were read: keys (q, d), tokens (q,), documents (q,), in order."""
+
+
 QUERIES = 2048  # rows searched at a time
-OWN = "own"  # exclude="own": each row's own id
+OWN: Literal["own"] = "own"  # exclude="own": each row's own id
+Exclude: TypeAlias = Literal["own"] | Ids | None
 
 R = TypeVar("R", bound="Reader")
 
@@ -45,6 +56,7 @@ def reader_class(name: str) -> type[Reader]:
     return READERS.get(next((known for known in READERS if known.lower() == name.lower()), name))
 
 
+@renamed({"gate": "skip", "cv_results_": "results_", "names": "parameter_names", "stream": "start"})
 class Reader(ABC):
     """A memory, and how to read it.
 
@@ -57,11 +69,28 @@ class Reader(ABC):
     k: int  # how many neighbours it reads of each query
     temperature: float
 
-    __getattr__ = renamed({"gate": "skip", "cv_results_": "results_", "names": "parameter_names", "stream": "start"})
+    # What ``rs.tune`` adds to the reader that it returns; the last two where ``adaptive=`` and ``skip=`` ask for them.
+    best_params_: dict[str, Any]
+    best_score_: float
+    results_: dict[str, np.ndarray]
+    adaptive_: dict[str, float]
+    skipped_: float
+
+    @abstractmethod
+    def __init__(self, *args: Any, **params: Any):
+        """The memory (or the reader it reads on from), and the parameters by name."""
 
     @abstractmethod
     def read(
-        self, keys: Tensor, logits: Logits, excluded=None, *, depth: int = 0, state=None, documents=None, tokens=None
+        self,
+        keys: Tensor,
+        logits: Logits,
+        excluded: Array | None = None,
+        *,
+        depth: int = 0,
+        state: TextState | None = None,
+        documents: Array | None = None,
+        tokens: Array | None = None,
     ) -> Iterator[tuple[slice, Prediction]]:
         """Answers to some queries, block by block: which of them, and their prediction.
 
@@ -71,7 +100,7 @@ class Reader(ABC):
         came after each.
         """
 
-    def start(self) -> object | None:
+    def start(self) -> TextState | None:
         """What is kept from row to row of a text; None for a reader that answers each row by itself."""
         return None
 
@@ -81,7 +110,7 @@ class Reader(ABC):
         return self.k == 0 or len(self.memory) == 0
 
     def predictions(
-        self, data: Encoded | Iterable[Encoded], *, exclude=OWN, depth: int = 0
+        self, data: Encoded | Iterable[Encoded], *, exclude: Exclude = OWN, depth: int = 0
     ) -> Iterator[tuple[Encoded, Prediction]]:
         """Answers to all rows of `data`, in order: a few rows (``Encoded``), and their prediction.
 
@@ -94,18 +123,28 @@ class Reader(ABC):
         for batch in batches(data):
             self.memory.schema.check_query(batch)
             if state is not None:
-                require_text(type(self).__name__, ids=batch.ids, labels=batch.labels)
+                for name in ("ids", "labels"):
+                    if getattr(batch, name) is None:
+                        raise text_error(type(self).__name__, name)
             for begin in range(0, len(batch), QUERIES):
                 part = batch[begin : begin + QUERIES] if len(batch) > QUERIES else batch
-                excluded = part.ids if given is OWN else None if given is None else given[first : first + len(part)]
+                excluded = given[first : first + len(part)] if isinstance(given, np.ndarray) else given and part.ids
                 first += len(part)
-                keys, past = as_tensor(part.keys), {"state": state, "documents": part.ids, "tokens": part.labels}
-                for rows, prediction in self.read(keys, part.logits, excluded, depth=depth, **past):
+                answers = self.read(
+                    as_tensor(part.keys),
+                    part.logits,
+                    excluded,
+                    depth=depth,
+                    state=state,
+                    documents=part.ids,
+                    tokens=part.labels,
+                )
+                for rows, prediction in answers:
                     yield (part if len(prediction) == len(part) else part[rows]), prediction
-        if given is not OWN and given is not None and len(given) != first:
+        if isinstance(given, np.ndarray) and len(given) != first:
             raise IdError(f"exclude has {len(given)} rows for {first} queries; expected one row per query")
 
-    def scores(self, data: Encoded | Iterable[Encoded], exclude=OWN) -> np.ndarray:
+    def scores(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
         """The changed scores, float32 (n, L).
 
         Classification: rows sum to 1 and may leave [0, 1] (logits in a logit space). Regression: predictions, of the
@@ -121,14 +160,14 @@ class Reader(ABC):
         scores = self._gathered(prediction.scores for _, prediction in self.predictions(data, exclude=exclude))
         return scores[:, 0] if self.memory.task == "regression" and self.memory.flat_labels else scores
 
-    def predict(self, data: Encoded | Iterable[Encoded], exclude=OWN) -> np.ndarray:
+    def predict(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
         """Class indices int64 (n,), or the predictions of a regression memory. Parameters as for ``scores``."""
         if self.memory.task == "regression":
             return self.scores(data, exclude)
         found = [now.argmax().cpu().numpy() for _, now in self.predictions(data, exclude=exclude)]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
-    def predict_proba(self, data: Encoded | Iterable[Encoded], exclude=OWN) -> np.ndarray:
+    def predict_proba(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
         """Probabilities float32 (n, L): ``max(scores, epsilon * p_T)`` renormalised (epsilon: 1/L by default).
 
         Always positive where the base's are, so log-loss is finite. With ``epsilon`` up to 1/L the argmax is that of
@@ -149,11 +188,11 @@ class Reader(ABC):
         return tuple(name for name in inspect.signature(cls).parameters if name != "memory")
 
     @property
-    def params(self) -> dict:
+    def params(self) -> dict[str, Any]:
         """The parameters by name, as the constructor takes them."""
         return {name: getattr(self, name) for name in self.parameter_names()}
 
-    def with_params(self, **changed) -> Reader:
+    def with_params(self, **changed: Any) -> Self:
         """A reader of the same class and memory with some parameters changed; ``ParameterError`` for an unknown one."""
         unknown = set(changed) - set(self.parameter_names())
         if unknown:
@@ -162,16 +201,16 @@ class Reader(ABC):
             )
         return self._made(self.params | changed)
 
-    def _made(self, params: dict) -> Reader:
+    def _made(self, params: dict[str, Any]) -> Self:
         return type(self)(self.memory, **params)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """The reader without its memory, in JSON types."""
         params = {n: v.to_json() if hasattr(v, "to_json") else v for n, v in self.params.items()}
         return {"reader": type(self).__name__, "module": type(self).__module__, "params": params}
 
     @classmethod
-    def from_json(cls, params: dict, memory: Memory) -> Reader:
+    def from_json(cls, params: dict[str, Any], memory: Memory) -> Self:
         """The reader of `memory` whose ``to_json()["params"]`` these are."""
         return cls(memory, **params)
 
@@ -183,7 +222,7 @@ class Reader(ABC):
         params = {name: short(value) for name, value in self.params.items() if value is not None}
         return html.facts(type(self).__name__, params) + self.memory._repr_html_()
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Save the memory into folder `path`, and these parameters beside it; ``rs.load(path)`` gives both back.
 
         What ``load`` could not read (no registered class, no JSON types) is a ``StorageError``, and not written.
@@ -212,27 +251,27 @@ class Reader(ABC):
                 value._require_registered()
 
 
-def require_text(reader: str, **columns) -> None:
-    """``ParameterError`` where the ``ids`` or ``labels`` of a text that this reader looks back at are None."""
-    for name, values in columns.items():
-        if values is None:
-            raise ParameterError(
-                f"a {reader} reads texts in order, and needs to know of each row its document (ids) and the token that "
-                f"came next (labels); these rows lack {name}"
-            )
+def text_error(reader: str, name: str) -> ParameterError:
+    """What to raise where the ``"ids"`` or ``"labels"`` of a text that this reader looks back at are None."""
+    return ParameterError(
+        f"a {reader} reads texts in order, and needs to know of each row its document (ids) and the token that "
+        f"came next (labels); these rows lack {name}"
+    )
 
 
-def _ids_to_exclude(exclude):
+def _ids_to_exclude(exclude: Exclude) -> Literal["own"] | np.ndarray | None:
     """`exclude` as "own", None, or an array."""
-    if exclude is None or (isinstance(exclude, str) and exclude == OWN):
-        return exclude and OWN
+    if exclude is None:
+        return None
     if isinstance(exclude, str):
+        if exclude == OWN:
+            return OWN
         raise ParameterError(f'exclude={exclude!r}; expected "own", None, or ids: one row of them per query')
     ids = np.atleast_1d(exclude)
     return ids if ids.size else None
 
 
-def load(path: str | os.PathLike, device: str = "cpu") -> Reader:
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Reader:
     """The reader that ``Reader.save`` wrote into folder `path`, with its memory.
 
     Raises
@@ -261,7 +300,7 @@ def load(path: str | os.PathLike, device: str = "cpu") -> Reader:
         raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
 
 
-def reader_of(about: dict, memory: Memory) -> Reader:
+def reader_of(about: dict[str, Any], memory: Memory) -> Reader:
     """The reader of `memory` whose ``to_json`` is `about`."""
     name = about["reader"]
     if name not in READERS:

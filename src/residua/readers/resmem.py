@@ -1,5 +1,9 @@
 """ResMem (arXiv 2302.01576): add the neighbours' residuals to what the model says."""
 
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, one_hot
@@ -7,10 +11,12 @@ from torch.nn.functional import embedding_bag, one_hot
 from residua.core import DenseLogits, LabelValues, Logits, TableValues, TopLogits, Values
 from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
-from residua.readers.neighbour import NOTICE, NeighbourReader
+from residua.memory.storage import NO_LOGITS
+from residua.readers.neighbour import NOTICE, Kernel, KernelName, NeighbourReader
 from residua.readers.reader import register_reader
 
-SPACES = ("probabilities", "logits")
+Space: TypeAlias = Literal["probabilities", "logits"]
+SPACES: tuple[Space, ...] = get_args(Space)
 TABLE = 64_000_000  # float32 entries of the largest residual table worth keeping: 256 MB
 BLOCK = 16_000_000  # float32 entries of one temporary: 64 MB
 
@@ -34,8 +40,8 @@ class ResMem(NeighbourReader):
         a remembered row and its nearest other one, measured now.
     temperature : float, default 1.0
         The base softmax's T, for queries and remembered rows alike.
-    kernel : {"exponential", "gaussian"}, default "exponential"
-        ``exp(-d/sigma)``, the paper's, or ``exp(-d²/sigma)``.
+    kernel : {"exponential", "gaussian"} or Kernel, default "exponential"
+        ``exp(-d/sigma)``, the paper's; ``exp(-d²/sigma)``; or your own.
     space : {"probabilities", "logits"}, default "probabilities"
         ``"logits"``: residuals are ``m_{y_i} - f(x_i)``, with ``m_c`` the mean logits of the remembered rows of class
         c; scores are logits, and probabilities their softmax at T (the paper's section 5, our reading).
@@ -58,17 +64,19 @@ class ResMem(NeighbourReader):
     [[1.0, 0.0], [0.0, 1.0]]
     """
 
-    default_k = 50
+    default_k: int = 50
+
+    space: Space
 
     def __init__(
         self,
-        memory: Memory = None,
+        memory: Memory | None = None,
         k: int | None = None,
         sigma: float | None = None,
         temperature: float = 1.0,
         *,
-        kernel: str = "exponential",
-        space: str = "probabilities",
+        kernel: KernelName | Kernel = "exponential",
+        space: Space = "probabilities",
         epsilon: float | None = None,
         skip: float | None = None,
     ):
@@ -77,13 +85,13 @@ class ResMem(NeighbourReader):
             raise ParameterError(f"space={space!r}; expected one of {SPACES}")
         self.space = space
         if space == "logits":
-            if memory.task != "classification":
+            if self.memory.task != "classification":
                 raise TaskError("space='logits' is for classification; a regression memory adds plain residuals")
-            if memory.storage.name not in ("full", "head"):
-                raise StorageError(f"space='logits' needs full logits; this memory stores {memory.storage.name!r}")
+            if self.memory.storage.name not in ("full", "head"):
+                raise StorageError(f"space='logits' needs full logits; this memory stores {self.memory.storage.name!r}")
         elif self.k:
-            memory.storage.require(self.temperature)
-        self._table: tuple[tuple, Tensor] | None = None
+            self.memory.storage.require(self.temperature)
+        self._table: tuple[tuple[int, float, Space], Tensor] | None = None
 
     @property
     def score_space(self) -> str:
@@ -95,6 +103,8 @@ class ResMem(NeighbourReader):
         if self._table is not None and self._table[0] == made_of:
             return TableValues(self._table[1])
         labels, logits = memory.column("label"), memory.stored_logits
+        if logits is None:
+            raise StorageError(NO_LOGITS)
         if memory.task == "regression":
             return self._keep(made_of, labels - logits.dense())
         if self.space == "logits":
@@ -105,7 +115,7 @@ class ResMem(NeighbourReader):
             return self._keep(made_of, residual_table(labels, logits, self.temperature))
         return ResidualValues(labels, logits, self.temperature)
 
-    def _keep(self, made_of: tuple, table: Tensor) -> Values:
+    def _keep(self, made_of: tuple[int, float, Space], table: Tensor) -> Values:
         self._table = (made_of, table)
         return TableValues(table)
 
@@ -123,13 +133,18 @@ class ResidualValues(Values):
     Only the rows that are neighbours are made, each once; with top-m logits, entries that were not kept read as 0.
     """
 
+    labels: LabelValues
+    logits: Logits
+    temperature: float
+    width: int | None
+
     def __init__(self, labels: Tensor, logits: Logits, temperature: float):
         self.labels, self.logits, self.temperature = LabelValues(labels), logits, temperature
         self.width = logits.ids.shape[1] + 1 if isinstance(logits, TopLogits) else None
 
     def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(self.logits, TopLogits):
-            classes, said = self._kept(rows)
+            classes, said = self._kept(self.logits, rows)
             own, one = self.labels.entries(rows)
             return torch.cat([own, classes], dim=1), torch.cat([one, -said], dim=1)
         said = self.logits.probabilities(rows, self.temperature)
@@ -137,8 +152,7 @@ class ResidualValues(Values):
         return torch.arange(said.shape[1], device=rows.device).expand(said.shape), values
 
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
-        top = isinstance(self.logits, TopLogits)
-        entries = self.logits.ids.shape[1] if top else scores.shape[1]
+        entries = self.logits.ids.shape[1] if isinstance(self.logits, TopLogits) else scores.shape[1]
         step = max(1, BLOCK // (rows.shape[1] * entries))
         if len(rows) <= step:
             scores += self._sum(scores, rows, weights)
@@ -152,16 +166,16 @@ class ResidualValues(Values):
         change = torch.zeros_like(scores)
         self.labels.add_to(change, near, given)
         if isinstance(self.logits, TopLogits):
-            classes, said = self._kept(near.reshape(-1))
+            classes, said = self._kept(self.logits, near.reshape(-1))
             said = (said * given.reshape(-1, 1)).reshape(len(near), -1)
             return change.sub_(torch.zeros_like(change).scatter_add_(1, classes.reshape(len(near), -1), said))
         once, where = near.unique(return_inverse=True)
         said = self.logits.probabilities(once, self.temperature)
         return change.sub_(embedding_bag(where, said, mode="sum", per_sample_weights=given))
 
-    def _kept(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _kept(self, logits: TopLogits, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Classes and probabilities of the kept entries of rows (m,)."""
-        kept = self.logits.rows(rows)
+        kept = logits.rows(rows)
         said = (kept.values.float() / self.temperature - kept.logsumexp(None, self.temperature)[:, None]).exp()
         return kept.ids.long(), said
 

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_index", "check_reader"]
 
+if not TYPE_CHECKING:  # a type checker reads the imports above
 
-def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"residua.testing.{name.removeprefix('check_')}"), name)
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"residua.testing.{name.removeprefix('check_')}"), name)

@@ -1,5 +1,7 @@
 """The promises of an index, asked of an engine one by one."""
 
+from __future__ import annotations
+
 import json
 import tempfile
 import warnings
@@ -203,7 +205,7 @@ class _Check:
     def same(self, one: Neighbours, other: Neighbours, promise: str) -> None:
         self.require(torch.equal(one.rows, other.rows) and torch.equal(one.distances, other.distances), promise)
 
-    def refuses(self, kind: type[ResiduaError], what: str, ask: Callable, *given) -> None:
+    def refuses(self, kind: type[ResiduaError], what: str, ask: Callable[..., object], *given: object) -> None:
         try:
             ask(*given)
         except kind:

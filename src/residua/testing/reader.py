@@ -2,18 +2,22 @@
 
 import json
 import tempfile
+from typing import Any
 
 import numpy as np
 import torch
 
 from residua.core import Encoded, Prediction, Sigmoid, Table, as_tensor
+from residua.core.encoded import labels_of
 from residua.evaluation import evaluate
 from residua.explanation import explain
 from residua.readers import READERS, NeighbourReader, Reader, load
 from residua.tuning import tune
 
+WHY = "they are what the reader is asked for"
 
-def check_reader(reader: Reader, queries: Encoded, *, grid: dict | None = None, atol: float = 1e-5) -> None:
+
+def check_reader(reader: Reader, queries: Encoded, *, grid: dict[str, Any] | None = None, atol: float = 1e-5) -> None:
     """Hold a reader to what every verb relies on; ``AssertionError`` says which promise is broken.
 
     Parameters
@@ -114,14 +118,14 @@ def _added_up(now: Prediction) -> torch.Tensor:
 def _measured(reader: Reader, queries: Encoded, by_log_loss: bool = False) -> float:
     """Minus the mean squared error of a regressor; accuracy of a classifier, or its mean log-probability."""
     if by_log_loss:
-        found = [now.log_prob(as_tensor(part.labels)).double() for part, now in reader.predictions(queries)]
+        found = [now.log_prob(as_tensor(labels_of(part, WHY))).double() for part, now in reader.predictions(queries)]
         return float(torch.cat(found).mean())
     predicted = reader.predict(queries)
     regression = reader.memory.task == "regression"
     return float(-np.square(predicted - queries.labels).mean() if regression else (predicted == queries.labels).mean())
 
 
-def _same(one, other, atol: float, promise: str) -> None:
+def _same(one: Any, other: Any, atol: float, promise: str) -> None:
     one, other = (np.asarray(torch.as_tensor(value).cpu(), dtype=np.float64) for value in (one, other))
     apart = np.abs(one - other).max(initial=0.0)
     assert apart <= atol, f"{promise}: they are up to {apart:.3g} apart"

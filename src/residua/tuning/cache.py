@@ -1,5 +1,10 @@
 """Tuning the continuous cache: every window, theta and share from one pass over the validation text."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +15,7 @@ from residua.readers import ContinuousCache
 from residua.readers.past import ROWS, CacheState, likeness
 from residua.tuning.grid import LMBDA, values_of
 from residua.tuning.likelihood import Targets
-from residua.tuning.objective import best_of, losses
+from residua.tuning.objective import losses
 from residua.tuning.sweep import parallel_map
 
 WINDOW = np.array([32, 128, 512, 2048])
@@ -21,8 +26,11 @@ FEW = np.array([0.01, 0.02, 0.03])  # beside LMBDA: under a good reader the best
 class CacheSweep:
     """The grid of a ``ContinuousCache``; ``lmbda = 0``, the reader under the cache alone, always competes."""
 
-    def __init__(self, reader: ContinuousCache, grid: dict | None):
-        self.reader, self.grid, self.rows = reader, cache_grid(reader, grid), 0
+    grid: dict[str, np.ndarray]
+    rows: int
+
+    def __init__(self, reader: ContinuousCache, grid: Mapping[str, Any] | None):
+        self.grid, self.rows = cache_grid(reader, grid), 0
         self._past = CacheState(int(self.grid["window"][-1]), reader.theta, reader.memory.device)
         self._summed = np.zeros(tuple(len(values) for values in self.grid.values()))
 
@@ -39,17 +47,17 @@ class CacheSweep:
         self._summed += seen.log_likelihood(self.grid["lmbda"])[:, :, 0]
         self.rows += len(part)
 
-    def best(self) -> ContinuousCache:
-        """The reader with the best settings."""
+    def results(self) -> dict[str, np.ndarray]:
+        """One row per setting: its parameters, mean measures and score."""
         axes = np.meshgrid(*self.grid.values(), indexing="ij")
         results = {name: axis.reshape(-1) for name, axis in zip(self.grid, axes)}
         results |= {name: values.reshape(-1) for name, values in losses(self._summed, self.rows).items()}
         keep = results["lmbda"] > 0
         keep[0] = True  # without a share every window and theta is the same
-        return best_of(self.reader, {name: values[keep] for name, values in results.items()}, self.grid)
+        return {name: values[keep] for name, values in results.items()}
 
 
-def cache_grid(reader: ContinuousCache, grid: dict | None) -> dict[str, np.ndarray]:
+def cache_grid(reader: ContinuousCache, grid: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
     """The values of window, theta and lmbda, ascending; lmbda starts with 0."""
     full = {"window": WINDOW, "theta": THETA * reader.theta, "lmbda": np.concatenate([FEW, LMBDA[True]])}
     unknown = set(grid or {}) - set(full)
@@ -63,7 +71,7 @@ def cache_grid(reader: ContinuousCache, grid: dict | None) -> dict[str, np.ndarr
     return full
 
 
-def cached(keys: Tensor, tokens: Tensor, start: int, grid: dict) -> Tensor:
+def cached(keys: Tensor, tokens: Tensor, start: int, grid: dict[str, np.ndarray]) -> Tensor:
     """The cache's probability float32 (W, Theta, n - start) of each row's own token; -1 where nothing is before it."""
 
     def block(rows: tuple[int, int]) -> Tensor:

@@ -1,11 +1,15 @@
 """Which settings compete."""
 
+from collections.abc import Mapping
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
 from residua.errors import ParameterError
-from residua.readers import KERNELS, Reader
+from residua.memory.schema import Objective
+from residua.readers import KERNELS, NeighbourReader
+from residua.tuning.objective import Grid
 
 SWEPT = ("k", "sigma", "temperature", "lmbda")  # what every reader of that parameter is tuned over by default
 WHOLE = ("k", "window")  # parameters that are whole numbers
@@ -20,7 +24,7 @@ LMBDA = {False: np.array([0.05, *np.arange(1, 11) / 10]), True: np.linspace(0.05
 WIDE_K = 128
 
 
-def full_grid(reader: Reader, grid: dict | None, objective: str) -> dict[str, np.ndarray | list]:
+def full_grid(reader: NeighbourReader, grid: Mapping[str, Any] | None, objective: Objective) -> Grid:
     """The values of each tuned parameter: the user's where given, else the defaults for this reader.
 
     Numbers ascend; ``k`` always starts with 0, the base alone. A reader's own parameters compete where they are named.
@@ -44,7 +48,7 @@ def full_grid(reader: Reader, grid: dict | None, objective: str) -> dict[str, np
     return full
 
 
-def values_of(name: str, values) -> np.ndarray:
+def values_of(name: str, values: Any) -> np.ndarray:
     """A user's values of one number, ascending, each once."""
     values = np.unique(np.atleast_1d(np.asarray(values, dtype=np.int64 if name in WHOLE else np.float64)))
     if not len(values) or not np.isfinite(values).all():
@@ -52,21 +56,21 @@ def values_of(name: str, values) -> np.ndarray:
     return values
 
 
-def own_values(name: str, values) -> np.ndarray | list:
-    """A user's values of any other parameter, each once, in their order; an array where they are numbers."""
+def own_values(name: str, values: Any) -> np.ndarray:
+    """A user's values of any other parameter, each once, in their order; as objects where they are no numbers."""
     values = list(dict.fromkeys([values] if isinstance(values, str) else values))
     if not values:
         raise ParameterError(f"the grid of {name} is empty")
     numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
-    return np.asarray(values) if numbers else values
+    return np.asarray(values) if numbers else np.fromiter(values, object)
 
 
-def largest_share(reader: Reader) -> float:
+def largest_share(reader: NeighbourReader) -> float:
     """The largest share of the neighbours under which no class falls below epsilon of the base's probability."""
     return 1 - reader.floor
 
 
-def _default(name: str, reader: Reader, objective: str) -> np.ndarray:
+def _default(name: str, reader: NeighbourReader, objective: Objective) -> np.ndarray:
     memory, text = reader.memory, reader.memory.schema.is_text
     if name == "k":
         if not text:

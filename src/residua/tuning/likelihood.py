@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from residua.core import Encoded, LabelValues, Logits, Neighbours, Prediction, TopLogits
+from residua.memory.schema import Objective
 from residua.readers import KNNLM, NeighbourReader
 from residua.tuning.grid import SWEPT, largest_share
-from residua.tuning.objective import losses
+from residua.tuning.objective import Grid, losses
 from residua.tuning.sweep import is_plain, kernel_weights, parallel_map
 
 GROUP = 4  # probabilities multiplied before one logarithm is taken
@@ -51,11 +52,11 @@ class Targets:
 
         Rows of which the base is at least `skip` sure are left to the base.
         """
-        shares = torch.as_tensor(shares, dtype=torch.float64)[:, None]
+        column = torch.as_tensor(shares, dtype=torch.float64)[:, None]
         skipped = torch.zeros_like(self.p_max, dtype=torch.bool) if skip is None else self.p_max >= skip
         # Classes that no setting retrieved have one closed form; often they are half of all.
         missed = (self.p_neighbours == 0).all(dim=0).all(dim=0)
-        fixed = self.log_p_base.sum(dim=1)[:, None] + (missed & ~skipped).sum(dim=1)[:, None] * torch.log1p(-shares).T
+        fixed = self.log_p_base.sum(dim=1)[:, None] + (missed & ~skipped).sum(dim=1)[:, None] * torch.log1p(-column).T
         rest = (~missed).nonzero()[:, 0]
         given, skipped, base = self.p_neighbours[..., rest], skipped[:, rest], self.log_p_base[:, rest]
         fixed = fixed - base.sum(dim=1)[:, None]  # (T, L)
@@ -64,7 +65,7 @@ class Targets:
         def cell(at: tuple[int, int]) -> Tensor:
             q = given[at]
             nothing = q < 0
-            return torch.stack([_summed(p, q, nothing | left, shares) for p, left in zip(base, skipped)])
+            return torch.stack([_summed(p, q, nothing | left, column) for p, left in zip(base, skipped)])
 
         out = np.empty((*given.shape[:2], *fixed.shape))
         for at, found in parallel_map(cell, list(np.ndindex(*given.shape[:2]))):
@@ -100,14 +101,20 @@ class Interpolation:
     `keep` keeps all ``Targets``, some 400 bytes a row, to fit shares or skipping to them.
     """
 
-    def __init__(self, reader: NeighbourReader, grid: dict, keep: bool):
+    reader: NeighbourReader
+    grid: Grid
+    keep: bool
+    rows: int
+    kept: list[Targets]
+
+    def __init__(self, reader: NeighbourReader, grid: Grid, keep: bool):
         self.reader, self.grid, self.keep, self.rows = reader, grid, keep, 0
         self._summed = np.zeros(tuple(len(values) for values in grid.values()))
         self._waiting: list[Targets] = []  # not summed yet: many rows at a time cost as little as one
-        self.kept: list[Targets] = []
+        self.kept = []
 
     @staticmethod
-    def serves(reader: NeighbourReader, grid: dict, objective: str) -> bool:
+    def serves(reader: NeighbourReader, grid: Grid, objective: Objective) -> bool:
         """Whether this reader, grid and objective are an interpolation's, and no share leaves the base too little."""
         if objective != "log_loss" or set(grid) != set(SWEPT) or grid["lmbda"][-1] > largest_share(reader):
             return False

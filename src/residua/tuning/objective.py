@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias, TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import Task
 from residua.errors import ParameterError
+from residua.memory.schema import Objective
 from residua.readers import Reader
 
-OBJECTIVES = {"classification": ("accuracy", "log_loss", "conservative"), "regression": ("squared_error",)}
+Grid: TypeAlias = dict[str, np.ndarray]  # of each tuned parameter the values that compete
+
+R = TypeVar("R", bound=Reader)
+
+WHY = "tuning needs them"  # labels, of the validation rows
+OBJECTIVES: dict[Task, tuple[Objective, ...]] = {
+    "classification": ("accuracy", "log_loss", "conservative"),
+    "regression": ("squared_error",),
+}
 
 
-def check_objective(objective: str | None, task: str, usual: str) -> str:
+def check_objective(objective: Objective | None, task: Task, usual: Objective) -> Objective:
     """The objective's name; the `usual` one when None."""
     if objective is not None and objective not in OBJECTIVES[task]:
         raise ParameterError(f"objective={objective!r} for a {task} memory; expected one of {OBJECTIVES[task]}")
     return usual if objective is None else objective
+
+
+Index: TypeAlias = tuple[int | slice, ...]  # of some settings, in arrays with an axis for each parameter
 
 
 class Tally:
@@ -25,12 +40,18 @@ class Tally:
     The first axis is k, and its index 0 the base; an index is a tuple of numbers and slices.
     """
 
-    def __init__(self, shape: tuple[int, ...], objective: str):
+    shape: tuple[int, ...]
+    objective: Objective
+    rows: int
+    base_right: int
+    sums: dict[str, np.ndarray]
+
+    def __init__(self, shape: tuple[int, ...], objective: Objective):
         self.shape, self.objective, self.rows, self.base_right = shape, objective, 0, 0
         names = {"log_loss": ("loss", "gained", "lost"), "squared_error": ("loss",)}.get(objective, ("gained", "lost"))
         self.sums = {name: np.zeros(shape) for name in names}
 
-    def count_base(self, truth: Tensor, right: Tensor | None, losses: list[tuple[tuple, float]]) -> None:
+    def count_base(self, truth: Tensor, right: Tensor | None, losses: list[tuple[Index, float]]) -> None:
         """Count a block's rows, where the base is right, and the base's own summed loss at each index."""
         self.rows += len(truth)
         if right is not None:
@@ -38,11 +59,13 @@ class Tally:
         for index, loss in losses if "loss" in self.sums else ():
             self.sums["loss"][index] += loss
 
-    def count(self, index: tuple, best: Tensor | None, loss: Tensor | None, truth: Tensor, right: Tensor | None):
+    def count(
+        self, index: Index, best: Tensor | None, loss: Tensor | None, truth: Tensor, right: Tensor | None
+    ) -> None:
         """Count some rows under some settings: the best class (b,) or (b, S), or the loss of each, as needed."""
-        if "loss" in self.sums:
+        if loss is not None:
             self.sums["loss"][index] += loss.sum(dim=0).cpu().numpy()
-        if right is not None:
+        if right is not None and best is not None:
             wide = (slice(None), None)[: best.ndim]
             right, now = right[wide], best == truth[wide]
             self.sums["gained"][index] += (now & ~right).sum(dim=0).cpu().numpy()
@@ -88,7 +111,7 @@ def losses(summed: np.ndarray, n: int) -> dict[str, np.ndarray]:
     return {"log_loss": loss, "perplexity": np.exp(np.minimum(loss, 700)), "score": -loss}
 
 
-def best_of(reader: Reader, results: dict[str, np.ndarray], grid: dict) -> Reader:
+def best_of(reader: R, results: dict[str, np.ndarray], grid: Grid) -> R:
     """The reader with the best of these settings (the first of equals), carrying them all."""
     chosen = int(np.argmax(results["score"]))
     params = {name: plain(results[name][chosen]) for name in grid}
@@ -97,7 +120,7 @@ def best_of(reader: Reader, results: dict[str, np.ndarray], grid: dict) -> Reade
     return best
 
 
-def settled(best: Reader, **changed) -> Reader:
+def settled(best: R, **changed: Any) -> R:
     """`best` with parameters changed, in ``best_params_`` too; names that end in _ are what was measured."""
     measured = {name: value for name, value in changed.items() if name.endswith("_")}
     params = {name: value for name, value in changed.items() if name not in measured}
@@ -107,14 +130,13 @@ def settled(best: Reader, **changed) -> Reader:
     return other
 
 
-def flat(measures: dict[str, np.ndarray], grid: dict, reader: Reader) -> dict[str, np.ndarray]:
+def flat(measures: dict[str, np.ndarray], grid: Grid, reader: Reader) -> dict[str, np.ndarray]:
     """One row per setting, smallest k first; k = 0 has one row per temperature and keeps the reader's other values.
 
     The axes of `measures` are the grid's, in its order.
     """
-    values = [given if isinstance(given, np.ndarray) else np.fromiter(given, object) for given in grid.values()]
-    places = dict(zip(grid, np.meshgrid(*(np.arange(len(given)) for given in values), indexing="ij")))
-    out = {name: given[places[name].reshape(-1)] for name, given in zip(grid, values)}
+    places = dict(zip(grid, np.meshgrid(*(np.arange(len(values)) for values in grid.values()), indexing="ij")))
+    out = {name: values[places[name].reshape(-1)] for name, values in grid.items()}
     out |= {name: measured.reshape(-1) for name, measured in measures.items()}
     base = out["k"] == 0
     first = np.ones(base.shape, bool)
@@ -127,6 +149,6 @@ def flat(measures: dict[str, np.ndarray], grid: dict, reader: Reader) -> dict[st
     return {name: column[keep] for name, column in out.items()}
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """A NumPy number as Python's."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,20 +1,25 @@
 """What is settled after k, sigma, T and one share: shares by distance, and whose searches are skipped."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from residua.core import Encoded, Neighbours, as_tensor
+from residua.core.encoded import labels_of
 from residua.errors import InputError, ParameterError
 from residua.readers import AdaptiveLambda, NeighbourReader
+from residua.readers.reader import Exclude
 from residua.tuning.grid import SWEPT, largest_share
 from residua.tuning.likelihood import Interpolation, Targets
-from residua.tuning.objective import settled
+from residua.tuning.objective import WHY, settled
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 MOST = 0.99  # a bucket whose every class was retrieved must allow that the next one is not
 HALVINGS = 40
@@ -27,9 +32,17 @@ def check_tolerance(tolerance: float) -> None:
         raise ParameterError(f"skip={tolerance!r}; expected the relative loss of perplexity allowed, such as 0.005")
 
 
+N = TypeVar("N", bound=NeighbourReader)
+
+
 def refined(
-    best: NeighbourReader, seen: Interpolation | None, validation, exclude, adaptive: int | None, skip: float | None
-) -> NeighbourReader:
+    best: N,
+    seen: Interpolation | None,
+    validation: Encoded | Iterable[Encoded],
+    exclude: Exclude,
+    adaptive: int | None,
+    skip: float | None,
+) -> N:
     """`best` with shares by distance, and searches skipped, where they were asked for and hold up."""
     if seen is None:
         memory, base, sure = _losses(best, validation, exclude)
@@ -40,9 +53,9 @@ def refined(
         k, sigma, t = (int(np.searchsorted(seen.grid[name], best.best_params_[name])) for name in SWEPT[:3])
         targets, setting = Targets.join(seen.kept), (k - 1, sigma, t)  # which hold no k = 0
         if adaptive is not None:
-            found, measured = _adaptive_lambda(targets, setting, best.lmbda, adaptive, largest_share(best))
+            found, measured = _adaptive_lambda(targets, setting, best.params["lmbda"], adaptive, largest_share(best))
             best = settled(best, adaptive_=measured, **({} if found is None else {"lmbda": found}))
-        shares, sure = _shares_of(best.lmbda, targets), targets.p_max[t]
+        shares, sure = _shares_of(best.params["lmbda"], targets), targets.p_max[t]
 
         def loss(threshold: float | None) -> float:
             return -float(targets.per_row(setting, shares, threshold).mean())
@@ -57,12 +70,12 @@ def refined(
     return best
 
 
-def _losses(reader: NeighbourReader, validation: Encoded | Iterable[Encoded], exclude) -> tuple[Tensor, ...]:
+def _losses(reader: NeighbourReader, validation: Encoded | Iterable[Encoded], exclude: Exclude) -> tuple[Tensor, ...]:
     """Each row's loss with the memory and by the base alone (both at the reader's T), and how sure the base is."""
     found = []
     for part, now in reader.searching_all().predictions(validation, exclude=exclude):
-        truth = as_tensor(part.labels)
-        columns = now.log_prob(truth), now.base.log_prob(truth.to(now.base.device)), now.base.confidence().exp()
+        truth, base = as_tensor(labels_of(part, WHY)), now.softmax
+        columns = now.log_prob(truth), base.log_prob(truth.to(base.device)), base.confidence().exp()
         found.append(torch.stack([column.double().cpu() for column in columns]))
     if not found:
         raise InputError(

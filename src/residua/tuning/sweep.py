@@ -5,8 +5,11 @@ widths share one matrix product with the same gathered values; and the base ente
 unnormalised weights, N that of weights times values), which has the same argmax as ``base + N / D``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +18,19 @@ from torch import Tensor
 from residua.core import Encoded, LabelValues, Neighbours, Prediction, Values, as_tensor
 from residua.core.prediction import proper
 from residua.core.probabilities import TINY
+from residua.memory.schema import Objective
 from residua.readers import KNNLM, NeighbourReader
 from residua.readers.neighbour import log_weights, unnormalised
-from residua.tuning.objective import Tally, argmax, plain, squared_error
+from residua.tuning.objective import Grid, Index, Tally, argmax, plain, squared_error
 
 BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
 
 
-def parallel_map(work: Callable, items: Sequence) -> Iterator[tuple]:
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def parallel_map(work: Callable[[A], B], items: Sequence[A]) -> Iterator[tuple[A, B]]:
     """(item, work(item)) in order, each on one of as many threads as torch uses; torch's own count is restored.
 
     Many small operations lose more time at torch's barriers between its threads than they gain from them.
@@ -47,7 +55,10 @@ def is_plain(reader: NeighbourReader) -> bool:
 class SlowSweep(Tally):
     """One reader for each setting, by its own ``weights``, ``share`` and ``change``."""
 
-    def __init__(self, reader: NeighbourReader, grid: dict, objective: str):
+    grid: Grid
+    readers: list[tuple[tuple[int, ...], NeighbourReader]]
+
+    def __init__(self, reader: NeighbourReader, grid: Grid, objective: Objective):
         super().__init__(tuple(len(values) for values in grid.values()), objective)
         self.grid, self.readers = grid, []
         for index in np.ndindex(*self.shape):
@@ -79,7 +90,12 @@ class SlowSweep(Tally):
 class QuickSweep(Tally):
     """All settings of k, sigma, temperature and lmbda in one pass, for readers that weigh by kernels."""
 
-    def __init__(self, reader: NeighbourReader, grid: dict, objective: str):
+    reader: NeighbourReader
+    grid: Grid
+    at: list[NeighbourReader]  # one for each temperature
+    shares: list[tuple[float, float]]  # of the base, and of the neighbours
+
+    def __init__(self, reader: NeighbourReader, grid: Grid, objective: Objective):
         super().__init__(tuple(len(values) for values in grid.values()), objective)
         self.reader, self.grid = reader, grid
         self.at = [reader.with_params(temperature=float(t)) for t in grid["temperature"]]
@@ -91,13 +107,12 @@ class QuickSweep(Tally):
         if self.grid["k"][-1] == 0:
             return
         values = [reader.values(len(part)) for reader in self.at]
-        skipped = None
-        if self.reader.skip is not None:
-            skipped = [reader.skip_mask(reader.base(part.logits)).to(truth.device) for reader in self.at]
+        masks = [reader.skip_mask(reader.base(part.logits)) for reader in self.at]
+        skipped = [mask.to(truth.device) for mask in masks if mask is not None]  # none, or one for each temperature
 
         def count(rows: slice) -> Tally:
             counted, loss, best, base_right = Tally(self.shape, self.objective), None, None, None
-            begin, left = [start[rows] for start in starts], skipped and [mask[rows] for mask in skipped]
+            begin, left = [start[rows] for start in starts], [mask[rows] for mask in skipped]
             for index, scores, total, t in self._scored(prediction.neighbours[rows], begin, values, left):
                 if "loss" in counted.sums:
                     loss = self._loss(scores / total, begin[t], truth[rows], self.at[t])
@@ -139,8 +154,8 @@ class QuickSweep(Tally):
         return -picked[:, :, 0].clamp_min(TINY).log()  # what underflowed still has a finite logarithm
 
     def _scored(
-        self, near: Neighbours, starts: list[Tensor], values: list[Values], skipped: list[Tensor] | None
-    ) -> Iterator[tuple[tuple, Tensor, Tensor, int]]:
+        self, near: Neighbours, starts: list[Tensor], values: list[Values], skipped: list[Tensor]
+    ) -> Iterator[tuple[Index, Tensor, Tensor, int]]:
         """Settings with k > 0, all widths at once: index, scores (b, S, L) times total (b, S, 1), that, temperature."""
         weights, outputs = kernel_weights(self.reader, near, self.grid["sigma"]), starts[0].shape[1]  # (b, S, K)
         # Where T moves what the rows say (residuals), each T gathers its own values; labels serve all.
@@ -164,7 +179,7 @@ class QuickSweep(Tally):
                     for t in group:
                         start = starts[t][:, None]
                         scores = torch.addcmul(numerators, scale, start)
-                        if skipped is not None:
+                        if skipped:
                             scores = torch.where(skipped[t][:, None, None], divisor * start, scores)
                         yield (place, slice(None), t, mix)[: len(self.grid)], scores, divisor, t
 

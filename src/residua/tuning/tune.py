@@ -1,22 +1,24 @@
 """The verb: one search, every setting, the best reader."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from residua.core import Encoded, as_tensor
-from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError
+from residua.core.encoded import labels_of
+from residua.errors import EmptyMemoryError, InputError, ParameterError
+from residua.memory.schema import Objective
 from residua.progress import progress_bar
 from residua.readers import ContinuousCache, NeighbourReader, Reader
-from residua.readers.reader import OWN
+from residua.readers.reader import OWN, Exclude
 from residua.tuning.cache import CacheSweep
 from residua.tuning.grid import SWEPT, full_grid, largest_share
 from residua.tuning.likelihood import Interpolation
-from residua.tuning.objective import best_of, check_objective, flat, settled
+from residua.tuning.objective import WHY, best_of, check_objective, flat, settled
 from residua.tuning.refine import check_tolerance, refined
 from residua.tuning.sweep import QuickSweep, SlowSweep, is_plain
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Reader)
 
@@ -24,10 +26,10 @@ R = TypeVar("R", bound=Reader)
 def tune(
     reader: R,
     validation: Encoded | Iterable[Encoded],
-    grid: dict[str, Sequence] | None = None,
+    grid: Mapping[str, Iterable[Any] | float] | None = None,
     *,
-    objective: str | None = None,
-    exclude=OWN,
+    objective: Objective | None = None,
+    exclude: Exclude = OWN,
     max_fpr: float = 0.05,
     adaptive: int | None = None,
     skip: float | None = None,
@@ -99,7 +101,7 @@ def tune(
             raise ParameterError(says)
         sweep = CacheSweep(reader, grid)
         _count(sweep, reader.over, validation, exclude, 0, progress)
-        return sweep.best()
+        return best_of(reader, sweep.results(), sweep.grid)
     if not isinstance(reader, NeighbourReader):
         raise ParameterError(f"{type(reader).__name__} searches no neighbours, and tune knows no other settings")
     memory = reader.memory
@@ -129,20 +131,25 @@ def tune(
     _count(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
     best = best_of(reader, flat(sweep.results(max_fpr), full, reader), full)
     if judged and best.k:
-        return refined(best, sweep if quick else None, validation, exclude, adaptive, skip)
+        return refined(best, sweep if isinstance(sweep, Interpolation) else None, validation, exclude, adaptive, skip)
     if judged:
         log.info("the base alone scored best: there is nothing to adapt and nothing to skip")
     return best if skip is None else settled(best, skip=None, skipped_=0.0)
 
 
-def _count(sweep, reader: Reader, validation, exclude, depth: int, progress: bool | None) -> None:
+def _count(
+    sweep: CacheSweep | Interpolation | QuickSweep | SlowSweep,
+    reader: Reader,
+    validation: Encoded | Iterable[Encoded],
+    exclude: Exclude,
+    depth: int,
+    progress: bool | None,
+) -> None:
     """Let a sweep count all labelled rows, with a bar."""
     rows, regression = 0, reader.memory.task == "regression"
     with progress_bar(progress, desc="tune", unit="row") as bar:
         for part, prediction in reader.predictions(validation, exclude=exclude, depth=depth):
-            if part.labels is None:
-                raise LabelError("the validation rows have no labels; tuning needs them")
-            truth = as_tensor(part.labels).to(reader.memory.device)
+            truth = as_tensor(labels_of(part, WHY)).to(reader.memory.device)
             sweep.add(part, prediction, truth.reshape(len(part), -1) if regression else truth)
             rows += len(part)
             bar.update(len(part))

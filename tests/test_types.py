@@ -1,0 +1,132 @@
+"""What a user's type checker makes of the package: every public call is known to it, and misspelt ones are reported."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("basedpyright") is None, reason="basedpyright is not installed: pip install residua[test]"
+)
+
+COMPLETE = 0.95  # of the public names, those whose type is known without guessing
+NOT_FOR_IMPORT = ("residua.cli", "residua.papers")
+
+# "#: type" is what the checker must reveal of the line's last argument, "#! " that it must report the line.
+PROGRAM = """
+import numpy as np
+import torch
+import residua as rs
+from residua.core import Neighbours
+from residua.readers import Kernel, NeighbourReader, register_reader
+
+model, x, y = torch.nn.Linear(4, 3), torch.randn(8, 4), torch.arange(8) % 3
+tokenizer = lambda texts, **options: {"input_ids": [[1, 2] for _ in texts]}
+
+enc = rs.encode(model, (x, y), key="fc:input", batch_size=4, ids=np.arange(8), progress=False)
+reveal_type(enc)                                                    #: Encoded
+reveal_type(enc[3])                                                 #: Encoded
+reveal_type(enc[enc.keys[:, 0] > 0])                                #: Encoded
+reveal_type(rs.encode((model, tokenizer), ["a text"], window=8))    #: TextStream
+reveal_type(rs.lm.encode(model, tokenizer, "texts/", glob="*.py"))  #: TextStream
+reveal_type(rs.Encoded([[0.0]], np.zeros((1, 2)), [1]).labels)      #: ndarray | None
+rs.encode(model, (x, y), kye="fc")                                  #!
+rs.encode(model, (x, y), task="clasification")                      #!
+rs.encode((model, tokenizer), ["a text"], windw=8)                  #!
+rs.lm.encode(model, tokenizer, "texts/", glbo="*.py")               #!
+rs.encod(model, (x, y))                                             #!
+
+memory = rs.Memory(enc, storage="top-m", key_dtype="float16", index="IVF16,PQ8", device="cpu")
+reveal_type(memory.schema.task)                                     #: Literal['classification', 'regression']
+reveal_type(memory.search(x, 3, exclude=[1] * 8))                   #: Neighbours
+reveal_type(rs.Memory.load("memory/"))                              #: Memory
+reveal_type(rs.lm.remember(model, tokenizer, ["a text"], m=64))     #: Memory
+rs.Memory(enc, storage="ful")                                       #!
+rs.Memory(enc, key_dtype="float8")                                  #!
+memory.forget("seven")                                              #!
+memory.drop_keys()                                                  #!
+
+reader = rs.ResMem(memory, k=3, kernel="gaussian", space="logits")
+reveal_type(reader.scores(enc, exclude="own"))                      #: ndarray
+reveal_type(reader.with_params(k=2))                                #: ResMem
+reveal_type(rs.load("memory/"))                                     #: Reader
+rs.KNNLM(memory, lmbda=rs.AdaptiveLambda([1.0], [0.5, 0.1]), kernel=Kernel("mine", lambda d, sigma: -d / sigma))
+rs.ResMem(memory, kernel="gausian")                                 #!
+rs.ResMem(memory, kk=3)                                             #!
+rs.ResMem(memory, space="logit")                                    #!
+rs.KNNLM(memory, lmbda="0.5")                                       #!
+reader.scores(enc, exclude="ow")                                    #!
+reader.gate                                                         #!
+
+best = rs.tune(reader, enc, {"k": [1, 2], "sigma": np.geomspace(0.1, 1, 3)}, objective="log_loss")
+reveal_type(best)                                                   #: ResMem
+reveal_type(rs.tune(rs.ContinuousCache(best), enc))                 #: ContinuousCache
+reveal_type(best.best_params_)                                      #: dict[str, Any]
+reveal_type(best.best_score_)                                       #: float
+rs.tune(reader, enc, objective="acuracy")                           #!
+rs.tune(memory, enc)                                                #!
+
+result = rs.evaluate(best, enc, groups="ids", n_bootstrap=100)
+reveal_type(result)                                                 #: Evaluation
+reveal_type(result.accuracy)                                        #: float | None
+reveal_type(result.p_value)                                         #: float
+reveal_type(rs.lm.evaluate(model, tokenizer, "t/", best, seed=1))   #: Evaluation
+rs.evaluate(best, enc, groups="id")                                 #!
+result.acuracy                                                      #!
+result.memory                                                       #!
+
+why = rs.explain(best, enc[7], exclude=[3], context=4)
+reveal_type(why.contributions)                                      #: ndarray
+why.tokens                                                          #!
+
+with rs.attach(model, best, key="fc:input") as handle:
+    reveal_type(handle)                                             #: Handle
+    reveal_type(handle.reader)                                      #: Reader
+
+
+@register_reader
+class Nearest(NeighbourReader):
+    def __init__(self, memory: rs.Memory, k: int = 1):
+        super().__init__(memory, k, None, 1.0, "exponential")
+
+    def weights(self, neighbours: Neighbours, queries: object) -> torch.Tensor:
+        return neighbours.found.float()
+
+
+reveal_type(rs.tune(Nearest(memory), enc))                          #: Nearest
+"""
+
+
+def checker(*options: str) -> dict:
+    """What basedpyright says with this Python's packages, as JSON."""
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--outputjson", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def test_right_calls_have_their_types_and_wrong_ones_are_reported(tmp_path: Path):
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
+    (tmp_path / "program.py").write_text(PROGRAM)
+    revealed, reported = {}, {}
+    for found in checker("--project", str(tmp_path))["generalDiagnostics"]:
+        line = found["range"]["start"]["line"]
+        if said := re.fullmatch(r'Type of ".*" is "(.*)"', found["message"], re.DOTALL):
+            revealed[line] = re.sub(r"ndarray\[.*dtype\[Any\]\]", "ndarray", said.group(1))
+        elif found["severity"] == "error":
+            reported[line] = found["message"]
+    lines = PROGRAM.split("\n")
+    assert revealed == {n: line.partition("#: ")[2] for n, line in enumerate(lines) if "#: " in line}
+    assert {lines[n]: said for n, said in reported.items() if not lines[n].endswith("#!")} == {}
+    assert [line for n, line in enumerate(lines) if line.endswith("#!") and n not in reported] == []
+
+
+def test_nearly_every_public_name_has_a_known_type():
+    symbols = checker("--verifytypes", "residua", "--ignoreexternal")["typeCompleteness"]["symbols"]
+    public = {s["name"]: s for s in symbols if s["isExported"] and not s["name"].startswith(NOT_FOR_IMPORT)}
+    unknown = [name for name, s in public.items() if not s["isTypeKnown"] or s["isTypeAmbiguous"]]
+    assert {f"residua.{name}" for name in ("ResMem", "encode", "tune", "evaluate", "Memory")} <= set(public)
+    assert 1 - len(unknown) / len(public) >= COMPLETE, unknown
