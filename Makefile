@@ -1,45 +1,59 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv first, once per pyproject.toml.
+# On a fresh machine: `make demo` to see it, `make test` to check it. Each sets up what it needs in .venv, once.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
 BIN := .venv/bin
-READY := .venv/.ready
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup
 LOG := .venv/setup.log
 SHOW := { tail -n 40 $(LOG); exit 1; }
+# pip's own words, one line a package, so that nobody waits in front of a silent terminal.
+ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
+	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo test lint bench reproduce setup clean
+.PHONY: demo quick test lint bench reproduce setup clean
 
-demo: $(READY)
+demo: .venv/.demo
 	@$(BIN)/residua demo
 
-test: lint
-	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+# Under a minute, for while one works: neither what is slow nor what needs the shared data.
+quick: .venv/.test
+	@$(PYTEST) -m "not slow and not shared" tests
 
-lint: $(READY)
+test: lint
+	@$(PYTEST) --cov --cov-report=term:skip-covered
+
+lint: .venv/.test
 	@$(BIN)/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python > .venv/types.log || { cat .venv/types.log; exit 1; }
 
-bench: $(READY)
+bench: .venv/.test
 	@$(BIN)/python -m benchmarks.run $(NAMES)
 
-reproduce: $(READY)
+reproduce: .venv/.test
 	@$(BIN)/python -m experiments $(or $(NAME),--list) $(OPTIONS)
 
-setup: $(READY)
+setup: .venv/.test
 
 # torchvision asks for one exact torch: the constraint keeps pip from replacing the torch chosen here.
-$(READY): pyproject.toml
-	@echo "setting up .venv (a few minutes the first time)"
+.venv/torch.txt:
+	@echo "1/2 torch, the largest part; $(LOG) has every word of pip's"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) install "$(TORCH)" > $(LOG) 2>&1 || $(PIP) install torch >> $(LOG) 2>&1 || $(SHOW)
-	@$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > .venv/torch.txt
-	@$(PIP) install --constraint .venv/torch.txt --editable ".[test]" >> $(LOG) 2>&1 || $(SHOW)
+	@$(PIP) install "$(TORCH)" 2>&1 | $(ALIVE) || $(PIP) install torch 2>&1 | $(ALIVE) || $(SHOW)
+	@$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > $@
+
+# .venv/.demo and .venv/.test: residua with the extra of that name.
+.venv/.%: pyproject.toml | .venv/torch.txt
+	@echo "2/2 residua[$*]"
+	@$(PIP) install --constraint .venv/torch.txt --editable ".[$*]" 2>&1 | $(ALIVE) || $(SHOW)
 	@touch $@
 
 clean:
-	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import residua as rs
 from residua import errors
 
 ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL"}
 VERBS = ["attach", "encode", "evaluate", "explain", "tune"]
 PUBLIC = [
@@ -96,10 +98,48 @@ def test_a_name_that_is_gone_says_the_new_one(old, new):
         getattr(rs, old)
 
 
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
 def test_version_is_one_version():
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     entries = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert rs.__version__ == importlib.metadata.version("residua") == pyproject == entries[0]
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert rs.__version__ == importlib.metadata.version("residua") == pyproject()["version"] == entries[0] == cited[1]
+
+
+def test_the_readme_lists_every_extra_and_what_it_brings():
+    rows = re.findall(r"^\| `\"?residua(?:\[([\w-]+)\])?\"?` \| (.*?) \|", README, flags=re.MULTILINE)
+    listed = {extra: set(re.findall(r"[\w-]+", brings)) for extra, brings in rows if extra not in ("lm-eval", "all")}
+    declared = {"": pyproject()["dependencies"], **pyproject()["optional-dependencies"]}
+    required = {extra: {re.match(r"[\w-]+", line)[0] for line in lines} for extra, lines in declared.items()}
+    assert {extra for extra, _ in rows} == set(required) - {"experiments", "test"}
+    assert listed == {extra: required[extra] for extra in listed}
+    everything = set(re.findall(r"\w+", declared["all"][0])) - {"residua"}
+    assert everything == set(required) - {"", "all", "demo", "experiments", "lm-eval", "test"}
+
+
+def test_supported_pythons_are_the_tested_ones():
+    listed = re.findall(r":: (3\.\d+)", "\n".join(pyproject()["classifiers"]))
+    tested = re.search(r"python: \[(.*)\]", (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))[1]
+    assert pyproject()["requires-python"] == f">={listed[0]}"
+    assert listed == re.findall(r"3\.\d+", tested)
+    assert f"Python {listed[0]} to {listed[-1]}" in README
+
+
+def test_the_wheel_is_small_typed_and_the_library_alone(tmp_path):
+    building = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(building, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.iterdir()
+    assert wheel.stat().st_size <= 290_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    assert "residua/py.typed" in names
+    assert {name.split("/")[0] for name in names} == {"residua", f"residua-{rs.__version__}.dist-info"}
+    links = re.findall(r"\]\((\S+?)\)", metadata)  # the package index has no files for a relative one to lead to
+    assert links
+    assert all(link.startswith(("https://", "#")) for link in links)
 
 
 def drawn_tree() -> dict[str, list[str]]:

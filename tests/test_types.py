@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 COMPLETE = 0.95  # of the public names, those whose type is known without guessing
-NOT_FOR_IMPORT = ("residua.cli", "residua.papers")
+NOT_FOR_IMPORT = "residua.cli"
 
 # "#: type" is what the checker must reveal of the line's last argument, "#! " that it must report the line.
 PROGRAM = """

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from residua.cli.language import model_of
 from residua.errors import InputError
@@ -53,7 +54,7 @@ class Counted:
                 return
 
 
-def texts_at(paths: tuple[Path, ...], model, reading: dict) -> tuple[object, dict]:
+def texts_at(paths: tuple[Path, ...], model, reading: dict) -> tuple[Any, dict]:
     """What ``rs.lm`` reads: `paths` themselves, or, for an encoder-decoder, the pairs in these files; and how.
 
     Pairs are the lines of ``.jsonl`` files, each an object with "source" and "target", or of ``.tsv`` files, each a

@@ -48,8 +48,9 @@ def explain(
     from residua.core import Encoded
     from residua.encoding import last_row
     from residua.explanation import explain as take_apart
+    from residua.readers import ContinuousCache
 
-    if asked.start() is not None:
+    if isinstance(asked, ContinuousCache):
         warnings.warn("the continuous cache is left out: there is no text before", stacklevel=2)
         asked = asked.over
     if encoded is None:

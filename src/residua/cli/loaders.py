@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
+from typing import Any  # what a function of the caller's gives
 
 from residua.errors import InputError, MemoryFileError, MissingDependencyError
 
@@ -57,13 +58,13 @@ def imported(module: str):
         raise InputError(f"importing {module!r} failed: {error}; {how}") from error
 
 
-def model_named(spec: str) -> tuple[object, object | None]:
+def model_named(spec: str) -> tuple[Any, Any]:
     """The model that `spec` names, and its data when the factory gives a pair ``(model, data)``, else None."""
     made = named(spec)
     return made if isinstance(made, tuple) and len(made) == 2 else (made, None)
 
 
-def data_named(spec: str) -> tuple[object, object | None, object | None]:
+def data_named(spec: str) -> tuple[Any, Any, Any]:
     """Data, labels and ids: the arrays ``x``, ``y`` and ``ids`` of an ``.npz``, or whatever ``module:name`` gives."""
     if not spec.endswith(".npz"):
         return named(spec), None, None

@@ -80,7 +80,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
             f"{fixed:.4g} with one share for all, on the half of the data it was not fitted on"
         )
     if about["skipped"] is not None:
-        threshold = shown({"skip": best.skip}) or "none"
+        threshold = shown({"skip": best.params["skip"]}) or "none"
         lines.append(f"  skipping ({threshold}) saves {about['skipped']:.1%} of the searches")
     if options["cache"]:
         best = choose(ContinuousCache(best), rows, progress=progress())

@@ -26,7 +26,10 @@ def source_of_module(model: nn.Module, key: str, extra: dict[str, str] | None = 
     named = (*model.named_parameters(), *model.named_buffers())
     tensors = {name: tensor.detach() for name, tensor in named if tensor.is_floating_point()}
     # Norms stay where their tensors are until the end: one transfer per device instead of one per tensor.
-    norms = {name: torch.linalg.vector_norm(tensor, dtype=torch.float64) for name, tensor in tensors.items()}
+    wide = {
+        name: tensor.cpu() if tensor.device.type == "mps" else tensor for name, tensor in tensors.items()
+    }  # no float64
+    norms = {name: torch.linalg.vector_norm(tensor, dtype=torch.float64) for name, tensor in wide.items()}
     found: dict[str, float] = {}
     for device in {norm.device for norm in norms.values()}:
         there = [name for name, norm in norms.items() if norm.device == device]
