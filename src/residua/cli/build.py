@@ -18,7 +18,7 @@ from residua.errors import MemoryFileError, ParameterError
 from residua.folder import MANIFEST, READER
 from residua.printable import count, shown_keys
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 STORAGES = ("full", "none", "head", "top-m")
 KEY_DTYPES = ("float16", "bfloat16", "float32")

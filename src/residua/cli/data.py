@@ -10,7 +10,7 @@ from typing import Any
 from residua.cli.language import model_of
 from residua.errors import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 def data_for(memory, path: Path, files: tuple[Path, ...], text: tuple[Path, ...], options: dict) -> Iterable:

@@ -13,7 +13,7 @@ from residua.cli.verbosity import progress
 from residua.errors import InputError, MemoryFileError
 from residua.folder import MANIFEST
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 TASKS = ("classification", "regression")
 

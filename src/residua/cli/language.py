@@ -11,7 +11,7 @@ from residua.cli.loaders import model_named
 from residua.cli.verbosity import note
 from residua.errors import InputError, MissingDependencyError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 EXPECTED = (

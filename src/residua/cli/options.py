@@ -1,6 +1,8 @@
 """Arguments and options that several verbs share."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 from click import Choice, IntRange, option
@@ -22,10 +24,13 @@ AT_LEAST_1 = IntRange(min=1)
 class Registered(click.ParamType):
     """The name of a `kind` of thing: one of `known`, or one's own where ``--import`` has brought modules."""
 
+    name: str
+    known: tuple[str, ...]
+
     def __init__(self, kind: str, known: tuple[str, ...]):
         self.name, self.known = kind, known
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name, if it can be one."""
         if value.lower() in self.known:
             return value.lower()
@@ -34,7 +39,7 @@ class Registered(click.ParamType):
             self.fail(f"there is no {self.name} {value!r}; {expected}", param, ctx)
         return value
 
-    def shell_complete(self, ctx, param, incomplete):
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The known ones that begin so."""
         return [CompletionItem(name) for name in self.known if name.startswith(incomplete)]
 
@@ -44,16 +49,22 @@ def has_imports(ctx: click.Context | None) -> bool:
     return ctx is not None and bool(ctx.find_root().params.get("modules"))
 
 
-READER, KERNEL = Registered("reader", READERS), Registered("kernel", KERNELS)
+READER: Registered = Registered("reader", READERS)
+KERNEL: Registered = Registered("kernel", KERNELS)
 
 
 class Listed(click.ParamType):
     """Values with commas between them, each read by `one`: a list, or whatever `made` makes."""
 
-    def __init__(self, one, name: str, what: str, made: type = list):
+    one: Callable[[str], Any]
+    name: str
+    what: str
+    made: Callable[[Iterable[Any]], Any]
+
+    def __init__(self, one: Callable[[str], Any], name: str, what: str, made: Callable[[Iterable[Any]], Any] = list):
         self.one, self.name, self.what, self.made = one, f"{name}[,{name}...]", what, made
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The values in `value`."""
         try:
             return self.made(map(self.one, value.split(","))) if isinstance(value, str) else value
@@ -69,7 +80,7 @@ def number(text: str) -> int | float:
         return float(text)
 
 
-NUMBERS = Listed(number, "number", "numbers such as 10,20,50")
+NUMBERS: Listed = Listed(number, "number", "numbers such as 10,20,50")
 
 
 def named_values(ctx, param, items: tuple[str, ...]) -> dict[str, list]:

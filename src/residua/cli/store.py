@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from residua.memory import Memory
     from residua.readers import Reader
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 def checked(path: Path, of_text: bool | None = None, files: Iterable[Path] = ()) -> dict:
