@@ -23,7 +23,7 @@ demo: .venv/.demo
 
 # Under a minute, for while one works: neither what is slow nor what needs the shared data.
 quick: .venv/.test
-	@$(PYTEST) -m "not slow and not shared" tests
+	@$(PYTEST) -m "not slow and not shared" --hypothesis-profile quick --ignore tests/experiments
 
 test: lint
 	@$(PYTEST) --cov --cov-report=term:skip-covered

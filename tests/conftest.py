@@ -17,6 +17,7 @@ torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST
 hypothesis.settings.register_profile(
     "residua", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("residua"), max_examples=10)
 hypothesis.settings.load_profile("residua")
 
 

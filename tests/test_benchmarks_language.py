@@ -82,6 +82,7 @@ def sizes(memory, model):
     return {"memory": memory, "tokens": 6_000, "eval_tokens": 300, "model": model}
 
 
+@pytest.mark.slow
 def test_scoring_is_measured_for_every_way(benchmark, language_model, memories):
     found = benchmark("lm_score").main(**sizes(memories, language_model))
     json.dumps(found, allow_nan=False)

@@ -78,6 +78,7 @@ def test_docstring_examples(module, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES)
+@pytest.mark.slow
 def test_page_runs_as_written(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     count = run_page((ROOT / page).read_text(encoding="utf-8"), page, tmp_path)

@@ -202,6 +202,7 @@ def named(library, names):
     return [(name, (library / name).read_text("utf-8", errors="replace")) for name in names]
 
 
+@pytest.mark.slow
 def test_a_trained_model_gains_from_text_it_never_saw(code):
     """scikit-learn's source is new to the model; a memory of some of its files halves the perplexity of others."""
     import sklearn

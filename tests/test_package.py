@@ -73,6 +73,7 @@ def test_import_is_light():
     assert not loaded_after("import residua") & {*OPTIONAL, "torch", "numpy", "scipy"}
 
 
+@pytest.mark.slow
 def test_public_names_load_no_optional_dependency():
     loaded = loaded_after(f"import residua\nfor name in {PUBLIC}:\n    getattr(residua, name)")
     assert "torch" in loaded
@@ -85,6 +86,7 @@ def modules() -> list[str]:
     return [".".join(file.relative_to(root).with_suffix("").parts) for file in sorted((root / "residua").rglob("*.py"))]
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_by_its_own_name():
     """No room shares its name with a verb, so that ``import residua.x.y as z`` works in a fresh interpreter."""
     optional = {"residua.hooks.lm_eval"}  # needs a harness that the tests do without

@@ -110,6 +110,7 @@ def checker(*options: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_right_calls_have_their_types_and_wrong_ones_are_reported(tmp_path: Path):
     (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
     (tmp_path / "program.py").write_text(PROGRAM)
@@ -126,6 +127,7 @@ def test_right_calls_have_their_types_and_wrong_ones_are_reported(tmp_path: Path
     assert [line for n, line in enumerate(lines) if line.endswith("#!") and n not in reported] == []
 
 
+@pytest.mark.slow
 def test_nearly_every_public_name_has_a_known_type():
     symbols = checker("--verifytypes", "residua", "--ignoreexternal")["typeCompleteness"]["symbols"]
     public = {s["name"]: s for s in symbols if s["isExported"]}

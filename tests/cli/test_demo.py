@@ -19,6 +19,7 @@ def demo(run):
     return run("demo", "--out", "pictures").stdout
 
 
+@pytest.mark.slow
 def test_the_numbers_printed_are_the_librarys_and_the_picture_is_there(demo, here):
     digits = load_digits(0)
     model = train_base(digits["train"], 0)
@@ -59,6 +60,7 @@ def test_parts_are_disjoint_whole_and_drawn_by_the_seed():
     assert all(len(part.labels.unique()) == 10 for part in digits.values())
 
 
+@pytest.mark.slow
 def test_training_leaves_the_callers_random_state_alone_and_the_model_frozen(monkeypatch):
     monkeypatch.setattr("residua.cli.digits.EPOCHS", 1)
     torch.manual_seed(7)

@@ -252,6 +252,7 @@ def test_what_is_no_language_model(tiny_model, tiny_tokenizer):
 
 
 @pytest.mark.skipif(platform.python_version() != "3.11.7", reason="its texts are CPython 3.11.7's standard library")
+@pytest.mark.slow
 def test_a_trained_model_scores_as_it_does_in_transformers(shared):
     """Perplexity of validation files, against windows cut here by hand and scored by the model alone."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

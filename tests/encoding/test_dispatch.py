@@ -46,6 +46,7 @@ def test_like_takes_whatever_knows_its_model():
         rs.encode(model, x, like=3)
 
 
+@pytest.mark.slow
 def test_encoding_a_torch_model_loads_no_other_framework():
     code = (
         "import sys, torch, residua as rs\n"

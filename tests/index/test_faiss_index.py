@@ -68,6 +68,7 @@ def test_overfetch_buys_recall(clusters, truth):
     assert recall(narrow.search(queries, 20, keys), truth) + 0.1 < recall(wide.search(queries, 20, keys), truth)
 
 
+@pytest.mark.slow
 def test_behind_a_rotation(clusters, tmp_path, capfd):
     """Learning OPQ is slow, so one index is built: it is quiet, it recalls, and nprobe reaches its lists."""
     keys, queries = (points[:, :4].contiguous() for points in clusters)

@@ -170,6 +170,7 @@ def killed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("keep", ["keep", "drop"])
+@pytest.mark.slow
 def test_killed_before_every_step_on_disk(killed, keep):
     """SIGKILL before each rename, flush, write and removal in turn; the next call makes the same memory."""
     report = killed("each", keep)
@@ -177,6 +178,7 @@ def test_killed_before_every_step_on_disk(killed, keep):
 
 
 @pytest.mark.parametrize("keep", ["keep", "drop"])
+@pytest.mark.slow
 def test_killed_at_random_moments_again_and_again(killed, keep):
     report = killed("random", keep)
     assert report["kills"] >= 2 and report["different"] == [] and report["left"] == []

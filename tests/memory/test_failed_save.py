@@ -192,6 +192,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_whole_memory(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:

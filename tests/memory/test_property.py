@@ -218,6 +218,7 @@ class TorchEngine(Machine):
 
 
 @pytest.mark.parametrize(("machine", "examples"), [(Machine, 25), (TopM, 12), (Labels, 8), (TorchEngine, 12)])
+@pytest.mark.slow
 def test_random_histories(machine, examples):
     case = machine.TestCase
     case.settings = settings(max_examples=examples, stateful_step_count=15, deadline=None)
