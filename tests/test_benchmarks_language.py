@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -82,7 +84,6 @@ def sizes(memory, model):
     return {"memory": memory, "tokens": 6_000, "eval_tokens": 300, "model": model}
 
 
-@pytest.mark.slow
 def test_scoring_is_measured_for_every_way(benchmark, language_model, memories):
     found = benchmark("lm_score").main(**sizes(memories, language_model))
     json.dumps(found, allow_nan=False)

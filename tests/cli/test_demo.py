@@ -9,6 +9,8 @@ import torch
 import residua as rs
 from residua.cli.digits import load_digits, train_base
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
@@ -19,7 +21,6 @@ def demo(run):
     return run("demo", "--out", "pictures").stdout
 
 
-@pytest.mark.slow
 def test_the_numbers_printed_are_the_librarys_and_the_picture_is_there(demo, here):
     digits = load_digits(0)
     model = train_base(digits["train"], 0)
@@ -60,7 +61,6 @@ def test_parts_are_disjoint_whole_and_drawn_by_the_seed():
     assert all(len(part.labels.unique()) == 10 for part in digits.values())
 
 
-@pytest.mark.slow
 def test_training_leaves_the_callers_random_state_alone_and_the_model_frozen(monkeypatch):
     monkeypatch.setattr("residua.cli.digits.EPOCHS", 1)
     torch.manual_seed(7)

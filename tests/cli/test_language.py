@@ -15,6 +15,8 @@ from residua.cli.language import language_model, quiet
 from residua.cli.main import main
 from residua.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("transformers")
 
 DOCUMENTS = {
@@ -76,7 +78,6 @@ def run(here):
     return invoke
 
 
-@pytest.mark.slow
 def test_build_is_the_verb_of_the_library(here, run):
     memory = rs.Memory.load("mem")
     model, tokenizer = language_model("model")
@@ -124,7 +125,6 @@ def test_a_killed_build_goes_on(here, run, monkeypatch):
     np.testing.assert_array_equal(rs.Memory.load("half").keys, rs.Memory.load("whole").keys)
 
 
-@pytest.mark.slow
 def test_tune_finds_the_librarys_best_and_says_what_it_is_worth(here, run):
     model, tokenizer = language_model("model")
     memory = rs.Memory.load("mem")

@@ -13,6 +13,8 @@ import torch
 import residua as rs
 from residua.memory.build import build
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = Path(__file__).resolve().parents[1] / "fixtures" / "v0_1"
 ABOUT = {one["name"]: one for one in json.loads((FOLDERS / "expected.json").read_text("utf-8"))["fixtures"]}
 FINISHED = sorted(name for name, one in ABOUT.items() if not one.get("unfinished"))

@@ -10,6 +10,8 @@ import torch
 
 import residua as rs
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = Path(__file__).resolve().parents[1] / "fixtures" / "v0_1"
 ABOUT = {said["name"]: said for said in json.loads((FOLDERS / "expected.json").read_text("utf-8"))["fixtures"]}
 READERS = sorted(name for name in ABOUT if (FOLDERS / name / "reader.json").exists())

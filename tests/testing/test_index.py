@@ -9,6 +9,8 @@ from residua.errors import MemoryFileError, ParameterError, StorageError
 from residua.index import Exact, FaissIndex, Index, load_index, make_index, register_index
 from residua.testing import check_index
 
+pytestmark = pytest.mark.slow
+
 
 @register_index("brute")
 class Brute(Index):

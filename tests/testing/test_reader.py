@@ -10,6 +10,8 @@ from residua.readers import READERS, NeighbourReader, register_reader
 from residua.readers.neighbour import weigh
 from residua.testing import check_reader
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 5
 
 
