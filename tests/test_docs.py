@@ -66,6 +66,7 @@ def run_page(text: str, name: str, folder: Path) -> int:
     return len(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_docstring_examples(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

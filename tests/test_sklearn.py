@@ -51,6 +51,7 @@ WEAK = LogisticRegression(C=1e-4)
 SMALL_X, SMALL_Y = X[:400] / 16, Y[:400]
 
 
+@pytest.mark.slow
 # Its toy blobs are learned by heart, which is worth a warning, and no part of what is checked.
 @pytest.mark.filterwarnings("ignore:.*of the residuals are nearly zero")
 @parametrize_with_checks(

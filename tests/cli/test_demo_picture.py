@@ -27,6 +27,7 @@ def test_nothing_decisive_is_shown_of_a_base_alone():
     assert len(digits._decisive(explanations(0)[0])) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [0, 1, 8])
 def test_a_png_is_written_whatever_k(tmp_path, k):
     path = tmp_path / "new" / "a.png"

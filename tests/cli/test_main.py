@@ -41,6 +41,7 @@ def light(words, code: int) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["--version"], *([name, "-h"] for name in VERBS)])
 def test_help_is_light(words):
     assert light(words, 0)
@@ -52,6 +53,7 @@ def test_info_reads_the_manifest_alone(mem):
     assert '"rows": 60' in light(["info", "mem", "--json"], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -211,6 +213,7 @@ def test_choices_are_the_librarys(shown, real):
     assert sorted(shown) == sorted(real)
 
 
+@pytest.mark.slow
 def test_readers_and_kernels_are_the_librarys():
     # Of a fresh Python: other tests register their own in this one.
     code = "from residua.readers import KERNELS, READERS\nprint(*map(str.lower, READERS))\nprint(*KERNELS)"

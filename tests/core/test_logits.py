@@ -27,6 +27,7 @@ def every_storage():
     return [(DenseLogits(TABLE), torch.from_numpy(TABLE)), (head, table), (top_logits(), torch.from_numpy(TABLE))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_each_storage_answers_as_its_table_would(which):
     logits, table = every_storage()[which]
@@ -126,6 +127,7 @@ def test_softmax_of_every_kind_of_logits():
         Softmax(kept, 1.0).log_probabilities()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked_before", [False, True])
 @pytest.mark.parametrize("rows", [slice(1, 4), torch.tensor([4, 0, 4]), torch.tensor([], dtype=torch.int64)])
 def test_some_rows_of_a_base_answer_as_they_did(asked_before, rows):

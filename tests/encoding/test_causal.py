@@ -42,6 +42,7 @@ def bare(model, key, window):
     return seen[0].reshape(len(window.tokens), -1)[window.first :].numpy(), logits.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CAUSAL)
 @pytest.mark.parametrize("key", ["ffn", "head"])
 def test_batches_equal_plain_forward_passes(kind, key, tiny_model, tiny_tokenizer):
@@ -216,6 +217,7 @@ def test_a_tokenizer_of_another_model(tiny_model, tiny_tokenizer):
         TextEncoder(tiny_model("gpt2", vocab_size=50), tiny_tokenizer, windowing=Windowing(16, 12, prefix=60))
 
 
+@pytest.mark.slow
 def test_threads_share_a_model(tiny_model, tiny_tokenizer):
     model = tiny_model("gpt2")
     encoders = [TextEncoder(model, tiny_tokenizer, key=key, windowing=SMALL) for key in ("ffn", "head")] * 2

@@ -99,6 +99,7 @@ def estimators():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(estimators()))
 def test_estimators_are_told_apart_by_what_they_learned(digits, name):
     from threadpoolctl import threadpool_limits

@@ -206,6 +206,7 @@ def test_same_seed_same_result(pair):
     assert one == two != other
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(1, 30), st.integers(2, 6), st.integers(0, 12))
 def test_gain_is_tpr_less_fpr_is_memory_less_base(seed, n, classes, k):

@@ -54,6 +54,7 @@ def test_columns_are_what_the_readers_methods_say(memory, reader):
     np.testing.assert_allclose(frame["distance"], nearest, rtol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.integers(2, 6), st.integers(0, 12))
 def test_rows_add_up_to_the_measures(seed, n, classes, k):

@@ -72,6 +72,7 @@ def test_what_the_reader_skips_stays_the_base_s():
     np.testing.assert_array_equal(found, np.where(skipped, base.argmax(dim=1).numpy(), alone))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["exponential", "gaussian"])
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_tuned_is_the_best_of_the_grid(task, kernel):

@@ -75,6 +75,7 @@ def test_interval_lies_within_the_differences(differences):
     assert differences.min() - 1e-9 <= low <= high <= differences.max() + 1e-9
 
 
+@pytest.mark.slow
 def test_resampling_in_blocks_uses_every_resample():
     assert list(blocks(7, 2_000_000)) == [2, 2, 2, 1]
     assert list(blocks(3, 10**9)) == [1, 1, 1]

@@ -92,6 +92,7 @@ def test_regression_of_several_targets():
     adds_up(rs.explain(reader.with_params(k=0), query), reader.with_params(k=0), query)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=40)
 @given(st.integers(0, 1000), st.integers(0, 30), st.integers(2, 9))

@@ -31,6 +31,7 @@ def make(memory, name):
     }[name]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ResMem", "ResMem, one neighbour", "ResMem on logits", "kNN-LM", "label k-NN"])
 def test_softmax_is_predict_proba_and_argmax_is_predict(model, memory, parts, name):
     reader, (x, _) = make(memory, name), parts[1]

@@ -50,6 +50,7 @@ def test_every_position_of_a_forward_pass_is_the_interpolation(attached, tiny_to
     assert not model._forward_hooks
 
 
+@pytest.mark.slow
 def test_greedy_generation_follows_the_memory_token_by_token(attached, tiny_tokenizer, by_hand):
     model, memory = attached
     reader = rs.KNNLM(memory, k=8, lmbda=0.6, sigma=5.0)
@@ -63,6 +64,7 @@ def test_greedy_generation_follows_the_memory_token_by_token(attached, tiny_toke
     assert got.tolist() == wanted.tolist()
 
 
+@pytest.mark.slow
 def test_left_padded_batches_generate_what_each_prompt_does_alone(attached, tiny_tokenizer):
     model, memory = attached
     reader = rs.KNNLM(memory, k=8, lmbda=0.6, sigma=5.0)

@@ -107,6 +107,7 @@ def test_labels_of_a_padded_batch_give_the_memory_s_loss(attached, tiny_tokenize
     assert torch.equal(as_tuple[1], got.logits)
 
 
+@pytest.mark.slow
 def test_greedy_generation_of_a_padded_batch_follows_the_memory(attached, tiny_tokenizer, by_hand):
     model, memory = attached
     reader = rs.KNNLM(memory, k=6, lmbda=0.6, sigma=5.0)
@@ -134,6 +135,7 @@ def test_beam_search_scores_are_the_memory_s(attached, tiny_tokenizer, by_hand):
         assert float(score) == pytest.approx(sum(said[i, t] for i, t in enumerate(tokens[1:].tolist())), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_remembered_pairs_are_translated_by_heart(attached, tiny_tokenizer, beams):
     model, memory = attached

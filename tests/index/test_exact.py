@@ -36,6 +36,7 @@ def search(index, queries, k, keys):
     return found.rows.numpy(), found.distances.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @settings(max_examples=60)
 @given(data=st.data())
@@ -129,6 +130,7 @@ def test_agrees_with_scikit_learn(engine, clusters):
     assert (found.rows.numpy() == rows).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_many_queries_for_many_rows_answer_as_one_by_one(engine, clusters):
     """2 000 queries for 4 000 rows each do not fit one block."""
     keys, queries = clusters[0], clusters[1].repeat(10, 1)
@@ -140,6 +142,7 @@ def test_many_queries_for_many_rows_answer_as_one_by_one(engine, clusters):
         assert torch.equal(one.rows[0], whole.rows[place]) and torch.equal(one.distances[0], whole.distances[place])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @settings(max_examples=40)
 @given(data=st.data())

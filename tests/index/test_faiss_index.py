@@ -41,6 +41,7 @@ def recall(found, truth):
     return float((found.distances <= truth.distances[:, -1:]).float().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNGS)
 def test_every_rung_recalls_and_answers_in_our_distances(name, clusters, truth, capfd):
     keys, queries = clusters
@@ -87,6 +88,7 @@ def test_behind_a_rotation(clusters, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_graph_searches_as_wide_as_it_fetches(clusters):
     keys, queries = clusters
     index = built("HNSW16", keys, overfetch=2)
@@ -102,6 +104,7 @@ def test_a_graph_searches_as_wide_as_it_fetches(clusters):
     assert faiss.downcast_index(lists.quantizer).hnsw.efSearch == 64
 
 
+@pytest.mark.slow
 def test_forgotten_rows_never_come_back(clusters):
     keys, queries = clusters
     for name in ("PQ8x4fs", "IVF32,PQ8x4fs", "HNSW16"):
@@ -122,6 +125,7 @@ def test_forgotten_rows_never_come_back(clusters):
     assert torch.isin(again.search(queries, 1, keys).rows, nearest).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["PQ8x4fs", "IVF32,Flat", "HNSW16"])
 def test_few_survivors_are_all_found(name, clusters):
     """Almost everything is forgotten: fetching more and, at last, looking at every row still answers in full."""
@@ -216,6 +220,7 @@ def test_parameters_that_cannot_be(clusters):
         make_index("PQ8x4fs", n=1, dim=16, device="cpu", overfetch=0)
 
 
+@pytest.mark.slow
 def test_training_on_few_keys_is_quiet(clusters, capfd):
     keys, _ = clusters
     built("PCA8,IVF16,PQ4x4", keys[:300])
@@ -304,6 +309,7 @@ def test_rerank_is_saved_and_checked(clusters, tmp_path):
 # --- without keys, and with half of them --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Flat", "IVF32,Flat", "IVF32,PQ8x4fs", "PCA16,IVF16,Flat", "HNSW16"])
 def test_without_keys_the_indexs_own_distances(name, clusters, tmp_path):
     keys, queries = clusters
@@ -346,6 +352,7 @@ def test_an_exact_index_needs_the_keys(tmp_path):
         load_index(index.to_json(), tmp_path, None, torch.empty(0), device="cpu", n=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keys_answer_as_their_float32_values(dtype, clusters):
     keys, queries = (points - 50 for points in clusters)

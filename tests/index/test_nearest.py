@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,7 @@ def test_scan_looks_at_the_given_rows_only():
     assert found.rows.tolist() == [[1, 3, -1], [3, 1, -1]]
 
 
+@pytest.mark.slow
 def test_scan_in_tiles_equals_scan_at_once():
     generator = torch.Generator().manual_seed(1)
     keys = torch.randint(0, 3, (9000, 4096), generator=generator).float()  # three tiles

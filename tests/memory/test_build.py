@@ -92,6 +92,7 @@ def assert_same(one: Memory, other: Memory):
     assert torch.equal(one.rows, other.rows) and torch.equal(one.distances, other.distances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["none", "full", "head", "top-m"])
 @pytest.mark.parametrize("key_dtype", ["float32", "float16"])
 def test_it_is_the_memory_of_the_same_rows(tmp_path, storage, key_dtype):
@@ -211,6 +212,7 @@ def test_an_error_keeps_what_is_on_disk_and_it_is_not_encoded_again(tmp_path):
     assert_same(memory, Memory(map(encode, text()), index="exact", storage="none"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["head", "top-m", "full"])
 def test_resumed_when_all_rows_are_on_disk(tmp_path, storage, monkeypatch):
     """Nothing is encoded any more, and the head is not lost."""
@@ -303,6 +305,7 @@ def test_foreign_and_unreadable_folders(tmp_path):
         quiet(tmp_path.with_name("file") / "m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["put_rows", "write_manifest", "put_tensors", "state"])
 def test_a_full_disk_loses_nothing(tmp_path, what, monkeypatch):
     def full(*args, **kwargs):

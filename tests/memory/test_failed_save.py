@@ -80,6 +80,7 @@ def memory(tmp_path):
     return memory, old
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [full(), KeyboardInterrupt()], ids=["disk full", "interrupt"])
 @pytest.mark.parametrize(("target", "name", "nth", "done"), POINTS)
 def test_a_failed_save_keeps_the_old_state(target, name, nth, done, error, memory, tmp_path, monkeypatch):
@@ -98,6 +99,7 @@ def test_a_failed_save_keeps_the_old_state(target, name, nth, done, error, memor
     assert content(rs.Memory.load(tmp_path)) == new
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "name", "nth", "done"), POINTS)
 def test_a_save_cut_short_keeps_the_old_state(target, name, nth, done, memory, tmp_path, monkeypatch):
     """As when the process is killed at that point: nobody tidies up."""

@@ -37,6 +37,7 @@ def as_list(runs):
     return list(zip(*(column.tolist() for column in runs.to_tensors().values())))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(VALUES, st.lists(st.integers(0, 40), max_size=4), st.data())
 def test_runs_are_their_values_however_they_came(values, cuts, data):

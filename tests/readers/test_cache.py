@@ -69,6 +69,7 @@ def test_by_hand():
     assert cache.predict(data)[1:3].tolist() == [1, 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
@@ -134,6 +135,7 @@ def test_parts_are_one_answer(memory):
         cache.scores(data, exclude=np.zeros(42, np.int64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "resmem"])
 @pytest.mark.parametrize("window", [5, 400, 3000])
 def test_a_text_longer_than_is_weighed_or_searched_at_once(memory, name, window):

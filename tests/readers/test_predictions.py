@@ -92,6 +92,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(
     st.integers(0, 10**6),
@@ -111,6 +112,7 @@ def test_equals_the_equations(seed, name, storage, k, skip, epsilon):
     check(reader, test, *dense(reader, memory, test))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["none", "full", "head", "top-m"])
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("skip", [None, 0.6])
@@ -148,6 +150,7 @@ def test_top_m_with_all_entries_is_full():
     assert (reader_argmax(top) == reader_argmax(full)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("storage", ["full", "top-m"])
 def test_parts_are_one_answer(name, storage):
@@ -168,6 +171,7 @@ def test_parts_are_one_answer(name, storage):
         assert (reader_argmax(parts) == reader_argmax(whole)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("storage", ["full", "top-m"])
 @pytest.mark.parametrize("skip", [None, 0.5])

@@ -39,6 +39,7 @@ def memory():
     return rs.Memory(made(150, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("k", [1, 7, 150])
 def test_batches_are_one_answer(name, k, memory):

@@ -66,6 +66,7 @@ def test_temperature_is_for_queries_and_rows_alike():
     np.testing.assert_allclose(scores, [[0.9 + 16 / 17, 0.1 - 16 / 17]], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [40, 1], ids=["many queries", "one query at a time"])
 @pytest.mark.parametrize("storage", ["full", "head", "top-m"])
 @pytest.mark.parametrize(
@@ -324,6 +325,7 @@ def test_entries_and_add_to_are_one_sum(name):
     assert values.signed and values.width == (None if "top" not in name else int(name[-1]) + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["full", "head", "top-m"])
 def test_more_residuals_than_are_made_at_once(storage):
     rng = torch.Generator().manual_seed(0)

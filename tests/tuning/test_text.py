@@ -62,6 +62,7 @@ def rows_of(best):
         yield {name: row[name].item() for name in names}, row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
 @pytest.mark.parametrize("skip", [None, 0.6])
 def test_every_setting_is_the_dense_computation(kernel, skip):

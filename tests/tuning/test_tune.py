@@ -44,6 +44,7 @@ READERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", READERS)
 @pytest.mark.parametrize("objective", ["accuracy", "log_loss"])
 def test_every_setting_scores_as_the_reader_itself_does(make, objective):
@@ -260,6 +261,7 @@ def test_a_kernel_can_be_in_the_grid():
     assert best.best_score_ == alone.best_score_ and set(best.results_["kernel"]) == {"gaussian", "exponential"}
 
 
+@pytest.mark.slow
 def test_more_rows_than_are_searched_at_once_tune_like_their_parts():
     memory, val = rs.Memory(task(50)), task(2500, seed=1)
     for objective in ("accuracy", "log_loss"):
