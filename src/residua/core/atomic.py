@@ -28,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all, flushed to the disk before its rename."""
+    """Write a JSON file, flushed to the disk before its rename."""
     with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
         json.dump(data, file, indent=1)
         file.flush()

@@ -1,4 +1,4 @@
-"""Examples as a memory sees them: keys, what the model said, and the truth when it is known."""
+"""Examples as a memory sees them."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 
 class Encoded:
-    """n examples after the model: keys, logits, and labels when they are known.
+    """n examples after the model: keys, logits, and labels when known.
 
     Parameters
     ----------
     keys : array of shape (n, d)
         An inner layer's output; stored as float32.
     logits : array of shape (n, L), or Logits
-        A classifier's logits (not probabilities). For regression, the predictions, of the labels' shape.
+        A classifier's logits (not probabilities), or a regressor's predictions.
     labels : array of shape (n,), optional
         Class indices (integers), or targets (floating, of the predictions' shape, (n,) or (n, m)).
     ids : int array of shape (n,), optional
         The examples' names; rows may share one (views of one image, tokens of one document).
     columns : dict of str to array of shape (n, ...), optional
-        Anything else that should travel with a row. ``"weight"`` (float, >= 0) multiplies its kernel weight.
+        What else travels with a row. ``"weight"`` (float, >= 0) multiplies its kernel weight.
     source : Source, optional
         Whose keys these are; set by ``encode``, checked wherever two meet.
     task : {"classification", "regression"}, optional
-        Inferred: integer labels with (n, L >= 2) logits are classification, floating labels with predictions
-        of their shape regression.
+        Inferred: integer labels with (n, L >= 2) logits are classification, floating ones with predictions of their
+        shape regression.
     head : Head, optional
-        The last linear layer, when ``logits == keys @ weight.T + bias``; lets a memory store no logits.
+        The last layer, when ``logits == keys @ weight.T + bias``; lets a memory store no logits.
 
     Raises
     ------
@@ -119,7 +119,7 @@ class Encoded:
         return self.logits.shape[1]
 
     def __len__(self) -> int:
-        return self.keys.shape[0]
+        return len(self.keys)
 
     def __getitem__(self, index: int | slice | ArrayLike) -> Encoded:
         """Rows by integer, slice, mask or index array, as a new ``Encoded``."""
@@ -131,10 +131,9 @@ class Encoded:
             chosen = rows = index
         else:
             chosen = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
-            rows = torch.from_numpy(np.ascontiguousarray(chosen))
+            rows = as_tensor(chosen)
         out = object.__new__(Encoded)
-        out.keys = self.keys[chosen]
-        out.logits = self.logits.rows(rows)
+        out.keys, out.logits = self.keys[chosen], self.logits.rows(rows)
         out.labels = None if self.labels is None else self.labels[chosen]
         out.ids = None if self.ids is None else self.ids[chosen]
         out.columns = {name: column[chosen] for name, column in self.columns.items()}
@@ -146,31 +145,26 @@ class Encoded:
         return f"Encoded({len(self)} rows, keys of {self.dim}, {self.n_outputs} outputs, {labels})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one ``.npz`` file, by rename: a failure (``MemoryFileError``) leaves an earlier file as it was."""
-        arrays: dict[str, Any] = {
-            "keys": self.keys,
-            **{f"column.{name}": column for name, column in self.columns.items()},
-        }
+        """Write one ``.npz`` file; a failure (``MemoryFileError``) leaves an earlier file as it was."""
+        columns = {f"column.{name}": column for name, column in self.columns.items()}
+        arrays: dict[str, Any] = {"keys": self.keys, "labels": self.labels, "ids": self.ids, **columns}
         if isinstance(self.logits, HeadLogits):
             head = self.logits.head
         else:
-            arrays["logits"], head = self.logits.dense().cpu().numpy(), self.head
-        for name in ("labels", "ids"):
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
-        for name, part in {} if head is None else {"weight": head.weight, "bias": head.bias}.items():
-            if part is not None:
-                arrays[f"head.{name}"] = part.float().cpu().numpy()
+            arrays["logits"], head = self.logits.dense(), self.head
+        if head is not None:
+            arrays |= {"head.weight": head.weight, "head.bias": head.bias}
         about = {"task": self.task, "source": self.source and self.source.to_json()}
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+        present: dict[str, Any] = {name: _array(array) for name, array in arrays.items() if array is not None}
         with atomic_write(Path(path)) as part, open(part, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **present)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what ``save`` wrote (or any ``.npz`` with ``keys``, ``logits`` and perhaps ``labels``, ``ids``).
 
-        A file that is missing, torn, not ``.npz``, or lacks keys or logits is a ``MemoryFileError``.
+        ``MemoryFileError`` for a file that is missing, torn, not ``.npz``, or lacks keys or logits.
         """
         try:
             with open(path, "rb") as file:
@@ -185,11 +179,11 @@ class Encoded:
         about = json.loads(arrays.pop("about").tobytes()) if "about" in arrays else {}
         head = None
         if "head.weight" in arrays:
-            head = Head(*(torch.from_numpy(arrays[name]) for name in ("head.weight", "head.bias") if name in arrays))
+            head = Head(*(as_tensor(arrays[name]) for name in ("head.weight", "head.bias") if name in arrays))
         if "keys" not in arrays or ("logits" not in arrays and head is None):
             raise MemoryFileError(f"{path} holds {sorted(arrays)}; expected at least 'keys' and 'logits'")
         keys, labels = arrays["keys"], arrays.get("labels")
-        logits = HeadLogits(head, torch.from_numpy(keys)) if head and "logits" not in arrays else arrays["logits"]
+        logits = HeadLogits(head, as_tensor(keys)) if head and "logits" not in arrays else arrays["logits"]
         columns = {name[7:]: column for name, column in arrays.items() if name.startswith("column.")}
         source, task = about.get("source") and Source.from_json(about["source"]), about.get("task")
         known = {"columns": columns, "source": source, "task": None if labels is None else task, "head": head}
@@ -204,7 +198,7 @@ def labels_of(rows: Encoded, why: str) -> np.ndarray:
 
 
 def batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
-    """The batches of an ``Encoded`` or of any iterable of them, in order."""
+    """The batches of an ``Encoded`` or of any iterable of them."""
     if isinstance(data, Encoded):
         yield data
         return
@@ -246,14 +240,13 @@ def _labels(given: ArrayLike | None, logits: Logits, task: Task | None) -> tuple
         return None, task
     labels = _array(given)
     n, outputs = logits.shape
-    if labels.ndim == 0 or labels.shape[0] != n:
+    if labels.shape[:1] != (n,):
         raise ShapeError(f"labels have shape {labels.shape} for {n} rows; expected ({n},)")
     if labels.dtype.kind not in "fiub":
         raise LabelError(f"labels have dtype {labels.dtype}; expected class indices or numbers (map names to indices)")
     whole = labels.dtype.kind in "iub"
     if task is None:
-        fits = outputs >= 2 if whole else labels.size == n * outputs
-        if not fits:
+        if not (outputs >= 2 if whole else labels.size == n * outputs):
             raise TaskError(
                 f"labels of dtype {labels.dtype} and shape {labels.shape} with logits of shape {(n, outputs)}: "
                 "classification needs integer labels and (n, L >= 2) logits, regression floating labels and "

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def data_frame(table: Mapping[str, object], columns: Mapping[str, np.ndarray]) -> pandas.DataFrame:
-    """A data frame of `table`, then of those `columns` that rows brought with them and that have one value each.
+    """A data frame of `table`, then of those `columns` that have one value each: ``column.<name>`` where taken.
 
-    Where such a column's name is taken, it is ``column.<name>``. ``MissingDependencyError`` without pandas.
+    ``MissingDependencyError`` without pandas.
     """
     try:
         import pandas
@@ -30,7 +30,5 @@ def data_frame(table: Mapping[str, object], columns: Mapping[str, np.ndarray]) -
     try:
         return pandas.DataFrame(table)
     except UnicodeEncodeError:  # beside pyarrow, pandas keeps strings as UTF-8; a file's name may hold stray bytes
-        words = {
-            name: pandas.Series(values, dtype=object) for name, values in table.items() if isinstance(values, list)
-        }
+        words = {name: pandas.Series(v, dtype=object) for name, v in table.items() if isinstance(v, list)}
         return pandas.DataFrame(table | words)

@@ -1,8 +1,8 @@
-"""What a base model said, in the one shape every room understands, and what it means at a temperature.
+"""What a base model said, and what it means at a temperature.
 
-A classifier's logits fit in memory as a table (``DenseLogits``, which also hold a regressor's predictions); a
-vocabulary's do not: ``HeadLogits`` recomputes rows from keys through the last layer, ``TopLogits`` keeps a few entries
-per row and the log of the partition sum. A reader starts from a base: ``Softmax``, ``Sigmoid`` or ``Table``.
+A classifier's logits, or a regressor's predictions, fit in memory (``DenseLogits``); a vocabulary's do not:
+``HeadLogits`` recomputes rows, ``TopLogits`` keeps a few entries of each. A reader starts from a base: ``Softmax``,
+``Sigmoid`` or ``Table``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from residua.errors import ParameterError, ShapeError, StorageError
 
 
 def as_tensor(array: ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor over `array` (NumPy, torch, list), sharing its memory when dtype and layout allow."""
+    """A tensor over `array`, sharing its memory when dtype and layout allow."""
     if isinstance(array, Tensor):
         tensor = array.detach()
     else:
@@ -32,7 +32,7 @@ def as_tensor(array: ArrayLike, dtype: torch.dtype | None = None) -> Tensor:
 
 
 class Logits(ABC):
-    """Base-model outputs of n rows over L classes. ``i`` is always an int64 tensor of m rows, or None for all rows."""
+    """Base-model outputs of n rows over L classes. ``i`` is an int64 tensor of m rows, or None for all."""
 
     @property
     @abstractmethod
@@ -46,7 +46,7 @@ class Logits(ABC):
 
     @abstractmethod
     def rows(self, i: Tensor | slice) -> Logits:
-        """The logits of rows `i` (row numbers, or a slice), of the same storage."""
+        """The logits of rows `i`, of the same storage."""
 
     @abstractmethod
     def dense(self, i: Tensor | None = None) -> Tensor:
@@ -54,10 +54,10 @@ class Logits(ABC):
 
     @abstractmethod
     def at(self, i: Tensor, classes: Tensor) -> Tensor:
-        """Logits of row i[j] at classes[j]; classes (m,) or (m, c), result float32 of the same shape."""
+        """Logits float32 of row i[j] at classes[j]; classes (m,) or (m, c)."""
 
     def logsumexp(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """log sum_c exp(logit_c / temperature), float32 (m,)."""
+        """logsumexp(logits / temperature), float32 (m,)."""
         return torch.logsumexp(self.dense(i) / temperature, dim=1)
 
     def argmax(self, i: Tensor | None = None) -> Tensor:
@@ -65,7 +65,7 @@ class Logits(ABC):
         return self.dense(i).argmax(dim=1)
 
     def probabilities(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """softmax(logits / temperature), float32 (m, L); entries that are not stored are 0."""
+        """softmax(logits / temperature), float32 (m, L); 0 for entries that are not stored."""
         return (self.dense(i) / temperature - self.logsumexp(i, temperature)[:, None]).exp_()
 
     def __len__(self) -> int:
@@ -80,8 +80,7 @@ class DenseLogits(Logits):
 
     def __post_init__(self) -> None:
         table = as_tensor(self.table)
-        if table.ndim == 1:
-            table = table[:, None]
+        table = table[:, None] if table.ndim == 1 else table
         if table.ndim != 2:
             raise ShapeError(f"logits have shape {tuple(table.shape)}; expected (n, L), or (n,) for one output")
         kept = table.is_floating_point() and table.dtype != torch.float64
@@ -115,7 +114,7 @@ class DenseLogits(Logits):
 
 @dataclass(frozen=True)
 class Head:
-    """The last linear layer of a model: logits = keys @ weight.T + bias. Weight (L, d), bias (L,) or None."""
+    """A model's last linear layer: logits = keys @ weight.T + bias. Weight (L, d), bias (L,) or None."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -129,7 +128,7 @@ class Head:
 
 @dataclass(frozen=True)
 class HeadLogits(Logits):
-    """Logits that are never stored: recomputed from the keys (n, d) through the model's own last layer."""
+    """Logits recomputed from the keys (n, d) through the model's own last layer."""
 
     head: Head
     keys: Tensor
@@ -157,7 +156,7 @@ class HeadLogits(Logits):
 
 @dataclass(frozen=True)
 class TopLogits(Logits):
-    """The m kept logits of each row; no temperature but the one they were kept for can be answered from them."""
+    """The m kept logits of each row, for one temperature alone."""
 
     ids: Tensor  # int32 (n, m)
     values: Tensor  # (n, m)
@@ -202,10 +201,7 @@ class TopLogits(Logits):
 
 @dataclass(frozen=True)
 class AbsentLogits(Logits):
-    """Rows encoded without logits, of which only the number and the number of classes are known.
-
-    Enough for a reader that asks for labels alone, such as kNN-LM's memory; any question about the logits raises.
-    """
+    """Rows encoded without logits: enough for a memory of labels alone; any question about the logits raises."""
 
     n: int
     classes: int
@@ -236,13 +232,13 @@ GPU_BLOCK = 2**26  # the least on other devices, where each step is a launch
 
 
 def rows_at_once(columns: int, device: torch.device, entries: int) -> int:
-    """How many rows of `columns` numbers to work on at a time, for temporaries of so many entries."""
+    """How many rows of `columns` numbers to work on at a time, for temporaries of so many `entries`."""
     return max(1, (entries if device.type == "cpu" else max(entries, GPU_BLOCK)) // max(columns, 1))
 
 
 @dataclass(frozen=True)
 class Base:
-    """Where a reader starts: what a model says of q rows."""
+    """What a model says of q rows."""
 
     logits: Logits  # q rows over L outputs
     temperature: float = 1.0  # divides the logits
@@ -261,11 +257,10 @@ class Base:
         return self.logits.device
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        """Some of the rows."""
         return type(self)(self.logits.rows(rows), self.temperature)
 
     def table(self) -> Tensor:
-        """The base's own scores, dense float32 (q, L)."""
+        """The base's own scores, float32 (q, L)."""
         return self.logits.dense()
 
 
@@ -306,12 +301,12 @@ class Softmax(Base):
         return self._scaled(said).sub_(self.partition[rows].view(-1, *[1] * (tokens.ndim - 1)))
 
     def log_probabilities(self, rows: Tensor | None = None) -> Tensor:
-        """Log-probabilities float32 (m, V) of rows `rows` (m,), or of all; a new tensor."""
+        """Log-probabilities float32 (m, V) of `rows` (m,), or of all; a new tensor."""
         partition = self.partition if rows is None else self.partition[rows]
         return self._scaled(self.logits.dense(rows)) - partition[:, None]
 
     def argmax(self) -> Tensor:
-        """The likeliest class of each row, int64 (q,)."""
+        """The likeliest class, int64 (q,)."""
         return self._known[0]
 
     def confidence(self) -> Tensor:
@@ -320,12 +315,12 @@ class Softmax(Base):
 
     @property
     def partition(self) -> Tensor:
-        """log of the sum of exp(logits / T), float32 (q,)."""
+        """logsumexp(logits / T), float32 (q,)."""
         return self._known[2]
 
     @cached_property
     def _known(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Likeliest token, its logit, and the partition, each (q,), from one reading of the logits."""
+        """Likeliest token, its logit, and the partition, each (q,), from one reading."""
         logits, q = self.logits, len(self)
         if not isinstance(logits, (DenseLogits, HeadLogits)):
             token = logits.argmax()
@@ -341,7 +336,7 @@ class Softmax(Base):
             if self.temperature != 1:
                 spread.div_(self.temperature)
             blocks.append((token, top, spread.exp_().sum(dim=1).log_() + top / self.temperature))
-        token, top, partition = (torch.cat(parts) for parts in zip(*blocks))
+        token, top, partition = map(torch.cat, zip(*blocks))
         return token, top, partition
 
     def _scaled(self, logits: Tensor) -> Tensor:
@@ -351,7 +346,7 @@ class Softmax(Base):
 def _argmax(said: Tensor) -> tuple[Tensor, Tensor]:
     """Where the largest of each row (b, V) is, and what it is.
 
-    The largest alone is found several times faster than its place: so first the best piece of 256, then its place.
+    It is found several times faster than its place: so first the best piece of 256, then its place.
     """
     width, piece = said.shape[1], 256
     if width < 2 * piece:

@@ -18,10 +18,8 @@ class Neighbours:
 
     def __post_init__(self) -> None:
         if self.rows.shape != self.distances.shape or self.rows.ndim != 2:
-            raise ShapeError(
-                f"neighbour rows {tuple(self.rows.shape)} and distances {tuple(self.distances.shape)}: "
-                "expected two arrays of one shape (q, k)"
-            )
+            shapes = f"neighbour rows {tuple(self.rows.shape)} and distances {tuple(self.distances.shape)}"
+            raise ShapeError(f"{shapes}: expected two arrays of one shape (q, k)")
 
     @property
     def k(self) -> int:
@@ -34,7 +32,7 @@ class Neighbours:
         return self.rows >= 0
 
     def first(self, k: int) -> Neighbours:
-        """The nearest `k` of them. Asking for more than were searched raises ``ParameterError``."""
+        """The nearest `k` of them; ``ParameterError`` if fewer were searched."""
         if k > self.k:
             raise ParameterError(f"{k} neighbours wanted, {self.k} were searched; search again with k={k}")
         return Neighbours(self.rows[:, :k], self.distances[:, :k])

@@ -1,4 +1,4 @@
-"""One object between readers and every verb: what the model said, who was asked, and what they changed."""
+"""Between readers and every verb: what the model said, who was asked, and what they changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from residua.errors import TaskError
 
 
 class Values(ABC):
-    """What each remembered row says when it is a neighbour: a sparse or dense vector over the L outputs."""
+    """What each remembered row says as a neighbour: a sparse or dense vector over the L outputs."""
 
     width: int | None = None  # how many outputs a row speaks of; None is all of them
     signed: bool = True  # whether what it says may be negative
@@ -29,8 +29,7 @@ class Values(ABC):
         """Output ids int64 (m, c) and values float32 (m, c) of rows (m,); repeated ids of a row add up."""
 
     def weighted(self, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """What each query gets from its neighbours rows (q, k), none of them -1: output ids int64 (q, k * c) and
-        weighted values float32 (q, k * c); repeated ids add up."""
+        """The same of each query's neighbours rows (q, k), none of them -1, times their weights: (q, k * c)."""
         classes, values = self.entries(rows.reshape(-1))
         shape = len(rows), rows.shape[1] * classes.shape[1]
         return classes.reshape(shape), (values * weights.reshape(-1, 1)).reshape(shape)
@@ -78,17 +77,12 @@ class LabelValues(Values):
 
 @dataclass(frozen=True)
 class Term:
-    """What one kernel's weights make of one source's neighbours: ``sum_i weights_i * value(rows_i)``.
+    """What one kernel's weights make of one source's neighbours: ``sum_i weights_i * value(rows_i)``."""
 
-    `rows`, int64 (q, k), are the neighbours; -1 is missing and has weight 0. `weights`, float32 (q, k), multiply what
-    each one says, `values`: normalised weights times the source's share. The `source` is "memory", or "past" for the
-    text's own.
-    """
-
-    rows: Tensor
-    weights: Tensor
-    values: Values
-    source: str = "memory"
+    rows: Tensor  # int64 (q, k); -1 is missing and has weight 0
+    weights: Tensor  # float32 (q, k): normalised, times the source's share
+    values: Values  # what each row says
+    source: str = "memory"  # or "past", the text's own
 
 
 @dataclass(frozen=True)
@@ -98,14 +92,11 @@ class Change:
     In the probability space ``scores = scale * base + sum of the terms``. In the logit space
     ``scores = scale * logits + sum of the terms``, and probabilities are the softmax of scores / T: `scale` is then a
     factor on the base's log-probability, which differs from its logits by a constant of each query.
-
-    `scale`, float32 (q, 1), is what is left of the base; `terms` are one for each kernel and source; `space` is
-    "probability" or "logit".
     """
 
-    scale: Tensor
-    terms: tuple[Term, ...]
-    space: str = "probability"
+    scale: Tensor  # float32 (q, 1): what is left of the base
+    terms: tuple[Term, ...]  # one for each kernel and source
+    space: str = "probability"  # or "logit"
 
     @property
     def signed(self) -> bool:
@@ -123,7 +114,7 @@ class Change:
         return total
 
     def apply(self, start: Tensor) -> Tensor:
-        """The changed scores (q, L), float32, from the base's probabilities, predictions or logits (q, L)."""
+        """The changed scores float32 (q, L), from the base's probabilities, predictions or logits (q, L)."""
         scores = start * self.scale
         for term in self.terms:
             if term.rows.shape[1]:
@@ -131,7 +122,7 @@ class Change:
         return scores
 
     def entries(self) -> tuple[Tensor, Tensor]:
-        """What is added, entry by entry: ids int64 (q, c), repeated ones add up, values float32 (q, c)."""
+        """What is added: ids int64 (q, c), repeated ones add up, and values float32 (q, c)."""
         parts = [term.values.weighted(term.rows.clamp_min(0), term.weights) for term in self.terms]
         if len(parts) == 1:
             return parts[0]
@@ -139,21 +130,21 @@ class Change:
         return torch.cat(ids, dim=1), torch.cat(values, dim=1)
 
     def contributions(self, query: int, term: int = 0) -> tuple[Tensor, Tensor]:
-        """Output ids (k, c) and contributed values (k, c) of each neighbour of one query; a missing one gives 0."""
+        """Output ids and values (k, c) of each neighbour of one query; a missing one gives 0."""
         part = self.terms[term]
         classes, values = part.values.entries(part.rows[query].clamp_min(0))
         return classes, values * part.weights[query][:, None]
 
 
 def proper(scores: Tensor, start: Tensor, floor: float) -> Tensor:
-    """Scores (q, L) made probabilities: ``max(scores, floor * start)``, renormalised."""
+    """``max(scores, floor * start)``, renormalised (q, L)."""
     positive = torch.maximum(scores, floor * start)
     return positive / positive.sum(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class Queries:
-    """What is asked: the queries of a block that were searched. Nothing is copied until it is looked at."""
+    """The queries of a block that were searched. Nothing is copied until it is looked at."""
 
     block_keys: Tensor
     block_base: Base
@@ -169,7 +160,7 @@ class Queries:
 
     @cached_property
     def base(self) -> Base:
-        """What the model itself says of them."""
+        """What the model says of them."""
         return self.block_base if self.asked is None else self.block_base[self.asked.to(self.block_base.device)]
 
 
@@ -179,9 +170,9 @@ class Prediction:
 
     base: Base | Prediction  # what the model said, or the answer of the reader under this one
     near: Neighbours  # of the searched queries, after exclusion; perhaps more of each than the reader reads
-    weigh: Callable[[], Change] | None  # makes their Change when it is first needed; None: the memory has no say
+    weigh: Callable[[], Change] | None  # makes their Change when first needed; None: the memory has no say
     floor: float = 0.0  # the share of the base's probability that no class goes below
-    asked: Tensor | None = None  # int64 (m,): which queries were searched; None is all of them
+    asked: Tensor | None = None  # int64 (m,): which queries were searched; None: all
     resting_space: str = "probability"  # where scores live while there is no change: or "logit"
 
     temperature: ClassVar[float] = 1.0  # a reader on top starts from these answers as they are
@@ -201,19 +192,19 @@ class Prediction:
 
     @property
     def softmax(self) -> Softmax:
-        """The same, of classes that exclude each other; ``TaskError`` of others."""
+        """The same, of classes that exclude each other, or ``TaskError``."""
         if isinstance(self.root, Softmax):
             return self.root
         raise TaskError("rows with several labels each cannot be evaluated yet; score predict_proba label by label")
 
     @cached_property
     def change(self) -> Change | None:
-        """What the neighbours change in the answers to the queries that were asked; None: nothing."""
+        """What the neighbours change in the answers to those asked; None: nothing."""
         return None if self.weigh is None else self.weigh()
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        """Those of every query: none for one that was not searched."""
+        """Those of every query: none where it was not searched."""
         if self.asked is None:
             return self.near
         near, at = self.near, self.asked
@@ -251,8 +242,8 @@ class Prediction:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """``max(scores, floor * base)`` renormalised, float32 (q, L): never zero where the base's are not, and with the
-        argmax of the scores for floors up to 1/L. A regressor has none: ``TaskError``."""
+        """``max(scores, floor * base)`` renormalised, float32 (q, L): with the argmax of the scores for floors up to
+        1/L. A regressor has none: ``TaskError``."""
         if isinstance(self.root, Table):
             raise TaskError("a regression memory has no class probabilities; call predict")
         exclusive = not isinstance(self.root, Sigmoid)
@@ -267,7 +258,7 @@ class Prediction:
 
     @property
     def is_wide(self) -> bool:
-        """Whether the answers can only be known for all outputs at once."""
+        """Whether answers can only be known for all outputs at once."""
         if isinstance(self.base, (Table, Sigmoid)):
             return True
         if isinstance(self.base, Prediction):
@@ -294,9 +285,7 @@ class Prediction:
 
     def log_prob(self, classes: Tensor) -> Tensor:
         """Log-probability float32 (q,) of one class of each row, int64 (q,)."""
-        if self.is_wide:
-            return self.at(classes).clamp_min(TINY).log()
-        return self.sparse.log_prob(classes)
+        return self.at(classes).clamp_min(TINY).log() if self.is_wide else self.sparse.log_prob(classes)
 
     def at(self, classes: Tensor) -> Tensor:
         """Probabilities float32 of classes int64 (q,) or (q, m), of the same shape."""

@@ -1,7 +1,4 @@
-"""Probabilities that differ from a base's at a few classes: no row of a vocabulary's numbers is ever made.
-
-One object holds a block of rows, few enough for what one step leaves to be in the cache for the next.
-"""
+"""Probabilities that differ from a base's at a few classes: no row of a vocabulary's numbers is ever made."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ TINY = torch.finfo(torch.float32).tiny  # a probability that underflowed still h
 
 @dataclass(frozen=True)
 class SparseProbabilities:
-    """``p = max(scale * softmax(logits / T) + values at ids, floor * softmax(logits / T))``: probabilities of q rows.
+    """``p = max(scale * p_T + values at ids, floor * p_T)`` with ``p_T = softmax(logits / T)``: of q rows.
 
     Whoever makes one sees to it that they sum to 1; ``at``, ``log_prob`` and ``argmax`` touch only the entries.
     """
 
-    softmax: Softmax  # what the model says, at its temperature; all else is on its logits' device
+    softmax: Softmax  # p_T; all else is on its logits' device
     scale: Tensor  # float32 (q, 1): what is left of it
     ids: Tensor  # int64 (q, c): classes whose probability changes; one may be there several times, and -1 is none
     values: Tensor  # float32 (q, c): what is added to each; 0 where the id is -1
@@ -33,7 +30,7 @@ class SparseProbabilities:
 
     @classmethod
     def of(cls, base: Softmax) -> Self:
-        """What the model says, unchanged: scale 1 and no entries."""
+        """What the model says, unchanged."""
         device = base.partition.device
         empty = torch.empty(len(base), 0, device=device)
         return cls(base, torch.ones(len(base), 1, device=device), empty.long(), empty)
@@ -48,10 +45,10 @@ class SparseProbabilities:
         floor: float,
         asked: Tensor | None = None,
     ) -> Self:
-        """``p`` proportional to ``max(scale * p_T + entries, floor * p_T)``, of which only the entries are looked at.
+        """``p`` proportional to ``max(scale * p_T + entries, floor * p_T)``.
 
-        `entries` are ids and values (m, c), which may be negative where `signed`; `asked` the rows int64 (m,) that they
-        are of, None for all: the others are the base's.
+        `entries` are ids and values (m, c), which may be negative where `signed`, of rows `asked` int64 (m,), None for
+        all: the others are the base's.
         """
         device = base.partition.device
         rows = None if asked is None else asked.to(device)
@@ -118,10 +115,8 @@ class SparseProbabilities:
         return out.scatter_(1, ids, changed)  # a class that is there twice has the same total both times
 
     def mix(self, scale: Tensor, ids: Tensor, values: Tensor) -> SparseProbabilities:
-        """``scale * self + entries``: `scale` float32 (q, 1), `values` (q, c) >= 0 that sum to 1 - scale in each row.
-
-        Of probabilities without a floor, which holds before what is added and not after.
-        """
+        """``scale * self + entries``: `scale` float32 (q, 1), `values` (q, c) >= 0 that sum to 1 - scale in each row;
+        of probabilities without a floor."""
         ids, values = torch.cat([self.ids, ids], dim=1), torch.cat([self.values * scale, values], dim=1)
         return SparseProbabilities(self.softmax, self.scale * scale, ids, values)
 
@@ -130,7 +125,7 @@ class SparseProbabilities:
         return totals(self.ids, self.values, self.softmax.n_outputs)
 
     def _changed(self, base: Tensor, added: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Probabilities (m, c) of classes of rows, from the model's log-probabilities and what is added to them."""
+        """Probabilities (m, c), from the model's log-probabilities and what is added."""
         base = base.exp()
         changed = torch.addcmul(added, self.scale[rows], base)
         if self.floor is not None:
@@ -163,7 +158,7 @@ def _proper(
 def totals(ids: Tensor, values: Tensor, width: int) -> Tensor:
     """What the values of each entry's token sum to in its row, float32 (q, c); ids (q, c) below `width`, -1 is token 0.
 
-    A few rows at a time meet in one small table, of which only the touched places are cleared: faster than sorting.
+    Rows meet in one small table, of which only the touched places are cleared: faster than sorting.
     """
     out = torch.empty_like(values)
     step = rows_at_once(width, ids.device, SCRATCH)
@@ -178,8 +173,8 @@ def totals(ids: Tensor, values: Tensor, width: int) -> Tensor:
 
 
 def merge(ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row's tokens once, with the sum of their values: ids int64 (q, c) with -1, of value 0, for none; the new ids
-    (q, u) are unique in each row, and -1 where a row has fewer than u."""
+    """Each row's tokens once, with the sum of their values: ids int64 (q, c), -1 (of value 0) for none; the new ids
+    (q, u) are -1 where a row has fewer than u."""
     if not ids.numel():
         return ids, values
     width = int(ids.max()) + 1

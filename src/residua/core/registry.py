@@ -1,4 +1,4 @@
-"""Names for implementations: a reader, an index engine or a kernel is known everywhere once it is registered."""
+"""Names for implementations: readers, index engines and kernels are known everywhere once registered."""
 
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """What is called by which name: things of a kind (``"reader"``), registered by ``"@rs.register_reader"``."""
+    """Things of a kind (``"reader"``) by name, registered by a decorator (``"@rs.register_reader"``)."""
 
     kind: str
     decorator: str
@@ -19,7 +19,7 @@ class Registry(Generic[T]):
         self._known: dict[str, T] = {}
 
     def register(self, name: str, thing: T) -> None:
-        """Give `thing` a name. The same definition may be registered again (a reloaded module); another one may not."""
+        """Give `thing` a name. The same definition may be registered again (a reloaded module)."""
         there = self._known.get(name, thing)
         if there is not thing and _definition(there) != _definition(thing):
             raise ParameterError(
@@ -28,7 +28,7 @@ class Registry(Generic[T]):
         self._known[name] = thing
 
     def get(self, name: str) -> T:
-        """What is called `name`; the error lists the names there are."""
+        """What is called `name`; an error lists the names."""
         if name not in self._known:
             raise ParameterError(
                 f"there is no {self.kind} {name!r}; expected one of {tuple(self._known)}, or register it with "
@@ -44,7 +44,7 @@ class Registry(Generic[T]):
 
 
 def _definition(thing: object) -> str:
-    """Module and name of a class or function; of another object, those of its class and of the functions it holds."""
+    """Module and name of a class or function; of another object, of its class and the functions it holds."""
     held = filter(callable, getattr(thing, "__dict__", {}).values())
     parts = [thing] if hasattr(thing, "__qualname__") else [type(thing), *held]
     return ", ".join(f"{part.__module__}.{getattr(part, '__qualname__', type(part).__qualname__)}" for part in parts)

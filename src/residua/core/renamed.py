@@ -1,4 +1,4 @@
-"""Attributes that an earlier version had under another name: asking for one names the new."""
+"""Attributes that had another name in an earlier version."""
 
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
@@ -7,9 +7,9 @@ C = TypeVar("C", bound=type)
 
 
 def renamed(names: dict[str, str]) -> Callable[[C], C]:
-    """A class whose errors say what to write now: ``@renamed({"old_name": "new_name"})``.
+    """Asking for an old name says the new: ``@renamed({"old_name": "new_name"})``.
 
-    By a decorator, which a type checker does not look into: to it the old names are unknown, as any other.
+    By a decorator, which a type checker does not look into: to it old names are unknown.
     """
 
     def __getattr__(self: object, name: str) -> NoReturn:

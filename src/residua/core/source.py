@@ -26,7 +26,7 @@ class Source:
     statistics: dict[str, list[float]] = field(default_factory=dict)
 
     def difference(self, other: Source) -> str | None:
-        """The first thing that differs, in words; None when both are the same model and layer."""
+        """The first thing that differs, in words; None for the same model and layer."""
         if self == other:  # nearly always, and the quickest to see
             return None
         if self.key != other.key:
@@ -51,7 +51,7 @@ class Source:
         return None
 
     def require(self, other: Source | None) -> None:
-        """Raise ``SourceMismatchError`` when `other` is known and is another model or layer."""
+        """``SourceMismatchError`` when `other` is known and is another model or layer."""
         if other is not None and (difference := self.difference(other)) is not None:
             raise SourceMismatchError(
                 f"this memory was made by {self.name} (key {self.key!r}), the data by {other.name} "
@@ -59,7 +59,7 @@ class Source:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of JSON types."""
+        """In JSON types."""
         parameters = {name: [list(shape), norm] for name, (shape, norm) in self.parameters.items()}
         return vars(self) | {"parameters": parameters}
 

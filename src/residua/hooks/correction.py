@@ -1,4 +1,4 @@
-"""A memory held to a model by two forward hooks: one catches the keys, the other replaces the logits."""
+"""Two forward hooks on a model: one catches the keys, the other replaces the logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from residua.core.logits import DenseLogits
+from residua.core import DenseLogits
 from residua.encoding.capture import Capture, pooled
 from residua.errors import EncodeError, InputError, NonFiniteError, ShapeError
 from residua.hooks.forward import at_positions, find_logits, loss_of, tokens_read, with_logits
@@ -28,14 +28,11 @@ class Correction:
     Where the model returns (n, L), each example is a row, and its key is pooled; where it returns (b, t, L), each
     position is one. Nothing is kept between forward passes unless the reader looks back at the text so far
     (``ContinuousCache``), so that greedy decoding, sampling, beams and teacher forcing are one and the same.
-
-    `reader` may be replaced at any moment by another of the same layer's keys; `key` is as ``Capture`` names it, and
-    while `paused` (the number of open ``disabled`` blocks) is not 0, the model is its plain self.
     """
 
-    reader: Reader
-    key: str
-    paused: int
+    reader: Reader  # may be replaced at any moment by another of the same layer's keys
+    key: str  # as ``Capture`` names it
+    paused: int  # open ``disabled`` blocks: while there are any, the model is its plain self
 
     def __init__(self, model: nn.Module, reader: Reader, key: str):
         self.reader, self.key, self.paused = reader, key, 0
@@ -47,7 +44,7 @@ class Correction:
 
     @classmethod
     def of(cls, model: nn.Module) -> Correction | None:
-        """The correction attached to this very model, if there is one."""
+        """The correction attached to this very model, if any."""
         return next((h for h in model._forward_hooks.values() if isinstance(h, cls) and h._model is model), None)
 
     def remove(self) -> None:
@@ -56,14 +53,21 @@ class Correction:
         self._capture.__exit__()
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """What the model returns instead of `output`; None leaves it."""
+        """What replaces `output`; None leaves it."""
         # A copy of an attached model carries this hook too, and has no memory of its own.
         if self.paused or model.training or model is not self._model or self.reader.is_noop:
             return None
         logits = find_logits(output)
         if not len(logits):
             return None
-        keys = self.take_keys(logits)
+        keys = self._capture.take().to(logits.device)
+        if logits.ndim < 3:
+            keys = keys.float() if keys.ndim == 2 else pooled(keys, self._capture.module)
+            if len(keys) != len(logits):
+                raise EncodeError(
+                    f"the model's output has shape {tuple(logits.shape)} for {len(keys)} examples; expected "
+                    f"({len(keys)}, L), one row of logits (or predictions) per example"
+                )
         with self.inference_scope():
             if logits.ndim < 3:
                 changed = self.corrected(keys, logits.view(len(keys), -1))
@@ -73,22 +77,9 @@ class Correction:
             # In float32, whatever the model's dtype: half precision would blur the probabilities of a vocabulary.
             return with_logits(output, changed, loss_of(model, changed, given))
 
-    def take_keys(self, logits: Tensor) -> Tensor:
-        """The keys of the forward pass that just ended: float32 (n, d) for logits (n,) or (n, L), else as they are."""
-        keys = self._capture.take().to(logits.device)
-        if logits.ndim == 3:
-            return keys
-        keys = keys.float() if keys.ndim == 2 else pooled(keys, self._capture.module)
-        if len(keys) != len(logits):
-            raise EncodeError(
-                f"the model's output has shape {tuple(logits.shape)} for {len(keys)} examples; expected "
-                f"({len(keys)}, L), one row of logits (or predictions) per example"
-            )
-        return keys
-
     @contextmanager
     def inference_scope(self) -> Iterator[None]:
-        """Around what the memory does: no gradients, float32, and a key module's NaN told by its name."""
+        """No gradients, float32, and a key module's NaN told by its name."""
         device = self.reader.memory.device.type
         # Half-precision products would order neighbours by noise: the memory reads in float32, whatever the model does.
         autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
@@ -102,13 +93,11 @@ class Correction:
                 ) from error
 
     def corrected(self, keys: Tensor, logits: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the reader makes of keys (n, d) and logits (n, L): log-probabilities, or a regressor's predictions,
-        float32 (n, L), contiguous. Rows that are not set in `mask` (n,) keep their logits.
+        """``answer`` in blocks. Rows that are not set in `mask` (n,) keep their logits.
 
         A lone logit s is the two columns [0, s], and comes back as their log-odds.
         """
-        memory = self.reader.memory
-        outputs = logits.shape[1]
+        memory, outputs = self.reader.memory, logits.shape[1]
         lone = outputs == 1 and memory.task == "classification"
         if lone:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -127,8 +116,8 @@ class Correction:
         return out[:, 1:] - out[:, :1] if lone else out
 
     def answer(self, keys: Tensor, logits: Tensor, **text: Any) -> Tensor:
-        """Log-probabilities, or predictions, float32 (n, L) for keys (n, d) and logits float32 (n, L), which stay as
-        they are; `text` is what ``Reader.read`` takes for a reader that looks back."""
+        """What the reader makes of keys (n, d) and logits float32 (n, L): log-probabilities, or predictions, float32
+        (n, L); `text` is what ``Reader.read`` takes for a reader that looks back."""
         proper, out = self.reader.memory.task == "classification", None
         for rows, prediction in self.reader.read(keys, DenseLogits(logits), **text):
             part = prediction.log_probabilities() if proper else prediction.scores

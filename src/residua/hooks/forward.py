@@ -1,4 +1,4 @@
-"""One forward pass of a model: where its logits and their positions are, and how others are put in their place."""
+"""One forward pass: where its logits and their positions are, and how others are put in their place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from residua.errors import EncodeError, ShapeError
 
 def find_logits(output: Any) -> Tensor:
     """The logits (n,), (n, L) or (b, t, L) in what a model returned: the tensor itself, ``["logits"]``, ``.logits``,
-    or the first tensor of a tuple that is no lone number (a loss comes first there)."""
+    or the first tensor of a tuple that is no lone number (a loss is)."""
     if isinstance(output, Tensor):
         found = output
     elif isinstance(output, dict):
@@ -35,7 +35,7 @@ def find_logits(output: Any) -> Tensor:
 
 
 def with_logits(output: Any, logits: Tensor, loss: Tensor | None = None) -> Any:
-    """A shallow copy of `output` with other logits, and with another loss where it has one and `loss` is given."""
+    """A shallow copy of `output` with other logits, and another loss where it has one and `loss` is given."""
     if isinstance(output, Tensor):
         return logits
     is_dict = isinstance(output, dict)
@@ -77,7 +77,7 @@ def has_decoder(model: object) -> bool:
 def at_positions(model: object, keys: Tensor, logits: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Keys (b, t, d) of the positions that the model read, and a bool mask (b, t) of those that are no padding.
 
-    The logits (b, s, L) are of the last s of them. `given` is what the model was called with, by name.
+    The logits (b, s, L) are of the last s. `given`: what the model was called with, by name.
     """
     batch, answers = logits.shape[:2]
     flat = keys.reshape(-1, keys.shape[-1])  # some models (OPT) run their feed-forward network on flat positions
@@ -97,7 +97,7 @@ def at_positions(model: object, keys: Tensor, logits: Tensor, given: dict[str, A
 
 
 def tokens_read(model: Any, given: dict[str, Any]) -> Tensor | None:
-    """The tokens (b, t) at the positions that have keys; None when the model was given their embeddings."""
+    """The tokens (b, t) at the positions that have keys; None where the model got embeddings."""
     if not has_decoder(model):
         return given.get("input_ids")
     if given.get("decoder_input_ids") is not None or given.get("decoder_inputs_embeds") is not None:
@@ -108,7 +108,7 @@ def tokens_read(model: Any, given: dict[str, Any]) -> Tensor | None:
 
 
 def loss_of(model: Any, logits: Tensor, given: dict[str, Any]) -> Tensor | None:
-    """The loss that logits (b, s, L) give, as the model computes it; None without labels, or where it has none."""
+    """The loss of logits (b, s, L), as the model computes it; None without labels, or where it has none."""
     labels = given.get("labels")
     if labels is None:
         return None

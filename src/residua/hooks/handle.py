@@ -1,4 +1,4 @@
-"""The verb, and the handle by which a memory is held to a model."""
+"""``attach``, and the handle by which a memory is held to a model."""
 
 from __future__ import annotations
 
@@ -18,45 +18,44 @@ from residua.readers import Reader
 def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handle:
     """Let a model answer with its memory: ``model(x)`` gives what the reader says, until the handle is detached.
 
-    By forward hooks alone, in place: parameters, ``state_dict`` and ``model.forward`` stay as they are, and what
-    calls the model needs no change.
+    By forward hooks alone, in place: parameters, ``state_dict`` and ``model.forward`` stay as they are.
 
     Parameters
     ----------
     model : nn.Module
         The model that made the memory's keys. It returns its logits (n, L), or predictions, or those of every position
-        of sequences (b, t, L), as a tensor, as ``.logits`` or ``["logits"]``, or as the first tensor of a tuple;
-        everything else it returns is kept.
+        of sequences (b, t, L), as a tensor, ``.logits``, ``["logits"]``, or the first tensor of a tuple; the rest is
+        kept.
     reader : Reader
     key : str, optional
-        The module whose input or output is the key, as in ``encode``; needed for a memory of bare arrays alone.
+        As in ``encode``; needed for a memory of bare arrays alone.
 
     Returns
     -------
     Handle
-        A context manager. Without ``with``, the memory stays attached until ``handle.detach()``, whatever becomes of
-        the handle; ``Handle.of(model)`` finds it again.
+        A context manager. Without ``with``, the memory stays attached until ``handle.detach()``; ``Handle.of(model)``
+        finds a lost one.
 
     Raises
     ------
     SourceMismatchError, ParameterError, KeyModuleError, EncodeError, InputError
-        That another model, or another layer of it, made the memory is checked here, not at every prediction.
+        That this model and layer made the memory is checked here, not at every prediction.
     KeyModuleError, ShapeError, NonFiniteError
         At prediction; the key module must run exactly once.
 
     Notes
     -----
-    In classification the logits become log-probabilities, of which ``softmax`` gives ``reader.predict_proba`` and
-    ``argmax`` gives ``reader.predict`` (to the precision of the model's dtype, which the output keeps, like its
-    device). A lone logit becomes the log-odds. In regression, predictions become corrected predictions.
+    Logits become log-probabilities, whose ``softmax`` is ``reader.predict_proba`` and ``argmax`` ``reader.predict`` (to
+    the precision of the model's dtype, which the output keeps, like its device); a lone logit becomes the log-odds,
+    and predictions become corrected predictions.
 
     A position of a sequence is a row like any other; where the attention mask says padding, the base's logits stay.
-    Logits of positions come back in float32, and where the model was given labels, with the loss that they give.
+    Logits of positions come back in float32, and where the model was given labels, with their loss.
 
-    No gradient flows through a memory: an attached model in training mode (``model.train()``) is the base alone (a
-    warning says so when it is attached), and in evaluation mode its outputs do not require gradients. With ``k=0`` or
-    an empty memory the base's own output is returned, untouched, whatever the reader's temperature. A copy
-    (``copy.deepcopy``) of an attached model is not attached. Several threads may call the model at once.
+    No gradient flows through a memory: in training mode the model is the base alone (attaching warns), in evaluation
+    mode its outputs require no gradients. With ``k=0`` or an empty memory the base's own output is returned, untouched,
+    whatever the reader's temperature. A ``copy.deepcopy`` of an attached model is not attached. Several threads may
+    call the model at once.
 
     Examples
     --------
@@ -96,13 +95,13 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
 
 
 class Handle:
-    """What ``rs.attach`` returns: holds a memory to a model until ``detach`` or the end of its block.
+    """Holds a memory to a model until ``detach`` or the end of its block.
 
     Attributes
     ----------
     model : nn.Module
     key : str
-        The module whose input or output is the key.
+        As given to ``attach``, or the memory's own.
     """
 
     model: nn.Module
@@ -121,10 +120,8 @@ class Handle:
 
     @property
     def reader(self) -> Reader:
-        """The reader in use. Setting another one takes effect at the next prediction.
-
-        Its memory must hold keys of the same model and layer, or ``SourceMismatchError``.
-        """
+        """The reader in use. Another one takes effect at the next prediction; its memory must hold keys of the same
+        model and layer, or ``SourceMismatchError``."""
         return self._correction.reader
 
     @reader.setter
@@ -149,7 +146,7 @@ class Handle:
             self._correction.paused -= 1
 
     def detach(self) -> None:
-        """Give the model back as it was. Detaching again is no error."""
+        """Give the model back as it was; twice is once."""
         self._correction.remove()
 
     def __enter__(self) -> Handle:
@@ -166,7 +163,7 @@ class Handle:
 
 
 def _key_of(model: nn.Module, reader: Reader, key: str | None) -> str:
-    """The key module to watch, after checking that this model made the reader's memory."""
+    """The key module, after checking that this model made the reader's memory."""
     if not isinstance(reader, Reader):
         raise ParameterError(
             f"got a {type(reader).__name__} where a reader is expected: rs.ResMem(memory), rs.KNNLM(memory), or what "

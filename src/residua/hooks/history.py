@@ -1,4 +1,4 @@
-"""What a reader that looks back needs while text is generated: the text so far, kept from one step to the next."""
+"""For a reader that looks back while text is generated: the text so far, kept from step to step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from residua.readers.reader import TextState
 
 
 class History:
-    """The state of a reader that looks back (``ContinuousCache``) over the sequences of one ``generate`` call.
+    """The state of a reader that looks back, over the sequences of one ``generate`` call, each a document.
 
-    A sequence is a document. The token after a position is known one step later, so the newest key of each sequence
-    waits for it.
+    The token after a position is known one step later, so the newest key of each sequence waits for it.
     """
 
     def __init__(self):
@@ -38,9 +37,9 @@ class History:
     ) -> Tensor:
         """Log-probabilities float32 (b, s, V) of the last s positions; the logits (b, s, V) where the mask is not set.
 
-        `fresh` is ``reader.start()``, for a text that begins; ``answer(keys, logits, state=, documents=, tokens=)``
-        gives log-probabilities (n, V). Keys (b, t, d), mask and tokens (b, t) are what the model read, and `past` its
-        transformers cache: None where it keeps none, and every call is a whole text.
+        `fresh` is ``reader.start()``, for a text that begins; `answer` is ``Correction.answer``. Keys (b, t, d), mask
+        and tokens (b, t) are what the model read, and `past` its transformers cache: None where every call is a whole
+        text.
         """
         if tokens is None:
             raise ParameterError(
@@ -78,7 +77,7 @@ class History:
 
 
 def _refuse(*_: object, **__: object) -> NoReturn:
-    """In place of what reorders or cuts the past, which the history cannot follow."""
+    """In place of what reorders or cuts the past."""
     raise ParameterError(
         "a ContinuousCache remembers one text as it grows, and this decoding strategy rewrites it (beam search, "
         "assisted decoding); decode greedily or sample, or attach the reader it is over"

@@ -1,8 +1,7 @@
-"""lm-evaluation-harness with a memory: the model ``residua`` among its models.
+"""lm-evaluation-harness with a memory: its model ``residua``.
 
-Importing this module registers it, so that ``lm_eval.simple_evaluate(model="residua", model_args=...)`` knows the name
-afterwards. It is the harness's own Hugging Face model with a reader attached, so whatever a task asks for (likelihoods
-of continuations, rolling likelihoods, generated text) is answered with the memory.
+Importing this module registers it, for ``lm_eval.simple_evaluate(model="residua", model_args=...)``. It is the
+harness's own Hugging Face model with a reader attached, so whatever a task asks for is answered with the memory.
 """
 
 import difflib
@@ -36,12 +35,12 @@ except ImportError as error:
 
 @register_model("residua")
 class ResiduaLM(HFLM):
-    """A Hugging Face model that lm-evaluation-harness scores with its memory.
+    """A Hugging Face model with its memory.
 
     Parameters
     ----------
     pretrained : str or transformers.PreTrainedModel
-        The model that made the memory: a folder, a name on the hub, or the model itself (then give ``tokenizer=``).
+        What made the memory: a folder, a name on the hub, or the model itself (then give ``tokenizer=``).
     memory : path or Reader
         A memory's folder, or a reader of one.
     reader : str, optional
@@ -49,13 +48,13 @@ class ResiduaLM(HFLM):
     memory_device : str, default "cpu"
         Where a folder's memory is searched.
     **options
-        The reader's parameters by name (``k``, ``sigma``, ``lmbda``, ...), which change a saved reader's; everything
-        else goes to ``HFLM``: ``batch_size``, ``device``, ``dtype``, ``max_length``, ...
+        The reader's parameters by name (``k``, ``sigma``, ...), which change a saved reader's; the others go to
+        ``HFLM``: ``batch_size``, ``device``, ``dtype``, ``max_length``, ...
 
     Attributes
     ----------
     handle : Handle
-        What holds the memory to the model for as long as this object lives: ``handle.disabled()`` is the base alone.
+        What holds the memory to the model: ``handle.disabled()`` is the base alone.
 
     Raises
     ------
@@ -105,9 +104,8 @@ def compare(
 ) -> dict[str, Any]:
     """Score tasks twice, with the model alone and with its memory.
 
-    `tasks` are names of tasks, groups or tags, or paths of task files; `include_path` is a folder of task definitions
-    beside the harness's own, `limit` the examples per task, and `options` (such as ``num_fewshot``) are as
-    ``lm_eval.simple_evaluate`` takes them.
+    `tasks` are names of tasks, groups or tags, or paths of task files; `include_path` is a folder of more of them,
+    `limit` the examples per task, and `options` (such as ``num_fewshot``) are those of ``lm_eval.simple_evaluate``.
 
     Gives task, then metric -> ``{"base", "memory", "base_stderr", "memory_stderr", "higher_is_better"}``, where errors
     that the harness does not know are None.
@@ -139,15 +137,15 @@ def quiet() -> Iterator[None]:
 
 
 def _manager(tasks: list[str], include_path: str | os.PathLike[str] | None) -> TaskManager:
-    """One that knows these tasks."""
-    if include_path is not None:
-        if not Path(include_path).is_dir():
-            raise InputError(f"include_path={str(include_path)!r} is no folder; expected the one with the tasks' YAML")
+    folder = None if include_path is None else str(include_path)
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise InputError(f"include_path={folder!r} is no folder; expected the one with the tasks' YAML")
         # The harness reads its own fifteen thousand task files first, half a minute of work, unless told not to.
-        own = TaskManager(include_path=str(include_path), include_defaults=False)
+        own = TaskManager(include_path=folder, include_defaults=False)
         if set(tasks) <= set(own.all_subtasks):
             return own
-    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    manager = TaskManager(include_path=folder)
     for name in tasks:
         if name not in manager.task_index and not Path(name).is_file():
             near = ", ".join(difflib.get_close_matches(name, manager.all_tasks))
@@ -180,7 +178,7 @@ def _chosen(
 
 
 def _metrics(task: str, base: dict[str, Any], memory: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(metric, its two scores), out of the harness's keys ``"metric,filter"`` and ``"metric_stderr,filter"``."""
+    """(metric, its two scores), of the harness's keys ``"metric,filter"`` and ``"metric_stderr,filter"``."""
     scores, higher = base["results"][task], base.get("higher_is_better", {}).get(task, {})
     for key, score in scores.items():
         metric, _, kept = key.partition(",")

@@ -1,4 +1,4 @@
-"""A share of its own for each query: much where the nearest neighbour is near, little where it is far."""
+"""A share of its own for each query, by how near its nearest neighbour is."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class AdaptiveLambda:
 
     def __post_init__(self) -> None:
         try:
-            edges, shares = (tuple(float(v) for v in values) for values in (self.edges, self.shares))
+            edges, shares = (tuple(map(float, values)) for values in (self.edges, self.shares))
         except (TypeError, ValueError) as error:
             raise ParameterError(f"edges={self.edges!r}, shares={self.shares!r}; expected numbers") from error
         if len(shares) != len(edges) + 1:
             raise ParameterError(f"{len(edges)} edges and {len(shares)} shares; expected one share more than edges")
-        if not all(math.isfinite(edge) for edge in edges) or any(b <= a for a, b in pairwise(edges)):
+        if not all(map(math.isfinite, edges)) or any(b <= a for a, b in pairwise(edges)):
             raise ParameterError(f"edges={edges}; expected finite distances, ascending")
         if not all(0 <= share <= 1 for share in shares):
             raise ParameterError(f"shares={shares}; expected shares between 0 and 1")

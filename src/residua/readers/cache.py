@@ -13,7 +13,7 @@ from torch import Tensor
 from residua.core import Array, Change, Logits, Prediction
 from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
-from residua.readers.neighbour import positive
+from residua.readers.neighbour import positive, whole
 from residua.readers.past import CacheState
 from residua.readers.reader import Reader, TextState, reader_of, register_reader
 
@@ -23,12 +23,12 @@ SAMPLE = 1024  # rows of the memory whose norms are looked at
 
 @register_reader
 class ContinuousCache(Reader):
-    """Interpolate another reader with what the same text said before, by similarity of its states.
+    """Interpolate another reader with what the same text said before.
 
     ``p(w) = lmbda * p_cache(w) + (1 - lmbda) * p_over(w)``, with ``p_cache(w)`` proportional to the sum of
     ``exp(theta * <h_t, h_i>)`` over the earlier rows i of the same document, at most `window` back, that were followed
-    by w. The first row of a document has none: ``p_over``. Rows must come in order and say their document (ids) and
-    what came next (labels). ``scores`` are proper probabilities.
+    by w; ``p_over`` for a document's first row. Rows must come in order and say their document (ids) and what came
+    next (labels). ``scores`` are proper probabilities.
 
     Parameters
     ----------
@@ -69,14 +69,12 @@ class ContinuousCache(Reader):
             raise ParameterError(
                 f"over={over!r}; expected a reader, such as rs.KNNLM(memory); with k=0 it is the model alone"
             )
-        if not isinstance(window, Real) or isinstance(window, bool) or not float(window).is_integer() or window < 1:
-            raise ParameterError(f"window={window!r}; expected a whole number of rows >= 1")
+        self.over, self.window = over, whole("window", window, 1, "a whole number of rows >= 1")
         if not (isinstance(lmbda, Real) and 0 <= lmbda < 1):
             raise ParameterError(f"lmbda={lmbda!r}; expected a share >= 0 and < 1: a cache alone knows no new word")
         if over.memory.task == "regression":
             raise TaskError("a cache remembers tokens, and this is a regression memory; read it with ResMem or KNNLM")
-        self.over, self.window, self.lmbda = over, int(window), float(lmbda)
-        self.memory, self.k, self.temperature = over.memory, over.k, over.temperature
+        self.memory, self.k, self.temperature, self.lmbda = over.memory, over.k, over.temperature, float(lmbda)
         self.theta = _usual_theta(self.memory) if theta is None else positive("theta", theta)
 
     @property
@@ -102,12 +100,10 @@ class ContinuousCache(Reader):
                 "what a ContinuousCache says depends on the text before: read its rows in order, with the state that "
                 "reader.start() gives; or ask the reader it is over (reader.over)"
             )
-        answers = self.over.read(
-            keys, logits, excluded, depth=depth, state=state.under, documents=documents, tokens=tokens
-        )
-        for rows, under in answers:
-            seen = None if tokens is None else tokens[rows]
-            past = state.look_back(keys[rows].float(), None if documents is None else documents[rows], seen)
+        text = {"documents": documents, "tokens": tokens}
+        for rows, under in self.over.read(keys, logits, excluded, depth=depth, state=state.under, **text):
+            own = {name: None if given is None else given[rows] for name, given in text.items()}
+            past = state.look_back(keys[rows].float(), **own)
             share = (past.weights.sum(dim=1, keepdim=True) > 0) * self.lmbda
             change = Change(1 - share, (replace(past, weights=past.weights * share),))
             yield rows, Prediction(under, under.neighbours, lambda change=change: change)

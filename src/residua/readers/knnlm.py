@@ -29,15 +29,13 @@ class KNNLM(NeighbourReader):
     k : int, optional
         Neighbours; 0 is the base itself. None: 1024, or all rows where there are fewer.
     lmbda : float in [0, 1], or AdaptiveLambda, default 0.25
-        The neighbours' share; an ``AdaptiveLambda`` gives one to each query, by its nearest neighbour's distance.
+        The neighbours' share; an ``AdaptiveLambda`` gives each query its own.
     sigma : float, optional
         Kernel width: a squared distance for ``kernel="gaussian"`` (the paper's is 1), a distance for
-        ``"exponential"``. None: the median nearest-neighbour distance (squared) among the memory's own rows.
-    temperature : float, default 1.0
-        The base softmax's T.
+        ``"exponential"``. None: the median nearest-neighbour distance (squared) in the memory.
     kernel : {"gaussian", "exponential"} or Kernel, default "gaussian"
         ``exp(-d²/sigma)``, the paper's; ``exp(-d/sigma)``, ResMem's; or your own.
-    epsilon, skip
+    temperature, epsilon, skip
         As for ``ResMem``.
 
     Raises

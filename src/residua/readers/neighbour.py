@@ -1,11 +1,10 @@
-"""Readers that weigh a memory's neighbours, and the kernels that turn distances into weights."""
+"""Readers that weigh a memory's neighbours, and the kernels that do so."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from numbers import Real
 from typing import Any, Literal, Self, TypeAlias
 
@@ -33,8 +32,8 @@ KernelName: TypeAlias = Literal["exponential", "gaussian"]
 class Kernel:
     """A kernel by its name.
 
-    ``log_weights(distances, sigma)`` gives logarithms of the weights relative to the nearest neighbour's (0 for that
-    one), from plain ascending distances float32 (..., k) and a number or a tensor of widths that broadcasts.
+    ``log_weights(distances, sigma)`` gives log of the weights relative to the nearest neighbour's, from plain ascending
+    distances float32 (..., k) and a width, or a tensor of widths that broadcasts.
     """
 
     name: str
@@ -57,7 +56,7 @@ def _registered(name: str) -> Kernel:
 
 
 def register_kernel(kernel: Kernel) -> Kernel:
-    """Make a kernel known by its name: to every reader, to ``tune`` and to the command line."""
+    """Make a kernel known by its name."""
     KERNELS.register(kernel.name, kernel)
     return kernel
 
@@ -70,7 +69,7 @@ register_kernel(
 
 
 def log_weights(distances: Tensor, sigma: float | Tensor, kernel: str | Kernel) -> Tensor:
-    """log of kernel weights relative to the nearest neighbour's, from plain ascending distances (..., k); never NaN."""
+    """``kernel.log_weights``, never NaN."""
     kernel = kernel if isinstance(kernel, Kernel) else KERNELS.get(kernel)
     return kernel.log_weights(distances, sigma).nan_to_num_(0.0, neginf=-torch.inf)  # 0/0: as near
 
@@ -78,15 +77,13 @@ def log_weights(distances: Tensor, sigma: float | Tensor, kernel: str | Kernel) 
 def weigh(
     neighbours: Neighbours, sigma: float, kernel: str | Kernel = "exponential", row_weights: Tensor | None = None
 ) -> Tensor:
-    """Normalised kernel weights of neighbours, float32 (q, k).
-
-    Rows sum to 1; a query without neighbours gets zeros. Never NaN, however far the neighbours are.
+    """Kernel weights of neighbours, float32 (q, k): rows sum to 1, or to 0 without neighbours; never NaN.
 
     Parameters
     ----------
     neighbours : Neighbours
     sigma : float
-        The kernel's width: a distance for ``"exponential"``, a squared distance for ``"gaussian"``.
+        A distance for ``"exponential"``, a squared distance for ``"gaussian"``.
     kernel : str or Kernel
     row_weights : float Tensor of shape (q, k), optional
         Importance of each neighbour, >= 0; multiplies its kernel weight.
@@ -107,10 +104,8 @@ def weigh(
 
 
 def unnormalised(logs: Tensor, found: Tensor) -> Tensor:
-    """exp of logs (..., k), the largest of each row 1; 0 where not found, and where it is below float32's notice.
-
-    Weights under NOTICE of the largest cannot change a float32 sum, and products of them are slow denormal numbers.
-    """
+    """exp of logs (..., k), the largest of each row 1; 0 where not found, and under NOTICE, which cannot change a
+    float32 sum (products of such weights are slow denormal numbers)."""
     if not logs.shape[-1]:
         return logs
     logs = logs.masked_fill(~found, -torch.inf)
@@ -123,8 +118,8 @@ class NeighbourReader(Reader):
     """A reader that searches each query's neighbours, weighs them, and adds up what they say.
 
     A new one says what rows say (``values``), and may say otherwise how neighbours are weighed (``weights``), what
-    share they have (``share``), or the whole change at once (``change``). Parameters are as for ``ResMem``, whose
-    `k` and `sigma` may be None: the class's ``default_k``, and the memory's own median, as the kernel measures it.
+    share they have (``share``), or the whole change at once (``change``). Parameters are as for ``ResMem``; `k` None is
+    the class's ``default_k``.
     """
 
     default_k: int = 50
@@ -150,50 +145,42 @@ class NeighbourReader(Reader):
         if not isinstance(memory, Memory):
             raise ParameterError(f"got a {type(memory).__name__} where a Memory is expected: rs.Memory(encoded)")
         k = min(self.default_k, len(memory)) if k is None else k
-        if not isinstance(k, Real) or isinstance(k, bool) or not float(k).is_integer() or k < 0:
-            raise ParameterError(f"k={k!r}; expected a whole number >= 0 (0 is no memory: the base itself)")
+        k = whole("k", k, 0, "a whole number >= 0 (0 is no memory: the base itself)")
         if k > len(memory):
             raise ParameterError(f"k={k}, and the memory has {len(memory)} rows; choose k <= {len(memory)}")
         # A kernel of one's own is registered, so that what is said of the reader, its name, is enough to make it again.
         self._kernel = register_kernel(kernel) if isinstance(kernel, Kernel) else KERNELS.get(kernel)
-        self.memory, self.k, self.kernel = memory, int(k), self._kernel.name
+        self.memory, self.k, self.kernel = memory, k, self._kernel.name
         if sigma is None:
             sigma = self._kernel.typical_sigma(memory.median_nn_distance()) if k else 1.0
         self.sigma = positive("sigma", sigma)
         self.temperature = positive("temperature", temperature)
-        if epsilon is not None and not (isinstance(epsilon, Real) and 0 < epsilon <= 1):
-            raise ParameterError(f"epsilon={epsilon!r}; expected a number in (0, 1], or None for 1/L")
-        self.epsilon = None if epsilon is None else float(epsilon)
-        if skip is not None and not (isinstance(skip, Real) and 0 < skip <= 1):
-            raise ParameterError(f"skip={skip!r}; expected a probability in (0, 1], or None to search every row")
+        self.epsilon = _fraction("epsilon", epsilon, "a number in (0, 1], or None for 1/L")
+        self.skip = _fraction("skip", skip, "a probability in (0, 1], or None to search every row")
         if skip is not None and memory.task == "regression":
             raise ParameterError("skip compares probabilities; a regression memory has none, leave skip=None")
-        self.skip = None if skip is None else float(skip)
 
     def values(self, queries: int) -> Values:
         """What the memory's rows say; `queries` neighbourhoods will be read with it."""
         raise ParameterError(f"{type(self).__name__} does not say what its rows say: define values(), or change()")
 
     def weights(self, neighbours: Neighbours, queries: Queries) -> Tensor:
-        """Normalised weights float32 (q, k): the kernel's, times the rows' own ``weight`` column if they have one.
-
-        Rows sum to 1, or to 0 for a query without neighbours. `queries` has the keys and the base's answers.
-        """
+        """Weights float32 (q, k), the kernel's times the rows' own; rows sum to 1, or to 0 without neighbours."""
         return weigh(neighbours, self.sigma, self._kernel, self.row_weights(neighbours))
 
     def row_weights(self, neighbours: Neighbours) -> Tensor | None:
-        """The neighbours' own weights float32 (q, k), where the memory's rows carry a column ``weight``."""
+        """The neighbours' own weights float32 (q, k), of the memory's column ``weight``, if any."""
         if not self.memory.has_column("weight"):
             return None
         return self.memory.column("weight")[neighbours.rows.clamp_min(0)]
 
     def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
-        """(what is left of the base, what multiplies normalised weights), where there are neighbours: numbers, or
-        float32 tensors (q, 1) where neighbours or queries decide."""
+        """(what is left of the base, what multiplies the weights), where there are neighbours: numbers, or float32
+        tensors (q, 1)."""
         return 1.0, 1.0
 
     def change(self, neighbours: Neighbours, queries: Queries, values: Values | None = None) -> Change:
-        """How these neighbours change the base's answers; `values` are this reader's, where they were made before."""
+        """How these neighbours change the base's answers; `values`: this reader's, where made before."""
         weights = self.weights(neighbours, queries)
         left, given = self.share(neighbours, queries)
         scale = torch.where(weights.sum(dim=1, keepdim=True) > 0, left, 1.0)  # no neighbours: the base
@@ -207,21 +194,21 @@ class NeighbourReader(Reader):
 
     @property
     def score_space(self) -> str:
-        """Where scores live: ``"probability"`` or ``"logit"``, as in ``Change``."""
+        """``"probability"`` or ``"logit"``, as in ``Change``."""
         return "probability"
 
     @property
     def temperature_moves_ranks(self) -> bool:
-        """Whether another temperature can change which class scores best."""
+        """Whether T can change which class scores best."""
         return self.memory.task == "classification" and self.score_space == "probability"
 
     @property
     def floor(self) -> float:
-        """The share of the base's probability that no class goes below: epsilon, or 1/L where that is None."""
+        """The share of the base's probability that no class goes below: epsilon, or 1/L."""
         return 1 / self.memory.n_outputs if self.epsilon is None else self.epsilon
 
     def skip_mask(self, base: Base) -> Tensor | None:
-        """Bool (q,): the queries that are not searched, the base being sure of them; None where every one is."""
+        """Bool (q,): the queries that are not searched; None where every one is."""
         if self.skip is None or not isinstance(base, Softmax):
             return None
         return base.confidence().exp() >= self.skip
@@ -249,70 +236,84 @@ class NeighbourReader(Reader):
             )
         # What is recomputed is recomputed once.
         base = self.base(DenseLogits(logits.dense()) if isinstance(logits, HeadLogits) else logits)
-        silent = self.is_noop
-        reach = max(depth, 0 if silent else self.k)
-        asked, searched = None, keys
-        if not silent and (skipped := self.skip_mask(base)) is not None:
+        silent, asked, searched = self.is_noop, None, keys
+        skipped = None if silent else self.skip_mask(base)
+        if skipped is not None and bool(skipped.any()):
             asked = (~skipped).nonzero()[:, 0].to(memory.device)
-            asked = None if len(asked) == len(base) else asked
-        if asked is not None:
             searched = keys[asked.to(keys.device)]
             excluded = None if excluded is None else as_tensor(excluded)[asked.cpu()]
-        near = memory.search(searched, reach, excluded)
+        near = memory.search(searched, max(depth, 0 if silent else self.k), excluded)
         if silent:
-            yield slice(0, len(base)), Prediction(base, near, None, resting_space=self.score_space)
+            yield slice(0, len(base)), self._answered(base, near, keys, None, None)
             return
         values = self.values(len(near))
         for rows in self._blocks(len(base), values):
             if rows.stop - rows.start == len(base):  # all in one block: nothing is cut
-                part, within, part_base, part_keys = near, asked, base, keys
-            else:
-                some = rows
-                if asked is not None:  # where the ascending `asked` fall into these rows
-                    edges = torch.tensor([rows.start, rows.stop], device=asked.device)
-                    some = slice(*torch.searchsorted(asked, edges).tolist())
-                part, within = near[some], None if asked is None else asked[some] - rows.start
-                part_base, part_keys = base[rows], keys[rows]
-            weigh = partial(self._weighed, part, part_keys, part_base, within, values) if len(part) else None
-            yield rows, Prediction(part_base, part, weigh, self.floor, within, self.score_space)
+                yield rows, self._answered(base, near, keys, asked, values)
+                continue
+            some, within = rows, None
+            if asked is not None:  # where the ascending `asked` fall into these rows
+                edges = torch.tensor([rows.start, rows.stop], device=asked.device)
+                some = slice(*torch.searchsorted(asked, edges).tolist())
+                within = asked[some] - rows.start
+            yield rows, self._answered(base[rows], near[some], keys[rows], within, values)
 
     def reread(self, prediction: Prediction, keys: Tensor, logits: Logits) -> Prediction:
-        """What this reader makes of the neighbours that another reader of the same memory searched."""
+        """What this reader makes of what another reader of the same memory searched."""
         base, near, asked = self.base(logits), prediction.near, prediction.asked
         skipped = None if self.is_noop else self.skip_mask(base)
         if skipped is not None:
             kept = ~skipped.to(near.rows.device)
             near = near[kept if asked is None else kept[asked]]
             asked = kept.nonzero()[:, 0] if asked is None else asked[kept[asked]]
-        weigh = None
-        if not self.is_noop and len(near):
-            weigh = partial(self._weighed, near, keys, base, asked, self.values(len(near)))
-        return Prediction(base, near, weigh, self.floor, asked, self.score_space)
+        values = self.values(len(near)) if len(near) and not self.is_noop else None
+        return self._answered(base, near, keys, asked, values)
 
-    def _weighed(self, near: Neighbours, keys: Tensor, base: Base, within: Tensor | None, values: Values) -> Change:
-        return self.change(near if near.k == self.k else near.first(self.k), Queries(keys, base, within), values)
+    def _answered(
+        self, base: Base, near: Neighbours, keys: Tensor, asked: Tensor | None, values: Values | None
+    ) -> Prediction:
+        """What `values`, None where the memory has no say, of these neighbours make of the base."""
+
+        def weigh() -> Change:
+            return self.change(near if near.k == self.k else near.first(self.k), Queries(keys, base, asked), values)
+
+        silent = values is None or not len(near)
+        return Prediction(base, near, None if silent else weigh, self.floor, asked, self.score_space)
 
     def _blocks(self, count: int, values: Values) -> Iterator[slice]:
-        """The queries in blocks whose temporaries are small."""
         each, most = (self.memory.n_outputs, WIDE) if values.width is None else (self.k * values.width, ENTRIES)
         step = rows_at_once(each, self.memory.device, most)
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
     def _made(self, params: dict[str, Any]) -> Self:
-        if params.get("k") != self.k:
-            return type(self)(self.memory, **params)
-        # Forgetting may have left fewer than k rows: no error here, as it is none when reading.
-        other = type(self)(self.memory, **{**params, "k": min(self.k, len(self.memory))})
-        other.k = self.k
-        return other
+        return self._kept(params, self.memory) if params.get("k") == self.k else super()._made(params)
 
     @classmethod
     def from_json(cls, params: dict[str, Any], memory: Memory) -> Self:
         if "k" not in cls.parameter_names():  # a reader whose k is its own business
             return super().from_json(params, memory)
-        loaded = super().from_json(params | {"k": min(params["k"], len(memory))}, memory)
-        loaded.k = params["k"]  # rows forgotten since may leave fewer than k: no error, before saving or after
-        return loaded
+        return cls._kept(params, memory)
+
+    @classmethod
+    def _kept(cls, params: dict[str, Any], memory: Memory) -> Self:
+        reader = cls(memory, **params | {"k": min(params["k"], len(memory))})
+        reader.k = params["k"]  # forgetting may have left fewer than k rows: no error here, as it is none when reading
+        return reader
+
+
+def whole(name: str, value: float, least: int, expected: str) -> int:
+    """`value` as an int, if it is one of at least `least`."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not float(value).is_integer() or value < least:
+        raise ParameterError(f"{name}={value!r}; expected {expected}")
+    return int(value)
+
+
+def _fraction(name: str, value: float | None, expected: str) -> float | None:
+    if value is None:
+        return None
+    if not (isinstance(value, Real) and 0 < value <= 1):
+        raise ParameterError(f"{name}={value!r}; expected {expected}")
+    return float(value)
 
 
 def positive(name: str, value: float) -> float:

@@ -1,17 +1,16 @@
-"""What a text said before: each document's recent keys and tokens, and how they are weighed by inner product."""
+"""What a text said before: each document's recent keys and tokens, weighed by inner product."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core.arrays import Array
-from residua.core.logits import as_tensor
-from residua.core.prediction import LabelValues, Term
+from residua.core import Array, LabelValues, Term, as_tensor
 from residua.errors import ShapeError
 from residua.readers.reader import TextState, text_error
 
@@ -30,28 +29,26 @@ def likeness(keys: Tensor, first: int, last: int, window: int) -> tuple[int, Ten
     return begin, (keys[first:last] @ keys[begin : begin + len(before)].T).masked_fill_(hidden, -torch.inf)
 
 
+@dataclass(eq=False)
 class CacheState:
     """The last `window` rows of each document that may go on, for one run over texts.
 
-    A document that another one follows within a call of ``look_back`` is complete, and let go. `theta` multiplies inner
-    products; `under` is the state of the reader that the cache is over.
+    A document that another one follows within a call of ``look_back`` is complete, and let go. `under` is the state of
+    the reader that the cache is over.
     """
 
     window: int
     theta: float
     device: torch.device
-    under: TextState | None
-
-    def __init__(self, window: int, theta: float, device: torch.device, under: TextState | None = None):
-        self.window, self.theta, self.device, self.under = window, theta, device, under
-        self._past: dict[int, tuple[Tensor, Tensor]] = {}  # document: keys (n, d) and the tokens after them (n,)
+    under: TextState | None = None
+    # document: keys (n, d) and the tokens after them (n,)
+    _past: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
     def look_back(self, keys: Tensor, documents: Array | None, tokens: Array | None = None) -> Term:
         """What was said before each row, as a term whose weights sum to 1 (to 0 where nothing was).
 
-        Keys are float32 (q, d); documents int (q,), rows of one in order; tokens int (q,) what really comes next, which
-        later rows then look back at. Without them each row is the end of its document so far, until ``remember`` says
-        how it went on.
+        Keys are float32 (q, d); documents int (q,), rows of one in order; tokens int (q,) what really comes next.
+        Without tokens each row is the end of its document so far, until ``remember`` says how it went on.
         """
         keys = keys.to(self.device)
         if tokens is None:
@@ -63,38 +60,35 @@ class CacheState:
     def stretches(
         self, keys: Tensor, documents: Array | None, tokens: Array | None
     ) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Each stretch of one document: its keys and tokens after those of it that are kept, and how many these are.
+        """Each stretch of one document: its keys and tokens after those that were kept, and how many these are.
 
-        What was kept of it is let go; of the last one, which may go on, the newest rows are kept.
+        Of the last one, which may go on, the newest rows are kept.
         """
         runs = self._runs(keys, documents, tokens)
-        for number, (document, own_keys, own_tokens) in enumerate(runs):
-            old_keys, old_tokens = self._past.pop(document, (own_keys[:0], own_tokens[:0]))
-            all_keys, all_tokens = torch.cat([old_keys, own_keys]), torch.cat([old_tokens, own_tokens])
-            if number == len(runs) - 1:
-                self._keep(document, all_keys, all_tokens)
-            yield all_keys, all_tokens, len(old_keys)
+        for number, run in enumerate(runs, 1):
+            stretch = self._continued(*run, keep=number == len(runs))
+            yield *stretch, len(stretch[0]) - len(run[1])
 
     def remember(self, keys: Tensor, tokens: Array, documents: Array) -> None:
-        """What really came after rows that were read: keys (q, d), tokens (q,), documents (q,), in order."""
         if self.under is not None:
             self.under.remember(keys, tokens, documents)
-        for document, own_keys, own_tokens in self._runs(as_tensor(keys, torch.float32), documents, tokens):
-            old_keys, old_tokens = self._past.get(document, (own_keys[:0], own_tokens[:0]))
-            self._keep(document, torch.cat([old_keys, own_keys]), torch.cat([old_tokens, own_tokens]))
+        for run in self._runs(as_tensor(keys, torch.float32), documents, tokens):
+            self._continued(*run)
 
     def _runs(self, keys: Tensor, documents: Array | None, tokens: Array | None) -> list[tuple[int, Tensor, Tensor]]:
-        """(document, keys, tokens) of each stretch of one document."""
         names = int_array(documents, "documents", len(keys))
         words = torch.from_numpy(int_array(tokens, "tokens", len(keys))).to(self.device)
         keys = keys.to(self.device)
         edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
         return [(int(names[a]), keys[a:b], words[a:b]) for a, b in pairwise(edges) if a < b]
 
-    def _keep(self, document: int, keys: Tensor, tokens: Tensor) -> None:
-        if len(keys):
-            last = slice(-self.window, None)
-            self._past[document] = keys[last].clone(), tokens[last].clone()  # copies: what went before is let go
+    def _continued(self, document: int, keys: Tensor, tokens: Tensor, keep: bool = True) -> tuple[Tensor, Tensor]:
+        """A stretch after what was kept of its document, which is let go; the newest rows of both are kept instead."""
+        past = self._past.pop(document, (keys[:0], tokens[:0]))
+        both = torch.cat([past[0], keys]), torch.cat([past[1], tokens])
+        if keep:
+            self._past[document] = both[0][-self.window :].clone(), both[1][-self.window :].clone()
+        return both
 
     def _now(self, key: Tensor, document: int) -> tuple[Tensor, Tensor]:
         if document not in self._past:
@@ -114,7 +108,7 @@ class CacheState:
 
 
 def _joined(entries: list[tuple[Tensor, Tensor]], device: torch.device) -> Term:
-    """One term of several blocks of rows, each with its own tokens (c,) and weights (b, c)."""
+    """One term of blocks of rows, each with its own tokens (c,) and weights (b, c)."""
     count, width = sum(len(weights) for _, weights in entries), max((len(tokens) for tokens, _ in entries), default=0)
     rows = torch.full((count, width), -1, device=device)
     weights = torch.zeros(count, width, device=device)
@@ -124,13 +118,13 @@ def _joined(entries: list[tuple[Tensor, Tensor]], device: torch.device) -> Term:
         rows[block] = torch.arange(known, known + len(tokens), device=device)
         weights[block] = own
         start, known = start + len(own), known + len(tokens)
-    tokens = torch.cat([tokens for tokens, _ in entries]) if entries else rows.new_empty(0)
-    # Where nobody has a past there is no token at all, and a row number must still name one.
-    return Term(rows, weights, LabelValues(tokens if len(tokens) else rows.new_zeros(1)), source="past")
+    # Where nobody has a past a row number must still name a token: the last, which no one said.
+    tokens = torch.cat([*(tokens for tokens, _ in entries), rows.new_zeros(1)])
+    return Term(rows, weights, LabelValues(tokens), source="past")
 
 
 def int_array(values: Array | None, name: str, rows: int) -> np.ndarray:
-    """`values` as int64 (rows,), or an error that names them."""
+    """`values` as int64 (rows,)."""
     if values is None:
         raise text_error("ContinuousCache", "ids" if name == "documents" else "labels")
     array = as_tensor(values).cpu().numpy()

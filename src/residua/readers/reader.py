@@ -1,4 +1,4 @@
-"""What every reader is: a memory, parameters, and one loop that answers queries from both."""
+"""What every reader is: a memory, parameters, and one loop that answers from both."""
 
 from __future__ import annotations
 
@@ -16,12 +16,8 @@ import torch
 from torch import Tensor
 
 from residua import html
-from residua.core.arrays import Array, Ids
+from residua.core import Array, Encoded, Ids, Logits, Prediction, Registry, as_tensor, batches
 from residua.core.atomic import write_json
-from residua.core.encoded import Encoded, batches
-from residua.core.logits import Logits, as_tensor
-from residua.core.prediction import Prediction
-from residua.core.registry import Registry
 from residua.core.renamed import renamed
 from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
 from residua.folder import READER, read_reader
@@ -52,7 +48,7 @@ def register_reader(cls: type[R]) -> type[R]:
 
 
 def reader_class(name: str) -> type[Reader]:
-    """The registered reader of that name, in any letters; ``ParameterError`` lists those there are."""
+    """The registered reader of that name, in any letters."""
     return READERS.get(next((known for known in READERS if known.lower() == name.lower()), name))
 
 
@@ -60,16 +56,16 @@ def reader_class(name: str) -> type[Reader]:
 class Reader(ABC):
     """A memory, and how to read it.
 
-    A new one is a class with a registration. Its constructor takes the memory (or the reader it reads on from) first,
-    then parameters, each of which it keeps as an attribute of the same name, in JSON types or with a ``to_json``.
-    ``NeighbourReader`` is the one to derive from for whatever weighs a memory's neighbours.
+    A new one is a registered class. Its constructor takes the memory (or the reader it reads on from) first, then
+    parameters, each kept as an attribute of the same name, in JSON types or with a ``to_json``. Derive from
+    ``NeighbourReader`` for whatever weighs a memory's neighbours.
     """
 
     memory: Memory
     k: int  # how many neighbours it reads of each query
     temperature: float
 
-    # What ``rs.tune`` adds to the reader that it returns; the last two where ``adaptive=`` and ``skip=`` ask for them.
+    # Added by ``rs.tune``; the last two where ``adaptive=`` and ``skip=`` ask for them.
     best_params_: dict[str, Any]
     best_score_: float
     results_: dict[str, np.ndarray]
@@ -77,8 +73,7 @@ class Reader(ABC):
     skipped_: float
 
     @abstractmethod
-    def __init__(self, *args: Any, **params: Any):
-        """The memory (or the reader it reads on from), and the parameters by name."""
+    def __init__(self, *args: Any, **params: Any): ...
 
     @abstractmethod
     def read(
@@ -92,12 +87,11 @@ class Reader(ABC):
         documents: Array | None = None,
         tokens: Array | None = None,
     ) -> Iterator[tuple[slice, Prediction]]:
-        """Answers to some queries, block by block: which of them, and their prediction.
+        """Answers to queries of keys (q, d) and logits (q, L), block by block: which of them, and their prediction.
 
-        For keys (q, d) and logits (q, L), without the rows whose ids are `excluded`, int (q,) or (q, m); at least
-        `depth` neighbours are searched, for those who look at more than the reader reads. A reader that looks back also
-        gets the `state` that ``start`` gave, the documents int (q,) of the rows, and the tokens int (q,) that really
-        came after each.
+        Rows whose ids are `excluded`, int (q,) or (q, m), are left out; at least `depth` neighbours are searched. A
+        reader that looks back also gets the `state` that ``start`` gave, the rows' documents int (q,), and the tokens
+        int (q,) that really came next.
         """
 
     def start(self) -> TextState | None:
@@ -114,9 +108,9 @@ class Reader(ABC):
     ) -> Iterator[tuple[Encoded, Prediction]]:
         """Answers to all rows of `data`, in order: a few rows (``Encoded``), and their prediction.
 
-        Every verb is written over this: rows are checked, cut into blocks, searched without what is excluded, and
-        weighed when the prediction is asked for what needs it. ``prediction.near`` holds at least `depth`; the
-        rest is as for ``scores``. A reader that looks back needs ids and labels (``ParameterError``).
+        Every verb is written over this. Neighbours are weighed when the prediction is asked for what needs it;
+        ``prediction.near`` holds at least `depth`. The rest is as for ``scores``. A reader that looks back needs ids
+        and labels (``ParameterError``).
         """
         given = _ids_to_exclude(exclude)
         state, first = self.start(), 0
@@ -130,32 +124,24 @@ class Reader(ABC):
                 part = batch[begin : begin + QUERIES] if len(batch) > QUERIES else batch
                 excluded = given[first : first + len(part)] if isinstance(given, np.ndarray) else given and part.ids
                 first += len(part)
-                answers = self.read(
-                    as_tensor(part.keys),
-                    part.logits,
-                    excluded,
-                    depth=depth,
-                    state=state,
-                    documents=part.ids,
-                    tokens=part.labels,
-                )
-                for rows, prediction in answers:
+                text: dict[str, Any] = {"state": state, "documents": part.ids, "tokens": part.labels}
+                for rows, prediction in self.read(as_tensor(part.keys), part.logits, excluded, depth=depth, **text):
                     yield (part if len(prediction) == len(part) else part[rows]), prediction
         if isinstance(given, np.ndarray) and len(given) != first:
             raise IdError(f"exclude has {len(given)} rows for {first} queries; expected one row per query")
 
     def scores(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
-        """The changed scores, float32 (n, L).
+        """The changed scores, float32 (n, L): rows sum to 1 and may leave [0, 1] (logits in a logit space).
 
-        Classification: rows sum to 1 and may leave [0, 1] (logits in a logit space). Regression: predictions, of the
-        targets' shape. ShapeError, TaskError, SourceMismatchError or IdError for queries that do not fit.
+        Regression: predictions, of the targets' shape. ShapeError, TaskError, SourceMismatchError or IdError for
+        queries that do not fit.
 
         Parameters
         ----------
         data : Encoded or iterable of Encoded
             Queries, labels not needed; a text's rows come in order.
         exclude : "own", None, or int array of shape (n,) or (n, m)
-            Ids whose rows are not neighbours of each query: by default its own, where the data came with ids.
+            Ids whose rows are not neighbours of each query: by default its own, if it has one.
         """
         scores = self._gathered(prediction.scores for _, prediction in self.predictions(data, exclude=exclude))
         return scores[:, 0] if self.memory.task == "regression" and self.memory.flat_labels else scores
@@ -164,41 +150,39 @@ class Reader(ABC):
         """Class indices int64 (n,), or the predictions of a regression memory. Parameters as for ``scores``."""
         if self.memory.task == "regression":
             return self.scores(data, exclude)
-        found = [now.argmax().cpu().numpy() for _, now in self.predictions(data, exclude=exclude)]
-        return np.concatenate(found) if found else np.empty(0, np.int64)
+        found = (now.argmax().cpu().numpy() for _, now in self.predictions(data, exclude=exclude))
+        return np.concatenate([np.empty(0, np.int64), *found])
 
     def predict_proba(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
         """Probabilities float32 (n, L): ``max(scores, epsilon * p_T)`` renormalised (epsilon: 1/L by default).
 
-        Always positive where the base's are, so log-loss is finite. With ``epsilon`` up to 1/L the argmax is that of
-        ``scores``, whose largest is at least 1/L. Parameters as for ``scores``; ``TaskError`` for a regression memory.
+        Positive where the base's are, so log-loss is finite. With ``epsilon`` up to 1/L the argmax is that of
+        ``scores``. Parameters as for ``scores``; ``TaskError`` for a regression memory.
         """
         if self.memory.task == "regression":
             raise TaskError("a regression memory has no class probabilities; call predict")
         return self._gathered(now.probabilities for _, now in self.predictions(data, exclude=exclude))
 
     def _gathered(self, blocks: Iterable[Tensor]) -> np.ndarray:
-        arrays = [block.cpu().numpy() for block in blocks]
-        return np.concatenate(arrays) if arrays else np.empty((0, self.memory.n_outputs), np.float32)
+        none = np.empty((0, self.memory.n_outputs), np.float32)
+        return np.concatenate([none, *(block.cpu().numpy() for block in blocks)])
 
     @classmethod
     @cache
     def parameter_names(cls) -> tuple[str, ...]:
-        """What the constructor takes beside the memory, in its order."""
+        """What the constructor takes beside the memory, in order."""
         return tuple(name for name in inspect.signature(cls).parameters if name != "memory")
 
     @property
     def params(self) -> dict[str, Any]:
-        """The parameters by name, as the constructor takes them."""
+        """The parameters by name."""
         return {name: getattr(self, name) for name in self.parameter_names()}
 
     def with_params(self, **changed: Any) -> Self:
         """A reader of the same class and memory with some parameters changed; ``ParameterError`` for an unknown one."""
-        unknown = set(changed) - set(self.parameter_names())
-        if unknown:
-            raise ParameterError(
-                f"{type(self).__name__} has no parameter {sorted(unknown)}; it has {self.parameter_names()}"
-            )
+        known = self.parameter_names()
+        if unknown := sorted(set(changed) - set(known)):
+            raise ParameterError(f"{type(self).__name__} has no parameter {unknown}; it has {known}")
         return self._made(self.params | changed)
 
     def _made(self, params: dict[str, Any]) -> Self:
@@ -223,7 +207,7 @@ class Reader(ABC):
         return html.facts(type(self).__name__, params) + self.memory._repr_html_()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save the memory into folder `path`, and these parameters beside it; ``rs.load(path)`` gives both back.
+        """Save the memory and these parameters into folder `path`; ``rs.load(path)`` gives both back.
 
         What ``load`` could not read (no registered class, no JSON types) is a ``StorageError``, and not written.
         """
@@ -252,7 +236,7 @@ class Reader(ABC):
 
 
 def text_error(reader: str, name: str) -> ParameterError:
-    """What to raise where the ``"ids"`` or ``"labels"`` of a text that this reader looks back at are None."""
+    """Of a text to look back at, whose ``"ids"`` or ``"labels"`` are None."""
     return ParameterError(
         f"a {reader} reads texts in order, and needs to know of each row its document (ids) and the token that "
         f"came next (labels); these rows lack {name}"
@@ -260,12 +244,9 @@ def text_error(reader: str, name: str) -> ParameterError:
 
 
 def _ids_to_exclude(exclude: Exclude) -> Literal["own"] | np.ndarray | None:
-    """`exclude` as "own", None, or an array."""
-    if exclude is None:
-        return None
+    if exclude is None or (isinstance(exclude, str) and exclude == OWN):
+        return exclude
     if isinstance(exclude, str):
-        if exclude == OWN:
-            return OWN
         raise ParameterError(f'exclude={exclude!r}; expected "own", None, or ids: one row of them per query')
     ids = np.atleast_1d(exclude)
     return ids if ids.size else None

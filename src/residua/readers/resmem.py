@@ -36,8 +36,8 @@ class ResMem(NeighbourReader):
     k : int, optional
         Neighbours; 0 is the base itself. None: 50, or all rows where there are fewer.
     sigma : float, optional
-        Kernel width, in the keys' distance (squared for ``kernel="gaussian"``). None: the median distance between
-        a remembered row and its nearest other one, measured now.
+        Kernel width, in the keys' distance (squared for ``kernel="gaussian"``). None: the median nearest-neighbour
+        distance in the memory, measured now.
     temperature : float, default 1.0
         The base softmax's T, for queries and remembered rows alike.
     kernel : {"exponential", "gaussian"} or Kernel, default "exponential"
@@ -46,7 +46,7 @@ class ResMem(NeighbourReader):
         ``"logits"``: residuals are ``m_{y_i} - f(x_i)``, with ``m_c`` the mean logits of the remembered rows of class
         c; scores are logits, and probabilities their softmax at T (the paper's section 5, our reading).
     epsilon : float, optional
-        Share of the base's probability that ``predict_proba`` never goes below; None is 1/L.
+        Share of the base's probability that ``predict_proba`` never goes below; None: 1/L.
     skip : float in (0, 1], optional
         Queries whose base (at T) gives one class at least this probability are not searched and stay the base's.
 
@@ -105,32 +105,31 @@ class ResMem(NeighbourReader):
         labels, logits = memory.column("label"), memory.stored_logits
         if logits is None:
             raise StorageError(NO_LOGITS)
-        if memory.task == "regression":
-            return self._keep(made_of, labels - logits.dense())
-        if self.space == "logits":
-            return self._keep(made_of, class_means(labels, logits, memory.active_rows)[labels] - logits.dense())
         # A table of all residuals costs one softmax over the memory: worth it for a batch, not for one query.
         fits = isinstance(logits, DenseLogits) and len(labels) * logits.shape[1] <= TABLE
-        if fits and queries * self.k >= len(labels) // 4:
-            return self._keep(made_of, residual_table(labels, logits, self.temperature))
-        return ResidualValues(labels, logits, self.temperature)
-
-    def _keep(self, made_of: tuple[int, float, Space], table: Tensor) -> Values:
+        if memory.task == "regression":
+            table = labels - logits.dense()
+        elif self.space == "logits":
+            table = class_means(labels, logits, memory.active_rows)[labels] - logits.dense()
+        elif fits and queries * self.k >= len(labels) // 4:
+            table = residual_table(labels, logits, self.temperature)
+        else:
+            return ResidualValues(labels, logits, self.temperature)
         self._table = (made_of, table)
         return TableValues(table)
 
 
 def class_means(labels: Tensor, logits: Logits, active: Tensor) -> Tensor:
-    """Mean logits (L, L) of the `active` rows of each class; zeros for a class without rows."""
+    """Mean logits (L, L) of each class's `active` rows; zeros where it has none."""
     dense, own = logits.dense(active), labels[active].long()
     sums = dense.new_zeros(logits.shape[1], logits.shape[1]).index_add_(0, own, dense)
     return sums / torch.bincount(own, minlength=logits.shape[1]).clamp_min(1)[:, None]
 
 
 class ResidualValues(Values):
-    """Row i says ``onehot(labels[i]) - softmax(logits[i] / T)`` (ResMem, eq. 7), made when it is read.
+    """Row i says ``onehot(labels[i]) - softmax(logits[i] / T)`` (ResMem, eq. 7), made when it is read, each once.
 
-    Only the rows that are neighbours are made, each once; with top-m logits, entries that were not kept read as 0.
+    With top-m logits, entries that were not kept read as 0.
     """
 
     labels: LabelValues
@@ -154,15 +153,11 @@ class ResidualValues(Values):
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
         entries = self.logits.ids.shape[1] if isinstance(self.logits, TopLogits) else scores.shape[1]
         step = max(1, BLOCK // (rows.shape[1] * entries))
-        if len(rows) <= step:
-            scores += self._sum(scores, rows, weights)
-            return
-        for start in range(0, len(rows), step):
-            some = slice(start, start + step)
-            scores[some] += self._sum(scores[some], rows[some], weights[some])
+        for some, near, given in zip(scores.split(step), rows.split(step), weights.split(step)):
+            some += self._sum(some, near, given)  # a view: in place
 
     def _sum(self, scores: Tensor, near: Tensor, given: Tensor) -> Tensor:
-        """What is added: two sums that cancel first, so that no residual is no change, exactly."""
+        """Two sums that cancel first, so that no residual is no change, exactly."""
         change = torch.zeros_like(scores)
         self.labels.add_to(change, near, given)
         if isinstance(self.logits, TopLogits):
@@ -174,14 +169,13 @@ class ResidualValues(Values):
         return change.sub_(embedding_bag(where, said, mode="sum", per_sample_weights=given))
 
     def _kept(self, logits: TopLogits, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes and probabilities of the kept entries of rows (m,)."""
         kept = logits.rows(rows)
         said = (kept.values.float() / self.temperature - kept.logsumexp(None, self.temperature)[:, None]).exp()
         return kept.ids.long(), said
 
 
 def residual_table(labels: Tensor, logits: Logits, temperature: float) -> Tensor:
-    """Every row's residual at once (n, L): worth its memory when most rows are somebody's neighbour."""
+    """Every row's residual at once (n, L)."""
     table = logits.probabilities(None, temperature)
     table = table.masked_fill_(table < NOTICE, 0).neg_()
     rows = torch.arange(len(table), device=table.device)
