@@ -3,8 +3,8 @@
 import ast
 import importlib.util
 import inspect
+import re
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -18,32 +18,40 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 
 
 class Experiments(click.Group):
-    """One command per experiment, listed without importing any of them."""
+    """One command per experiment, listed without importing any of them.
+
+    What residua raises on purpose is one line on stderr.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of ``NAMES``."""
         return list(NAMES)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The experiment called `name`."""
         return Experiment(name) if name in NAMES else None
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except ResiduaError as error:
+            raise click.ClickException(noted(str(error), error)) from error
+        except KeyboardInterrupt as error:
+            click.echo(noted("Interrupted.", error), err=True)
+            sys.exit(INTERRUPTED)
 
 
 class Experiment(click.Command):
     """Its options are the parameters of its ``measure``, read when they are needed."""
 
     def __init__(self, name: str):
-        help = first_line(name)
         out = click.Option(["--out"], type=FILE, default="results", show_default=True, help="Folder to write into.")
         label = click.Option(["--label"], default="", help="Write NAME-LABEL.json and so on, beside another run's.")
         fresh = click.Option(["--fresh"], is_flag=True, help="Start over, whatever a stopped run left.")
-        super().__init__(name, callback=measured, help=help, params=[out, label, fresh])
+        super().__init__(name, callback=measured, help=first_line(name), params=[out, label, fresh])
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Its own first."""
         from experiments.runner import load  # here and below: a list or a help text needs no torch
 
-        measure = one_line_errors(load, self.name).measure
+        measure = load(self.name).measure
         _, *own = inspect.signature(measure).parameters.values()
         said = described(inspect.getdoc(measure) or "")
         return [*(option(one, said.get(one.name, "")) for one in own), *super().get_params(ctx)]
@@ -62,12 +70,11 @@ def main(context: click.Context, listed: bool, pages: bool) -> None:
     if pages:
         from experiments.pages import refill
 
-        for path in one_line_errors(refill):
+        for path in refill():
             click.echo(f"wrote {path}")
     elif listed:
-        width = max(map(len, NAMES))
         for name in NAMES:
-            click.echo(f"{name:{width}}  {first_line(name)}")
+            click.echo(f"{name:{max(map(len, NAMES))}}  {first_line(name)}")
     elif context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -75,26 +82,18 @@ def main(context: click.Context, listed: bool, pages: bool) -> None:
 def measured(out: Path, label: str, fresh: bool, **options) -> None:
     """Run the experiment that was named, and print its tables."""
     from experiments.pages import blocks
-    from experiments.runner import run
+    from experiments.runner import run, stem
 
     name = click.get_current_context().info_name
-    try:
-        record = one_line_errors(run, name, out, label=label, fresh=fresh, progress=sys.stderr.isatty(), **options)
-    except KeyboardInterrupt as stopped:
-        click.echo("\n".join(["Interrupted.", *getattr(stopped, "__notes__", [])]), err=True)
-        sys.exit(INTERRUPTED)
+    record = run(name, out, label=label, fresh=fresh, progress=sys.stderr.isatty(), **options)
     for title, block in blocks(record).items():
         click.echo(f"{title}\n\n{block}\n")
-    stem = f"{name}-{label}" if label else name
-    click.echo(f"wrote {out / stem}.json and .png")
+    click.echo(f"wrote {out / stem(name, label)}.json and .png")
 
 
-def one_line_errors(do, *arguments, **options):
-    """What ``do(...)`` returns; what residua raises on purpose is one line on stderr."""
-    try:
-        return do(*arguments, **options)
-    except ResiduaError as error:
-        raise click.ClickException("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
+def noted(words: str, error: BaseException) -> str:
+    """`words`, and under them the notes of an error."""
+    return "\n".join([words, *getattr(error, "__notes__", [])])
 
 
 def option(parameter: inspect.Parameter, help: str) -> click.Option:
@@ -103,7 +102,7 @@ def option(parameter: inspect.Parameter, help: str) -> click.Option:
     default, kind = parameter.default, parameter.annotation
     if kind is bool:
         return click.Option([flag], is_flag=True, default=default, help=help)
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     if get_origin(kind) is tuple:
         one = get_args(kind)[0]
         what = f"{one.__name__} values with commas between them"
@@ -121,13 +120,8 @@ def described(docstring: str) -> dict[str, str]:
     >>> described("Run.\\n\\nParameters\\n----------\\nk : int\\n    Neighbours.\\n    Many.\\nn, m : int\\n    Sizes.")
     {'k': 'Neighbours.', 'n': 'Sizes.', 'm': 'Sizes.'}
     """
-    lines = docstring.splitlines()
-    found = {}
-    for line, below in pairwise(lines):
-        names, colon, _ = line.partition(" : ")
-        if colon and not line.startswith(" ") and below.startswith("    "):
-            found |= dict.fromkeys(names.split(", "), below.strip())
-    return found
+    found = re.findall(r"^(\w[\w, ]*) : .*\n    (.*)", docstring, re.MULTILINE)
+    return {name: words.strip() for names, words in found for name in names.split(", ")}
 
 
 def first_line(name: str) -> str:

@@ -29,33 +29,18 @@ def quiet(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def dot(
-    axes: Axes,
-    x: float,
-    y: float,
-    ends: Sequence[float | None] | None = None,
-    *,
-    colour: str,
-    horizontal: bool = False,
-    marker: str = "o",
-    filled: bool = True,
-    label: str | None = None,
-) -> None:
+def dot(axes: Axes, x: float, y: float, ends=None, *, colour: str, horizontal=False, marker="o", filled=True, **style):
     """A value, and its interval ``(low, high)`` where it has one: along y, or along x where `horizontal`."""
     if ends is not None and None not in ends:
         along = (ends, [y, y]) if horizontal else ([x, x], ends)
         axes.plot(*along, color=colour, lw=1.8, alpha=0.75, solid_capstyle="butt")
     face = colour if filled else "white"
-    axes.plot(x, y, marker, ms=6.5, color=colour, markerfacecolor=face, ls="", label=label, zorder=3)
+    axes.plot(x, y, marker, ms=6.5, color=colour, markerfacecolor=face, ls="", zorder=3, **style)
 
 
-def paper_dot(
-    axes: Axes, x: float, y: float, text: str | None = None, *, label: str | None = "paper", at=(7, 0)
-) -> None:
+def paper_dot(axes: Axes, x: float, y: float, text: str | None = None, *, label: str | None = "paper", at=(7, 0)):
     """A value that the paper prints: a black diamond, with its number beside it, `at` points away."""
-    axes.plot(
-        x, y, "D", ms=6.5, color=PAPER, markerfacecolor="white", markeredgewidth=1.6, ls="", label=label, zorder=3
-    )
+    dot(axes, x, y, colour=PAPER, marker="D", filled=False, markeredgewidth=1.6, label=label)
     if text is not None:
         beside(axes, x, y, text, colour=PAPER, at=at)
 
@@ -63,17 +48,12 @@ def paper_dot(
 def beside(axes: Axes, x: float, y: float, text: str, *, colour: str = INK, at=(7, 0)) -> None:
     """Words beside a point, `at` points away from it: to the right, or above or below where `at` is (0, ...)."""
     across, up = at
-    axes.annotate(
-        text,
-        (x, y),
-        at,
-        textcoords="offset points",
-        ha="left" if across > 0 else "right" if across < 0 else "center",
-        va="bottom" if up > 0 else "top" if up < 0 else "center",
-        fontsize=9,
-        color=colour,
-        annotation_clip=False,
-    )
+    aligned = {
+        "ha": "left" if across > 0 else "right" if across < 0 else "center",
+        "va": "bottom" if up > 0 else "top" if up < 0 else "center",
+    }
+    style = {"fontsize": 9, "color": colour, "annotation_clip": False}
+    axes.annotate(text, (x, y), at, textcoords="offset points", **aligned, **style)
 
 
 def dot_rows(axes: Axes, rows: Sequence[tuple]) -> None:
@@ -101,8 +81,3 @@ def legend_below(figure: Figure, axes: Axes | Sequence[Axes], *, columns: int = 
         for handle, name in zip(*panel.get_legend_handles_labels()):
             named.setdefault(name, handle)
     figure.legend(named.values(), named, loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5)
-
-
-def legend_beside(axes: Axes) -> None:
-    """A panel's own legend, to the right of it: for a row of panels, that of the last one."""
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)

@@ -12,21 +12,13 @@ RESAMPLES = 2000
 
 
 def crossed(
-    reader: Reader,
-    test: Encoded,
-    grid: dict,
-    *,
-    objective: str | None = None,
-    max_fpr: float = 0.05,
-    refusable: bool = True,
+    reader: Reader, test: Encoded, grid: dict, *, refusable: bool = True, **options
 ) -> tuple[np.ndarray, list[dict]]:
     """Every row's prediction (n,) with the settings best on the other half, and the two halves' settings.
 
-    Even and odd rows are the halves: where rows come class by class, both hold every class. `grid`, `objective` and
-    `max_fpr` are as in ``rs.tune``; where not `refusable`, k = 0, the base itself, may not win.
+    Even and odd rows are the halves: where rows come class by class, both hold every class. `grid` and `options` are
+    those of ``rs.tune``; where not `refusable`, k = 0, the base itself, may not win.
 
-    Examples
-    --------
     >>> keys = np.arange(8.0)[:, None]
     >>> data = rs.Encoded(keys, np.zeros((8, 2)), [0, 0, 0, 0, 1, 1, 1, 1])
     >>> predicted, settings = crossed(rs.ResMem(rs.Memory(data), k=1), data, {"k": [1], "sigma": [1.0]})
@@ -36,8 +28,7 @@ def crossed(
     predicted = np.empty(len(test), np.int64)
     settings = []
     for half in (0, 1):
-        other = test[1 - half :: 2]
-        best = rs.tune(reader, other, grid, objective=objective, max_fpr=max_fpr, progress=False)
+        best = rs.tune(reader, test[1 - half :: 2], grid, progress=False, **options)
         found, chosen = best.results_, best.best_params_
         if not refusable and best.k == 0:
             used = np.flatnonzero(found["k"] > 0)
@@ -53,10 +44,7 @@ def paired(one: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tupl
 
     The interval is a paired 95 % bootstrap, the p-value McNemar's exact test.
 
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> paired(np.array([True] * 4), np.array([True, True, False, False]), rng)[0::3]
+    >>> paired(np.array([True] * 4), np.array([True, True, False, False]), np.random.default_rng(0))[0::3]
     (50.0, 0.5)
     """
     low, high = bootstrap_interval(one.astype(float) - other, 0.95, RESAMPLES, rng)

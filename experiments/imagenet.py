@@ -48,7 +48,6 @@ def measure(
 
     Parameters
     ----------
-    work : Work
     data : str
         Folder of train/<class>/ and val/<class>/ images.
     alpha : float
@@ -65,7 +64,7 @@ def measure(
         Processes that read images.
     index : str
         Of the memory: exact, or a FAISS factory string.
-    device : {"auto", "cpu", "cuda"}
+    device : str
         Where network and memory live.
     """
     if alpha not in IMAGENET_MOBILENET_V2 or (weights == "pretrained" and alpha != 1):
@@ -79,27 +78,16 @@ def measure(
     return work.map(compare, [cell], desc="imagenet")[0]
 
 
-def compare(
-    data: str,
-    alpha: float,
-    weights: str,
-    encoded: str,
-    file_rows: int,
-    batch_size: int,
-    workers: int,
-    index: str,
-    device: str,
-) -> dict:
+def compare(data, alpha, weights, encoded, file_rows, batch_size, workers, index, device) -> dict:
     """Base, ResMem at the paper's settings for this width, and ResMem tuned."""
     network, train, val = network_and_images(data, alpha, weights)
     network.to(device_of(device))
     reading = {"batch_size": batch_size, "num_workers": workers}
     remembered, asked = (encode(network, part, Path(encoded), file_rows, **reading) for part in (train, val))
     parts = list(asked)
-    keys, logits, labels = (
-        np.concatenate(rows) for rows in zip(*((part.keys, part.logits.dense().numpy(), part.labels) for part in parts))
-    )
-    test = Encoded(keys, logits, labels, source=parts[0].source, task=parts[0].task, head=parts[0].head)
+    rows = zip(*((part.keys, part.logits.dense().numpy(), part.labels) for part in parts))
+    about = {name: getattr(parts[0], name) for name in ("source", "task", "head")}
+    test = Encoded(*map(np.concatenate, rows), **about)
     memory = rs.Memory(remembered, index=index, storage="head", device=device_of(device))
     base = test.logits.argmax().numpy() == test.labels
     rng = np.random.default_rng(0)
@@ -107,8 +95,8 @@ def compare(
     for name, (predicted, chosen) in answers(memory, test, alpha).items():
         right = predicted == test.labels
         *gain, p = paired(right, base, rng)
-        rates = {"tpr": percent(right & ~base), "fpr": percent(base & ~right)}
-        readers[name] = {"accuracy": percent(right), **rates, "gain": gain, "p_value": p, "settings": chosen}
+        rates = {"accuracy": percent(right), "tpr": percent(right & ~base), "fpr": percent(base & ~right)}
+        readers[name] = {**rates, "gain": gain, "p_value": p, "settings": chosen}
     return {
         "alpha": alpha,
         "weights": weights if weights in ("pretrained", "random") else "given",
@@ -189,12 +177,10 @@ def tables(results: dict) -> dict[str, Table]:
     """Table 2's row beside ours."""
     paper = IMAGENET_MOBILENET_V2[results["alpha"]]
     rows = [("base", paper["base"], f"{results['base']:.2f}", "", "", "", "")]
-    for name, words in NAMES.items():
+    for (name, words), printed in zip(NAMES.items(), (paper["resmem"], "")):
         reader = results["readers"][name]
-        rates = f"{reader['tpr']:.2f}", f"{reader['fpr']:.2f}"
-        printed = paper["resmem"] if name == "resmem_paper" else ""
-        gain = interval(reader["gain"])
-        rows.append((words, printed, f"{reader['accuracy']:.2f}", gain, *rates, settings(reader["settings"])))
+        accuracy, tpr, fpr = (f"{reader[rate]:.2f}" for rate in ("accuracy", "tpr", "fpr"))
+        rows.append((words, printed, accuracy, interval(reader["gain"]), tpr, fpr, settings(reader["settings"])))
     columns = ("accuracy, %", "paper", "ours", "over the base, points", "TPR", "FPR", "settings (even; odd rows)")
     return {"accuracy": Table(columns, rows)}
 

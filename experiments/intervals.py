@@ -10,13 +10,10 @@ from scipy.special import stdtrit
 def slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Least-squares slope of log y against log x along the last axis of y.
 
-    Examples
-    --------
     >>> float(slope(np.array([1.0, 10.0, 100.0]), np.array([5.0, 0.5, 0.05])).round(6))
     -1.0
     """
-    centred = np.log(x) - np.log(x).mean()
-    return np.log(y) @ centred / (centred @ centred)
+    return np.polyfit(np.log(x), np.log(y).T, 1)[0]
 
 
 def slope_interval(x: np.ndarray, y: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
@@ -37,29 +34,22 @@ def mean_interval(differences: Sequence[float], overlap: float = 0.0) -> tuple[f
     `overlap` is ``n_test / n_train``, or 0 for independent repetitions. One repetition says nothing about its spread:
     low and high are then infinite.
 
-    Examples
-    --------
     >>> [round(number, 3) for number in mean_interval([1.0, 2.0, 3.0])]
     [2.0, -0.484, 4.484]
     """
-    differences = np.asarray(differences, dtype=float)
-    mean, count = float(differences.mean()), len(differences)
+    mean, count = float(np.mean(differences)), len(differences)
     if count < 2:
         return mean, -math.inf, math.inf
-    reach = stdtrit(count - 1, 0.975) * math.sqrt((1 / count + overlap) * differences.var(ddof=1))
-    return mean, mean - float(reach), mean + float(reach)
+    reach = float(stdtrit(count - 1, 0.975) * math.sqrt((1 / count + overlap) * np.var(differences, ddof=1)))
+    return mean, mean - reach, mean + reach
 
 
 def over_all(found: Sequence[Sequence[float]]) -> Sequence[float]:
     """One [mean, low, high] for a difference measured on several networks, over them; of a single one its own, over
     test points.
 
-    Examples
-    --------
     >>> over_all([[1.0, 0.5, 1.5, 0.01]])
     [1.0, 0.5, 1.5]
-    >>> [round(number, 3) for number in over_all([[1.0, 0.9, 1.1], [2.0, 1.9, 2.1], [3.0, 2.9, 3.1]])]
-    [2.0, -0.484, 4.484]
     """
     return found[0][:3] if len(found) == 1 else mean_interval([one[0] for one in found])
 
@@ -67,8 +57,6 @@ def over_all(found: Sequence[Sequence[float]]) -> Sequence[float]:
 def sign(interval: Sequence[float | None]) -> int:
     """1 or -1 where an interval [middle, low, high] excludes 0, and 0 elsewhere (None is an unbounded end).
 
-    Examples
-    --------
     >>> sign([0.5, 0.04, 0.95]), sign([-1.0, -2.0, -0.1]), sign([0.1, -0.3, 0.5]), sign([0.2, None, None])
     (1, -1, 0, 0)
     """

@@ -3,39 +3,26 @@
 ``python -P machine.py`` prints the installation's part as JSON: whatever version of residua an interpreter has.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
-LIBRARIES = [
-    "residua",
-    "torch",
-    "numpy",
-    "scipy",
-    "faiss-cpu",
-    "scikit-learn",
-    "transformers",
-    "torchvision",
-    "safetensors",
-]
+LIBRARIES = ["residua", "torch", "numpy", "scipy", "faiss-cpu", "scikit-learn", "transformers", "torchvision"]
+LIBRARIES += ["safetensors"]
 # What a run writes does not make the code that ran another one.
 WRITTEN = ("benchmarks/results", "results", "docs/results")
 
 
 def machine() -> dict:
-    """What a reader needs to compare a number with their own.
+    """What a reader needs to compare a number with their own: hardware, installation, ``gpu`` (name or None) and
+    torch's ``threads``.
 
-    Returns
-    -------
-    dict
-        What ``hardware`` and ``installation`` give, ``gpu`` (name or None) and ``threads`` (torch's).
-
-    Examples
-    --------
     >>> sorted(machine())
     ['commit', 'cores', 'cpu', 'gpu', 'os', 'python', 'ram_gib', 'threads', 'versions']
     """
@@ -54,42 +41,27 @@ def device_of(name: str) -> str:
 
 def hardware() -> dict:
     """``cpu`` (model name), ``cores`` (those this process may use), ``ram_gib`` (None where unknown) and ``os``."""
-    try:
+    cpuinfo, ram = Path("/proc/cpuinfo"), None
+    named = re.search(r"^model name.*?: *(.*\S)", cpuinfo.read_text("utf-8"), re.M) if cpuinfo.exists() else None
+    with contextlib.suppress(AttributeError, ValueError):
         ram = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError):
-        ram = None
     return {
-        "cpu": cpu_model(),
+        "cpu": named[1] if named else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "ram_gib": ram,
         "os": f"{platform.system()} {platform.machine()}",
     }
 
 
-def cpu_model() -> str:
-    """The processor's model name, as the operating system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def installation() -> dict:
     """``python``, ``versions`` of the libraries that are installed, and the ``commit`` that residua is imported at."""
     found = {}
     for name in LIBRARIES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     package = importlib.util.find_spec("residua")
-    return {
-        "python": platform.python_version(),
-        "versions": found,
-        "commit": commit(Path(package.origin).resolve().parents[2]) if package else None,
-    }
+    at = commit(Path(package.origin).resolve().parents[2]) if package else None
+    return {"python": platform.python_version(), "versions": found, "commit": at}
 
 
 def commit(checkout: Path) -> str | None:
@@ -99,15 +71,15 @@ def commit(checkout: Path) -> str | None:
     """
 
     def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != checkout.resolve():
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != checkout.resolve():
             return None
         aside = [f":(top,exclude){path}" for path in WRITTEN]
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", *aside)
-        return git("rev-parse", "HEAD").strip() + ("+" if changed.strip() else "")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

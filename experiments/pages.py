@@ -30,18 +30,10 @@ def refill(results: Path = RESULTS, pages: Path = PAGES) -> list[Path]:
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
-    """A page with every block made anew of its record; nothing else is changed.
-
-    Raises
-    ------
-    ParameterError
-        When a record has no such table.
-    MemoryFileError
-        When there is no such record.
-    """
+    """A page with every block made anew of its record; nothing else is changed."""
 
     def fill(found: re.Match) -> str:
-        record, name = found[1], found[2]
+        record, name = found.groups()
         known = blocks(read(results / f"{record}.json"))
         if name not in known:
             raise ParameterError(f"{record} has no table {name!r}; expected one of {', '.join(known)}")
@@ -51,15 +43,12 @@ def filled(text: str, results: Path = RESULTS) -> str:
 
 
 def blocks(record: dict) -> dict[str, str | Table]:
-    """All that a page may show of a record, by name."""
-    return {"made": made(record), **load(record["reproduction"]).tables(record["results"])}
-
-
-def made(record: dict) -> str:
-    """How a record came about, in one line."""
+    """All that a page may show of a record, by name; ``made`` is how it came about, in one line."""
     about = record["machine"]
     what = about["gpu"] or f"{about['cores']} cores of {about['cpu']}"
-    source = f"commit `{about['commit'][:12]}`" if about["commit"] else f"version {about['versions']['residua']}"
-    if (about["commit"] or "").endswith("+"):
+    commit = about["commit"]
+    source = f"commit `{commit[:12]}`" if commit else f"version {about['versions']['residua']}"
+    if commit and commit.endswith("+"):
         source += " with changes"
-    return f"Made by `{record['command']}` in {record['seconds']:,.0f} s on {what}, {source}."
+    made = f"Made by `{record['command']}` in {record['seconds']:,.0f} s on {what}, {source}."
+    return {"made": made, **load(record["reproduction"]).tables(record["results"])}

@@ -34,29 +34,15 @@ def run(
 ) -> dict:
     """Run an experiment and write ``NAME.json`` and ``NAME.png`` into folder `out`: both, whole, or nothing.
 
+    With a `label` (letters, digits, hyphens) they are ``NAME-LABEL.json`` and so on, beside those of another run.
+    `options` are those of the experiment's ``measure``; its defaults are the published run. `progress` shows a bar.
+
     A run that fails leaves nothing. Only cells that were finished before it was stopped, by Ctrl-C, by a kill or by an
     error, are kept, in ``.unfinished/NAME.jsonl`` of that folder, which git ignores: the same call at the same commit
-    goes on from there, and removes them when it has written the results.
+    goes on from there (with `fresh` it starts over), and removes them when it has written the results.
 
-    Parameters
-    ----------
-    name : str
-        One of ``experiments.NAMES``.
-    out : path, default "results"
-    label : str, default ""
-        Letters, digits and hyphens; the files are then ``NAME-LABEL.json`` and so on, beside those of another run.
-    fresh : bool, default False
-        Start over, whatever an earlier run left.
-    progress : bool, default False
-        Show a bar.
-    **options
-        Those of the experiment's ``measure``; its defaults are the published run.
-
-    Returns
-    -------
-    dict
-        What the JSON file holds: ``reproduction`` (the name), ``label``, ``command``, ``options``, ``seconds``,
-        ``machine``, ``results``.
+    Returns what the JSON file holds: ``reproduction`` (the name), ``label``, ``command``, ``options``, ``seconds``,
+    ``machine``, ``results``.
 
     Examples
     --------
@@ -69,33 +55,31 @@ def run(
     experiment = load(name)
     if not re.fullmatch("[A-Za-z0-9-]*", label):
         raise ParameterError(f"label={label!r}; expected letters, digits and hyphens, as in a file's name")
-    out, stem = Path(out), f"{name}-{label}" if label else name
+    out, file = Path(out), stem(name, label)
+    kept = out / UNFINISHED / f"{file}.jsonl"
     made_on = machine()  # before the run: the checkout may move on under a long one
-    about = {"reproduction": name, "version": __version__, "commit": made_on["commit"]}
-    kept = out / UNFINISHED / f"{stem}.jsonl"
     if fresh:
         with contextlib.suppress(NotADirectoryError):  # told when it is read
             kept.unlink(missing_ok=True)
-    work = Work(kept, about, progress)
-    call = inspect.signature(experiment.measure).bind(work, **options)
-    call.apply_defaults()
+    work = Work(kept, {"reproduction": name, "version": __version__, "commit": made_on["commit"]}, progress)
+    default = defaults(experiment)
+    options = default | options
     try:
-        record = rounded(
-            {
-                "reproduction": name,
-                "label": label,
-                "command": command(name, call.kwargs, defaults(experiment), label),
-                "options": call.kwargs,
-                "seconds": None,  # known when the work is done
-                "machine": made_on,
-                "results": experiment.measure(*call.args, **call.kwargs),
-            }
-        )
-        record["seconds"] = float(f"{work.seconds:.1f}")
+        results = experiment.measure(work, **options)
+        record = {
+            "reproduction": name,
+            "label": label,
+            "command": command(name, options, default, label),
+            "options": options,
+            "seconds": round(work.seconds, 1),
+            "machine": made_on,
+            "results": results,
+        }
+        record = rounded(record)
         experiment.tables(record["results"])
         picture = png(experiment.draw(record["results"]))
-        write(out / f"{stem}.json", to_json(record).encode())
-        write(out / f"{stem}.png", picture)
+        write(out / f"{file}.json", to_json(record).encode())
+        write(out / f"{file}.png", picture)
     except BaseException as error:
         if work.kept:
             error.add_note(
@@ -105,6 +89,11 @@ def run(
         raise
     work.finish()
     return record
+
+
+def stem(name: str, label: str) -> str:
+    """How the files of a run are called, without ``.json`` or ``.png``."""
+    return f"{name}-{label}" if label else name
 
 
 def load(name: str) -> ModuleType:

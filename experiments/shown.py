@@ -14,38 +14,28 @@ def interval(found: Sequence[float | None], bold: bool = False) -> str:
 
     With `bold`, an interval that excludes 0 is in bold type.
 
-    Examples
-    --------
-    >>> interval([1.234, 0.5, 2.0]), interval([-0.001, None, None])
-    ('+1.23 [+0.50, +2.00]', '+0.00')
-    >>> interval([1.234, 0.5, 2.0], bold=True)
-    '**+1.23 [+0.50, +2.00]**'
+    >>> interval([1.234, 0.5, 2.0]), interval([1.234, 0.5, 2.0], bold=True), interval([-0.001, None, None])
+    ('+1.23 [+0.50, +2.00]', '**+1.23 [+0.50, +2.00]**', '+0.00')
     """
-    ends = [round(value, 2) + 0.0 for value in found if value is not None and np.isfinite(value)]  # no -0.00
+    ends = [f"{round(value, 2) + 0.0:+.2f}" for value in found if value is not None and np.isfinite(value)]  # no -0.00
     if len(ends) < 3:
-        return f"{ends[0]:+.2f}"
-    text = f"{ends[0]:+.2f} [{ends[1]:+.2f}, {ends[2]:+.2f}]"
+        return ends[0]
+    text = f"{ends[0]} [{ends[1]}, {ends[2]}]"
     return f"**{text}**" if bold and sign(found) else text
 
 
 def mean(values: Sequence[float]) -> str:
     """The mean, and ± the standard deviation where there are several.
 
-    Examples
-    --------
     >>> mean([56.46]), mean([1.0, 2.0, 3.0])
     ('56.46', '2.00 ± 1.00')
     """
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
 
 
 def settings(found: dict | list[dict]) -> str:
     """A reader's settings; those of the two halves of a test set with a semicolon between them.
 
-    Examples
-    --------
     >>> settings([{"k": 1024, "sigma": 0.7}, {"k": 20, "sigma": 0.96485}])
     'k 1024, σ 0.7; k 20, σ 0.965'
     """
@@ -60,8 +50,6 @@ def settings(found: dict | list[dict]) -> str:
 def p_value(p: float) -> str:
     """To four digits.
 
-    Examples
-    --------
     >>> p_value(0.03387), p_value(1e-9)
     ('0.0339', '< 0.0001')
     """

@@ -8,12 +8,7 @@ from residua.errors import ShapeError
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under column names; the first column is left-aligned, the others right-aligned.
-
-    Raises
-    ------
-    ShapeError
-        When a row has another number of cells than there are columns.
+    """Rows of text, as many cells as there are columns; the first column is left-aligned, the others right-aligned.
 
     Examples
     --------
@@ -34,10 +29,8 @@ class Table:
 
     def __str__(self) -> str:
         cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (self.columns, *self.rows)]
-        widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(self.columns))]
-        lines = [
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in cells
-        ]
-        lines = [f"| {' | '.join(line)} |" for line in lines]
-        rule = ":" + "-" * (widths[0] + 1) + "|" + "".join("-" * (width + 1) + ":|" for width in widths[1:])
-        return "\n".join([lines[0], "|" + rule, *lines[1:]])
+        widths = [max(3, *map(len, column)) for column in zip(*cells)]
+        sides = "<" + ">" * (len(widths) - 1)
+        head, *body = (" | ".join(f"{c:{side}{w}}" for c, side, w in zip(row, sides, widths)) for row in cells)
+        rule = f"|:{'-' * (widths[0] + 1)}|{''.join('-' * (width + 1) + ':|' for width in widths[1:])}"
+        return "\n".join([f"| {head} |", rule, *(f"| {line} |" for line in body)])

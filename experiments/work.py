@@ -68,32 +68,26 @@ class Work:
             return {}
         except OSError as error:
             raise MemoryFileError(f"cannot read {path}: {error.strerror or error}") from error
-        found = [entry for entry in map(_parsed, lines) if entry is not None]
+        found = []
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):  # an interruption tore it
+                found.append(json.loads(line))
         if found and found[0] == {"about": self.about}:
             return {entry["cell"]: (entry["seconds"], entry["value"]) for entry in found[1:]}
         warnings.warn(f"{path} holds cells of another version or commit; starting over", stacklevel=4)
         return {}
 
     def _save(self, key: str, seconds: float, value) -> None:
+        # With cells above it a line starts with a line end: an interruption may have torn the last one.
+        before = "" if self._done else json.dumps({"about": self.about})
         entry = json.dumps({"cell": key, "seconds": seconds, "value": value})
         if self.path is not None:
-            self._append(entry if self._done else f"{json.dumps({'about': self.about})}\n{entry}")
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "a" if self._done else "w", encoding="utf-8") as file:
+                    file.write(f"{before}\n{entry}")
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise MemoryFileError(f"cannot write {self.path}: {error.strerror or error}") from error
         self._done[key] = (seconds, value)
-
-    def _append(self, lines: str) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a" if self._done else "w", encoding="utf-8") as file:
-                # A line that an interruption tore ends here, and is not read again.
-                file.write(("\n" if self._done else "") + lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise MemoryFileError(f"cannot write {self.path}: {error.strerror or error}") from error
-
-
-def _parsed(line: str) -> dict | None:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None

@@ -19,17 +19,12 @@ KINDS = {"in_sample": "in sample", "out_of_fold": "out of fold"}
 
 
 def measure(
-    work: Work,
-    *,
-    data: tuple[str, ...] = tuple(TASKS),
-    bases: tuple[str, ...] = NAMES,
-    splits: int = 20,
+    work: Work, *, data: tuple[str, ...] = tuple(TASKS), bases: tuple[str, ...] = NAMES, splits: int = 20
 ) -> dict:
     """Every table under every base, over random splits.
 
     Parameters
     ----------
-    work : Work
     data : tuple of str
         Tables, by the names of ``TASKS``.
     bases : tuple of str
@@ -65,32 +60,27 @@ def errors(name: str, base: str, seed: int) -> dict:
     An error is the share of wrong answers, or the squared error as a share of the test targets' variance.
     """
     parts = split(name, seed)
-    task = TASKS[name].task
-    model = fit(base, task, *parts.train, seed)
+    by_class = TASKS[name].task == "classification"
+    model = fit(base, TASKS[name].task, *parts.train, seed)
     with bases_may_stop_early():
-        remembered = {
-            "in_sample": rs.encode(model, parts.train),
-            "out_of_fold": rs.encode(model, parts.train, cv=FOLDS),
-        }
-    like = remembered["in_sample"]
+        like = rs.encode(model, parts.train)
+        out_of_fold = rs.encode(model, parts.train, cv=FOLDS)
     validation, test = (rs.encode(model, part, like=like) for part in (parts.validation, parts.test))
+
+    def percent(measured: float) -> float:
+        return 100 * (1 - measured if by_class else measured / float(test.labels.astype(np.float64).var()))
+
     out = {"zero": 100 * share_of_zero_residuals(like)}
-    for kind, enc in remembered.items():
+    for kind, enc in zip(KINDS, (like, out_of_fold)):
         best = rs.tune(rs.ResMem(rs.Memory(enc), k=1), validation, progress=False)
         # Label k-NN reads keys and labels alone, which both memories share.
         found = rs.evaluate(best, test, validation=validation if kind == "in_sample" else None, n_bootstrap=1)
-        base, ours = (found.base_accuracy, found.accuracy) if task == "classification" else (found.base_mse, found.mse)
-        out |= {kind: _percent(ours, task, test), f"{kind}_k": best.k, f"{kind}_temperature": best.temperature}
+        ours = percent(found.accuracy if by_class else found.mse)
+        out |= {kind: ours, f"{kind}_k": best.k, f"{kind}_temperature": best.temperature}
         if kind == "in_sample":
-            out |= {"base": _percent(base, task, test), "label_knn": _percent(found.label_knn_tuned, task, test)}
+            out["base"] = percent(found.base_accuracy if by_class else found.base_mse)
+            out["label_knn"] = percent(found.label_knn_tuned)
     return out
-
-
-def _percent(measured: float, task: str, test) -> float:
-    """An accuracy or a mean squared error as an error in %."""
-    if task == "classification":
-        return 100 * (1 - measured)
-    return 100 * measured / float(test.labels.astype(np.float64).var())
 
 
 def _row(name: str, base: str, splits: list[dict]) -> dict:
@@ -98,13 +88,17 @@ def _row(name: str, base: str, splits: list[dict]) -> dict:
     # Splits of one table share rows; draws of a synthetic one do not.
     overlap = 0.0 if TASKS[name].drawn else (1 - TRAIN) * (1 - REST) / TRAIN
     chosen = {kind: columns[f"{kind}_temperature"][columns[f"{kind}_k"] > 0] for kind in KINDS}
+
+    def less(one: str, other: str):
+        return mean_interval(columns[other] - columns[one], overlap)
+
     return {
         "data": name,
         "base": base,
         "errors": {key: columns[key] for key in ("base", *KINDS, "label_knn")},
-        "gain": {kind: mean_interval(columns["base"] - columns[kind], overlap) for kind in KINDS},
-        "out_of_fold_over_in_sample": mean_interval(columns["in_sample"] - columns["out_of_fold"], overlap),
-        "over_label_knn": {kind: mean_interval(columns["label_knn"] - columns[kind], overlap) for kind in KINDS},
+        "gain": {kind: less(kind, "base") for kind in KINDS},
+        "out_of_fold_over_in_sample": less("out_of_fold", "in_sample"),
+        "over_label_knn": {kind: less(kind, "label_knn") for kind in KINDS},
         "refused": {kind: float((columns[f"{kind}_k"] == 0).mean()) for kind in KINDS},
         "temperature": {kind: float(np.median(found)) if len(found) else None for kind, found in chosen.items()},
         "zero": float(columns["zero"].mean()),
@@ -119,16 +113,11 @@ def tables(results: dict) -> dict[str, Table]:
         mean = {name: f"{np.mean(values):.2f}" for name, values in row["errors"].items()}
         ours = (cell for kind in KINDS for cell in (mean[kind], interval(row["gain"][kind], bold=True)))
         gains.append((case, mean["base"], mean["label_knn"], *ours))
+        better = interval(row["out_of_fold_over_in_sample"], bold=True)
+        refused = " / ".join(f"{100 * row['refused'][kind]:.0f} %" for kind in KINDS)
         temperatures = (row["temperature"][kind] for kind in KINDS)
-        settings.append(
-            (
-                case,
-                interval(row["out_of_fold_over_in_sample"], bold=True),
-                " / ".join(f"{100 * row['refused'][kind]:.0f} %" for kind in KINDS),
-                " / ".join("-" if value is None else f"{value:.2g}" for value in temperatures),
-                f"{row['zero']:.0f} %",
-            )
-        )
+        chosen = " / ".join("-" if value is None else f"{value:.2g}" for value in temperatures)
+        settings.append((case, better, refused, chosen, f"{row['zero']:.0f} %"))
     both = ("ResMem, in sample", "gain", "ResMem, out of fold", "gain")
     how = ("out of fold over in sample", "k = 0 chosen", "median T", "residuals ≈ 0")
     data = dict.fromkeys(row["data"] for row in results["rows"])
@@ -144,26 +133,26 @@ def tables(results: dict) -> dict[str, Table]:
 
 def _summarised(rows: list[dict], kind: str) -> dict[str, str]:
     """How many cases went which way, with residuals of one kind."""
-    gains = [row["gain"][kind] for row in rows]
+    gains = np.array([row["gain"][kind][0] for row in rows])
+    bases = np.array([row["base"] for row in rows])
+    refused = np.array([row["refused"][kind] for row in rows])
+    signs = [sign(row["gain"][kind]) for row in rows]
     over = [sign(row["over_label_knn"][kind]) for row in rows]
-    noise = [sign(row["gain"][kind]) != 0 for row in rows if row["data"] == "random_labels"]
+    noise = [found for found, row in zip(signs, rows) if row["data"] == "random_labels"]
     behind = [np.mean(row["errors"]["base"]) - np.mean(row["errors"]["label_knn"]) for row in rows]
-    found = spearmanr(behind, [gain[0] for gain in gains]).statistic if len(rows) > 2 else np.nan
-    lost = [row["refused"][kind] < 0.5 and row["gain"][kind][0] < 0 for row in rows]
-
-    def of_base(base: str) -> str:
-        return f"{np.mean([row['gain'][kind][0] for row in rows if row['base'] == base]):+.1f}"
-
+    found = spearmanr(behind, gains).statistic if len(rows) > 2 else np.nan
     return {
-        "cases in which the error falls": f"{sum(sign(gain) > 0 for gain in gains)} of {len(rows)}",
-        "cases in which it rises": f"{sum(sign(gain) < 0 for gain in gains)} of {len(rows)}",
-        **{f"mean gain, {base}": of_base(base) for base in dict.fromkeys(row["base"] for row in rows)},
+        "cases in which the error falls": f"{signs.count(1)} of {len(rows)}",
+        "cases in which it rises": f"{signs.count(-1)} of {len(rows)}",
+        **{f"mean gain, {base}": f"{gains[bases == base].mean():+.1f}" for base in dict.fromkeys(bases)},
         "better than label k-NN on the same keys": f"{over.count(1)} of {len(rows)}",
         "worse than label k-NN": f"{over.count(-1)} of {len(rows)}",
         "rank correlation of the gain with how far the base is behind label k-NN": f"{found:+.2f}",
-        "gains on random labels that exclude 0": f"{sum(noise)} of {len(noise)}",
-        "splits in which tuning chose no memory": f"{100 * np.mean([row['refused'][kind] for row in rows]):.0f} %",
-        "cases with a memory in most splits and a higher mean error": f"{sum(lost)} of {len(rows)}",
+        "gains on random labels that exclude 0": f"{np.count_nonzero(noise)} of {len(noise)}",
+        "splits in which tuning chose no memory": f"{100 * refused.mean():.0f} %",
+        "cases with a memory in most splits and a higher mean error": (
+            f"{((refused < 0.5) & (gains < 0)).sum()} of {len(rows)}"
+        ),
     }
 
 
@@ -179,14 +168,13 @@ def draw(results: dict):
             at = len(data) - 1 - data.index(row["data"])
             for kind, shift, colour in zip(KINDS, (0.15, -0.15), (figures.BASE, figures.RESMEM)):
                 mean, *ends = row["gain"][kind]
-                label = f"residuals {KINDS[kind]}"
                 filled = sign(row["gain"][kind]) != 0
                 figures.dot(panel, mean, at + shift, ends, colour=colour, horizontal=True, filled=filled)
-                panel.plot([], [], "o", color=colour, label=label)
+                panel.plot([], [], "o", color=colour, label=f"residuals {KINDS[kind]}")
         panel.set_title({"mlp": "small network", "boosting": "boosted trees"}.get(base, base), fontsize=11)
         panel.set_xscale("symlog", linthresh=2, linscale=1)
-        ticks = {-10: "-10", -5: "-5", -2: "-2", -1: "", 0: "0", 1: "", 2: "2", 5: "5", 10: "10", 20: "20", 40: "40"}
-        panel.set_xticks(list(ticks), labels=list(ticks.values()))
+        ticks = (-10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 40)
+        panel.set_xticks(ticks, labels=["" if abs(tick) == 1 else str(tick) for tick in ticks])
         panel.set_xlim(-15, 50)
         panel.minorticks_off()
         panel.set_xlabel("points of error removed")

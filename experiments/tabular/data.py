@@ -1,11 +1,13 @@
 """The tables: scikit-learn's bundled ones, cut anew for each split, and synthetic ones, drawn anew for each split."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
+
+Rows: TypeAlias = tuple[np.ndarray, np.ndarray]  # X (n, d) and y (n,)
 
 TRAIN, REST = 0.6, 0.5  # 60 % to train on, and half of what is left to tune on, half to test on
 
@@ -15,42 +17,38 @@ class Data(NamedTuple):
 
     task: str
     about: str
-    rows: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    rows: Callable[[int], Rows]
     drawn: bool
 
 
 class Split(NamedTuple):
     """Three pairs (X, y) without common rows; regression targets are standardised as the training ones are."""
 
-    train: tuple[np.ndarray, np.ndarray]
-    validation: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
+    train: Rows
+    validation: Rows
+    test: Rows
 
 
 def split(name: str, seed: int) -> Split:
     """The rows of task `name`, one of ``TASKS``, in three parts, drawn by `seed`; classes keep their shares."""
-    task = TASKS[name]
-    X, y = task.rows(seed)
-    by_class = task.task == "classification"
-    X, X_rest, y, y_rest = train_test_split(X, y, train_size=TRAIN, random_state=seed, stratify=y if by_class else None)
-    X_val, X_test, y_val, y_test = train_test_split(
-        X_rest, y_rest, train_size=REST, random_state=seed, stratify=y_rest if by_class else None
-    )
+    by_class = TASKS[name].task == "classification"
+
+    def parted(X, y, share: float):
+        return train_test_split(X, y, train_size=share, random_state=seed, stratify=y if by_class else None)
+
+    X, X_rest, y, y_rest = parted(*TASKS[name].rows(seed), TRAIN)
+    X_val, X_test, y_val, y_test = parted(X_rest, y_rest, REST)
     if not by_class:
         mean, scale = y.mean(), y.std()
         y, y_val, y_test = ((part - mean) / scale for part in (y, y_val, y_test))
     return Split((X, y), (X_val, y_val), (X_test, y_test))
 
 
-def long_tail(
-    seed: int, n: int = 900, clusters: int = 90, classes: int = 4, d: int = 6
-) -> tuple[np.ndarray, np.ndarray]:
+def long_tail(seed: int, n: int = 900, clusters: int = 90, classes: int = 4, d: int = 6) -> Rows:
     """Clusters of Zipf frequencies, each of one class that its neighbours say nothing about: X (n, d), y (n,).
 
     What a model must learn one rare group at a time, a memory has seen once.
 
-    Examples
-    --------
     >>> X, y = long_tail(0)
     >>> X.shape, np.unique(y).tolist()
     ((900, 6), [0, 1, 2, 3])
@@ -64,7 +62,7 @@ def long_tail(
     return centres[member] + 0.6 * rng.standard_normal((n, d)), of_cluster[member]
 
 
-def random_labels(seed: int, n: int = 600, classes: int = 3, d: int = 8) -> tuple[np.ndarray, np.ndarray]:
+def random_labels(seed: int, n: int = 600, classes: int = 3, d: int = 8) -> Rows:
     """Labels that have nothing to do with X, (n, d): what any gain here would be, is chance."""
     rng = np.random.default_rng([seed, n, 1])
     return rng.standard_normal((n, d)), rng.integers(0, classes, n)
@@ -74,25 +72,21 @@ def _bundled(name: str):
     return lambda seed: getattr(datasets, f"load_{name}")(return_X_y=True)
 
 
-def _some_digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _some_digits(seed: int) -> Rows:
     X, y = datasets.load_digits(return_X_y=True)
     rows = np.random.default_rng([seed, 2]).permutation(len(y))[:600]
     return X[rows], y[rows]
 
 
-def _blobs(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_classification(
-        600, 12, n_informative=6, n_redundant=2, n_classes=3, n_clusters_per_class=3, flip_y=0.05, random_state=seed
-    )
+def _made(name: str, *sizes: int, **options):
+    return lambda seed: getattr(datasets, f"make_{name}")(*sizes, **options, random_state=seed)
 
 
-def _linear(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_regression(600, 10, n_informative=10, noise=60.0, random_state=seed)
-
-
-def _friedman(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_friedman1(600, 10, noise=1.0, random_state=seed)
-
+_blobs = _made(
+    "classification", 600, 12, n_informative=6, n_redundant=2, n_classes=3, n_clusters_per_class=3, flip_y=0.05
+)
+_linear = _made("regression", 600, 10, n_informative=10, noise=60.0)
+_friedman = _made("friedman1", 600, 10, noise=1.0)
 
 TASKS = {
     "digits": Data("classification", "600 of the 8 × 8 handwritten digits, 10 classes", _some_digits, False),

@@ -9,12 +9,9 @@ from experiments.theorem33.simulate import bound, risks
 from experiments.work import Work
 from residua.errors import ParameterError
 
-ESTIMATION = -2 / 3  # the theorem's exponent of n in its first term, d² L² n^(-2/3)
-
-
-def neighbour_exponent(d: int) -> float:
-    """The theorem's exponent of n in its second term, d² (1-L)² [log(n^(1/d)) / n]^(1/d)."""
-    return -1 / d
+# The theorem's exponent of n in its first term, d² L² n^(-2/3). That of its second, d² (1-L)² [log(n^(1/d)) / n]^(1/d),
+# is -1/d.
+ESTIMATION = -2 / 3
 
 
 def measure(
@@ -30,7 +27,6 @@ def measure(
 
     Parameters
     ----------
-    work : Work
     dims : tuple of int
         Dimensions d.
     radii : tuple of float
@@ -57,8 +53,13 @@ def measure(
         raise ParameterError(f"seeds={seeds} and sizes={sizes}; expected at least 2 draws, and 4 sizes of at least 2")
     cells = [(d, n, tuple(radii), seed, test_points) for d in dims for n in sizes for seed in range(seeds)]
     drawn = work.map(risks, cells, desc="theorem33")
-    by_dim = np.array(drawn, dtype=object).reshape(len(dims), len(sizes), seeds)
-    entries = [_of_dimension(d, sizes, radii, draws) for d, draws in zip(dims, by_dim)]
+    by_dim = {  # (d, L, draws, sizes)
+        name: np.array([draw[name] for draw in drawn]).reshape(len(dims), len(sizes), seeds, -1).transpose(0, 3, 2, 1)
+        for name in drawn[0]
+    }
+    entries = [
+        _of_dimension(d, sizes, radii, {name: values[i] for name, values in by_dim.items()}) for i, d in enumerate(dims)
+    ]
     first = [curve["resmem"][0] / curve["bound"][0] for entry in entries for curve in entry["curves"]]
     return {
         "sizes": sizes,
@@ -67,41 +68,36 @@ def measure(
         "test_points": test_points,
         "fitted_from": sizes[len(sizes) // 2],
         "constant": max(first),
-        "holds": sum(sum(draw["holds"]) for draw in drawn),
+        "holds": int(by_dim["holds"].sum()),
         "draws": len(drawn) * len(radii),
         "dims": entries,
     }
 
 
-def _of_dimension(d: int, sizes, radii, draws: np.ndarray) -> dict:
-    """Means over draws (sizes, seeds), slopes over the larger half, ratios at the largest size."""
+def _of_dimension(d: int, sizes, radii, risk: dict[str, np.ndarray]) -> dict:
+    """Means over draws of every risk (L, draws, sizes), slopes over the larger half of the sizes, ratios at the
+    largest."""
     large = slice(len(sizes) // 2, None)
-    fitted = np.array(sizes[large])
 
-    def curves(name: str, *which) -> np.ndarray:
-        values = [[draw[name][which[0]] if which else draw[name] for draw in row] for row in draws]
-        return np.array(values, dtype=float).T  # (seeds, sizes)
+    def fitted(values: np.ndarray):
+        return slope_interval(np.array(sizes[large]), values[:, large])
 
-    knn = curves("knn")
-    entry = {"d": d, "knn": knn.mean(axis=0), "knn_slope": slope_interval(fitted, knn[:, large]), "curves": []}
+    knn = risk["knn"][0]
+    entry = {"d": d, "knn": knn.mean(axis=0), "knn_slope": fitted(knn), "curves": []}
     for i, radius in enumerate(radii):
-        base, resmem, t1, t2 = (curves(name, i) for name in ("base", "resmem", "t1", "t2"))
-        ratio = resmem / knn
+        of = {name: risk[name][i] for name in ("base", "resmem", "t1", "t2")}
         # With one dimension the constraint alone fixes the base at L θ*: only rounding is left, and no slope.
         if d == 1:
-            t1 = np.zeros_like(t1)
+            of["t1"] = np.zeros_like(of["t1"])
+        of["ratio"] = of["resmem"] / knn
         entry["curves"].append(
             {
                 "L": radius,
-                "base": base.mean(axis=0),
-                "resmem": resmem.mean(axis=0),
-                "t1": t1.mean(axis=0),
-                "t2": t2.mean(axis=0),
-                "ratio": ratio.mean(axis=0),
+                **{name: values.mean(axis=0) for name, values in of.items()},
                 "bound": bound(d, sizes, radius),
-                "resmem_slope": slope_interval(fitted, resmem[:, large]),
-                "t1_slope": None if d == 1 else slope_interval(fitted, t1[:, large]),
-                "ratio_at_largest": mean_interval(ratio[:, -1]),
+                "resmem_slope": fitted(of["resmem"]),
+                "t1_slope": None if d == 1 else fitted(of["t1"]),
+                "ratio_at_largest": mean_interval(of["ratio"][:, -1]),
             }
         )
     return entry
@@ -109,29 +105,20 @@ def _of_dimension(d: int, sizes, radii, draws: np.ndarray) -> dict:
 
 def tables(results: dict) -> dict[str, Table]:
     """Slopes, levels at the largest n, and what the theorem's steps come to."""
-    dims, radii = results["dims"], results["radii"]
     slopes, estimation, levels = [], [], []
-    for entry in dims:
+    for entry in results["dims"]:
         d, curves = entry["d"], entry["curves"]
-        allowed = f"{neighbour_exponent(d):.2f}"
         found = (entry["knn_slope"], *(curve["resmem_slope"] for curve in curves))
-        slopes.append([d, allowed, f"{-2 / d:.2f}", *(_plain(slope) for slope in found)])
+        slopes.append([d, f"{-1 / d:.2f}", f"{-2 / d:.2f}", *map(_plain, found)])
         t1 = (_plain(curve["t1_slope"]) if curve["t1_slope"] else "T1 = 0" for curve in curves)
         estimation.append([d, f"{ESTIMATION:.2f}", "-1.00", *t1])
         for curve in curves:
-            levels.append(
-                [
-                    f"{d}, {curve['L']:g}",
-                    f"{curve['base'][-1]:.4f}",
-                    f"{entry['knn'][-1]:.2e}",
-                    f"{curve['resmem'][-1]:.2e}",
-                    _plain(curve["ratio_at_largest"], 4),
-                    f"{(1 - curve['L']) ** 2:.4f}",
-                    f"{curve['t1'][-1] / curve['t2'][-1]:.1e}",
-                    f"{curve['resmem'][-1] / (results['constant'] * curve['bound'][-1]):.1e}",
-                ]
-            )
-    by_radius = [f"L = {radius:g}" for radius in radii]
+            base, resmem, t1, t2, allowed = (curve[name][-1] for name in ("base", "resmem", "t1", "t2", "bound"))
+            risks = f"{base:.4f}", f"{entry['knn'][-1]:.2e}", f"{resmem:.2e}"
+            ratio = _plain(curve["ratio_at_largest"], 4), f"{(1 - curve['L']) ** 2:.4f}"
+            shares = f"{t1 / t2:.1e}", f"{resmem / (results['constant'] * allowed):.1e}"
+            levels.append([f"{d}, {curve['L']:g}", *risks, *ratio, *shares])
+    by_radius = [f"L = {radius:g}" for radius in results["radii"]]
     columns = ["d, L", "base", "1-NN", "ResMem", "ResMem / 1-NN", "(1-L)²", "T1 / T2", "ResMem / (C · bound)"]
     return {
         "slopes": Table(["d", "theorem", "geometry", "1-NN", *(f"ResMem, {name}" for name in by_radius)], slopes),
@@ -142,33 +129,33 @@ def tables(results: dict) -> dict[str, Table]:
 
 
 def _steps(results: dict) -> Table:
-    dims, sizes = results["dims"], results["sizes"]
+    dims, radii, sizes, constant = (results[name] for name in ("dims", "radii", "sizes", "constant"))
     off = max(dims, key=lambda entry: abs(entry["knn_slope"][0] + 2 / entry["d"]))
-    below = sum(entry["knn_slope"][2] < neighbour_exponent(entry["d"]) for entry in dims)
-    curves = [(entry["d"], curve) for entry in dims for curve in entry["curves"]]
-    ratios = [(curve["ratio_at_largest"][0], curve["ratio"][0], (1 - curve["L"]) ** 2) for _, curve in curves]
-    last, first = (max(abs(ratio[i] - ratio[2]) for ratio in ratios) for i in (0, 1))
-    cells = [
-        (f"d = {d}, L = {curve['L']:g}, n = {n:,}", *(curve[name][i] for name in ("resmem", "bound", "t1", "t2")))
-        for d, curve in curves
-        for i, n in enumerate(sizes)
-    ]
-    later = [(risk / (results["constant"] * allowed), where) for where, risk, allowed, _, _ in cells]
-    share, tightest = max(one for one in later if not one[1].endswith(f"n = {sizes[0]:,}"))
-    largest, early = max((t1 / t2, where) for where, _, _, t1, t2 in cells)
-    above = sum(t1 > t2 for *_, t1, t2 in cells)
-    apart = max(abs(risk / t2 - 1) for _, risk, _, _, t2 in cells)
+    below = sum(entry["knn_slope"][2] < -1 / entry["d"] for entry in dims)
+    resmem, allowed, t1, t2, ratio = (
+        np.array([[curve[name] for curve in entry["curves"]] for entry in dims])  # (d, L, n)
+        for name in ("resmem", "bound", "t1", "t2", "ratio")
+    )
+    at_largest = np.array([[curve["ratio_at_largest"][0] for curve in entry["curves"]] for entry in dims])
+    limit = (1 - np.array(radii)) ** 2
+    later = (resmem / (constant * allowed))[..., 1:]
+
+    def largest(values: np.ndarray, sizes: list[int]) -> str:
+        """Where the largest value is."""
+        d, radius, n = np.unravel_index(values.argmax(), values.shape)
+        return f"d = {dims[d]['d']}, L = {radii[radius]:g}, n = {sizes[n]:,}"
+
     rows = [
         ("dimensions whose whole interval of 1-NN's slope is below the theorem's -1/d", f"{below} of {len(dims)}"),
         ("1-NN's slope, furthest from -2/d", f"{abs(off['knn_slope'][0] + 2 / off['d']):.2f} (d = {off['d']})"),
-        (f"ResMem / 1-NN, furthest from (1-L)², at n = {sizes[-1]:,}", f"{last:.1e}"),
-        (f"the same at n = {sizes[0]:,}", f"{first:.1e}"),
+        (f"ResMem / 1-NN, furthest from (1-L)², at n = {sizes[-1]:,}", f"{abs(at_largest - limit).max():.1e}"),
+        (f"the same at n = {sizes[0]:,}", f"{abs(ratio[..., 0] - limit).max():.1e}"),
         ("draws in which risk ≤ 3 (T1 + T2)", f"{results['holds']:,} of {results['draws']:,}"),
-        (f"C, set at n = {sizes[0]:,} alone", f"{results['constant']:.3f}"),
-        ("ResMem / (C · bound) at larger n, at most", f"{100 * share:.0f} % ({tightest})"),
-        ("cases in which T1 > T2", f"{above} of {len(cells)}"),
-        ("T1 / T2, at most", f"{largest:.2f} ({early})"),
-        ("ResMem's risk, furthest from T2", f"{100 * apart:.1f} %"),
+        (f"C, set at n = {sizes[0]:,} alone", f"{constant:.3f}"),
+        ("ResMem / (C · bound) at larger n, at most", f"{100 * later.max():.0f} % ({largest(later, sizes[1:])})"),
+        ("cases in which T1 > T2", f"{(t1 > t2).sum()} of {t1.size}"),
+        ("T1 / T2, at most", f"{(t1 / t2).max():.2f} ({largest(t1 / t2, sizes)})"),
+        ("ResMem's risk, furthest from T2", f"{100 * abs(resmem / t2 - 1).max():.1f} %"),
     ]
     return Table(("step", "measured"), rows)
 
@@ -180,20 +167,36 @@ def _plain(found, digits: int = 2) -> str:
 
 def draw(results: dict):
     """One column per dimension: risks and the proof's two terms for the middle L, and the ratio to 1-NN for all."""
-    sizes, dims = results["sizes"], results["dims"]
+    sizes, dims, constant = results["sizes"], results["dims"], results["constant"]
     middle = len(results["radii"]) // 2
     size = (2.9 * len(dims) + 2.6, 9.2)
     figure, axes = figures.panels(3, len(dims), size, sharex=True, height_ratios=[3, 3, 2])
-    for column, entry in zip(axes.T, dims):
-        curve = entry["curves"][middle]
-        _risks(column[0], sizes, entry, curve, results["constant"])
-        _terms(column[1], sizes, curve)
-        _ratios(column[2], sizes, entry)
-        column[2].set_xlabel("training points n")
+    for (risk, terms, ratios), entry in zip(axes.T, dims):
+        d, curve = entry["d"], entry["curves"][middle]
+        risk.set_title(f"d = {d}\nResMem's slope {curve['resmem_slope'][0]:.2f}\n-2/d = {-2 / d:.2f}", fontsize=10.5)
+        allowed = constant * np.array(curve["bound"])
+        risk.loglog(sizes, allowed, "--", color=figures.PAPER, lw=1.6, label=f"paper: bound × {constant:.2f}")
+        risk.loglog(sizes, curve["base"], "o-", ms=3.5, color=figures.BASE, label="base; dotted (1-L)²")
+        risk.axhline((1 - curve["L"]) ** 2, color=figures.BASE, lw=0.9, ls=":")
+        risk.loglog(sizes, entry["knn"], "s-", ms=3.5, color=figures.KNN, label="1-NN on the labels")
+        risk.loglog(sizes, curve["resmem"], "D-", ms=3.5, color=figures.RESMEM, label="ResMem")
+
+        terms.loglog(sizes, curve["t2"], "D-", ms=3.5, color=figures.RESMEM, label="T2, the neighbour's\ndistance")
+        if slope := curve["t1_slope"]:
+            terms.loglog(sizes, curve["t1"], "^-", ms=3.5, color=figures.MIXED, label="T1, estimation")
+        terms.set_title(f"slope of T1 {slope[0]:.2f}" if slope else "T1 = 0", fontsize=9.5, color=figures.MIXED)
+
+        colours = (figures.DARK, figures.RESMEM, figures.LIGHT, figures.MIXED, figures.BASE, figures.KNN)
+        for curve, colour in zip(entry["curves"], colours):
+            ratios.axhline((1 - curve["L"]) ** 2, color=colour, lw=0.9, ls=":")
+            label = f"L = {curve['L']:g}; dotted (1-L)²"
+            ratios.semilogx(sizes, curve["ratio"], "o-", ms=3.5, color=colour, label=label)
+        ratios.set_ylim(0, 1)
+        ratios.set_xlabel("training points n")
     radius = results["radii"][middle]
     for row, label in zip(axes, (f"risk, L = {radius:g}", f"proof's terms, L = {radius:g}", "ResMem / 1-NN")):
         row[0].set_ylabel(label)
-        figures.legend_beside(row[-1])
+        row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
     for row in axes[:2]:
         _same_decades(row[1:])
     figure.suptitle(f"Theorem 3.3: means of {results['seeds']} draws", fontsize=13)
@@ -206,30 +209,3 @@ def _same_decades(panels) -> None:
     most = max((high / low for low, high in limits), default=1)
     for panel, (_, high) in zip(panels, limits):
         panel.set_ylim(high / most, high)
-
-
-def _risks(axes, sizes, entry: dict, curve: dict, constant: float) -> None:
-    d = entry["d"]
-    axes.set_title(f"d = {d}\nResMem's slope {curve['resmem_slope'][0]:.2f}\n-2/d = {-2 / d:.2f}", fontsize=10.5)
-    bound = [constant * value for value in curve["bound"]]
-    axes.loglog(sizes, bound, "--", color=figures.PAPER, lw=1.6, label=f"paper: bound × {constant:.2f}")
-    axes.loglog(sizes, curve["base"], "o-", ms=3.5, color=figures.BASE, label="base; dotted (1-L)²")
-    axes.axhline((1 - curve["L"]) ** 2, color=figures.BASE, lw=0.9, ls=":")
-    axes.loglog(sizes, entry["knn"], "s-", ms=3.5, color=figures.KNN, label="1-NN on the labels")
-    axes.loglog(sizes, curve["resmem"], "D-", ms=3.5, color=figures.RESMEM, label="ResMem")
-
-
-def _terms(axes, sizes, curve: dict) -> None:
-    axes.loglog(sizes, curve["t2"], "D-", ms=3.5, color=figures.RESMEM, label="T2, the neighbour's\ndistance")
-    slope = curve["t1_slope"]
-    if slope is not None:
-        axes.loglog(sizes, curve["t1"], "^-", ms=3.5, color=figures.MIXED, label="T1, estimation")
-    axes.set_title("T1 = 0" if slope is None else f"slope of T1 {slope[0]:.2f}", fontsize=9.5, color=figures.MIXED)
-
-
-def _ratios(axes, sizes, entry: dict) -> None:
-    colours = (figures.DARK, figures.RESMEM, figures.LIGHT, figures.MIXED, figures.BASE, figures.KNN)
-    for curve, colour in zip(entry["curves"], colours):
-        axes.axhline((1 - curve["L"]) ** 2, color=colour, lw=0.9, ls=":")
-        axes.semilogx(sizes, curve["ratio"], "o-", ms=3.5, color=colour, label=f"L = {curve['L']:g}; dotted (1-L)²")
-    axes.set_ylim(0, 1)

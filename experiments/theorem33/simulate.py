@@ -18,8 +18,6 @@ from residua.index import make_index
 def ball(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
     """n points uniform on the ball of radius sqrt(d + 2) in R^d, float64 (n, d).
 
-    Examples
-    --------
     >>> points = ball(np.random.default_rng(0), 20_000, 3)
     >>> bool(np.abs(points.T @ points / 20_000 - np.eye(3)).max() < 0.05), bool((points**2).sum(axis=1).max() <= 5)
     (True, True)
@@ -37,8 +35,6 @@ def constrained_least_squares(gram: np.ndarray, target: np.ndarray, radius: floa
 
     `gram` is ``XᵀX / n`` (d, d), `target` θ* (d,), so that the data are y = X θ*, and `radius` L > 0.
 
-    Examples
-    --------
     >>> constrained_least_squares(np.eye(2), np.array([3.0, 4.0]), 1.0).round(6).tolist()
     [0.6, 0.8]
     """

@@ -1,21 +1,26 @@
 """ResMem, Figure 3: images that the memory corrected, and the memories that did."""
 
+import base64
+import io
 from collections import Counter
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 import residua as rs
 from experiments.cifar100.data import CLASS_NAMES
 from experiments.cifar100.headline import PAPER
 from experiments.cifar100.networks import encoded, split
-from experiments.examples.tiles import pack, unpack
 from experiments.figures import BASE, INK, RESMEM, panels
 from experiments.machine import device_of
 from experiments.published import CIFAR100_EXAMPLES, CIFAR100_RESNET8
 from experiments.table import Table
 from experiments.work import Work
 from residua.errors import ParameterError
+
+# The confusions that the paper shows, each the smaller class first.
+PAPERS_PAIRS = [tuple(sorted(map(CLASS_NAMES.index, pair))) for pair in CIFAR100_EXAMPLES["confusions"]]
 
 
 def measure(
@@ -33,7 +38,6 @@ def measure(
 
     Parameters
     ----------
-    work : Work
     weights : str
         A trained CIFAR-ResNet (.safetensors, or its folder), such as the experiment cifar100 leaves.
     data : str
@@ -46,7 +50,7 @@ def measure(
         Memories beside each.
     pairs : int
         Confusions in each table.
-    device : {"auto", "cpu", "cuda"}
+    device : str
         Where network and memory live.
     """
     if not weights:
@@ -76,36 +80,30 @@ def find(weights: str, data: str, shown: int, memories: int, pairs: int, device:
     }
 
 
-def papers_pairs() -> list[tuple[int, int]]:
-    """The confusions that the paper shows, each the smaller class first."""
-    return [tuple(sorted(map(CLASS_NAMES.index, pair))) for pair in CIFAR100_EXAMPLES["confusions"]]
-
-
 def confusions(before: np.ndarray, after: np.ndarray, truth: np.ndarray, most: int) -> list[dict]:
     """Pairs of classes taken for each other, in either direction: the most often corrected, the most often introduced,
     and the paper's, with the base's ``errors`` of that kind, how many are ``corrected``, and how many are new."""
-    wrong, right, now = before != truth, before == truth, after == truth
-    errors = _counted(truth[wrong], before[wrong])
-    corrected = _counted(truth[wrong & now], before[wrong & now])
-    introduced = _counted(truth[right & ~now], after[right & ~now])
-    named = papers_pairs()
-    top = [pair for counted in (corrected, introduced) for pair, _ in counted.most_common(most)]
+    wrong, now = before != truth, after == truth
+
+    def counted(which: np.ndarray, said: np.ndarray) -> Counter:
+        pairs = np.sort(np.stack([truth, said], axis=1)[which], axis=1).tolist()
+        return Counter(sorted(map(tuple, pairs)))  # most_common keeps this order among equals
+
+    counts = {
+        "errors": counted(wrong, before),
+        "corrected": counted(wrong & now, before),
+        "introduced": counted(~wrong & ~now, after),
+    }
+    top = [pair for name in ("corrected", "introduced") for pair, _ in counts[name].most_common(most)]
     rows = [
         {
-            "pair": [CLASS_NAMES[a], CLASS_NAMES[b]],
-            "errors": errors[a, b],
-            "corrected": corrected[a, b],
-            "introduced": introduced[a, b],
-            "paper": (a, b) in named,
+            "pair": [CLASS_NAMES[label] for label in pair],
+            **{name: count[pair] for name, count in counts.items()},
+            "paper": pair in PAPERS_PAIRS,
         }
-        for a, b in dict.fromkeys([*named, *top])
+        for pair in dict.fromkeys([*PAPERS_PAIRS, *top])
     ]
     return sorted(rows, key=lambda row: (-row["corrected"], row["introduced"], row["pair"]))
-
-
-def _counted(one: np.ndarray, other: np.ndarray) -> Counter:
-    pairs = np.sort(np.stack([one, other], axis=1), axis=1).tolist()
-    return Counter(sorted(map(tuple, pairs)))  # most_common keeps this order among equals
 
 
 def choose(before: np.ndarray, after: np.ndarray, truth: np.ndarray, scores: np.ndarray, shown: int) -> np.ndarray:
@@ -113,13 +111,11 @@ def choose(before: np.ndarray, after: np.ndarray, truth: np.ndarray, scores: np.
     that of the base's answer), the paper's pairs first, then the pairs corrected most often."""
     rows = np.flatnonzero((before != truth) & (after == truth))
     clear = scores[rows, truth[rows]] - scores[rows, before[rows]]
-    pair_of = {row: tuple(sorted((int(truth[row]), int(before[row])))) for row in rows.tolist()}
-    often, named = Counter(pair_of.values()), papers_pairs()
-    best: dict[tuple, int] = {}
+    of_pair: dict[tuple, list[int]] = {}
     for row in rows[np.argsort(-clear, kind="stable")].tolist():
-        best.setdefault(pair_of[row], row)
-    order = sorted(best, key=lambda pair: (pair not in named, -often[pair], pair))
-    return np.array([best[pair] for pair in order[:shown]], dtype=np.int64)
+        of_pair.setdefault(tuple(sorted((int(truth[row]), int(before[row])))), []).append(row)
+    order = sorted(of_pair, key=lambda pair: (pair not in PAPERS_PAIRS, -len(of_pair[pair]), pair))
+    return np.array([of_pair[pair][0] for pair in order[:shown]], dtype=np.int64)
 
 
 def explained(reader, test, row: int, remembered, images, memories: int) -> dict:
@@ -153,42 +149,45 @@ def explained(reader, test, row: int, remembered, images, memories: int) -> dict
     }
 
 
+def pack(tiles: np.ndarray) -> str:
+    """Images uint8 (n, side, side, 3) for a JSON record, losslessly: base64 of one PNG.
+
+    >>> tiles = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    >>> bool((unpack(pack(tiles)) == tiles).all())
+    True
+    """
+    file = io.BytesIO()
+    Image.fromarray(np.hstack(tiles)).save(file, format="PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    """What ``pack`` packed, uint8 (n, side, side, 3)."""
+    with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+        strip = np.asarray(picture.convert("RGB"))
+    return np.stack(np.hsplit(strip, strip.shape[1] // strip.shape[0]))
+
+
 def tables(results: dict) -> dict[str, Table]:
     """How many images changed, which classes were confused, and what moved the images of the figure."""
-    n, paper = results["n"], CIFAR100_RESNET8
+    n = results["n"]
     counts = [
-        (
-            "corrected (TPR)",
-            f"{paper['tpr']:.2f}",
-            f"{100 * results['corrected'] / n:.2f}",
-            f"{results['corrected']:,}",
-        ),
-        ("broken (FPR)", f"{paper['fpr']:.2f}", f"{100 * results['introduced'] / n:.2f}", f"{results['introduced']:,}"),
+        (name, f"{CIFAR100_RESNET8[rate]:.2f}", f"{100 * results[key] / n:.2f}", f"{results[key]:,}")
+        for name, rate, key in (("corrected (TPR)", "tpr", "corrected"), ("broken (FPR)", "fpr", "introduced"))
     ]
-    pairs = [
-        (
-            " / ".join(row["pair"]) + (" (the paper's)" if row["paper"] else ""),
-            row["errors"],
-            row["corrected"],
-            row["introduced"],
-            f"{row['corrected'] - row['introduced']:+d}",
-        )
-        for row in results["confusions"]
-    ]
-    moves = []
+    pairs, moves = [], []
+    for row in results["confusions"]:
+        pair = " / ".join(row["pair"]) + (" (the paper's)" if row["paper"] else "")
+        corrected, introduced = row["corrected"], row["introduced"]
+        pairs.append((pair, row["errors"], corrected, introduced, f"{corrected - introduced:+d}"))
     for example in results["examples"]:
-        first, now, base, base_now = example["scores"]
-        beside = example["memories"]
-        moves.append(
-            (
-                f"{example['truth']} (base: {example['base']})",
-                f"{first:.2f} → {now:.2f}",
-                f"{base:.2f} → {base_now:.2f}",
-                f"{sum(memory['label'] == example['truth'] for memory in beside)} of {len(beside)}",
-                f"{sum(memory['label'] != memory['base'] for memory in beside)} of {len(beside)}",
-                f"{100 * example['share']:.0f} %",
-            )
-        )
+        truth, memories = example["truth"], example["memories"]
+        first, now, base, base_now = (f"{score:.2f}" for score in example["scores"])
+        same = sum(memory["label"] == truth for memory in memories)
+        wrong = sum(memory["label"] != memory["base"] for memory in memories)
+        of = [f"{number} of {len(memories)}" for number in (same, wrong)]
+        image = f"{truth} (base: {example['base']})"
+        moves.append((image, f"{first} → {now}", f"{base} → {base_now}", *of, f"{100 * example['share']:.0f} %"))
     columns = ("truth", "score of the truth", "of the base's answer", "memories of that class", "base wrong", "share")
     return {
         "counts": Table(("%", "paper", "ours", f"of {n:,} test images"), counts),
@@ -223,6 +222,5 @@ def draw(results: dict):
 def _tile(axes, tile, title: str, below: str, colour: str) -> None:
     axes.imshow(tile, interpolation="nearest")
     axes.set_title(title.replace("_", " "), fontsize=9.5, color=colour, fontweight="bold", pad=4)
-    axes.text(
-        0.5, -0.04, below.replace("_", " "), transform=axes.transAxes, ha="center", va="top", fontsize=8, color=INK
-    )
+    style = {"ha": "center", "va": "top", "fontsize": 8, "color": INK}
+    axes.text(0.5, -0.04, below.replace("_", " "), transform=axes.transAxes, **style)

@@ -7,8 +7,7 @@ import residua as rs
 from experiments import examples
 from experiments.cifar100.data import CLASS_NAMES
 from experiments.cifar100.headline import PAPER
-from experiments.examples import choose, confusions, draw, explained, measure, tables
-from experiments.examples.tiles import unpack
+from experiments.examples import choose, confusions, draw, explained, measure, tables, unpack
 from experiments.published import CIFAR100_EXAMPLES
 from experiments.runner import rounded
 from experiments.work import Work
