@@ -1,5 +1,6 @@
 """ResMem on CIFAR-ResNets (arXiv 2302.01576): headline, Table 1, Figures 2, 4 and 5, what separates it from k-NN."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from matplotlib.figure import Figure
@@ -27,7 +28,6 @@ def measure(
     data: str = "data",
     download: bool = False,
     checkpoints: str = "out/cifar100",
-    precision: Literal["float32", "bf16"] = "float32",
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> dict:
     """Train what is not given; compare on the headline's networks, with sweeps and the family's analysis on the first
@@ -57,51 +57,37 @@ def measure(
         Let torchvision fetch the data.
     checkpoints : str
         Folder for trainings; one that was stopped goes on from there.
-    precision : str
-        Of the training; bf16 pays where the hardware has it.
     device : str
         Where networks and memories live.
-
-    Returns
-    -------
-    dict
-        ``networks`` (the headline's, each with ``depth``, ``epoch``, ``fraction``, ``seed``, and what
-        ``headline.compare`` gives), ``points`` (of every mark and cell, where there are more than the headline's: the
-        same, ``last``, and what ``curves.point`` gives), ``sweeps``, ``family``, ``latency``, ``trainings`` (``loss``
-        and ``seconds`` by epoch), ``given`` (bool), ``epochs``, ``precision`` and ``device``.
     """
     split(data, "train", download)  # known before hours of training
     if weights:
         networks, trainings = given(weights, depth, fraction, trained_epochs), []
     else:
-        recipes = planned(depth, fraction, seeds, others, crossed, epochs, precision)
-        cells = [(r.depth, r.epochs, r.fraction, r.seed, r.precision, data, checkpoints, device) for r in recipes]
+        recipes = planned(depth, fraction, seeds, others, crossed, epochs)
+        cells = [(r.depth, r.epochs, r.fraction, r.seed, data, checkpoints, device) for r in recipes]
         trainings = work.map(trained, cells, "train")
         networks = marks(recipes, checkpoints)
     cell = networks[0]["depth"], networks[0]["fraction"]
     main = [one for one in networks if one["last"] and (one["depth"], one["fraction"]) == cell]
-    curved = networks if len(networks) > len(main) else []
 
     def where(network: dict) -> tuple:
         return network["file"], data, network["fraction"], network["seed"], device
 
-    def about(network: dict) -> dict:
-        return {name: value for name, value in network.items() if name != "file"}
+    def each(compute: Callable, chosen: list[dict]) -> list[dict]:
+        found = work.map(compute, map(where, chosen), compute.__name__)
+        about = [{name: value for name, value in network.items() if name != "file"} for network in chosen]
+        return [one | measured for one, measured in zip(about, found)]
 
     first = where(main[0])
-    swept = work.map(sweeps.sweeps, [first], "sweeps")[0]
-    explained = work.map(family.family, [(*first, kernel) for kernel in family.KERNELS], "family")
-    measured = work.map(headline.compare, map(where, main), "compare")
-    points = work.map(curves.point, map(where, curved), "points")
     return {
         "given": bool(weights),
         "epochs": trained_epochs or None if weights else epochs,
-        "precision": precision,
         "device": device_of(device),
-        "networks": [about(network) | found for network, found in zip(main, measured)],
-        "points": [about(network) | found for network, found in zip(curved, points)],
-        "sweeps": swept,
-        "family": explained,
+        "networks": each(headline.compare, main),
+        "points": each(curves.point, networks) if len(networks) > len(main) else [],
+        "sweeps": work.map(sweeps.sweeps, [first], "sweeps")[0],
+        "family": work.map(family.family, [(*first, kernel) for kernel in family.KERNELS], "family"),
         "latency": work.map(latency.latency, [first], "latency")[0],
         "trainings": trainings,
     }
@@ -122,7 +108,7 @@ def tables(results: dict) -> dict[str, Table]:
     }
 
 
-def draw(results: dict):
+def draw(results: dict) -> Figure:
     """The headline and the family, Figure 5, and, where networks were trained, Table 1 and Figure 2."""
     main, found = results["networks"], curves.curves(results["points"])
     figure = Figure(figsize=(13, 4.6 * (2 + bool(found))), layout="constrained", facecolor="white")
@@ -139,6 +125,7 @@ def draw(results: dict):
         legend_below(row, row.axes, columns=5)
     for axes in figure.axes:
         quiet(axes)
+        axes.title.set_fontsize(11)
     title = f"CIFAR-100, ResNet-{main[0]['depth']}: a memory of {main[0]['memory']:,} training images"
     figure.suptitle(title, fontsize=13)
     return figure

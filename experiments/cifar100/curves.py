@@ -24,26 +24,18 @@ SIGMA = (0.125, 0.18, 0.25, 0.35, 0.5, 1.0)  # multiples of the typical distance
 TEMPERATURE = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 LMBDA = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
-COLUMNS = (
-    "base",
-    "ResMem",
-    "ResMem over base, points",
-    "ResMem, tuned",
-    "tuned ResMem - tuned interpolation",
-    "training: base",
-    "training: ResMem",
-)
+COLUMNS = ("base", "ResMem", "ResMem over base, points", "ResMem, tuned", "tuned ResMem - tuned interpolation")
+COLUMNS += ("training: base", "training: ResMem")
+# Of each curve, its place in the paper and the words at its axis.
+FIGURES = {"epoch": ("Table 1", "epochs"), "depth": ("Figure 2(a)", "layers")}
+FIGURES["fraction"] = ("Figure 2(b)", "training data, %")
 
 
 def point(weights: str, data: str, fraction: float, seed: int, device: str) -> dict:
     """The base, ResMem at the paper's settings, and ResMem and k-NN interpolation tuned, on one network.
 
-    Returns
-    -------
-    dict
-        ``n``, ``memory`` (rows), ``base``, ``train_base``, ``train_resmem`` (at the paper's settings, %), ``readers``
-        (name -> ``accuracy``, and ``gain`` [mean, low, high] over the base in points) and ``difference`` (of tuned
-        ResMem over tuned interpolation, the same).
+    What ``headline.about`` gives, ``readers`` (name -> ``accuracy``, and ``gain`` [mean, low, high] over the base in
+    points) and ``difference`` (of tuned ResMem over tuned interpolation, the same).
     """
     remembered, test = encoded(weights, data, fraction, seed, device)
     memory = rs.Memory(remembered, device=device_of(device))
@@ -73,15 +65,7 @@ def point(weights: str, data: str, fraction: float, seed: int, device: str) -> d
 
 def curves(points: list[dict]) -> dict[str, dict]:
     """Points of each curve there is, by name ("epoch", "depth", "fraction") and value; the first point's depth, and the
-    most data, are common to all.
-
-    Examples
-    --------
-    >>> about = {"fraction": 1.0, "seed": 0}
-    >>> points = [{"depth": d, "epoch": e, "last": e == 2, **about} for d, e in ((8, 1), (8, 2), (14, 2))]
-    >>> {name: list(found) for name, found in curves(points).items()}
-    {'epoch': [1, 2], 'depth': [8, 14]}
-    """
+    most data, are common to all."""
     if not points:
         return {}
     depth, most = points[0]["depth"], max(point["fraction"] for point in points)
@@ -90,13 +74,13 @@ def curves(points: list[dict]) -> dict[str, dict]:
         "depth": {"last": True, "fraction": most},
         "fraction": {"last": True, "depth": depth},
     }
-    out = {}
-    for name, same in alike.items():
-        own = [point for point in points if all(point[key] == value for key, value in same.items())]
-        values = sorted({point[name] for point in own})
-        if len(values) > 1:
-            out[name] = {value: [point for point in own if point[name] == value] for value in values}
-    return out
+    found = {name: _by(name, [p for p in points if same.items() <= p.items()]) for name, same in alike.items()}
+    return {name: curve for name, curve in found.items() if len(curve) > 1}
+
+
+def _by(name: str, points: list[dict]) -> dict:
+    values = sorted({point[name] for point in points})
+    return {value: [point for point in points if point[name] == value] for value in values}
 
 
 def tables(points: list[dict], epochs: int) -> dict[str, Table]:
@@ -115,44 +99,45 @@ def tables(points: list[dict], epochs: int) -> dict[str, Table]:
 
 
 def _cells(points: list[dict]) -> list[str]:
-    readers = {name: [point["readers"][name] for point in points] for name in ("resmem_paper", "resmem_tuned")}
+    published, tuned = ([p["readers"][name] for p in points] for name in ("resmem_paper", "resmem_tuned"))
     return [
-        mean([point["base"] for point in points]),
-        mean([reader["accuracy"] for reader in readers["resmem_paper"]]),
-        interval(over_all([reader["gain"] for reader in readers["resmem_paper"]])),
-        mean([reader["accuracy"] for reader in readers["resmem_tuned"]]),
+        _mean(points, "base"),
+        _mean(published, "accuracy"),
+        interval(over_all([reader["gain"] for reader in published])),
+        _mean(tuned, "accuracy"),
         interval(over_all([point["difference"] for point in points])),
-        mean([point["train_base"] for point in points]),
-        mean([point["train_resmem"] for point in points]),
+        _mean(points, "train_base"),
+        _mean(points, "train_resmem"),
     ]
 
 
+def _mean(those: list[dict], name: str) -> str:
+    return mean([one[name] for one in those])
+
+
 def _epochs(by_epoch: dict, epochs: int) -> Table:
-    printed = {max(1, round(mark * epochs / PAPER_EPOCHS)): i for i, mark in enumerate(CIFAR100_EPOCHS["epochs"])}
+    printed = {max(1, round(p[0] * epochs / PAPER_EPOCHS)): p for p in zip(*CIFAR100_EPOCHS.values())}
     rows = []
     for epoch, own in by_epoch.items():
-        i = printed[epoch]
-        paper = [f"{CIFAR100_EPOCHS[name][i]:.1f}" for name in ("base", "resmem")]
-        rows.append([f"{epoch} ({CIFAR100_EPOCHS['epochs'][i]})", *paper, *_cells(own)])
+        mark, base, resmem = printed[epoch]
+        rows.append([f"{epoch} ({mark})", f"{base:.1f}", f"{resmem:.1f}", *_cells(own)])
     return Table((f"epochs (of {PAPER_EPOCHS})", "paper: base", "paper: ResMem", *COLUMNS), rows)
 
 
 def _crossed(points: list[dict]) -> Table:
-    depths, shares = (sorted({point[name] for point in points}) for name in ("depth", "fraction"))
+    shares = sorted({point["fraction"] for point in points})
     rows = []
-    for depth in depths:
-        row = []
-        for share in shares:
-            own = [point for point in points if (point["depth"], point["fraction"]) == (depth, share)]
-            row.append(_gained(own) if own else "not trained")
-        rows.append([f"ResNet-{depth}", *row])
+    for depth, own in _by("depth", points).items():
+        by_share = _by("fraction", own)
+        cells = [_gained(by_share[share]) if share in by_share else "not trained" for share in shares]
+        rows.append([f"ResNet-{depth}", *cells])
     return Table(("", *(f"{100 * share:g} %" for share in shares)), rows)
 
 
 def _gained(points: list[dict]) -> str:
     readers = [point["readers"]["resmem_paper"] for point in points]
-    base, resmem = mean([point["base"] for point in points]), mean([reader["accuracy"] for reader in readers])
-    return f"{base} → {resmem} ({np.mean([reader['gain'][0] for reader in readers]):+.2f})"
+    gain = np.mean([reader["gain"][0] for reader in readers])
+    return f"{_mean(points, 'base')} → {_mean(readers, 'accuracy')} ({gain:+.2f})"
 
 
 def panel(axes: Axes, name: str, curve: dict, epochs: int) -> None:
@@ -166,12 +151,10 @@ def panel(axes: Axes, name: str, curve: dict, epochs: int) -> None:
         gains = [np.mean([point["readers"][reader]["gain"][0] for point in points]) for points in curve.values()]
         axes.plot(at, gains, style, ms=4, color=colour, label=label)
     if name == "epoch":
-        for mark, base, resmem in zip(*(CIFAR100_EPOCHS[key] for key in ("epochs", "base", "resmem"))):
+        for mark, base, resmem in zip(*CIFAR100_EPOCHS.values()):
             x, gain = mark * epochs / PAPER_EPOCHS, resmem - base
             paper_dot(axes, x, gain, f"{gain:+.1f}", label="paper: ResMem", at=(0, -8))
+    title, words = FIGURES[name]
     axes.margins(x=0.12)
-    axes.set_xticks(at)
     axes.set_ylim(0, None)
-    axes.set_xlabel({"epoch": "epochs", "depth": "layers", "fraction": "training data, %"}[name])
-    axes.set_ylabel("over the base, points")
-    axes.set_title({"epoch": "Table 1", "depth": "Figure 2(a)", "fraction": "Figure 2(b)"}[name], fontsize=11)
+    axes.set(xticks=at, xlabel=words, ylabel="over the base, points", title=title)

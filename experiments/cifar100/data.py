@@ -87,24 +87,16 @@ def _read_mosaics(folder: Path, rows: int, columns: int) -> tuple[np.ndarray, np
             raise MemoryFileError(f"{path} cannot be read as an image ({error}); copy the data again") from error
         if mosaic.shape != (rows * SIDE, columns * SIDE, 3):
             raise MemoryFileError(f"{path} has shape {mosaic.shape}; expected {rows} rows of {columns} tiles of 32×32")
-        grid = mosaic.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2)
-        images[label] = grid.reshape(tiles, SIDE, SIDE, 3)
+        images[label] = mosaic.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2).reshape(tiles, SIDE, SIDE, 3)
     return images.reshape(-1, SIDE, SIDE, 3), np.repeat(np.arange(len(CLASS_NAMES)), tiles)
 
 
 def normalise(images, *, flip: bool = False) -> Tensor:
     """What the network is fed, float32 (..., 3, 32, 32): RGB / 255, less the mean, over the standard deviation of each
     colour; mirrored left and right with `flip`. Images are uint8 (..., 32, 32, 3); a tensor stays on its device.
-
-    Examples
-    --------
-    >>> pixel = np.array([[[0, 128, 255]]], dtype=np.uint8)
-    >>> normalise(pixel).flatten().tolist()
-    [-1.897..., 0.060..., 2.024...]
     """
     pixels = torch.as_tensor(images)
-    mean = torch.tensor(MEAN, device=pixels.device)
-    std = torch.tensor(STD, device=pixels.device)
+    mean, std = (torch.tensor(colours, device=pixels.device) for colours in (MEAN, STD))
     if flip:
         pixels = pixels.flip(-2)
     return ((pixels.float() / 255 - mean) / std).movedim(-1, -3)
@@ -114,12 +106,6 @@ class Cifar100(torch.utils.data.Dataset):
     """Normalised images with their labels, in the order of the arrays; all of them mirrored with `flip`.
 
     ``Cifar100(*read(folder, "test"))`` is the test set.
-
-    Examples
-    --------
-    >>> x, y = Cifar100(np.zeros((2, 32, 32, 3), dtype=np.uint8), [3, 5])[1]
-    >>> tuple(x.shape), y
-    ((3, 32, 32), 5)
     """
 
     def __init__(self, images, labels, *, flip: bool = False):

@@ -26,6 +26,7 @@ from experiments.shown import interval
 from experiments.table import Table
 from residua.core import LabelValues, TableValues
 from residua.readers.neighbour import weigh
+from residua.tuning.objective import argmax
 
 K = (10, 20, 35, 53, 100, 200)
 TEMPERATURE = (0.7, 1.0, 1.4, 2.0, 2.8)
@@ -51,12 +52,9 @@ NAMES = {
 def family(weights: str, data: str, fraction: float, seed: int, device: str, kernel: str) -> dict:
     """Accuracy over the family with one kernel, crossed over the halves of the test set.
 
-    Returns
-    -------
-    dict
-        ``kernel``, ``members`` (name -> ``accuracy`` in %, with k, σ, T and the free coefficients tuned on the other
-        half, ``over_interpolation`` [points, low, high, p_value] and ``chosen``: per half, [k, sigma, T, a, b]) and
-        ``by_b`` ([b, accuracy]: a, k, σ, T tuned on the other half).
+    ``kernel``, ``members`` (name -> ``accuracy`` in %, with k, σ, T and the free coefficients tuned on the other half,
+    ``over_interpolation`` [points, low, high, p_value] and ``chosen``: per half, [k, sigma, T, a, b]) and ``by_b``
+    ([b, accuracy]: a, k, σ, T tuned on the other half).
     """
     remembered, test = encoded(weights, data, fraction, seed, device)
     memory = rs.Memory(remembered, device=device_of(device))
@@ -99,19 +97,12 @@ def answers(memory: rs.Memory, test: rs.Encoded, kernel: str) -> tuple[np.ndarra
             for b in B:
                 rest = base - b * q
                 for a in A:
-                    next(answer).copy_(_argmax(torch.add(rest, v, alpha=a)) == truth)
+                    next(answer).copy_(argmax(torch.add(rest, v, alpha=a)) == truth)
     return settings, right.numpy()
 
 
 def crossfit(right: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Each half of the rows answered by the allowed setting that is best on the other half, and the two settings.
-
-    Examples
-    --------
-    >>> right = np.array([[True, False, True, False], [False, True, False, True]])
-    >>> crossfit(right, np.array([True, True]))[0].tolist()
-    [False, False, False, False]
-    """
+    """Each half of the rows answered by the allowed setting that is best on the other half, and the two settings."""
     numbers = np.flatnonzero(allowed)
     out = np.empty(right.shape[1], bool)
     chosen = []
@@ -120,13 +111,6 @@ def crossfit(right: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, tuple[
         out[half::2] = right[best, half::2]
         chosen.append(int(best))
     return out, tuple(chosen)
-
-
-def _argmax(scores: torch.Tensor) -> torch.Tensor:
-    # NumPy's is several times faster than torch's on a CPU.
-    if scores.device.type == "cpu":
-        return torch.from_numpy(scores.numpy().argmax(axis=1))
-    return scores.argmax(dim=1)
 
 
 def table(found: list[dict]) -> Table:
@@ -154,6 +138,5 @@ def panel(axes: Axes, found: list[dict]) -> None:
     # Differences of half a point are within the noise: two points in all keep them small.
     middle = np.mean(axes.get_ylim())
     axes.set_ylim(middle - 1, middle + 1)
-    axes.set_xlabel("b (hollow: gaussian kernel)")
-    axes.set_ylabel("test accuracy, %")
-    axes.set_title("What b is worth in p + a v - b q", fontsize=11)
+    title = "What b is worth in p + a v - b q"
+    axes.set(xlabel="b (hollow: gaussian kernel)", ylabel="test accuracy, %", title=title)

@@ -55,30 +55,20 @@ PAIRS = (
 def compare(weights: str, data: str, fraction: float, seed: int, device: str) -> dict:
     """Everyone's answers on one network.
 
-    Returns
-    -------
-    dict
-        ``n``, ``memory`` (rows), ``base``, ``train_base``, ``train_resmem`` (at the paper's settings, %), ``readers``
-        (name -> accuracy, tpr, fpr, gain [mean, low, high] in % and points, p_value of the gain, settings: one dict, or
-        the two halves'), ``pairs`` ([name, name, mean, low, high, p_value]), and ``edges`` and ``groups`` (see there).
+    What ``about`` gives, ``readers`` (name -> accuracy, tpr, fpr, gain [mean, low, high] in % and points, p_value of
+    the gain, settings: one dict, or the two halves'), ``pairs`` ([name, name, mean, low, high, p_value]), and ``edges``
+    and ``groups`` (see there).
     """
     remembered, test = encoded(weights, data, fraction, seed, device)
     memory = rs.Memory(remembered, device=device_of(device))
     base = right_of_base(test)
-    answered = answers(memory, test)
-    right = {name: predicted == test.labels for name, (predicted, _) in answered.items()}
     rng = np.random.default_rng(0)
-    readers = {}
-    for name, (_, chosen) in answered.items():
-        gain, low, high, p = paired(right[name], base, rng)
-        readers[name] = {
-            "accuracy": percent(right[name]),
-            "tpr": percent(right[name] & ~base),
-            "fpr": percent(base & ~right[name]),
-            "gain": [gain, low, high],
-            "p_value": p,
-            "settings": chosen,
-        }
+    right, readers = {}, {}
+    for name, (predicted, chosen) in answers(memory, test).items():
+        right[name] = own = predicted == test.labels
+        *gain, p = paired(own, base, rng)
+        rates = {"accuracy": percent(own), "tpr": percent(own & ~base), "fpr": percent(base & ~own)}
+        readers[name] = {**rates, "gain": gain, "p_value": p, "settings": chosen}
     reader = rs.ResMem(memory, **fitting(memory))
     images = remembered_images(data, fraction, seed)[0], split(data, "test")[0]
     return {
@@ -91,7 +81,7 @@ def compare(weights: str, data: str, fraction: float, seed: int, device: str) ->
 
 
 def about(reader: rs.ResMem, remembered: rs.Encoded, test: rs.Encoded) -> dict:
-    """Sizes, and in % the base's accuracy and the training accuracies of base and reader."""
+    """``n``, ``memory`` (rows), and in % ``base``, ``train_base`` and ``train_resmem`` (the reader's)."""
     return {
         "n": len(test),
         "memory": len(remembered),
@@ -108,13 +98,11 @@ def right_of_base(data: rs.Encoded) -> np.ndarray:
 
 def answers(memory: rs.Memory, test: rs.Encoded) -> dict:
     """Every reader's predictions, and the settings it used."""
-    used = fitting(memory)
-    resmem, labels = rs.ResMem(memory, k=1), rs.KNNLM(memory, k=1, lmbda=1.0, kernel="exponential")
-    mixed = rs.KNNLM(memory, k=1, kernel="exponential")
-    grid, wide = grid_of(memory), grid_of(memory, "gaussian")
+    used, grid, wide = fitting(memory), grid_of(memory), grid_of(memory, "gaussian")
+    resmem, mixed = rs.ResMem(memory, k=1), rs.KNNLM(memory, k=1, kernel="exponential")
+    labels = mixed.with_params(lmbda=1.0)
     votes = grid | {"temperature": [1.0], "lmbda": [1.0]}
     alone = {"lmbda": LMBDA, **{name: [value] for name, value in used.items()}}
-    gaussian = rs.ResMem(memory, k=1, kernel="gaussian")
     return {
         "resmem_paper": (rs.ResMem(memory, **used).predict(test), used),
         "label_knn_paper": (labels.with_params(**used).predict(test), used),
@@ -122,7 +110,7 @@ def answers(memory: rs.Memory, test: rs.Encoded) -> dict:
         "resmem_tuned": crossed(resmem, test, grid),
         "label_knn_tuned": crossed(labels, test, votes, refusable=False),
         "interpolation_tuned": crossed(mixed, test, grid | {"lmbda": COARSE}),
-        "resmem_gaussian": crossed(gaussian, test, wide),
+        "resmem_gaussian": crossed(rs.ResMem(memory, k=1, kernel="gaussian"), test, wide),
         "interpolation_gaussian": crossed(rs.KNNLM(memory, k=1), test, wide | {"lmbda": COARSE}),
         "resmem_conservative": crossed(resmem, test, grid, objective="conservative", max_fpr=MAX_FPR),
     }
@@ -200,19 +188,20 @@ def pairs_table(main: list[dict]) -> Table:
 def panel(axes: Axes, main: list[dict]) -> None:
     """What each reader adds to its base, in points, with the accuracy; the paper's beside."""
     paper = CIFAR100_RESNET8
-    published = {  # accuracy, and points over the base
-        "label_knn_paper": (paper["label_knn"], paper["label_knn"] - paper["base"]),
-        "resmem_paper": (paper["resmem"], paper["gain"]),
+    published = {  # points over the base, and accuracy
+        "label_knn_paper": (paper["label_knn"] - paper["base"], paper["label_knn"]),
+        "resmem_paper": (paper["gain"], paper["resmem"]),
     }
+
+    def words(gain: float, accuracy: float) -> str:
+        return f"{gain:+.2f}: {accuracy:.2f} %"
+
     rows = []
     for name, label in NAMES.items():
         readers = [network["readers"][name] for network in main]
         accuracy, gain = np.mean([reader["accuracy"] for reader in readers]), over_all([r["gain"] for r in readers])
-        printed = None
-        if name in published:
-            printed = published[name][1], "{1:+.2f}: {0:.2f} %".format(*published[name])
-        rows.append((label, gain, COLOURS[name.partition("_")[0]], f"{gain[0]:+.2f}: {accuracy:.2f} %", printed))
+        printed = (published[name][0], words(*published[name])) if name in published else None
+        rows.append((label, gain, COLOURS[name.partition("_")[0]], words(gain[0], accuracy), printed))
     dot_rows(axes, rows)
-    base = np.mean([network["base"] for network in main])
-    axes.set_xlabel("test accuracy over the base's, points (diamonds: the paper's)")
-    axes.set_title(f"Base {base:.2f} % (the paper's {paper['base']} %)", fontsize=11)
+    title = f"Base {np.mean([network['base'] for network in main]):.2f} % (the paper's {paper['base']} %)"
+    axes.set(xlabel="test accuracy over the base's, points (diamonds: the paper's)", title=title)

@@ -20,37 +20,29 @@ WARM_UP = 20
 def latency(weights: str, data: str, fraction: float, seed: int, device: str) -> dict:
     """Median time for one image after another, three ways in turn, on the CPU.
 
-    Returns
-    -------
-    dict
-        ``milliseconds`` (``base``; ``resmem``, the same network with its memory attached, at the paper's settings;
-        ``next``, the network six layers deeper, whose weights do not matter), ``parameters`` (of ``base`` and
-        ``next``), ``threads``, and ``megabytes`` (10^6 bytes) of the memory's ``keys`` and ``logits``.
+    ``milliseconds`` (``base``; ``resmem``, the same network with its memory attached, at the paper's settings;
+    ``next``, the network six layers deeper, whose weights do not matter), ``parameters`` (of ``base`` and ``next``),
+    ``threads``, and ``megabytes`` (10^6 bytes) of the memory's ``keys`` and ``logits``.
     """
     remembered, _ = encoded(weights, data, fraction, seed, device)
     memory = rs.Memory(remembered)
     base, own = load(weights), load(weights)
     with torch.random.fork_rng(devices=[]):
         deeper = CifarResNet(base.depth + 6).eval()
-    images = split(data, "test")[0]
-    ways = {"base": base, "resmem": own, "next": deeper}
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    images, ways = split(data, "test")[0], {"base": base, "resmem": own, "next": deeper}
+    taken = {name: [] for name in ways}
     with rs.attach(own, rs.ResMem(memory, **fitting(memory))), torch.inference_mode():
         for i in range(WARM_UP + REPEAT):
             x = normalise(images[i % len(images)][None])
             for name, network in ways.items():
                 start = time.perf_counter()
                 network(x)
-                if i >= WARM_UP:
-                    taken[name].append(1000 * (time.perf_counter() - start))
+                taken[name].append(1000 * (time.perf_counter() - start))
     return {
-        "milliseconds": {name: float(torch.tensor(times).median()) for name, times in taken.items()},
+        "milliseconds": {name: float(torch.tensor(times[WARM_UP:]).median()) for name, times in taken.items()},
         "parameters": {name: sum(p.numel() for p in ways[name].parameters()) for name in ("base", "next")},
         "threads": torch.get_num_threads(),
-        "megabytes": {
-            "keys": remembered.keys.nbytes / 1e6,
-            "logits": remembered.logits.dense().numpy().nbytes / 1e6,
-        },
+        "megabytes": {"keys": remembered.keys.nbytes / 1e6, "logits": remembered.logits.dense().nbytes / 1e6},
     }
 
 

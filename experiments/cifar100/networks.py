@@ -27,8 +27,8 @@ def split(data: str, name: str, download: bool = False) -> tuple[np.ndarray, np.
 def remembered_images(data: str, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The training images and labels that a network saw, which its memory holds, in the memory's order."""
     images, labels = split(data, "train")
-    rows = subset(labels, fraction, seed)
-    return (images, labels) if fraction == 1 else (images[rows], labels[rows])
+    rows = slice(None) if fraction == 1 else subset(labels, fraction, seed)
+    return images[rows], labels[rows]
 
 
 @lru_cache(maxsize=2)
@@ -43,20 +43,14 @@ def encoded(weights: str, data: str, fraction: float, seed: int, device: str) ->
 
 
 def planned(
-    depth: tuple[int, ...],
-    fraction: tuple[float, ...],
-    seeds: int,
-    others: int,
-    crossed: int,
-    epochs: int,
-    precision: str,
+    depth: tuple[int, ...], fraction: tuple[float, ...], seeds: int, others: int, crossed: int, epochs: int
 ) -> list[Recipe]:
     """The trainings: first the headline's, `seeds` of them; then, `others` of each, the other depths on all the data
     there is, and the smaller shares on the first `crossed` depths (0: on all).
 
     Examples
     --------
-    >>> recipes = planned((8, 14), (0.5, 1.0), seeds=2, others=1, crossed=1, epochs=256, precision="float32")
+    >>> recipes = planned((8, 14), (0.5, 1.0), seeds=2, others=1, crossed=1, epochs=256)
     >>> [(recipe.depth, recipe.fraction, recipe.seed) for recipe in recipes]
     [(8, 1.0, 0), (8, 1.0, 1), (14, 1.0, 0), (8, 0.5, 0)]
     """
@@ -68,14 +62,12 @@ def planned(
     most, *smaller = sorted(set(fraction), reverse=True)
     shares = [(layers, share) for layers in depth[: crossed or None] for share in smaller]
     cells = [((depth[0], most), seeds), *((cell, others) for cell in [*((d, most) for d in depth[1:]), *shares])]
-    return [Recipe(cell[0], epochs, cell[1], seed, precision) for cell, count in cells for seed in range(count)]
+    return [Recipe(cell[0], epochs, cell[1], seed) for cell, count in cells for seed in range(count)]
 
 
-def trained(
-    depth: int, epochs: int, fraction: float, seed: int, precision: str, data: str, checkpoints: str, device: str
-) -> dict:
+def trained(depth: int, epochs: int, fraction: float, seed: int, data: str, checkpoints: str, device: str) -> dict:
     """One training, from its newest checkpoint where there is one: its history."""
-    recipe = Recipe(depth, epochs, fraction, seed, precision)
+    recipe = Recipe(depth, epochs, fraction, seed)
     images, labels = remembered_images(data, fraction, seed)
     history = train(recipe, images, labels, Path(checkpoints) / recipe.name, device_of(device))
     about = {"depth": depth, "fraction": fraction, "seed": seed, "images": len(images)}
@@ -87,10 +79,9 @@ def marks(recipes: list[Recipe], checkpoints: str) -> list[dict]:
     head, out = (recipes[0].depth, recipes[0].fraction), []
     for recipe in recipes:
         about = {"depth": recipe.depth, "fraction": recipe.fraction, "seed": recipe.seed}
-        last = recipe.marks[-1]
-        for mark in recipe.marks if (recipe.depth, recipe.fraction) == head else (last,):
+        for mark in recipe.marks if (recipe.depth, recipe.fraction) == head else (recipe.epochs,):
             path = Path(checkpoints) / recipe.name / mark_name(mark)
-            out.append({"file": str(path), **about, "epoch": mark, "last": mark == last})
+            out.append({"file": str(path), **about, "epoch": mark, "last": mark == recipe.epochs})
     return out
 
 

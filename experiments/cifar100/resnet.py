@@ -1,6 +1,7 @@
 """The CIFAR-ResNets of He et al. 2016 (arXiv 1512.03385, §4.2): 6n + 2 layers, parameter-free shortcuts."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -38,12 +39,6 @@ class CifarResNet(nn.Module):
     """A residual network for 32×32 images; its key is the 64-d input of ``fc``.
 
     `depth` is 6n + 2 (8, 14, 20, 32, 44, 56, ...): n blocks in each of three stages of 16, 32 and 64 channels.
-
-    Examples
-    --------
-    >>> model = CifarResNet(8).eval()
-    >>> sum(p.numel() for p in model.parameters()), tuple(model(torch.zeros(2, 3, 32, 32)).shape)
-    (81140, (2, 100))
     """
 
     def __init__(self, depth: int = 8, classes: int = 100):
@@ -52,14 +47,10 @@ class CifarResNet(nn.Module):
             raise ParameterError(f"depth={depth}; expected 6n + 2 with n >= 1: 8, 14, 20, 32, 44, 56, ...")
         self.conv = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(WIDTHS[0])
-        blocks = []
-        channels = WIDTHS[0]
-        for width in WIDTHS:
-            for _ in range((depth - 2) // 6):
-                blocks.append(Block(channels, width, stride=1 if width == channels else 2))
-                channels = width
-        self.blocks = nn.Sequential(*blocks)
-        self.fc = nn.Linear(channels, classes)
+        widths = [width for width in WIDTHS for _ in range((depth - 2) // 6)]
+        sides = pairwise([WIDTHS[0], *widths])
+        self.blocks = nn.Sequential(*(Block(before, width, 1 if width == before else 2) for before, width in sides))
+        self.fc = nn.Linear(WIDTHS[-1], classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

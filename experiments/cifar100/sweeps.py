@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import residua as rs
-from experiments.cifar100.headline import LMBDA, PAPER
+from experiments.cifar100.headline import LMBDA, PAPER, fitting
 from experiments.cifar100.networks import encoded
 from experiments.figures import BASE, INK, KNN, MIXED, RESMEM
 from experiments.machine import device_of
@@ -22,25 +22,20 @@ VALUES = {
 def sweeps(weights: str, data: str, fraction: float, seed: int, device: str) -> dict:
     """Accuracies in % on the test set, as the paper's figure has them.
 
-    Returns
-    -------
-    dict
-        Name -> ``values``, and lists as long: ``resmem``, ``interpolation`` (at each point the λ best on these very
-        images, which flatters it), and ``label_knn`` (but for T, which it has not).
+    Name -> ``values``, and lists as long: ``resmem``, ``interpolation`` (at each point the λ best on these very images,
+    which flatters it), and ``label_knn`` (but for T, which it has not).
     """
     remembered, test = encoded(weights, data, fraction, seed, device)
     memory = rs.Memory(remembered, device=device_of(device))
+    resmem, mixed = rs.ResMem(memory, k=1), rs.KNNLM(memory, k=1, kernel="exponential")
     out = {}
     for name, values in VALUES.items():
         values = [value for value in values if name != "k" or value <= len(memory)]
-        around = {**{key: [value] for key, value in PAPER.items()}, name: values}
-        around["k"] = sorted({min(k, len(memory)) for k in around["k"]})
-        out[name] = {"values": values, "resmem": _swept(rs.ResMem(memory, k=1), test, around, name)}
-        mixed = rs.KNNLM(memory, k=1, kernel="exponential")
+        around = {**{key: [value] for key, value in fitting(memory).items()}, name: values}
+        out[name] = {"values": values, "resmem": _swept(resmem, test, around, name)}
         out[name]["interpolation"] = _swept(mixed, test, {**around, "lmbda": LMBDA}, name)
         if name != "temperature":
-            labels = rs.KNNLM(memory, k=1, lmbda=1.0, kernel="exponential")
-            out[name]["label_knn"] = _swept(labels, test, {**around, "lmbda": [1.0], "temperature": [1.0]}, name)
+            out[name]["label_knn"] = _swept(mixed, test, {**around, "lmbda": [1.0], "temperature": [1.0]}, name)
     return out
 
 
@@ -59,13 +54,7 @@ def spread(name: str, curve: dict) -> float:
 
 
 def dip(values: list[float]) -> float:
-    """How far a curve is from rising to one peak and falling after it: the largest step against that, 0 for none.
-
-    Examples
-    --------
-    >>> dip([1.0, 3.0, 2.0]), dip([1.0, 3.0, 2.5, 2.75, 1.0])
-    (0.0, 0.25)
-    """
+    """How far a curve is from rising to one peak and falling after it: the largest step against that, 0 for none."""
     peak = int(np.argmax(values))
     sides = values[: peak + 1], values[peak:][::-1]  # both towards the peak
     return float(max(np.max(np.maximum.accumulate(side) - side) for side in sides))
@@ -97,6 +86,6 @@ def panel(axes: Axes, name: str, curve: dict, base: float) -> None:
         ticks = {"k": (1, 3, 10, 27, 100, 500), "temperature": (0.1, 0.3, 1, 2, 5)}[name]
         axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-    axes.set_xlabel({"k": "k, neighbours", "sigma": "σ, kernel width", "temperature": "T, temperature"}[name])
-    axes.set_ylabel("test accuracy, %")
-    axes.set_title(f"Figure 5: {SYMBOLS[name]} (dotted: the paper's {PAPER[name]:g})", fontsize=11)
+    words = {"k": "k, neighbours", "sigma": "σ, kernel width", "temperature": "T, temperature"}[name]
+    title = f"Figure 5: {SYMBOLS[name]} (dotted: the paper's {PAPER[name]:g})"
+    axes.set(xlabel=words, ylabel="test accuracy, %", title=title)

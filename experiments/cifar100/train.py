@@ -1,7 +1,6 @@
 """Training that may be killed at any moment: a checkpoint an epoch, and the same weights as if nothing had happened."""
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,13 +20,7 @@ from residua.errors import MemoryFileError
 STATE = "state.safetensors"  # the newest epoch's network and momentum
 
 
-def train(
-    recipe: Recipe,
-    images: np.ndarray,
-    labels: np.ndarray,
-    folder: str | os.PathLike,
-    device: str | torch.device = "cpu",
-) -> dict:
+def train(recipe: Recipe, images: np.ndarray, labels: np.ndarray, folder: Path, device: str = "cpu") -> dict:
     """Train a network, or go on with one that was stopped; its mean ``loss`` and ``seconds`` of each epoch.
 
     The folder gets ``state.safetensors`` after every epoch, and ``epoch-NNN.safetensors`` (a ``state_dict``, for
@@ -40,10 +33,8 @@ def train(
     MemoryFileError
         When a checkpoint cannot be written, or the folder's is damaged or of another recipe.
     """
-    folder = Path(folder)
-    start = torch.Generator().manual_seed(_seed(recipe.seed, 0))
     with torch.random.fork_rng(devices=[]):
-        torch.random.set_rng_state(start.get_state())
+        torch.default_generator.manual_seed(_seed(recipe.seed, 0))
         model = CifarResNet(recipe.depth)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.peak, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -55,13 +46,12 @@ def train(
     with tqdm(total=recipe.epochs, initial=done, desc=recipe.name, unit="epoch", disable=None) as bar:
         for epoch in range(done, recipe.epochs):
             began = time.perf_counter()
-            loss = train_epoch(model, optimizer, recipe, epoch, images, labels)
-            history["loss"].append(loss)
+            history["loss"].append(train_epoch(model, optimizer, recipe, epoch, images, labels))
             history["seconds"].append(time.perf_counter() - began)
             if epoch + 1 in recipe.marks:
                 _write(folder / mark_name(epoch + 1), model.state_dict())
             save(model, optimizer, recipe, history, folder)
-            bar.set_postfix(loss=f"{loss:.3f}")
+            bar.set_postfix(loss=f"{history['loss'][-1]:.3f}")
             bar.update()
     return history
 
@@ -72,17 +62,14 @@ def train_epoch(
     """One pass over the images in an order drawn from (seed, epoch); the mean loss."""
     generator = torch.Generator().manual_seed(_seed(recipe.seed, epoch + 1))
     order = torch.randperm(len(images), generator=generator).to(images.device)
-    device = images.device.type
     model.train()
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=images.device)
     for first in range(0, len(order), recipe.batch):
         rows = order[first : first + recipe.batch]
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(epoch + (first + len(rows)) / len(order))
-        x = crop_and_flip(images[rows], generator)
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            logits = model(x)
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[rows])
+        logits = model(crop_and_flip(images[rows], generator))
+        loss = torch.nn.functional.cross_entropy(logits, labels[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -111,7 +98,7 @@ def restore(model: CifarResNet, optimizer: torch.optim.SGD, recipe: Recipe, fold
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+        tensors = load_file(path)
         made, history = json.loads(about["recipe"]), json.loads(about["history"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MemoryFileError(f"{path} is no whole checkpoint ({error}); remove it to train from the start") from error

@@ -65,13 +65,8 @@ def measure(
         Folder for memories; a build that was stopped goes on from there.
     device : str
         Where the model runs.
-
-    Returns
-    -------
-    dict
-        ``own`` (see ``domains.compared``), ``domains`` (a list of the same, with ``name`` and ``against``), ``sizes``,
-        ``quantised``, ``places``, ``against`` (each what its module gives), ``model``, ``window`` and ``stride``.
     """
+    settings = {name: value for name, value in locals().items() if name not in ("work", "domain", "sizes")}
     named = [given.partition("=")[::2] for given in domain if given]
     if not all(name and folder for name, folder in named):
         raise ParameterError(f"domain={','.join(domain)}; expected NAME=FOLDER or NAME=package:PACKAGE, each")
@@ -80,9 +75,6 @@ def measure(
             f"memory_tokens={memory_tokens}, eval_tokens={eval_tokens}, sizes={sizes}; expected at least 1 token each, "
             "and shares above 0, up to 1"
         )
-    settings = dict(model=model, texts=texts, validation=validation, test=test, glob=glob, window=window, stride=stride)
-    settings |= dict(memory_tokens=memory_tokens, eval_tokens=eval_tokens, index=index, checkpoints=checkpoints)
-    settings["device"] = device
     language = Language(settings)
     own = work.map(domains.in_domain, [(settings,)], "own domain")[0]
     others = work.map(domains.across, [(settings, name, folder) for name, folder in named], "other domains")
@@ -111,11 +103,10 @@ def measure(
 def tables(results: dict) -> dict[str, Table]:
     """Table 1 (``own``), Table 4 (by the domain's name), Figures 2, 4, 5, Table 5 (``keys``), ResMem's Table 3."""
     corpora, added = _corpora(results)
-    others = {one["name"]: one for one in results["domains"]}
     quantised = results["quantised"]
     return {
         "own": domains.table(results["own"], domains.AT_HOME),
-        **{name: domains.table(one, domains.ELSEWHERE) for name, one in others.items()},
+        **{one["name"]: domains.table(one, domains.ELSEWHERE) for one in results["domains"]},
         "sizes": by_size.table(results["sizes"]),
         "k": curves.table("k", "k", corpora),
         "lmbda": curves.table("lmbda", "λ", corpora),
@@ -153,6 +144,7 @@ def draw(results: dict) -> Figure:
     legend_below(right, right.axes, columns=2)
     for axes in figure.axes:
         quiet(axes)
+        axes.title.set_fontsize(11)
     parameters = f"{model['parameters'] / 1e6:.1f} M parameters"
     figure.suptitle(f"A memory of {own['rows']:,} tokens for a {model['type']} of {parameters}", fontsize=13)
     return figure

@@ -14,15 +14,6 @@ SPARE = 16  # more than k, since a memory asks for a few more where it is to lea
 class CachedIndex:
     """In place of the index of a memory that does not change: `k` neighbours are searched, and kept, which takes about
     8 k bytes for each query.
-
-    Examples
-    --------
-    >>> from residua.index import make_index
-    >>> index, keys = make_index("exact", n=3, dim=1, device="cpu"), torch.tensor([[0.0], [1.0], [5.0]])
-    >>> index.build(keys)
-    >>> cached = CachedIndex(index, 2)
-    >>> cached.search(torch.tensor([[4.0]]), 1, keys).rows.tolist(), len(cached)
-    ([[2]], 1)
     """
 
     def __init__(self, index: Index, k: int):
@@ -43,7 +34,6 @@ class CachedIndex:
         new = {name: place for place, name in enumerate(names) if name not in self._found}
         if new:
             found = self.index.search(queries[list(new.values())], self.k, keys)
-            kept = found.rows.int(), found.distances
-            self._found.update(zip(new, zip(*kept)))
+            self._found.update(zip(new, zip(found.rows.int(), found.distances)))
         rows, distances = zip(*(self._found[name] for name in names))
         return Neighbours(torch.stack(rows)[:, :k].long(), torch.stack(distances)[:, :k])

@@ -13,32 +13,28 @@ COLOURS = (DARK, MIXED, KNN, LIGHT)  # of the model's own domain and the others
 def curves(found: Swept, most: int) -> dict:
     """One setting given, the others the best there are; base at T = 1.
 
-    Returns
-    -------
-    dict
-        ``k`` and ``sigma`` (lists of what ``Swept.best`` gives, σ with all neighbours), ``lmbda`` (the same, at the k
-        and σ that are best), ``lmbda_paper`` (with all neighbours and σ = 1), ``best`` (with nothing given).
+    ``k`` and ``sigma`` (lists of what ``Swept.best`` gives, σ with all neighbours), ``lmbda`` (the same, at the k and σ
+    that are best), ``lmbda_paper`` (with all neighbours and σ = 1), ``best`` (with nothing given).
     """
     best = found.best(temperature=1.0)
-    same = {"temperature": 1.0, "k": best["k"], "sigma": best["sigma"]}
-    paper = {"temperature": 1.0, "k": most, "sigma": 1.0}
+
+    def by(name: str, **fixed) -> list[dict]:
+        return [found.best(temperature=1.0, **fixed, **{name: value}) for value in found.values(name)]
+
     return {
-        "k": [found.best(temperature=1.0, k=k) for k in found.values("k")],
-        "sigma": [found.best(temperature=1.0, k=most, sigma=sigma) for sigma in found.values("sigma")],
-        "lmbda": [found.best(**same, lmbda=share) for share in found.values("lmbda")],
-        "lmbda_paper": [found.best(**paper, lmbda=share) for share in found.values("lmbda")],
+        "k": by("k"),
+        "sigma": by("sigma", k=most),
+        "lmbda": by("lmbda", k=best["k"], sigma=best["sigma"]),
+        "lmbda_paper": by("lmbda", k=most, sigma=1.0),
         "best": best,
     }
 
 
 def table(name: str, symbol: str, corpora: dict[str, dict]) -> Table:
     """Perplexities under one moving setting, a column for each corpus."""
-    by = [{point[name]: point["perplexity"] for point in one["curves"][name]} for one in corpora.values()]
-    rows = [
-        [f"{value:g}", *(f"{found[value]:.2f}" if value in found else "" for found in by)]
-        for value in sorted(set().union(*by))
-    ]
-    return Table((symbol, *corpora), rows)
+    by = [{point[name]: f"{point['perplexity']:.2f}" for point in one["curves"][name]} for one in corpora.values()]
+    values = sorted(set().union(*by))
+    return Table((symbol, *corpora), [[f"{value:g}", *(found.get(value, "") for found in by)] for value in values])
 
 
 def widths_table(name: str, one: dict) -> Table:
@@ -56,9 +52,7 @@ def neighbours_panel(axes: Axes, own: dict) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks([p["k"] for p in points], labels=[str(p["k"]) for p in points], fontsize=9)
     axes.minorticks_off()
-    axes.set_xlabel("k, neighbours")
-    axes.set_ylabel("perplexity")
-    axes.set_title("Figure 4: kNN-LM by k, T = 1", fontsize=11)
+    axes.set(xlabel="k, neighbours", ylabel="perplexity", title="Figure 4: kNN-LM by k, T = 1")
 
 
 def base_line(axes: Axes, base: float) -> None:
@@ -70,15 +64,13 @@ def base_line(axes: Axes, base: float) -> None:
 
 def shares_panel(axes: Axes, corpora: dict[str, dict]) -> None:
     """Figure 5."""
-    papers = (WIKITEXT103_LMBDA["in domain"], *[WIKITEXT103_LMBDA["across domains"]] * (len(corpora) - 1))
-    for (name, one), paper, colour in zip(corpora.items(), papers, COLOURS):
+    for i, ((name, one), colour) in enumerate(zip(corpora.items(), COLOURS)):
+        paper = WIKITEXT103_LMBDA["across domains" if i else "in domain"]
         base = one["base"]["perplexity"]
         points = [(p["lmbda"], 100 * (p["perplexity"] / base - 1)) for p in one["curves"]["lmbda"]]
-        axes.plot(
-            *zip((0, 0), *points), "o-", ms=3.5, color=colour, label=f"{name} (dotted: the paper's best λ, {paper:g})"
-        )
+        label = f"{name} (dotted: the paper's best λ, {paper:g})"
+        axes.plot(*zip((0, 0), *points), "o-", ms=3.5, color=colour, label=label)
         axes.axvline(paper, color=colour, lw=1.1, ls=":")
     axes.set_ylim(None, 30)
-    axes.set_xlabel("λ, the neighbours' share")
-    axes.set_ylabel("perplexity against the base's, %")
-    axes.set_title("Figure 5: kNN-LM by λ, T = 1", fontsize=11)
+    title = "Figure 5: kNN-LM by λ, T = 1"
+    axes.set(xlabel="λ, the neighbours' share", ylabel="perplexity against the base's, %", title=title)

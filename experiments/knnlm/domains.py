@@ -3,8 +3,6 @@
 Every setting is chosen on the documents tuned on; every number is of the scored ones.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -12,7 +10,7 @@ import residua as rs
 from experiments.figures import DARK, KNN, MIXED, dot_rows
 from experiments.knnlm.curves import curves
 from experiments.knnlm.language import K, Language, settings_of
-from experiments.knnlm.sweep import LMBDA, SIGMA, TEMPERATURE, Swept, sweep
+from experiments.knnlm.sweep import LMBDA, SETTINGS, SIGMA, TEMPERATURE, Swept, sweep
 from experiments.knnlm.texts import Texts, pairs
 from experiments.published import DOMAIN, WIKITEXT103
 from experiments.shown import interval, settings
@@ -51,41 +49,40 @@ def across(settings: dict, name: str, folder: str) -> dict:
     found = {"name": name, **compared(language, language.remember(pairs(texts.memory), name), texts)}
     other = language.remember(pairs(language.texts().memory), "own")
     reader = rs.tune(rs.KNNLM(other, k=1), language.encoded(texts.tune, other), progress=False)
-    found["readers"]["other_memory"] = {"settings": settings_of(reader), **language.evaluate(texts.score, reader)}
+    found["readers"]["other_memory"] = language.evaluate(texts.score, reader)
     return found
 
 
 def compared(language: Language, memory: rs.Memory, texts: Texts) -> dict:
     """Every reader's score on one corpus.
 
-    Returns
-    -------
-    dict
-        ``counts`` (documents and tokens), ``rows`` of the memory, ``index`` (its name, measured ``recall`` at
-        ``recall_k``, and ``rerank``, how many neighbours have exact distances), ``typical`` (distance), ``base``,
-        ``readers`` (name -> settings and what ``Language.evaluate`` gives), ``adaptive`` (perplexity with one share
-        and with shares by distance, on the half of the tuning documents not fitted on), ``curves`` and ``edges``.
+    ``counts`` (documents and tokens), ``rows`` of the memory, ``index`` (its name, measured ``recall`` at ``recall_k``,
+    and ``rerank``, how many neighbours have exact distances), ``typical`` (distance), ``base``, ``readers`` (name ->
+    what ``Language.evaluate`` gives), ``adaptive`` (perplexity with one share and with shares by distance, on the half
+    of the tuning documents not fitted on), ``curves`` and ``edges``.
     """
 
-    def tune() -> object:
-        return language.encoded(texts.tune, memory)
+    def tuned(reader, grid: dict, **options):
+        return rs.tune(reader, language.encoded(texts.tune, memory), grid, progress=False, **options)
 
-    found = sweep(memory, tune(), language.encoded(texts.score, memory), temperature=TEMPERATURE)
+    def chosen(**fixed) -> rs.KNNLM:
+        best = found.best(**fixed)
+        return rs.KNNLM(memory, **{name: best[name] for name in SETTINGS})
+
+    found = sweep(memory, *language.sets(texts, memory), temperature=TEMPERATURE)
     most = min(K, len(memory))
-    readers: dict[str, rs.KNNLM | rs.ContinuousCache] = {}
-    readers["base_tuned"] = rs.KNNLM(memory, k=0, temperature=found.best(k=0)["temperature"])
-    readers["knnlm_paper"] = _reader(memory, found.best(k=most, sigma=1.0, temperature=1.0))
-    readers["knnlm"] = tuned = _reader(memory, found.best())
-    readers["cache"] = _cache(rs.KNNLM(memory, k=0), tune)
-    readers["knnlm+cache"] = _cache(tuned, tune)
-    alone = {name: [value] for name, value in settings_of(tuned).items()}
-    adaptive = rs.tune(tuned, tune(), alone, adaptive=BUCKETS, progress=False)
-    readers["adaptive"] = adaptive
-    readers["adaptive+cache"] = _cache(adaptive, tune)
-    scored = {
-        name: {"settings": settings_of(reader), **language.evaluate(texts.score, reader)}
-        for name, reader in readers.items()
+    knnlm = chosen()
+    adaptive = tuned(knnlm, {name: [value] for name, value in settings_of(knnlm).items()}, adaptive=BUCKETS)
+    readers = {
+        "base_tuned": rs.KNNLM(memory, k=0, temperature=found.best(k=0)["temperature"]),
+        "knnlm_paper": chosen(k=most, sigma=1.0, temperature=1.0),
+        "knnlm": knnlm,
+        "cache": tuned(rs.ContinuousCache(rs.KNNLM(memory, k=0)), CACHE),
+        "knnlm+cache": tuned(rs.ContinuousCache(knnlm), CACHE),
+        "adaptive": adaptive,
+        "adaptive+cache": tuned(rs.ContinuousCache(adaptive), CACHE),
     }
+    scored = {name: language.evaluate(texts.score, reader) for name, reader in readers.items()}
     recall = memory.recall
     return {
         "counts": texts.counts(),
@@ -109,17 +106,8 @@ def edges(found: Swept, memory: rs.Memory) -> list[str]:
     """Tuned settings that are the smallest or largest that competed: a wider grid may find better ones."""
     best = found.best()
     widths = SIGMA * memory.median_nn_distance() ** 2
-    ends = {"sigma": (widths[0], widths[-1]), "temperature": (TEMPERATURE[0], TEMPERATURE[-1])}
-    ends["lmbda"] = (LMBDA[0], LMBDA[-1])
-    return [name for name, values in ends.items() if np.isclose(best[name], values).any()]
-
-
-def _reader(memory: rs.Memory, found: dict) -> rs.KNNLM:
-    return rs.KNNLM(memory, **{name: found[name] for name in ("k", "sigma", "temperature", "lmbda")})
-
-
-def _cache(over, tune: Callable) -> rs.ContinuousCache:
-    return rs.tune(rs.ContinuousCache(over), tune(), CACHE, progress=False)
+    competed = {"sigma": widths, "temperature": TEMPERATURE, "lmbda": LMBDA}
+    return [name for name, values in competed.items() if np.isclose(best[name], (values[0], values[-1])).any()]
 
 
 def table(one: dict, paper: dict[str, float]) -> Table:
@@ -129,19 +117,12 @@ def table(one: dict, paper: dict[str, float]) -> Table:
     for name, label in NAMES.items():
         if name not in one["readers"]:
             continue
-        reader, printed = one["readers"][name], paper.get(name)
-        rows.append(
-            [
-                label,
-                f"{printed:.2f}" if printed else "",
-                f"{reader['perplexity']:.2f}",
-                f"{change(printed, paper):+.1f}" if printed else "",
-                interval(reader["change"]),
-                f"{reader['accuracy']:.2f}",
-                interval(reader["gain"]),
-                told(reader["settings"]),
-            ]
-        )
+        reader, printed = one["readers"][name], ("", "")
+        if name in paper:
+            printed = f"{paper[name]:.2f}", f"{change(paper[name], paper):+.1f}"
+        perplexities = [printed[0], f"{reader['perplexity']:.2f}", printed[1], interval(reader["change"])]
+        accuracies = [f"{reader['accuracy']:.2f}", interval(reader["gain"])]
+        rows.append([label, *perplexities, *accuracies, told(reader["settings"])])
     heads = ("perplexity, accuracy", "paper", "ours", "paper: %", "ours: %", "accuracy, %", "gain, points", "settings")
     return Table(heads, rows)
 
@@ -175,6 +156,5 @@ def panel(axes: Axes, name: str, one: dict, paper: dict[str, float]) -> None:
         words = f"{found['change'][0]:+.1f} %: {found['perplexity']:.2f}"
         rows.append((label, found["change"], COLOURS.get(reader, MIXED), words, printed))
     dot_rows(axes, rows)
-    axes.set_xlabel("perplexity against the base's, % (diamonds: the paper's)")
-    base = one["base"]["perplexity"]
-    axes.set_title(f"{name}, base {base:.2f} (the paper's {paper['base']:.2f})", fontsize=11)
+    title = f"{name}, base {one['base']['perplexity']:.2f} (the paper's {paper['base']:.2f})"
+    axes.set(xlabel="perplexity against the base's, % (diamonds: the paper's)", title=title)

@@ -16,18 +16,12 @@ PART = 8  # one in so many of the memory's tokens, since each key needs a memory
 
 
 def placed(settings: dict, name: str, key: str) -> dict:
-    """The best reader over a memory with one kind of key.
-
-    Returns
-    -------
-    dict
-        ``name``, ``key``, ``rows``, ``dim``, and what ``Swept.best`` gives at T = 1.
-    """
+    """The best reader over a memory with one kind of key: it, and what ``Swept.best`` gives at T = 1."""
     language = Language(settings)
     texts = language.texts()
     memory = part(language, texts, key)
-    found = sweep(memory, language.encoded(texts.tune, memory), language.encoded(texts.score, memory))
-    return {"name": name, "key": key, "rows": len(memory), "dim": memory.dim, **found.best(temperature=1.0)}
+    best = sweep(memory, *language.sets(texts, memory)).best(temperature=1.0)
+    return {"name": name, "key": key, "rows": len(memory), "dim": memory.dim, **best}
 
 
 def part(language: Language, texts: Texts, key: str) -> rs.Memory:

@@ -28,7 +28,8 @@ class Language:
 
     def texts(self, folder: str | None = None) -> Texts:
         """The documents of the model's own domain, or of another's folder."""
-        return _texts(json.dumps(self.settings), folder)
+        names = ("model", "device", "texts", "validation", "test", "glob", "memory_tokens", "eval_tokens")
+        return _texts(folder, **{name: self.settings[name] for name in names})
 
     def remember(
         self, texts: list[tuple[str, str]], what: str, *, key="ffn", storage="none", index: str | None = None
@@ -37,12 +38,11 @@ class Language:
 
         Its neighbours are searched once for each query.
         """
-        settings = self.settings
-        options = {"window": settings["window"], "stride": settings["stride"]}
-        options |= {"index": index or settings["index"], "key": key, "storage": storage}
+        options = {name: self.settings[name] for name in ("window", "stride")}
+        options |= {"index": index or self.settings["index"], "key": key, "storage": storage}
         source = source_of_module(self.model, "").to_json()
         digest = hashlib.sha256(json.dumps([source, options, texts]).encode()).hexdigest()[:12]
-        folder = Path(settings["checkpoints"]) / f"{what}-{digest}"
+        folder = Path(self.settings["checkpoints"]) / f"{what}-{digest}"
         if (folder / MANIFEST).exists():
             memory = rs.Memory.load(folder)
         else:
@@ -53,12 +53,18 @@ class Language:
         """Token batches of documents."""
         return rs.lm.encode(self.model, self.tokenizer, pairs(texts), like=memory)
 
+    def sets(self, texts: Texts, memory: rs.Memory) -> tuple[Iterable[Encoded], Iterable[Encoded]]:
+        """Token batches of the documents to tune on, and of those to score."""
+        return self.encoded(texts.tune, memory), self.encoded(texts.score, memory)
+
     def evaluate(self, texts: list[Text], reader: Reader) -> dict:
-        """What a reader scores on documents, beside the base: perplexity, and shares in %, with 95 % intervals."""
+        """A reader's settings and what it scores on documents, beside the base: perplexity, and shares in %, with 95 %
+        intervals."""
         found = rs.lm.evaluate(self.model, self.tokenizer, pairs(texts), reader, label_knn=False, progress=False)
         ratio = [found.perplexity_ratio, *(found.perplexity_ratio_interval or (None, None))]
         gain = [found.gain, *(found.gain_interval or (None, None))]  # one document has no intervals
         return {
+            "settings": settings_of(reader),
             "perplexity": found.perplexity,
             "change": [None if edge is None else 100 * (edge - 1) for edge in ratio],
             "accuracy": 100 * found.accuracy,
@@ -103,10 +109,8 @@ def _loaded(model: str, device: str):
 
 
 @lru_cache(maxsize=4)
-def _texts(settings: str, folder: str | None) -> Texts:
-    options = json.loads(settings)
-    _, tokenizer = _loaded(options["model"], options["device"])
-    sizes = {name: options[name] for name in ("glob", "memory_tokens", "eval_tokens")}
+def _texts(folder: str | None, model: str, device: str, texts: str, validation: str, test: str, **sizes) -> Texts:
+    _, tokenizer = _loaded(model, device)
     if folder is not None:
         return domain_texts(tokenizer, folder, **sizes)
-    return own_texts(tokenizer, options["model"], options["texts"], options["validation"], options["test"], **sizes)
+    return own_texts(tokenizer, model, texts, validation, test, **sizes)

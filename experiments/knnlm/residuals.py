@@ -10,7 +10,8 @@ from experiments import figures
 from experiments.knnlm.curves import COLOURS
 from experiments.knnlm.domains import told
 from experiments.knnlm.key_layers import part
-from experiments.knnlm.language import Language, settings_of
+from experiments.knnlm.language import Language
+from experiments.knnlm.sweep import SETTINGS
 from experiments.published import C4_KNNLM, C4_T5
 from experiments.shown import interval
 from experiments.table import Table
@@ -25,39 +26,30 @@ SIGMA = 2.0 ** np.arange(-3, 3)  # multiples of the typical distance, squared fo
 def against(settings: dict, folder: str | None) -> dict:
     """Both on one memory, of the model's own domain or of another folder's text.
 
-    The settings have the highest accuracy on the same tokens, among equally many.
-
-    Returns
-    -------
-    dict
-        ``rows``, ``tuned_on`` (tokens), ``base``, ``knnlm`` (one for each λ of the paper's), ``resmem`` (``paper``: its
-        k and σ, ``accuracy`` and ``log_loss``: the settings best by these); each with its settings and what
-        ``Language.evaluate`` gives.
+    The settings have the highest accuracy on the same tokens, among equally many. ``rows``, ``tuned_on`` (tokens),
+    ``base``, ``knnlm`` (one for each λ of the paper's), ``resmem`` (``paper``: its k and σ, ``accuracy`` and
+    ``log_loss``: the settings best by these); each is what ``Language.evaluate`` gives.
     """
     language = Language(settings)
     texts = language.texts(folder)
     memory = part(language, texts, "ffn")
     tune = first(language.encoded(texts.tune, memory), TUNE_TOKENS)
     shares = [share for share in C4_KNNLM["lmbda"] if share > 0]
-    found = rs.tune(
-        rs.KNNLM(memory, k=1), tune, _grid(memory, 2) | {"lmbda": shares}, objective="accuracy", progress=False
-    ).results_
-    interpolated = [rs.KNNLM(memory, **_best(found, share)) for share in shares]
+
+    def tuned(reader, objective: str, power: int, **more):
+        grid = {"k": np.unique(np.minimum(K, len(memory))), "sigma": SIGMA * memory.median_nn_distance() ** power}
+        return rs.tune(reader, tune, grid | {"temperature": [1.0], **more}, objective=objective, progress=False)
+
+    found = tuned(rs.KNNLM(memory, k=1), "accuracy", 2, lmbda=shares).results_
     residuals = {"paper": rs.ResMem(memory, k=min(PAPER["k"], len(memory)), sigma=PAPER["sigma"])}
-    for objective in ("accuracy", "log_loss"):
-        best = rs.tune(rs.ResMem(memory, k=1), tune, _grid(memory, 1), objective=objective, progress=False)
-        residuals[objective] = best
-
-    def scored(reader) -> dict:
-        return {"settings": settings_of(reader), **language.evaluate(texts.score, reader)}
-
-    rows = [scored(reader) for reader in interpolated]
+    residuals |= {objective: tuned(rs.ResMem(memory, k=1), objective, 1) for objective in ("accuracy", "log_loss")}
+    rows = [language.evaluate(texts.score, rs.KNNLM(memory, **_best(found, share))) for share in shares]
     return {
         "rows": len(memory),
         "tuned_on": sum(map(len, tune)),
         "base": rows[0]["base"],
         "knnlm": rows,
-        "resmem": {name: scored(reader) for name, reader in residuals.items()},
+        "resmem": {name: language.evaluate(texts.score, reader) for name, reader in residuals.items()},
     }
 
 
@@ -72,33 +64,23 @@ def first(batches: Iterable[Encoded], tokens: int) -> list[Encoded]:
     return out
 
 
-def _grid(memory: rs.Memory, power: int) -> dict:
-    ks = np.unique(np.minimum(K, len(memory)))
-    return {"k": ks, "sigma": SIGMA * memory.median_nn_distance() ** power, "temperature": [1.0]}
-
-
 def _best(found: dict, share: float) -> dict:
     """The settings of the best score with one share."""
     fits = np.isclose(found["lmbda"], share) & (found["k"] > 0)
     at = int(np.flatnonzero(fits)[found["score"][fits].argmax()])
-    return {name: found[name][at].item() for name in ("k", "sigma", "temperature", "lmbda")}
+    return {name: found[name][at].item() for name in SETTINGS}
 
 
 def table(found: dict) -> Table:
     """Accuracies, the paper's beside."""
-    base, paper, small = found["base"], dict(zip(C4_KNNLM["lmbda"], C4_KNNLM["knnlm"])), C4_T5["small"]
-    first = ["λ = 0: base", f"{paper[0.0]:.2f}", f"{base['accuracy']:.2f}", "", "", "", f"{base['perplexity']:.2f}", ""]
-    shares = [(reader["settings"]["lmbda"], reader) for reader in found["knnlm"]]
-    labels = {
-        "paper": f"ResMem, the paper's k {PAPER['k']}, σ {PAPER['sigma']:g}",
-        "accuracy": "ResMem, tuned for accuracy",
-        "log_loss": "ResMem, tuned for perplexity",
-    }
-    printed = {"paper": f"{C4_KNNLM['resmem']:.2f}"}
+    base, printed, small = found["base"], [f"{value:.2f}" for value in C4_KNNLM["knnlm"]], C4_T5["small"]
+    ours = f"ResMem, the paper's k {PAPER['k']}, σ {PAPER['sigma']:g}"
     rows = [
-        first,
-        *(_row(f"kNN-LM, λ = {share:g}", f"{paper[share]:.2f}", reader) for share, reader in shares),
-        *(_row(label, printed.get(name, ""), found["resmem"][name]) for name, label in labels.items()),
+        ["λ = 0: base", printed[0], f"{base['accuracy']:.2f}", "", "", "", f"{base['perplexity']:.2f}", ""],
+        *(_row(f"kNN-LM, λ = {r['settings']['lmbda']:g}", paper, r) for r, paper in zip(found["knnlm"], printed[1:])),
+        _row(ours, f"{C4_KNNLM['resmem']:.2f}", found["resmem"]["paper"]),
+        _row("ResMem, tuned for accuracy", "", found["resmem"]["accuracy"]),
+        _row("ResMem, tuned for perplexity", "", found["resmem"]["log_loss"]),
         ["(paper, T5-small)", f"{small['resmem']:.2f}", "", "", f"{small['tpr']}", f"{small['fpr']}", "", ""],
     ]
     return Table(("", "paper, %", "accuracy, %", "gain, points", "TPR", "FPR", "perplexity", "settings"), rows)
@@ -120,6 +102,5 @@ def panel(axes: Axes, found: dict[str, dict]) -> None:
     for name, gains, resmem, colour in series:
         axes.plot(*zip(*gains), "o-", ms=4, color=colour, label=f"{name}: kNN-LM")
         axes.axhline(resmem, color=colour, lw=1.6, ls="-.", label=f"{name}: ResMem ({resmem:+.2f})")
-    axes.set_xlabel("λ, the neighbours' share")
-    axes.set_ylabel("next-token accuracy over the base's, points")
-    axes.set_title("ResMem, Table 3", fontsize=11)
+    words = "next-token accuracy over the base's, points"
+    axes.set(xlabel="λ, the neighbours' share", ylabel=words, title="ResMem, Table 3")

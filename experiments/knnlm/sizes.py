@@ -20,10 +20,7 @@ ROWS = 8192  # moved at a time
 def at_size(settings: dict, share: float) -> dict:
     """The best reader with the first rows of the memory, that share of them; its index is trained on them.
 
-    Returns
-    -------
-    dict
-        ``share`` (asked for), ``rows`` (there are), and what ``Swept.best`` gives at T = 1.
+    ``share`` (asked for), ``rows`` (there are), and what ``Swept.best`` gives at T = 1.
     """
     language = Language(settings)
     texts = language.texts()
@@ -31,11 +28,9 @@ def at_size(settings: dict, share: float) -> dict:
     index = quick(settings["index"])
     first = rs.Memory(beginning(whole, share), index=index, storage="none", key_dtype=whole.schema.key_dtype)
     first.about = whole.about
-    rows = len(first)
     del whole
-    first = searched_once(first)
-    found = sweep(first, language.encoded(texts.tune, first), language.encoded(texts.score, first))
-    return {"share": share, "rows": rows, **found.best(temperature=1.0)}
+    best = sweep(searched_once(first), *language.sets(texts, first)).best(temperature=1.0)
+    return {"share": share, "rows": len(first), **best}
 
 
 def beginning(memory: rs.Memory, share: float) -> Iterator[Encoded]:
@@ -75,6 +70,5 @@ def panel(axes: Axes, sizes: list[dict], base: float) -> None:
     axes.set_xticks(rows, labels=[f"{row / 1000:,.0f} k" for row in rows])
     axes.minorticks_off()
     axes.margins(x=0.12)
-    axes.set_xlabel("tokens remembered")
-    axes.set_ylabel("perplexity")
-    axes.set_title("Figure 2: kNN-LM by the memory's size, with the best λ", fontsize=11)
+    title = "Figure 2: kNN-LM by the memory's size, with the best λ"
+    axes.set(xlabel="tokens remembered", ylabel="perplexity", title=title)

@@ -26,20 +26,7 @@ class Swept:
 
     def best(self, **fixed) -> dict:
         """The setting that is best on the documents tuned on, among those that have the `fixed` values; without a fixed
-        k, only those with neighbours compete.
-
-        Returns
-        -------
-        dict
-            ``k``, ``sigma``, ``temperature``, ``lmbda``, ``tuned`` and ``perplexity`` (on the two sets).
-
-        Examples
-        --------
-        >>> columns = {"k": np.array([0, 1, 2]), "sigma": np.ones(3), "temperature": np.ones(3), "lmbda": np.ones(3)}
-        >>> tuned, scored = ({**columns, "perplexity": np.array(found)} for found in ([5, 4, 3], [6.0, 4.0, 4.5]))
-        >>> found = Swept(tuned, scored).best()
-        >>> found["k"], found["tuned"], found["perplexity"]
-        (2, 3.0, 4.5)
+        k, only those with neighbours compete. It, ``tuned`` and ``perplexity`` (on the two sets).
         """
         fits = self.tuned["k"] > 0 if "k" not in fixed else np.ones(len(self.tuned["k"]), bool)
         for name, value in fixed.items():

@@ -5,8 +5,9 @@ import importlib.util
 import json
 import platform
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from residua.encoding.text import encode_texts
@@ -15,6 +16,7 @@ from residua.errors import InputError, ParameterError
 # Beside a model: which files of Python's standard library it was trained on, and which it never saw.
 SPLIT = "split.json"
 PACKAGE = "package:"
+Stream = Iterator[tuple[str, Path]]
 DOCUMENTS = 10  # at least so many documents are scored: of each at most a tenth of the tokens
 
 
@@ -41,22 +43,11 @@ class Texts:
 
 
 def pairs(texts: list[Text], tokens: int | None = None) -> list[tuple[str, str]]:
-    """(name, text), as ``rs.lm`` takes them: of all, or of the first, with about `tokens` tokens together.
-
-    Examples
-    --------
-    >>> pairs([Text("a", "one two", 2), Text("b", "three four ", 2), Text("c", "five", 1)], 3)
-    [('a', 'one two'), ('b', 'three')]
-    """
-    if tokens is None:
-        return [(text.name, text.text) for text in texts]
-    out = []
-    for text in texts:
-        if tokens <= 0:
-            break
-        out.append((text.name, cut(text, tokens).text))
-        tokens -= text.tokens
-    return out
+    """(name, text), as ``rs.lm`` takes them: of all, or of the first, with about `tokens` tokens together."""
+    if tokens is not None:
+        before = accumulate((text.tokens for text in texts), initial=0)
+        texts = [cut(text, tokens - begun) for text, begun in zip(texts, before) if begun < tokens]
+    return [(text.name, text.text) for text in texts]
 
 
 def cut(text: Text, tokens: int) -> Text:
@@ -74,37 +65,30 @@ def own_texts(
     From three folders; from one, whose files are dealt out; or, without any, from Python's standard library by the
     ``split.json`` beside the model: its training files are remembered, of the others every second one is tuned on.
     """
-    sizes = {"memory_tokens": memory_tokens, "eval_tokens": eval_tokens}
     if bool(validation) != bool(test) or (validation and not texts):
         raise ParameterError(
             f"texts={texts!r}, validation={validation!r}, test={test!r}; expected all three, texts alone, or none"
         )
     if validation:
-        return dealt(tokenizer, *(iter(files(folder, glob)) for folder in (texts, validation, test)), **sizes)
-    if texts:
-        return domain_texts(tokenizer, texts, glob=glob, **sizes)
-    split, library = _split(Path(model) / SPLIT), Path(sysconfig.get_path("stdlib"))
-    remembered, held_out = (
-        shuffled([(name, library / name) for name in split[part]]) for part in ("train", "validation")
-    )
-    return dealt(tokenizer, iter(remembered), iter(held_out[::2]), iter(held_out[1::2]), **sizes)
+        streams = [files(folder, glob) for folder in (texts, validation, test)]
+    elif texts:
+        return domain_texts(tokenizer, texts, glob=glob, memory_tokens=memory_tokens, eval_tokens=eval_tokens)
+    else:
+        split, library = _split(Path(model) / SPLIT), Path(sysconfig.get_path("stdlib"))
+        remembered, held_out = (
+            shuffled([(name, library / name) for name in split[part]]) for part in ("train", "validation")
+        )
+        streams = [remembered, held_out[::2], held_out[1::2]]
+    return dealt(tokenizer, *map(iter, streams), memory_tokens, eval_tokens)
 
 
 def domain_texts(tokenizer, folder: str, *, glob: str, memory_tokens: int, eval_tokens: int) -> Texts:
     """The files of one folder or ``package:NAME`` dealt out: to be scored, then to be tuned on, then remembered."""
     every = iter(files(folder, glob))
-    return dealt(tokenizer, every, every, every, memory_tokens=memory_tokens, eval_tokens=eval_tokens)
+    return dealt(tokenizer, every, every, every, memory_tokens, eval_tokens)
 
 
-def dealt(
-    tokenizer,
-    remembered: Iterator[tuple[str, Path]],
-    tuned: Iterator[tuple[str, Path]],
-    scored: Iterator[tuple[str, Path]],
-    *,
-    memory_tokens: int,
-    eval_tokens: int,
-) -> Texts:
+def dealt(tokenizer, remembered: Stream, tuned: Stream, scored: Stream, memory_tokens: int, eval_tokens: int) -> Texts:
     """Documents from three streams of files, which may be one; a text that occurs twice is taken once.
 
     `memory_tokens` are remembered, `eval_tokens` scored and half as many tuned on, or as many as there are.
@@ -138,19 +122,11 @@ def files(folder: str, glob: str) -> list[tuple[str, Path]]:
 
 
 def shuffled(found: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
-    """By the hash of the name: the same order everywhere, in which the first tenth is like the rest.
-
-    Examples
-    --------
-    >>> [name for name, _ in shuffled([(name, None) for name in "abcde"])]
-    ['d', 'c', 'b', 'e', 'a']
-    """
+    """By the hash of the name: the same order everywhere, in which the first tenth is like the rest."""
     return sorted(found, key=lambda item: hashlib.sha256(item[0].encode()).digest())
 
 
-def _until(
-    tokenizer, found: Iterable[tuple[str, Path]], tokens: int, seen: set[bytes], each: int | None = None
-) -> Iterator[Text]:
+def _until(tokenizer, found: Stream, tokens: int, seen: set[bytes], each: int | None = None) -> Iterator[Text]:
     """Documents of `found` that were not seen yet, until they hold about so many tokens; of each, the first `each`."""
     total = 0
     for name, path in found:

@@ -42,7 +42,7 @@ def test_wrong_numbers_are_refused(wrong):
 
 
 def test_names_tell_recipes_apart():
-    recipes = [Recipe(), Recipe(14), Recipe(epochs=3), Recipe(fraction=0.1), Recipe(seed=1), Recipe(precision="bf16")]
+    recipes = [Recipe(), Recipe(14), Recipe(epochs=3), Recipe(fraction=0.1), Recipe(seed=1)]
     assert len({recipe.name for recipe in recipes}) == len(recipes)
 
 

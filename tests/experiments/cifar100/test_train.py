@@ -86,12 +86,6 @@ def test_seeds_differ_and_the_callers_randomness_is_left_alone(whole, tmp_path):
     assert history["loss"][0] != whole[1]["loss"][0]
 
 
-def test_bf16_trains(tmp_path):
-    history = train(Recipe(epochs=1, batch=16, peak=0.05, precision="bf16"), *coloured(16), tmp_path)
-    assert np.isfinite(history["loss"][0])
-    assert load_file(tmp_path / STATE)["model.fc.weight"].dtype == torch.float32
-
-
 def test_damaged_and_foreign_checkpoints_are_refused(whole, tmp_path):
     with pytest.raises(MemoryFileError, match=r"was made by .* give another folder"):
         train(Recipe(epochs=3, batch=16, peak=0.06), *coloured(), whole[0])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.cifar100.near_duplicates import likeness
+from experiments.cifar100.groups import likeness
 
 
 def test_copies_flips_and_brightness():
