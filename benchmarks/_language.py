@@ -125,20 +125,20 @@ class Language:
         k = min(K, len(recipe))
         for name, depth in (("codes", False), ("exact", k)):
             memory = self.memory("knnlm", depth=depth)
-            reader = rs.tune(rs.KNNLM(memory, k=k), val, {"k": [k], **TUNED}, progress=False)
+            reader = rs.tune(rs.KNNLM(memory, k=k), val, {"k": [k], **TUNED}, evidence=None, progress=False)
             found[name] = {"index": "knnlm", "probes": None, "depth": depth, **_said(reader)}
         allowed = min(said["validation_perplexity"] for said in found.values()) * (1 + ROOM)
         fastest = np.inf
         for probes, depth, k in sorted({(probes, depth, min(k, len(recipe))) for probes, depth, k in FAST}):
             memory = self.memory("knnlm-fast", probes=probes, depth=depth or False)
-            reader = rs.tune(rs.KNNLM(memory, k=k), val, {"k": [k], **TUNED}, progress=False)
+            reader = rs.tune(rs.KNNLM(memory, k=k), val, {"k": [k], **TUNED}, evidence=None, progress=False)
             said = {"index": "knnlm-fast", "probes": probes, "depth": depth or False}
             if (probes, depth, k) == (8, 64, min(K, len(recipe))):
                 found["fast"] = {**said, **_said(reader)}
             room = allowed / _perplexity(reader) - 1
             if room >= 0 and reader.k:
                 grid = {name: [reader.params[name]] for name in ("k", "sigma", "temperature", "lmbda")}
-                reader = rs.tune(reader, val, grid, skip=room, progress=False)
+                reader = rs.tune(reader, val, grid, skip=room, evidence=None, progress=False)
             took = _seconds(reader, val)
             if (room >= 0 and took < fastest) or "ours" not in found:
                 fastest = took if room >= 0 else np.inf

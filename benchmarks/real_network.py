@@ -18,7 +18,7 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def tuned(train: rs.Encoded, val: rs.Encoded, test: rs.Encoded, make) -> dict:
     """Tune on one half of the test set, report on the other."""
-    best = rs.tune(make(rs.Memory(train)), val, progress=False)
+    best = rs.tune(make(rs.Memory(train)), val, objective="accuracy", evidence=None, progress=False)
     result = rs.evaluate(best, test, validation=val)
     keys = (
         "base_accuracy",
@@ -43,7 +43,9 @@ def flips(train: rs.Encoded, flipped: rs.Encoded, test: rs.Encoded, flipped_test
     ids = np.arange(len(train))
     both = [rs.Encoded(e.keys, e.logits, e.labels, ids, source=e.source, head=e.head) for e in (train, flipped)]
     memories = {"plain memory": rs.Memory(both[0]), "flipped rows too": rs.Memory(both)}
-    best = rs.tune(rs.ResMem(memories["flipped rows too"]), test[0::2], progress=False).best_params_
+    best = rs.tune(
+        rs.ResMem(memories["flipped rows too"]), test[0::2], objective="accuracy", evidence=None, progress=False
+    ).best_params_
     out = {}
     for name, params, rows in (("paper settings", PAPER, slice(None)), ("tuned on even rows", best, slice(1, None, 2))):
         queries, labels = (test[rows], flipped_test[rows]), test.labels[rows]

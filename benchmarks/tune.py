@@ -48,11 +48,11 @@ def main() -> dict:
         "temperature": np.geomspace(0.25, 5, 12),
     }
     start = time.perf_counter()
-    best = rs.tune(rs.ResMem(memory), val, full, progress=False)
+    best = rs.tune(rs.ResMem(memory), val, full, objective="accuracy", evidence=None, progress=False)
     full_s = time.perf_counter() - start
 
     start = time.perf_counter()
-    ours = rs.tune(rs.ResMem(memory), val, SMALL, progress=False)
+    ours = rs.tune(rs.ResMem(memory), val, SMALL, objective="accuracy", evidence=None, progress=False)
     small_s = time.perf_counter() - start
 
     X = np.hstack([np.vstack([train.keys, val.keys]), np.vstack([np.asarray(train.logits), np.asarray(val.logits)])])

@@ -144,9 +144,16 @@ def tune(clock: Clock, cache: Path, shared: Path) -> dict:
         "sigma": typical() * 2.0 ** np.arange(-4, 3.5, 0.5),
         "temperature": np.geomspace(0.25, 5, 12),
     }
-    rs.tune(rs.ResMem(memory), val[:200], {**grid, "temperature": [1.0]}, progress=False)
+    rs.tune(
+        rs.ResMem(memory),
+        val[:200],
+        {**grid, "temperature": [1.0]},
+        objective="accuracy",
+        evidence=None,
+        progress=False,
+    )
     with clock("tune"):
-        best = rs.tune(rs.ResMem(memory), val, grid, progress=False)
+        best = rs.tune(rs.ResMem(memory), val, grid, objective="accuracy", evidence=None, progress=False)
     accuracy = float((best.predict(val) == val.labels).mean())
     return {
         "settings": int(np.prod([len(values) for values in grid.values()])),

@@ -28,7 +28,12 @@ def crossed(
     predicted = np.empty(len(test), np.int64)
     settings = []
     for half in (0, 1):
-        best = rs.tune(reader, test[1 - half :: 2], grid, progress=False, **options)
+        best = rs.tune(
+            reader,
+            test[1 - half :: 2],
+            grid,
+            **{"objective": "accuracy", "evidence": None, "progress": False} | options,
+        )
         found, chosen = best.results_, best.best_params_
         if not refusable and best.k == 0:
             used = np.flatnonzero(found["k"] > 0)

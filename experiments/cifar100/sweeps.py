@@ -41,7 +41,7 @@ def sweeps(weights: str, data: str, fraction: float, seed: int, device: str) -> 
 
 def _swept(reader, test, grid: dict, name: str) -> list[float]:
     """The best accuracy at each value of `name`, ascending."""
-    found = rs.tune(reader, test, grid, progress=False).results_
+    found = rs.tune(reader, test, grid, objective="accuracy", evidence=None, progress=False).results_
     used = found["k"] > 0
     return [100 * found["accuracy"][used & (found[name] == value)].max() for value in np.unique(found[name][used])]
 

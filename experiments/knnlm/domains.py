@@ -48,7 +48,7 @@ def across(settings: dict, name: str, folder: str) -> dict:
     texts = language.texts(folder)
     found = {"name": name, **compared(language, language.remember(pairs(texts.memory), name), texts)}
     other = language.remember(pairs(language.texts().memory), "own")
-    reader = rs.tune(rs.KNNLM(other, k=1), language.encoded(texts.tune, other), progress=False)
+    reader = rs.tune(rs.KNNLM(other, k=1), language.encoded(texts.tune, other), evidence=None, progress=False)
     found["readers"]["other_memory"] = language.evaluate(texts.score, reader)
     return found
 
@@ -63,7 +63,7 @@ def compared(language: Language, memory: rs.Memory, texts: Texts) -> dict:
     """
 
     def tuned(reader, grid: dict, **options):
-        return rs.tune(reader, language.encoded(texts.tune, memory), grid, progress=False, **options)
+        return rs.tune(reader, language.encoded(texts.tune, memory), grid, evidence=None, progress=False, **options)
 
     def chosen(**fixed) -> rs.KNNLM:
         best = found.best(**fixed)

@@ -38,7 +38,9 @@ def against(settings: dict, folder: str | None) -> dict:
 
     def tuned(reader, objective: str, power: int, **more):
         grid = {"k": np.unique(np.minimum(K, len(memory))), "sigma": SIGMA * memory.median_nn_distance() ** power}
-        return rs.tune(reader, tune, grid | {"temperature": [1.0], **more}, objective=objective, progress=False)
+        return rs.tune(
+            reader, tune, grid | {"temperature": [1.0], **more}, objective=objective, evidence=None, progress=False
+        )
 
     found = tuned(rs.KNNLM(memory, k=1), "accuracy", 2, lmbda=shares).results_
     residuals = {"paper": rs.ResMem(memory, k=min(PAPER["k"], len(memory)), sigma=PAPER["sigma"])}

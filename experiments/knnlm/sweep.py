@@ -48,7 +48,7 @@ def sweep(memory: rs.Memory, tune: Iterable[Encoded], score: Iterable[Encoded], 
     """
     grid = grid_of(memory, temperature, k)
     reader = rs.KNNLM(memory, k=1)
-    return Swept(*(rs.tune(reader, batches, grid, progress=False).results_ for batches in (tune, score)))
+    return Swept(*(rs.tune(reader, batches, grid, evidence=None, progress=False).results_ for batches in (tune, score)))
 
 
 def grid_of(memory: rs.Memory, temperature=(1.0,), k=None) -> dict:

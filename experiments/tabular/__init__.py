@@ -72,7 +72,13 @@ def errors(name: str, base: str, seed: int) -> dict:
 
     out = {"zero": 100 * share_of_zero_residuals(like)}
     for kind, enc in zip(KINDS, (like, out_of_fold)):
-        best = rs.tune(rs.ResMem(rs.Memory(enc), k=1), validation, progress=False)
+        best = rs.tune(
+            rs.ResMem(rs.Memory(enc), k=1),
+            validation,
+            objective="accuracy" if by_class else None,
+            evidence=None,
+            progress=False,
+        )
         # Label k-NN reads keys and labels alone, which both memories share.
         found = rs.evaluate(best, test, validation=validation if kind == "in_sample" else None, n_bootstrap=1)
         ours = percent(found.accuracy if by_class else found.mse)

@@ -7,19 +7,29 @@ import residua as rs
 
 
 def test_tune_is_the_verb_of_the_library_and_saves_what_it_found(run, mem, encoded):
-    data = json.loads(run("tune", "mem", "val.npz", "--k", "1,5,20", "--sigma", "0.5,1", "--json").stdout)
-    expected = rs.tune(rs.ResMem(rs.Memory.load(mem)), encoded["val"], {"k": [1, 5, 20], "sigma": [0.5, 1]})
+    asked = ("--objective", "accuracy", "--evidence", -1)
+    data = json.loads(run("tune", "mem", "val.npz", "--k", "1,5,20", "--sigma", "0.5,1", *asked, "--json").stdout)
+    expected = rs.tune(
+        rs.ResMem(rs.Memory.load(mem)),
+        encoded["val"],
+        {"k": [1, 5, 20], "sigma": [0.5, 1]},
+        objective="accuracy",
+        evidence=None,
+    )
     assert data["params"] == expected.params == rs.load(mem).params
     assert data["score"] == expected.best_score_ > data["base_score"]
     assert data["base_score"] == pytest.approx(np.mean(encoded["val"].logits.argmax().numpy() == encoded["val"].labels))
     assert data["settings"] == len(expected.results_["score"]) and data["objective"] == "accuracy"
+    assert data["evidence"] == vars(expected.evidence_)
 
 
-def test_text_says_what_was_gained_and_where_it_is(run, mem):
+def test_text_says_what_was_gained_and_where_it_is(run, mem, encoded):
     lines = run("tune", "mem", "val.npz", "--k", "5", "--sigma", "1", "--temperature", 1).stdout.splitlines()
-    assert lines[0] == "ResMem: 2 settings compared by accuracy on 30 validation rows"
+    assert lines[0] == "ResMem: 2 settings compared by log-loss on 30 validation rows"
     assert lines[1] == "  best: k=5, sigma=1, temperature=1"
-    assert lines[3].startswith("saved as mem") and lines[3].endswith("reader.json") and len(lines) == 4
+    grid = {"k": 5, "sigma": 1, "temperature": 1}
+    assert lines[3] == f"  {rs.tune(rs.ResMem(rs.Memory.load(mem)), encoded['val'], grid).evidence_}"
+    assert lines[4].startswith("saved as mem") and lines[4].endswith("reader.json") and len(lines) == 5
 
 
 def test_losses_are_shown_as_losses(run, mem, encoded):
@@ -36,7 +46,7 @@ def test_a_memory_that_does_not_help_is_said_so(run, here):
     sure = 9.0 * np.eye(3)[labels]
     rs.Memory(rs.Encoded(rng.normal(size=(12, 2)), sure, labels)).save("mem")
     rs.Encoded(rng.normal(size=(12, 2)), sure, labels).save("val.npz")
-    assert "the memory does not help here" in run("tune", "mem", "val.npz").stdout
+    assert "the memory is not surely better here" in run("tune", "mem", "val.npz").stdout
     assert rs.load("mem").k == 0
 
 

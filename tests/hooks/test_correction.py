@@ -163,13 +163,26 @@ def test_autocast_does_not_reach_the_memory(model, parts):
 @pytest.mark.parametrize("nothing", ["k=0", "empty memory"])
 def test_no_memory_is_the_models_own_output_object(model, parts, nothing):
     memory = rs.Memory(rs.encode(model, (parts[0][0][:5], parts[0][1][:5]), progress=False))
-    reader = rs.ResMem(memory, k=0 if nothing == "k=0" else 3, temperature=1.4)
+    reader = rs.ResMem(memory, k=0 if nothing == "k=0" else 3)
     if nothing == "empty memory":
         memory.forget(memory.ids)
     seen = []
     model.fc.register_forward_hook(lambda module, args, out: seen.append(out))
     with rs.attach(model, reader):
         assert model(parts[1][0][:2]) is seen[0]
+
+
+@pytest.mark.parametrize("nothing", ["k=0", "empty memory"])
+def test_a_temperature_without_memory_is_the_readers_own_answer(model, parts, nothing):
+    memory = rs.Memory(rs.encode(model, (parts[0][0][:5], parts[0][1][:5]), progress=False))
+    reader = rs.ResMem(memory, k=0 if nothing == "k=0" else 3, temperature=1.4)
+    if nothing == "empty memory":
+        memory.forget(memory.ids)
+    expected = reader.predict_proba(rs.encode(model, parts[1], progress=False))
+    with torch.no_grad():
+        np.testing.assert_allclose(expected, (model(parts[1][0]) / 1.4).softmax(dim=1), atol=1e-6)
+    with rs.attach(model, reader):
+        np.testing.assert_allclose(model(parts[1][0]).softmax(dim=1), expected, atol=1e-6)
 
 
 def test_a_reader_of_texts_refuses_rows_without_order(model, memory, parts):

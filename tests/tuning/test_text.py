@@ -68,7 +68,7 @@ def rows_of(best):
 def test_every_setting_is_the_dense_computation(kernel, skip):
     train, val = tokens(6), tokens(4, seed=1, first_id=4)  # documents 4 and 5 are in the memory too
     reader = rs.KNNLM(rs.Memory(train, storage="none"), k=1, kernel=kernel, skip=skip)
-    best = rs.tune(reader, val, GRID)
+    best = rs.tune(reader, val, GRID, evidence=None)
     assert len(best.results_["k"]) == 3 + 3 * 3 * 3 * 3
     for params, row in rows_of(best):
         expected = loss(train, val, params, skip, kernel)
@@ -108,9 +108,10 @@ def test_a_document_in_the_memory_is_left_out_whole():
     train = rs.Encoded(train.keys, train.logits, noisy, train.ids, columns=train.columns)
     memory = rs.Memory(train, storage="none")
     stranger = rs.Encoded(train.keys, train.logits, train.labels, train.ids + 100, columns=train.columns)
-    assert rs.tune(rs.KNNLM(memory, k=1), stranger, GRID).best_params_["lmbda"] == 0.9  # each token finds itself
+    found = rs.tune(rs.KNNLM(memory, k=1), stranger, GRID, evidence=None)  # each token finds itself
+    assert found.best_params_["lmbda"] == 0.9
     honest = rs.tune(rs.KNNLM(memory, k=1), train, GRID)
-    assert honest.best_score_ < rs.tune(rs.KNNLM(memory, k=1), stranger, GRID).best_score_ - 1
+    assert honest.best_score_ < found.best_score_ - 1
     whole = rs.Encoded(train.keys, train.logits, train.labels, np.zeros(len(train), int), columns=train.columns)
     alone = rs.tune(rs.KNNLM(rs.Memory(whole, storage="none"), k=1), whole, GRID)
     assert alone.k == 0  # no neighbour is left: the base, under every setting
@@ -132,7 +133,7 @@ def test_default_grids_are_the_papers_around_the_memory():
     np.testing.assert_allclose(grid["sigma"][[0, -1]], memory.median_nn_distance() ** 2 * np.array([1 / 8, 32]))
     assert grid["lmbda"].max() <= 1 - 1 / V
     assert 1.0 in grid["temperature"]
-    best = rs.tune(reader, tokens(3, seed=1, first_id=50))
+    best = rs.tune(reader, tokens(3, seed=1, first_id=50), evidence=None)
     assert best.best_score_ > best.results_["score"][best.results_["k"] == 0].max()
 
 
@@ -243,4 +244,4 @@ def test_bad_validation_text_says_so():
     with pytest.raises(LabelError, match="no labels"):
         rs.tune(reader, rs.Encoded(val.keys, val.logits), GRID)
     with pytest.raises(ParameterError, match="two documents"):
-        rs.tune(reader, val[:12], GRID, adaptive=2)
+        rs.tune(reader, val[:12], GRID, adaptive=2, evidence=None)

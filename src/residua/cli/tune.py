@@ -1,6 +1,7 @@
 """``residua tune``: choose a reader's settings on validation data, and save it beside the memory."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from residua.cli.verbosity import progress
 from residua.folder import READER
 from residua.printable import count, shown
 
-NO_HELP = "  the memory does not help here: the model alone (k=0) is kept"
+NO_HELP = "  the memory is not surely better here: the model alone (k=0) is kept"
 MEASURES = {
     "accuracy": "accuracy",
     "log_loss": "log-loss",
@@ -29,8 +30,15 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @click.argument("validation", nargs=-1, type=shared.FILE)
 @shared.text_options
 @click.option("--reader", type=shared.READER, metavar="NAME", help="What is tuned.  [resmem; knnlm for text]")
-@click.option("--objective", type=click.Choice(OBJECTIVES), help="accuracy; log_loss for text.")
+@click.option("--objective", type=click.Choice(OBJECTIVES), help="log_loss; squared_error of a regression.")
 @click.option("--max-fpr", type=float, default=0.05, show_default=True, help="The conservative objective's bound.")
+@click.option(
+    "--evidence",
+    type=float,
+    default=1.96,
+    show_default=True,
+    help="Standard errors by which the memory must be better to be used; a negative number: any gain.",
+)
 @click.option("--k", type=shared.NUMBERS, help="Neighbours to try, such as 1,10,50 (0, the base, always competes).")
 @click.option("--sigma", type=shared.NUMBERS, help="Kernel widths to try.")
 @click.option("--temperature", type=shared.NUMBERS, help="Softmax temperatures to try.")
@@ -53,7 +61,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     \b
     Examples:
       residua tune mem/ val.npz
-      residua tune mem/ val.npz --reader knnlm --objective log_loss
+      residua tune mem/ val.npz --reader knnlm --objective accuracy
       residua tune mem/ --text validation/ --adaptive 64 --skip 0.005
     """
     of_text = shared.text_or_files(text, validation, "VALIDATION", text_only=("cache", "max_tokens"))
@@ -69,9 +77,12 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     grid |= options["grid"]
     rows = Counted(data_for(opened, memory, validation, text, options), options["max_tokens"])
     asked = {"objective": objective, "max_fpr": max_fpr, "adaptive": options["adaptive"], "skip": options["skip"]}
+    asked["evidence"] = None if options["evidence"] < 0 else options["evidence"]
     asked["progress"] = progress()
     best = choose(cls(opened, **own), rows, grid or None, **asked)
     about, lines = _found(best, best.results_["k"] == 0, rows)
+    about["evidence"] = asdict(best.evidence_)
+    lines.insert(-1 if lines[-1] == NO_HELP else len(lines), f"  {best.evidence_}")
     about["adaptive"], about["skipped"] = getattr(best, "adaptive_", None), getattr(best, "skipped_", None)
     if about["adaptive"]:
         fixed, adapted = about["adaptive"]["fixed"], about["adaptive"]["adaptive"]

@@ -55,7 +55,7 @@ class Correction:
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """What replaces `output`; None leaves it."""
         # A copy of an attached model carries this hook too, and has no memory of its own.
-        if self.paused or model.training or model is not self._model or self.reader.is_noop:
+        if self.paused or model.training or model is not self._model or self.reader.is_base:
             return None
         logits = find_logits(output)
         if not len(logits):

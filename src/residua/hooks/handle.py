@@ -53,8 +53,8 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
     Logits of positions come back in float32, and where the model was given labels, with their loss.
 
     No gradient flows through a memory: in training mode the model is the base alone (attaching warns), in evaluation
-    mode its outputs require no gradients. With ``k=0`` or an empty memory the base's own output is returned, untouched,
-    whatever the reader's temperature. A ``copy.deepcopy`` of an attached model is not attached. Several threads may
+    mode its outputs require no gradients. With ``k=0`` or an empty memory, and a temperature of 1, the base's own
+    output is returned, untouched. A ``copy.deepcopy`` of an attached model is not attached. Several threads may
     call the model at once.
 
     Examples

@@ -23,6 +23,7 @@ from residua.errors import IdError, MemoryFileError, ParameterError, StorageErro
 from residua.folder import READER, read_reader
 from residua.memory import Memory
 from residua.printable import short
+from residua.readers.evidence import Evidence
 
 
 class TextState(Protocol):
@@ -69,6 +70,7 @@ class Reader(ABC):
     best_params_: dict[str, Any]
     best_score_: float
     results_: dict[str, np.ndarray]
+    evidence_: Evidence  # of a reader that weighs neighbours
     adaptive_: dict[str, float]
     skipped_: float
 
@@ -102,6 +104,11 @@ class Reader(ABC):
     def is_noop(self) -> bool:
         """Whether the memory has no say at all: k = 0, or nothing remembered."""
         return self.k == 0 or len(self.memory) == 0
+
+    @property
+    def is_base(self) -> bool:
+        """Whether every answer is the model's own: the memory has no say, and T is 1."""
+        return self.is_noop and (self.temperature == 1 or self.memory.task == "regression")
 
     def predictions(
         self, data: Encoded | Iterable[Encoded], *, exclude: Exclude = OWN, depth: int = 0

@@ -98,17 +98,16 @@ def _summed(p: Tensor, q: Tensor, left: Tensor, shares: Tensor) -> Tensor:
 class Interpolation:
     """The grid of an interpolation with labels, by likelihood: quicker than scores, and sparse over a vocabulary.
 
-    `keep` keeps all ``Targets``, some 400 bytes a row, to fit shares or skipping to them.
+    All ``Targets`` are kept, some 400 bytes a row, for what is settled and judged after the sweep.
     """
 
     reader: NeighbourReader
     grid: Grid
-    keep: bool
     rows: int
     kept: list[Targets]
 
-    def __init__(self, reader: NeighbourReader, grid: Grid, keep: bool):
-        self.reader, self.grid, self.keep, self.rows = reader, grid, keep, 0
+    def __init__(self, reader: NeighbourReader, grid: Grid):
+        self.reader, self.grid, self.rows = reader, grid, 0
         self._summed = np.zeros(tuple(len(values) for values in grid.values()))
         self._waiting: list[Targets] = []  # not summed yet: many rows at a time cost as little as one
         self.kept = []
@@ -141,8 +140,7 @@ class Interpolation:
         seen, self._waiting = Targets.join(self._waiting), []
         self._summed[0] += seen.log_p_base.sum(dim=1).numpy()[:, None]
         self._summed[1:] += seen.log_likelihood(self.grid["lmbda"], self.reader.skip)
-        if self.keep:
-            self.kept.append(seen)
+        self.kept.append(seen)
 
     def results(self, max_fpr: float) -> dict[str, np.ndarray]:
         """Mean measures per setting, with an axis for each parameter of the grid."""

@@ -111,9 +111,9 @@ def losses(summed: np.ndarray, n: int) -> dict[str, np.ndarray]:
     return {"log_loss": loss, "perplexity": np.exp(np.minimum(loss, 700)), "score": -loss}
 
 
-def best_of(reader: R, results: dict[str, np.ndarray], grid: Grid) -> R:
-    """The reader with the best of these settings (the first of equals), carrying them all."""
-    chosen = int(np.argmax(results["score"]))
+def best_of(reader: R, results: dict[str, np.ndarray], grid: Grid, chosen: int | None = None) -> R:
+    """The reader with the best of these settings (the first of equals), or the `chosen` one, carrying them all."""
+    chosen = int(np.argmax(results["score"])) if chosen is None else chosen
     params = {name: plain(results[name][chosen]) for name in grid}
     best = reader.with_params(**params)
     best.best_params_, best.best_score_, best.results_ = params, float(results["score"][chosen]), results

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from residua.core import Encoded, Neighbours, as_tensor
 from residua.core.encoded import labels_of
-from residua.errors import InputError, ParameterError
+from residua.errors import ParameterError
 from residua.readers import AdaptiveLambda, NeighbourReader
 from residua.readers.reader import Exclude
 from residua.tuning.grid import SWEPT, largest_share
@@ -77,11 +77,6 @@ def _losses(reader: NeighbourReader, validation: Encoded | Iterable[Encoded], ex
         truth, base = as_tensor(labels_of(part, WHY)), now.softmax
         columns = now.log_prob(truth), base.log_prob(truth.to(base.device)), base.confidence().exp()
         found.append(torch.stack([column.double().cpu() for column in columns]))
-    if not found:
-        raise InputError(
-            f"skip= reads the validation data a second time for a {type(reader).__name__}, and they are used up; give "
-            "data that can be read again, such as a list"
-        )
     memory, base, sure = torch.cat(found, dim=1)
     return -memory, -base, sure
 

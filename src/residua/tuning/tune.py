@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from residua.core import Encoded, as_tensor
+from residua.core import Encoded, as_tensor, batches
 from residua.core.encoded import labels_of
 from residua.errors import EmptyMemoryError, InputError, ParameterError
 from residua.memory.schema import Objective
@@ -12,6 +12,7 @@ from residua.progress import progress_bar
 from residua.readers import ContinuousCache, NeighbourReader, Reader
 from residua.readers.reader import OWN, Exclude
 from residua.tuning.cache import CacheSweep
+from residua.tuning.evidence import USUAL, check_evidence, proven
 from residua.tuning.grid import SWEPT, full_grid, largest_share
 from residua.tuning.likelihood import Interpolation
 from residua.tuning.objective import WHY, best_of, check_objective, flat, settled
@@ -33,12 +34,14 @@ def tune(
     max_fpr: float = 0.05,
     adaptive: int | None = None,
     skip: float | None = None,
+    evidence: float | None = USUAL,
     progress: bool | None = None,
 ) -> R:
-    """The reader with the best settings on validation data.
+    """The reader with the best settings on validation data, or the model alone where a memory is not surely better.
 
     The neighbours are searched once, at the largest k; every setting is scored from them, block by block. ``k = 0``,
-    the base alone at every temperature, always competes, and wins ties: a memory that does not help is not used.
+    the model alone, always competes, and wins ties; the memory is used only where it is better beyond doubt, as
+    `evidence` says. Settings that score alike are told apart by their log-loss.
 
     Readers that weigh by a kernel are swept in one pass: an interpolation tuned for log-loss from what is said of the
     true classes alone (no vocabulary-wide table is made), others densely. A reader with weights of its own, and a grid
@@ -59,7 +62,7 @@ def tune(
     objective : str, optional
         ``"accuracy"``, ``"log_loss"`` (of ``predict_proba``), ``"conservative"`` (the most examples corrected, TPR,
         while fewer than `max_fpr` of them are broken, FPR: ResMem, section 4.1), or, for regression,
-        ``"squared_error"``. By default accuracy, of a text log-loss.
+        ``"squared_error"``. By default log-loss, of which chance picks less than of accuracy.
     exclude : "own", None, or int array of shape (n,) or (n, m)
         Ids whose rows are not neighbours of each row: by default its own, where the data came with ids.
     max_fpr : float, default 0.05
@@ -70,6 +73,13 @@ def tune(
     skip : float, optional
         Find the lowest ``skip`` (rows of which the base is at least that sure are not searched) that costs at most this
         relative loss of perplexity, such as 0.005. ``best.skipped_`` is the share of searches saved.
+    evidence : float or None, default 1.96
+        How sure the gain must be on the validation rows, in standard errors of its paired differences (by document, or
+        whatever rows share an id). With ``"log_loss"`` the mean loss must be so far below that of the model at its own
+        best temperature; with the squared error, below the model's; with ``"accuracy"`` and ``"conservative"`` the
+        accuracy must be better at that level by McNemar's exact test, and the log-loss not so far above the model's.
+        Else k is 0, and T is 1 unless another temperature has that evidence of its own. ``best.evidence_`` holds the
+        numbers. None: the best setting is used, whatever chance had to do with it.
     progress : bool, optional
         A bar: always, or never; by default only on a terminal, after a second.
 
@@ -89,9 +99,10 @@ def tune(
     >>> import numpy as np, residua as rs
     >>> keys = np.arange(8.0)[:, None]
     >>> memory = rs.Memory(rs.Encoded(keys, np.zeros((8, 2)), [0, 0, 0, 0, 1, 1, 1, 1]))
-    >>> best = rs.tune(rs.ResMem(memory, k=1), rs.Encoded(keys + 0.1, np.zeros((8, 2)), [0, 0, 0, 0, 1, 1, 1, 1]))
-    >>> best.best_score_, best.best_params_["k"]
-    (1.0, 1)
+    >>> validation = rs.Encoded(keys + 0.1, np.zeros((8, 2)), [0, 0, 0, 0, 1, 1, 1, 1])
+    >>> best = rs.tune(rs.ResMem(memory, k=1), validation, objective="accuracy", evidence=None)
+    >>> best.best_score_, best.best_params_["k"], best.evidence_.p_value
+    (1.0, 1, 0.125)
     """
     if not isinstance(reader, Reader):
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
@@ -107,9 +118,10 @@ def tune(
     memory = reader.memory
     if not len(memory):
         raise EmptyMemoryError("the memory is empty; add rows before tuning")
-    judged = adaptive is not None or skip is not None  # both are about likelihood
-    objective = check_objective(objective, memory.task, "log_loss" if judged else memory.schema.objective)
-    if judged and objective != "log_loss":
+    likely = adaptive is not None or skip is not None  # both are about likelihood
+    objective = check_objective(objective, memory.task, "squared_error" if memory.task == "regression" else "log_loss")
+    check_evidence(evidence)
+    if likely and objective != "log_loss":
         raise ParameterError(f"adaptive= and skip= are judged by log_loss, and objective={objective!r} was asked for")
     if skip is not None:
         check_tolerance(skip)
@@ -122,18 +134,23 @@ def tune(
             f"{largest_share(reader):g}: beyond it, a class that no neighbour has is all but impossible"
         )
     if quick:
-        sweep = Interpolation(reader, full, keep=judged)
+        sweep = Interpolation(reader, full)
     else:
         at_once = {"k", "sigma", "temperature"} <= set(full) <= set(SWEPT) and is_plain(reader)
         sweep = (QuickSweep if at_once else SlowSweep)(reader, full, objective)
+    # What scored best is read again, but where all that it takes is kept.
+    if iter(validation) is validation and not (quick and 1.0 in full["temperature"]):
+        validation = list(batches(validation))
     # Of the searching reader only the neighbours are read, as many as the largest k.
     searching = reader.searching_all().with_params(k=1)
     _count(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
-    best = best_of(reader, flat(sweep.results(max_fpr), full, reader), full)
-    if judged and best.k:
+    results = flat(sweep.results(max_fpr), full, reader)
+    best = proven(reader, results, full, objective, sweep, validation, exclude, evidence)
+    log.info("%s", best.evidence_)
+    if likely and best.k:
         return refined(best, sweep if isinstance(sweep, Interpolation) else None, validation, exclude, adaptive, skip)
-    if judged:
-        log.info("the base alone scored best: there is nothing to adapt and nothing to skip")
+    if likely:
+        log.info("the base alone is used: there is nothing to adapt and nothing to skip")
     return best if skip is None else settled(best, skip=None, skipped_=0.0)
 
 

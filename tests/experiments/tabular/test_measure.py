@@ -25,7 +25,7 @@ def test_cell_is_what_the_verbs_give():
     model = fit("linear", "regression", *parts.train, 1)
     enc = rs.encode(model, parts.train)
     validation, test = (rs.encode(model, part, like=enc) for part in (parts.validation, parts.test))
-    best = rs.tune(rs.ResMem(rs.Memory(enc), k=1), validation)
+    best = rs.tune(rs.ResMem(rs.Memory(enc), k=1), validation, evidence=None)
     spread = np.var(parts.test[1])
     assert found["in_sample"] == pytest.approx(
         100 * np.mean((best.predict(test) - parts.test[1]) ** 2) / spread, rel=1e-4

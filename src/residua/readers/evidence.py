@@ -1,0 +1,52 @@
+"""What ``rs.tune`` says of how sure a memory's gain is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How surely the best setting with neighbours (k > 0) is better than the model alone, on the validation rows.
+
+    Attributes
+    ----------
+    measure : str
+        Of which loss `gain` and `z` are: "log_loss" or "squared_error".
+    rows, groups : int
+        Rows, and how many of their groups stand alone: documents, or other rows that share an id; of fewer than ten,
+        twenty blocks of consecutive rows.
+    matches : int
+        Rows whose very key is remembered (distance 0): a gain that rests on them is no evidence.
+    gain : float
+        By how much the mean loss falls: -log(probability of the true class) in nats, or the squared error. Where the
+        objective is the log-loss, against the model at its own best temperature; else against the model as it is.
+    z : float
+        The gain in standard errors of its paired differences, by group.
+    accuracy_gain, p_value : float or None
+        The gain in accuracy against the model as it is, and its two-sided p-value: McNemar's exact test, or where rows
+        come in groups a normal one. None for regression and for an interpolation tuned by
+        likelihood alone.
+    needed : float or None
+        The standard errors that were asked for (``evidence=``).
+    used : bool
+        Whether the memory is used.
+    """
+
+    measure: str
+    rows: int
+    groups: int
+    matches: int
+    gain: float
+    z: float
+    accuracy_gain: float | None
+    p_value: float | None
+    needed: float | None
+    used: bool
+
+    def __str__(self) -> str:
+        said = f"{self.measure.replace('_', ' ')} {-self.gain:+.4g} (z = {self.z:.2f})"
+        if self.p_value is not None:
+            said += f", accuracy {100 * (self.accuracy_gain or 0):+.2f} points (p = {self.p_value:.2g})"
+        where = f"{self.rows:,} rows" + (f" in {self.groups} groups" if self.groups < self.rows else "")
+        return f"the memory is {'used' if self.used else 'not used'}: {said}, against the model alone on {where}"

@@ -1,0 +1,219 @@
+"""Whether a memory is better than the model alone beyond doubt, on the rows it was tuned on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from scipy.stats import binomtest, norm
+from torch import Tensor
+
+from residua.core import Encoded, as_tensor
+from residua.core.encoded import labels_of
+from residua.errors import ParameterError
+from residua.memory.schema import Objective
+from residua.readers import NeighbourReader
+from residua.readers.evidence import Evidence
+from residua.readers.reader import Exclude
+from residua.tuning.likelihood import Interpolation, Targets
+from residua.tuning.objective import WHY, Grid, best_of, plain, settled, squared_error
+
+USUAL = 1.96  # standard errors: chance alone reaches them in 1 of 40 fair trials
+FEW = 10  # groups; the spread of fewer says little
+BLOCKS = 20  # consecutive rows that stand for groups where there are too few
+TIED = 16  # settings that score alike and are told apart
+
+N = TypeVar("N", bound=NeighbourReader)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Each validation row under some readers: losses float64 (readers, n), right answers bool (readers, n) or None."""
+
+    measure: str
+    losses: np.ndarray
+    right: np.ndarray | None
+    groups: np.ndarray | None  # int (n,): rows that belong together; None where every row stands alone
+    matched: np.ndarray  # bool (n,): rows whose very key is remembered
+
+    def unmatched(self) -> Judged:
+        """The rows that are not remembered themselves."""
+        rest = ~self.matched
+        right, groups = self.right, self.groups
+        return Judged(
+            self.measure,
+            self.losses[:, rest],
+            None if right is None else right[:, rest],
+            None if groups is None else groups[rest],
+            self.matched[rest],
+        )
+
+    def evidence(self, memory: int, base: int, needed: float | None, by_accuracy: bool) -> Evidence:
+        """Of reader number `memory` against number `base`; the model as it is has number 0."""
+        gain, z, count = paired_z(self.losses[base] - self.losses[memory], self.groups)
+        accuracy = p_value = None
+        if self.right is not None:
+            now, before = self.right[memory], self.right[0]
+            accuracy, own, _ = paired_z(now.astype(float) - before, self.groups)
+            p_value = 2 * float(norm.sf(abs(own)))
+            if self.groups is None:
+                fixed, broken = int((now & ~before).sum()), int((before & ~now).sum())
+                p_value = float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+        if needed is None:
+            used = True  # the caller's scores decide
+        elif by_accuracy and accuracy is not None and p_value is not None:
+            used = accuracy > 0 and p_value < 2 * float(norm.sf(needed)) and z > -needed
+        else:
+            used = z > needed
+        return Evidence(
+            self.measure, self.losses.shape[1], count, int(self.matched.sum()), gain, z, accuracy, p_value, needed, used
+        )
+
+
+def check_evidence(needed: float | None) -> None:
+    """Raise ``ParameterError`` unless it is a number of standard errors, or None."""
+    if needed is None or (isinstance(needed, (int, float)) and not isinstance(needed, bool) and 0 <= needed < math.inf):
+        return
+    raise ParameterError(f"evidence={needed!r}; expected standard errors of the gain >= 0, such as 1.96, or None")
+
+
+def proven(
+    reader: N,
+    results: dict[str, np.ndarray],
+    grid: Grid,
+    objective: Objective,
+    sweep: object,
+    validation: Encoded | Iterable[Encoded],
+    exclude: Exclude,
+    needed: float | None,
+) -> N:
+    """The best setting with neighbours where it is better than the model alone beyond doubt, else the model alone.
+
+    `results` holds one row per setting of `grid`; `sweep` is what counted them.
+    """
+    score, alone = results["score"], results["k"] == 0
+    by_accuracy, names = objective in ("accuracy", "conservative"), reader.parameter_names()
+    model: dict[str, Any] = {"k": 0} | ({"temperature": 1.0} if "temperature" in names else {})
+    own = dict(model)
+    if objective == "log_loss" and "temperature" in grid:
+        own["temperature"] = float(results["temperature"][alone][np.argmax(score[alone])])
+    best_score = score[~alone].max(initial=-np.inf)
+    tied = np.flatnonzero(~alone & (score == best_score)) if np.isfinite(best_score) else np.empty(0, int)
+    tied = tied[np.linspace(0, len(tied) - 1, TIED).round().astype(int)] if by_accuracy and len(tied) > TIED else tied
+    tied = tied if by_accuracy else tied[:1]
+    made = [reader.with_params(**{name: plain(results[name][at]) for name in grid}) for at in tied]
+    bases = [reader.with_params(**model), reader.with_params(**own)]
+    if isinstance(sweep, Interpolation) and made and 1.0 in grid["temperature"]:
+        seen = from_targets(Targets.join(sweep.kept), sweep, made[0], own["temperature"])
+    else:
+        seen = judged([*bases, *made], validation, exclude)
+    means = seen.losses.mean(axis=1)
+    chosen = int(np.argmin(means[2:])) if made else -1
+    _, z, _ = paired_z(seen.losses[0] - seen.losses[1], seen.groups)
+    scaled = objective == "log_loss" and (z > needed if needed is not None else means[1] < means[0])
+    if made:
+        base = 1 if objective == "log_loss" else 0
+        found = seen.evidence(2 + chosen, base, needed, by_accuracy)
+        if needed is None:
+            found = replace(found, used=bool(best_score > score[alone].max()))
+        elif found.used and seen.matched.any():
+            rest = seen.unmatched()
+            sure = not seen.matched.all() and rest.evidence(2 + chosen, base, needed, by_accuracy).used
+            if not sure:
+                warnings.warn(
+                    f"the memory's gain rests on the {int(seen.matched.sum()):,} of {len(seen.matched):,} validation "
+                    "rows whose very key is remembered, and the model alone is kept; tune on rows that are not in the "
+                    "memory, or pass evidence=None",
+                    stacklevel=3,
+                )
+            found = replace(found, used=sure)
+    else:
+        found = Evidence(seen.measure, len(seen.losses[0]), len(seen.losses[0]), 0, 0.0, 0.0, None, None, needed, False)
+    if found.used:
+        best = best_of(reader, results, grid, int(tied[chosen]))
+    else:
+        best = best_of(reader, results, grid, int(np.flatnonzero(alone)[0]))
+        best = settled(best, **(own if scaled else model))
+        temperature = (own if scaled else model).get("temperature")
+        counted = alone & (results["temperature"] == temperature) if "temperature" in grid else alone
+        if by_accuracy or not counted.any():  # which no temperature moves; T = 1 need not be in the grid
+            best.best_score_ = float(score[alone].max()) if by_accuracy else -float(means[1 if scaled else 0])
+        else:
+            best.best_score_ = float(score[counted].max())
+    best.evidence_ = found
+    return best
+
+
+def from_targets(targets: Targets, sweep: Interpolation, best: NeighbourReader, temperature: float) -> Judged:
+    """What ``judged`` gives of the model as it is, of the model at `temperature`, and of `best`, without a search."""
+    at = {name: np.searchsorted(sweep.grid[name], getattr(best, name)) for name in ("k", "sigma", "temperature")}
+    setting = (int(at["k"]) - 1, int(at["sigma"]), int(at["temperature"]))  # which hold no k = 0
+    bases = [int(np.searchsorted(sweep.grid["temperature"], t)) for t in (1.0, temperature)]
+    memory = targets.per_row(setting, best.params["lmbda"], best.skip)
+    losses = -torch.stack([*(targets.log_p_base[t] for t in bases), memory]).numpy()
+    return Judged("log_loss", losses, None, groups_of(targets.groups.numpy()), (targets.nearest == 0).numpy())
+
+
+def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[Encoded], exclude: Exclude) -> Judged:
+    """Every row under every reader of one memory, from one search."""
+    memory, losses, right, ids, matched = readers[0].memory, [], [], [], []
+    searching = max(readers, key=lambda reader: reader.k).searching_all()
+    for part, prediction in searching.predictions(validation, exclude=exclude):
+        keys, truth = as_tensor(part.keys), as_tensor(labels_of(part, WHY)).to(memory.device)
+        truth = truth.reshape(len(part), -1) if memory.task == "regression" else truth
+        found: list[Tensor] = []
+        for reader in readers:
+            now = reader.reread(prediction, keys, part.logits)
+            if memory.task == "regression":
+                found.append(squared_error(now.scores.to(truth.device), truth))
+                continue
+            found.append(-now.log_prob(truth).to(truth.device))
+            right.append((now.argmax().to(truth.device) == truth).cpu().numpy())
+        losses.append(torch.stack(found).double().cpu().numpy())
+        ids.append(part.ids)
+        near = prediction.neighbours
+        matched.append((near.distances[:, :1] == 0).any(dim=1).cpu().numpy())
+    table = None
+    if right:
+        n = len(readers)
+        table = np.concatenate([np.stack(right[start : start + n]) for start in range(0, len(right), n)], axis=1)
+    whole = np.concatenate(losses, axis=1)
+    names = None if any(part is None for part in ids) else np.concatenate([part for part in ids if part is not None])
+    measure = "squared_error" if memory.task == "regression" else "log_loss"
+    return Judged(measure, whole, table, groups_of(names), np.concatenate(matched))
+
+
+def groups_of(ids: np.ndarray | None) -> np.ndarray | None:
+    """Rows that share an id belong together; where too few ids are too many rows', consecutive rows do."""
+    if ids is None or not len(ids):
+        return None
+    names, numbers = np.unique(ids, return_inverse=True)
+    if len(names) == len(ids):
+        return None
+    return numbers if len(names) >= FEW else np.arange(len(ids)) * BLOCKS // len(ids)
+
+
+def paired_z(differences: np.ndarray, groups: np.ndarray | None) -> tuple[float, float, int]:
+    """The mean of paired differences (n,), the same in its standard errors (0 where they cannot be told), and how many
+    groups there were. Whole groups are drawn: the spread is that of a ratio of sums.
+
+    >>> mean, z, groups = paired_z(np.array([1.0, 0.0, 1.0, 0.0]), None)
+    >>> mean, round(z, 3), groups
+    (0.5, 1.732, 4)
+    """
+    n = len(differences)
+    sizes, sums = np.ones(n), differences
+    if groups is not None:
+        sizes, sums = np.bincount(groups), np.bincount(groups, differences)
+        sums, sizes = sums[sizes > 0], sizes[sizes > 0]
+    mean, count = float(differences.mean()), len(sums)
+    spread = math.sqrt(float(np.square(sums - mean * sizes).sum()) * count / max(count - 1, 1)) / n
+    if spread > 0:
+        return mean, mean / spread, count
+    # Every row gained the same: as sure as may be, or nothing at all.
+    return mean, math.copysign(math.inf, mean) if mean and count > 1 else 0.0, count
