@@ -378,3 +378,21 @@ def test_one_saturated_row_does_not_make_the_log_loss_infinite(pair):
         assert result.base_log_loss == pytest.approx(
             (least + rs.evaluate(rs.ResMem(memory, k=0), sure[1:]).base_log_loss * 59) / 60, rel=1e-5
         )
+
+
+def test_rows_of_a_remembered_id_are_counted_as_remembered():
+    rng = np.random.default_rng(0)  # labels are noise: only other views of the same examples look good
+    keys, labels = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
+    memory = rs.Memory(rs.Encoded(keys, rng.normal(size=(40, 4)), labels, np.arange(40)))
+    views = rs.Encoded(keys + 1e-3, rng.normal(size=(40, 4)), labels, np.arange(40))
+    leak = rs.evaluate(rs.ResMem(memory, k=3, sigma=0.01), views, exclude=None, groups="rows")
+    assert leak.exact_matches == 40 and leak.gain > 0.3 and not leak.significant and "leak" in leak.verdict
+    assert rs.evaluate(rs.ResMem(memory, k=3, sigma=0.01), views, groups="rows").exact_matches == 0
+
+
+@pytest.mark.parametrize("make", [made, made_regression])
+def test_an_interval_of_few_groups_says_so(make):
+    memory, test = rs.Memory(make(200, 0)), make(90, 1)
+    few = rs.evaluate(rs.ResMem(memory, k=9), test, groups=np.repeat(np.arange(9), 10))
+    assert "of only 9 groups, so it may well be too narrow" in str(few)
+    assert "only" not in str(rs.evaluate(rs.ResMem(memory, k=9), test, groups=np.repeat(np.arange(10), 9)))

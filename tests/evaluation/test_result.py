@@ -140,7 +140,7 @@ def test_verdicts_of_perplexity():
 
 
 def test_exact_matches_are_shown_where_there_are_any():
-    assert line(str(made(exact_matches=1234)), "same key in the memory")[-2:] == ["1,234", "rows"]
+    assert line(str(made(exact_matches=1234)), "same key or id in the memory")[-2:] == ["1,234", "rows"]
     assert "same key" not in str(made())
     assert "leak" not in made(exact_matches=3).verdict
     for result in (made, text):

@@ -14,6 +14,7 @@ from residua.evaluation import classification, regression
 from residua.evaluation.label_knn import label_reader, truth_of, tune_label_knn
 from residua.evaluation.result import Evaluation
 from residua.evaluation.significance import Groups, check_resampling, checked_groups, group_numbers, paired
+from residua.memory import Memory
 from residua.memory.arguments import names_of
 from residua.progress import progress_bar
 from residua.readers import KNNLM, NeighbourReader, Reader
@@ -100,7 +101,7 @@ def evaluate(
     depth = max((voter.k for voter in voters.values()), default=0)
     read = reader.predictions(timed("model", _labelled(test), seconds), exclude=exclude, depth=depth)
     with progress_bar(progress, desc="evaluate", unit="row") as bar:
-        for part, prediction, block in timed("whole", _measured(task.measure, read), seconds):
+        for part, prediction, block in timed("whole", _measured(memory, task.measure, read), seconds):
             for name, voter in voters.items():
                 block[name] = task.vote(voter, part, prediction, block)
             blocks.append(block)
@@ -108,7 +109,7 @@ def evaluate(
             bar.update(len(part))
 
     rows = _joined(blocks)
-    n, exact, tuned = len(rows["distance"]), rows["distance"] == 0, voters.get("label_knn_tuned")
+    n, exact, tuned = len(rows["distance"]), rows.pop("remembered"), voters.get("label_knn_tuned")
     numbers = group_numbers(given, rows.get("id"), n)
     about: dict[str, Any] = {
         "task": memory.task,
@@ -123,20 +124,20 @@ def evaluate(
     if not isinstance(test, (Encoded, Sequence)):  # batches that were there already say nothing about speed
         about |= {"tokens_per_second": n / seconds["whole"], "base_tokens_per_second": n / seconds["model"]}
 
-    def result_of(rows: dict[str, np.ndarray], numbers: np.ndarray | None) -> Evaluation:
+    def result_of(rows: dict[str, np.ndarray], numbers: np.ndarray | None, matches: int) -> Evaluation:
         n, rng = len(rows["distance"]), np.random.default_rng(seed)
         losses = rows["log_prob"] - rows["base_log_prob"] if objective == "log_loss" else None
         found: dict[str, Any] = {name: float(rows[name].mean()) for name in voters}
         found |= about | task.summary(rows, memory.n_outputs)
         found |= paired(rows["gain"], losses, numbers, task is classification, confidence, int(n_bootstrap), rng)
-        found |= {"per_row": rows, "exact_matches": int((rows["distance"] == 0).sum())}
+        found |= {"per_row": rows, "exact_matches": matches}
         return Evaluation(n=n, n_groups=n if numbers is None else len(np.unique(numbers)), **found)
 
-    result = result_of(rows, numbers)
+    result = result_of(rows, numbers, int(exact.sum()))
     doubtful = exact.any() and result.helps and result.significant
     if doubtful and not exact.all():
         rest = {name: values[~exact] for name, values in rows.items()}
-        without = result_of(rest, None if numbers is None else numbers[~exact])
+        without = result_of(rest, None if numbers is None else numbers[~exact], 0)
         doubtful = not (without.helps and without.significant)
     return replace(result, rests_on_matches=True) if doubtful else result
 
@@ -176,7 +177,9 @@ def _voters(reader: Reader, validation: Encoded | Iterable[Encoded] | None) -> d
 
 
 def _measured(
-    measure: Callable[[Encoded, Prediction], dict[str, np.ndarray]], read: Iterator[tuple[Encoded, Prediction]]
+    memory: Memory,
+    measure: Callable[[Encoded, Prediction], dict[str, np.ndarray]],
+    read: Iterator[tuple[Encoded, Prediction]],
 ) -> Iterator[tuple[Encoded, Prediction, dict[str, np.ndarray]]]:
     """Some rows, what was predicted, and the few numbers of each row that are kept."""
     for part, prediction in read:
@@ -184,8 +187,12 @@ def _measured(
         if near.k:
             asked = slice(None) if prediction.asked is None else prediction.asked.cpu().numpy()
             distance[asked] = near.distances[:, 0].masked_fill(~near.found[:, 0], np.nan).cpu().numpy()
-        named = {} if part.ids is None else {"id": part.ids}
-        yield part, prediction, {**named, **measure(part, prediction), "distance": distance}
+        remembered, named = distance == 0, {} if part.ids is None else {"id": part.ids}
+        if part.ids is not None and near.k:  # another view of an example that is a neighbour of itself
+            asked = slice(None) if prediction.asked is None else prediction.asked.cpu().numpy()
+            ids = memory.column("id")[near.rows.clamp_min(0)].cpu().numpy()
+            remembered[asked] |= ((ids == part.ids[asked, None]) & near.found.cpu().numpy()).any(axis=1)
+        yield part, prediction, {**named, **measure(part, prediction), "distance": distance, "remembered": remembered}
 
 
 def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

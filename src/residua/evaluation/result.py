@@ -24,6 +24,7 @@ PAIRS = ("ece", "log_loss", "perplexity", "r2", "tokens_per_second")
 ADVICE = " Do not use it like this: tune the reader, or leave the model alone."
 ANSWERS = ("label", "base_prediction", "prediction")
 OUTCOMES = {"classification": ("same", "fixed", "broken"), "regression": ("same", "better", "worse")}  # gain 0, 1, -1
+FEW = 10  # groups: the bootstrap of fewer is too narrow
 WIDE = 1000  # outputs; beyond, exports leave arrays of one number per class out
 
 
@@ -84,8 +85,8 @@ class Evaluation:
     label_knn_tuned, label_knn_params : float, dict, or None
         The same with the k and sigma that are best on validation data; None without such data.
     exact_matches, rests_on_matches : int, bool
-        Rows with a neighbour of the very same key (distance 0), perhaps remembered themselves; and whether a gain
-        beyond chance is none without them: it is then not called significant.
+        Rows with a neighbour of the very same key (distance 0) or of their own id, perhaps remembered themselves; and
+        whether a gain beyond chance is none without them: it is then not called significant.
     tokens_per_second, base_tokens_per_second : float or None
         Rows per second with the memory and without: of making the data, searching and reading; of making the data.
         None for data that were there already. The time of label k-NN does not count.
@@ -296,15 +297,17 @@ class Evaluation:
             return f"{start}, but {self._doubt()}"
         low, high = (100 * (edge - 1) for edge in interval)
         resampled = self._groups if self.n_groups < self.n else count(self.n, "token")
-        span = f"({100 * self.confidence:.4g} % interval {low:+.1f} to {high:+.1f} %, {resampled} resampled)."
+        span = (
+            f"({100 * self.confidence:.4g} % interval {low:+.1f} to {high:+.1f} %, {resampled} resampled{self._few})."
+        )
         doubt = "" if self.significant else ", but that may be chance"
         return f"{start}{doubt} {span}{ADVICE if self.significant and not self.helps else ''}"
 
     def _doubt(self) -> str:
         return (
-            f"beyond chance only by the {self.exact_matches:,} of {self.n:,} rows that have one with the same key in "
-            "the memory. If these are the same examples, that is a leak and no gain: give both their ids, which then "
-            "exclude them, or test on other data."
+            f"beyond chance only by the {self.exact_matches:,} of {self.n:,} rows that have one with the same key or "
+            "id in the memory. If these are the same examples, that is a leak and no gain: give both their ids, which "
+            "then exclude them, or test on other data."
         )
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
@@ -337,7 +340,7 @@ class Evaluation:
             settings = f"k={self.label_knn_params['k']}, sigma={short(self.label_knn_params['sigma'])}"
             rows.append((f"label k-NN, {settings}", "", measure(self.label_knn_tuned), ""))
         if self.exact_matches:
-            rows.append(("same key in the memory", "", count(self.exact_matches, "row"), ""))
+            rows.append(("same key or id in the memory", "", count(self.exact_matches, "row"), ""))
         if text and self.tokens_per_second:
             base, now = known(self.base_tokens_per_second), self.tokens_per_second
             rows.append(("tokens per second", f"{base:,.0f}", f"{now:,.0f}", f"{base / now:.2f}x the time"))
@@ -348,8 +351,13 @@ class Evaluation:
             return ""
         (low, high), level = self.gain_interval, f"{100 * self.confidence:.4g} %"
         if self.task == "classification":
-            return f"{level} interval of the gain: {100 * low:+.2f} to {in_points(high)}"
-        return f"{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}"
+            return f"{level} interval of the gain: {100 * low:+.2f} to {in_points(high)}{self._few}"
+        return f"{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}{self._few}"
+
+    @property
+    def _few(self) -> str:
+        """What is to be said of an interval from a few groups."""
+        return f"; of only {self._groups}, so it may well be too narrow" if self.n_groups < min(FEW, self.n) else ""
 
 
 def aligned(rows: list[tuple[str, str, str, str]]) -> str:
