@@ -333,6 +333,18 @@ def test_add_to_a_regressor():
     np.testing.assert_allclose(model.predict(X[TEST]), Y[TEST], atol=1e-4)
 
 
+class _EmptyClasses(LinearRegression):
+    """As CatBoost's regressors have it."""
+
+    classes_ = ()
+
+
+def test_a_regressor_with_an_empty_classes_():
+    X = np.arange(8.0)[:, None]
+    model = ResMemRegressor(_EmptyClasses(), k=0).fit(X, X[:, 0] ** 2)
+    assert np.allclose(model.predict(X), model.estimator_.predict(X), rtol=1e-5, atol=1e-5)
+
+
 def test_tune_replaces_the_reader(fitted):
     model = clone(fitted).fit(X[:250], Y[:250])
     before = model.reader_

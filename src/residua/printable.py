@@ -68,8 +68,13 @@ def shown_memory(summary: dict[str, Any]) -> dict[str, str]:
         "bytes per row": f"{sum(columns.values()):,} ({', '.join(f'{name} {size}' for name, size in columns.items())})",
         "index": summary["index"] + (f", {shown_recall(**recall)}" if recall else ""),
         "storage": summary["storage"]["name"] + (f" ({shown(storage)})" if storage else ""),
-        "made by": f"{source['model']} ({source['dtype']}), key {source['key']}" if source else "unknown",
+        "made by": _made_by(source) if source else "unknown",
     }
+
+
+def _made_by(source: dict[str, Any]) -> str:
+    said = f", outputs {source['output']}" if source.get("output") else ""  # not of earlier versions
+    return f"{source['model']} ({source['dtype']}), key {source['key']}{said}"
 
 
 def plain(value: Any) -> Any:

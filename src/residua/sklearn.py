@@ -71,7 +71,8 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
         base: Any = self.estimator if is_module else clone(self.estimator)
         self.estimator_ = base if is_module else base.fit(X, y, **fit_params)
         classes = getattr(self.estimator_, "classes_", None)
-        if classes is not None and len(classes) < 2:
+        # CatBoost's regressors have an empty classes_.
+        if self._task == "classification" and classes is not None and len(classes) < 2:
             raise LabelError(f"y holds 1 class, {classes[0]!r}; a classifier needs at least two")
         enc = encode(self.estimator_, X, y, key=self.key, cv=self.cv, task=self._task, progress=False)
         if self._task == "classification":

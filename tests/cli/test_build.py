@@ -59,6 +59,6 @@ def test_a_folder_of_other_things_is_refused(run, encoded, here):
 
 
 def test_rows_without_labels_are_refused(run, here):
-    rs.Encoded(np.eye(2), np.eye(2)).save("bare.npz")
+    rs.Encoded(np.eye(2), 2 * np.eye(2)).save("bare.npz")
     assert "no labels" in run("build", "bare.npz", "-o", "out", code=1).stderr
     assert not (here / "out").exists()

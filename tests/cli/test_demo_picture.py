@@ -10,8 +10,8 @@ pytest.importorskip("matplotlib")
 
 def explanations(k: int) -> list:
     keys = np.arange(8.0)[:, None]
-    memory = rs.Memory(rs.Encoded(keys, np.tile([1.0, 0.0, 0.0], (8, 1)), [0, 0, 1, 1, 1, 2, 2, 2]))
-    query = rs.Encoded([[3.1]], [[1.0, 0.0, 0.0]], [1])
+    memory = rs.Memory(rs.Encoded(keys, np.tile([2.0, 0.0, 0.0], (8, 1)), [0, 0, 1, 1, 1, 2, 2, 2]))
+    query = rs.Encoded([[3.1]], [[2.0, 0.0, 0.0]], [1])
     return [rs.explain(rs.ResMem(memory, k=k, sigma=1.0), query)]
 
 

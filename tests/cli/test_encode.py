@@ -19,6 +19,19 @@ def test_encode_is_the_verb_of_the_library(run, here):
     assert found.source == expected.source
 
 
+def test_what_the_outputs_are_is_said_and_may_be_given(run, here):
+    text = (here / "net.py").read_text()
+    spoken = "    return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Softmax(1))\n"
+    (here / "net.py").write_text(f"{text}\n\ndef soft():\n    torch.manual_seed(0)\n{spoken}")
+    run("encode", "net:soft", "net:train", "-o", "a.npz")
+    run("encode", "net:soft", "net:train", "-o", "b.npz", "--kind", "logits")
+    kinds = [rs.Encoded.load(name).source.output for name in ("a.npz", "b.npz")]
+    assert kinds == ["probabilities", "logits"]
+    run("build", "a.npz", "-o", "mem")
+    assert "outputs probabilities" in run("info", "mem").stdout
+    assert "no item 4" in run("encode", "net:model", "net:train", "-o", "c.npz", "--kind", "4", code=1).output
+
+
 def test_a_pair_brings_its_own_data(run):
     run("encode", "net:both", "-o", "out.npz")
     assert len(rs.Encoded.load("out.npz")) == 60
@@ -34,6 +47,7 @@ def test_arrays_labels_ids_and_key(run):
         "task": "classification",
         "labels": True,
         "key": "0",
+        "kind": "logits",
         "output": "out.npz",
     }
     found = rs.Encoded.load("out.npz")

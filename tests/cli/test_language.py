@@ -315,7 +315,7 @@ def test_weights_that_are_missing_are_said(here, run):
     ],
 )
 def test_what_will_not_do_is_said(here, run, words, code, message):
-    rs.Memory(rs.Encoded(np.eye(3), np.eye(3), [0, 1, 2])).save("rows")
+    rs.Memory(rs.Encoded(np.eye(3), 2 * np.eye(3), [0, 1, 2])).save("rows")
     (here / "bytes.bin").write_bytes(b"def \xff")
     (here / "empty.py").write_text("")
     assert message in " ".join(run(*words, code=code).stderr.split())

@@ -14,6 +14,7 @@ import residua as rs
 from residua.cli import build, encode, main, options, tune
 from residua.cli.main import option_hint
 from residua.core.encoded import TASKS
+from residua.core.outputs import OUTPUT_KINDS
 from residua.errors import ParameterError
 from residua.index.recipes import RECIPES
 from residua.memory.schema import KEY_DTYPES
@@ -204,6 +205,7 @@ def test_every_verb_and_option_is_explained():
         (build.STORAGES, STORAGES),
         (build.KEY_DTYPES, KEY_DTYPES),
         (encode.TASKS, TASKS),
+        (encode.KINDS, OUTPUT_KINDS),
         (tune.OBJECTIVES, [name for names in OBJECTIVES.values() for name in names]),
         (tune.MEASURES, tune.OBJECTIVES),
         (build.INDEXES, ("exact", *RECIPES)),

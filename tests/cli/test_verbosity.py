@@ -19,7 +19,7 @@ def test_before_and_after_the_verb_are_the_same(run, mem, place):
 def test_verbose_says_sources_reader_key_and_index(run, here):
     run("encode", "net:both", "-o", "a.npz")
     run("build", "a.npz", "-o", "own")
-    stderr = run("tune", "own", "a.npz", "-v").stderr
+    stderr = run("tune", "own", "a.npz", "--evidence", -1, "-v").stderr
     assert "index='exact'" in stderr and "keys from 2:input of Sequential" in stderr
     assert "data a.npz: Encoded(60 rows" in stderr
     assert "reader: ResMem(k=" in run("evaluate", "own", "a.npz", "-v").stderr

@@ -41,7 +41,7 @@ def test_the_task_is_inferred_from_labels_and_logits():
         ((KEYS, LOGITS, np.eye(4, 2, dtype=int)), LabelError, "multi-label"),
         ((KEYS, LOGITS, ["a", "b", "a", "b"]), LabelError, "class indices"),
         ((KEYS, LOGITS, np.ones(4) / 2), TaskError, "task="),
-        ((KEYS, np.ones(4), [0, 1, 0, 1]), TaskError, "task="),
+        ((KEYS, np.ones(4), [0, 1, 2, 1]), TaskError, "task="),
         ((KEYS, LOGITS, [0, 1, 0, 1], [1, 2]), IdError, r"\(4,\)"),
         ((KEYS, LOGITS, [0, 1, 0, 1], np.ones(4)), IdError, "float"),
     ],
@@ -62,7 +62,7 @@ def test_bad_columns_weights_and_tasks_are_refused():
     with pytest.raises(LabelError, match="fractions"):
         rs.Encoded(KEYS, LOGITS, [0.5, 1, 0, 1], task="classification")
     with pytest.raises(TaskError, match=r"\[0, s\]"):
-        rs.Encoded(KEYS, np.ones(4), [0, 1, 0, 1], task="classification")
+        rs.Encoded(KEYS, rs.DenseLogits(torch.ones(4, 1)), [0, 1, 0, 1], task="classification")
 
 
 @pytest.mark.parametrize("index", [2, -1, slice(1, 3), np.array([3, 0]), np.array([True, False, True, False])])
@@ -74,7 +74,7 @@ def test_indexing_takes_the_same_rows_of_everything(index):
     np.testing.assert_array_equal(part.labels, np.array([0, 1, 0, 1])[rows])
     np.testing.assert_array_equal(part.ids, np.array([7, 8, 9, 9])[rows])
     np.testing.assert_array_equal(part.columns["weight"], rows)
-    assert part.task == "classification" and part.keys.dtype == np.float32
+    assert part.task == "classification" and part.keys.dtype == KEYS.dtype
 
 
 def test_an_index_out_of_range_is_an_index_error():
@@ -143,3 +143,25 @@ def test_batches_take_one_or_many_and_nothing_else():
     for wrong in (KEYS, "path.npz", 3, [KEYS]):
         with pytest.raises(InputError, match="Encoded"):
             list(batches(wrong))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("float16", "float32"),
+        ("float32", "float32"),
+        ("float64", "float64"),
+        ("int64", "float64"),
+        ("int16", "float32"),
+    ],
+)
+def test_keys_keep_the_digits_they_came_with(given, kept):
+    assert rs.Encoded(np.ones((2, 3), given), np.zeros((2, 2))).keys.dtype == kept
+    assert rs.Encoded(torch.ones(2, 3).to(getattr(torch, given)), np.zeros((2, 2))).keys.dtype == kept
+
+
+def test_ids_beyond_int64_are_refused():
+    ids = np.array([2**63, 1], np.uint64)
+    with pytest.raises(IdError, match="ids hold 9223372036854775808"):
+        rs.Encoded(np.ones((2, 3)), np.zeros((2, 2)), ids=ids)
+    assert rs.Encoded(np.ones((2, 3)), np.zeros((2, 2)), ids=ids - 1).ids.tolist() == [2**63 - 1, 0]

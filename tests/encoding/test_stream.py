@@ -165,7 +165,7 @@ def test_another_model_that_lacks_the_key_is_another_model(gpt2, tiny_model, tin
     with pytest.raises(KeyModuleError):
         rs.encode((gpt2, tiny_tokenizer), TEXTS, key="transformer.h.9.mlp")
     with pytest.raises(ParameterError, match="does not know its model"):
-        rs.encode((gpt2, tiny_tokenizer), TEXTS, like=rs.Encoded(np.eye(2), np.eye(2)))
+        rs.encode((gpt2, tiny_tokenizer), TEXTS, like=rs.Encoded(np.eye(2), 2 * np.eye(2)))
 
 
 def test_pairs(tiny_model, tiny_tokenizer):

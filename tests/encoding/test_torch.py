@@ -212,15 +212,20 @@ def test_a_lone_logit_is_two_columns(images):
     assert rs.encode(net, x).n_outputs == 1
 
 
-def test_floating_labels_are_regression_and_zeros_and_ones_get_a_word(images, caplog):
+def test_floating_labels_are_regression_unless_they_are_zeros_and_ones_that_the_outputs_do_not_predict(images):
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(25, 1)), images[0]
     targets = torch.linspace(-3, 3, 50)
     enc = rs.encode(net, (x, targets))
     assert (enc.task, enc.n_outputs) == ("regression", 1)
     np.testing.assert_allclose(enc.labels, targets)
-    assert "0 or 1" not in caplog.text
-    assert rs.encode(net, (x, targets.gt(0).float())).task == "regression"
-    assert "task='classification'" in caplog.text
+    binary = targets.gt(0).float()
+    with pytest.warns(UserWarning, match="task='classification'"):
+        enc = rs.encode(net, (x, binary))
+    assert (enc.task, enc.n_outputs, enc.labels.tolist()) == ("classification", 2, binary.tolist())
+    assert rs.encode(net, (x, binary), task="regression").task == "regression"
+    fitted = Wrap(nn.Flatten(), lambda out: binary[:, None] * 0.8 + 0.3)  # beyond 1, and close to the targets
+    assert rs.encode(fitted, (x, binary), key="net").task == "regression"
+    assert rs.encode(Wrap(net, torch.sigmoid), (x, binary)).source.output == "probabilities"
 
 
 def test_label_errors(net, images):

@@ -125,7 +125,8 @@ def test_another_reader_takes_over(model, reader, memory, parts, x):
             handle.reader = other
             assert handle.reader is other
             np.testing.assert_allclose(torch.softmax(model(x), 1), other.predict_proba(enc), atol=1e-5)
-        foreign = rs.ResMem(rs.Memory(rs.encode(nn.Flatten(), parts[0], key="", progress=False)), k=0)
+        with pytest.warns(UserWarning, match="10 of 64 outputs"):
+            foreign = rs.ResMem(rs.Memory(rs.encode(nn.Flatten(), parts[0], key="", progress=False)), k=0)
         with pytest.raises(SourceMismatchError):
             handle.reader = foreign
         elsewhere = rs.ResMem(rs.Memory(rs.encode(model, parts[0], key="hidden", progress=False)))
@@ -139,9 +140,21 @@ def test_another_reader_takes_over(model, reader, memory, parts, x):
 def test_another_models_memory_is_refused(model, reader):
     with torch.no_grad():
         model.conv.weight *= 1.01
-    with pytest.raises(SourceMismatchError, match=r"parameter 'conv\.weight' has norm"):
+    with pytest.raises(SourceMismatchError, match=r"parameter 'conv\.weight' has other numbers"):
         rs.attach(model, reader)
     assert hooks_in(model) == 0
+
+
+def test_a_wrapped_model_is_the_same_and_its_key_is_found(model, reader, x, parts):
+    wrapped = nn.DataParallel(model).eval()
+    with rs.attach(model, reader):
+        expected = model(x)
+    with rs.attach(wrapped, reader):
+        assert torch.equal(wrapped(x), expected)
+    memory = rs.Memory(rs.encode(wrapped, parts[0], progress=False))
+    assert memory.source.key == "module.fc:input"
+    with rs.attach(model, rs.ResMem(memory, **reader.params)):
+        torch.testing.assert_close(model(x), expected)
 
 
 def test_an_estimators_memory_is_refused(model, parts):

@@ -115,6 +115,37 @@ def test_the_largest_id_of_all():
     assert memory.ids.dtype == np.int64
 
 
+def test_ids_follow_the_largest_one(tmp_path):
+    memory = rs.Memory(made(2, [0, 2**63 - 1]))
+    added = memory.add(made(2, [-(2**63), 7]))
+    assert added.dtype == np.int64 and added.tolist() == [-(2**63), 7]
+    memory.save(tmp_path)
+    memory = rs.Memory.load(tmp_path)
+    assert memory.ids.dtype == np.int64 and memory.ids.tolist() == [0, 2**63 - 1, -(2**63), 7]
+    with pytest.raises(IdError, match="7"):
+        memory.add(made(2, [7, 8]))
+    assert memory.add(made(2, [7, 2**63 - 1]), replace=True).tolist() == [7, 2**63 - 1]
+    assert memory.forget([-(2**63), 2**63 - 1]) == 2 and memory.ids.tolist() == [0, 7]
+
+
+@pytest.mark.parametrize("large", [2**63, 2**64 - 1])
+def test_unsigned_ids_do_not_wrap(large):
+    ids = np.array([1, large], np.uint64)
+    memory = rs.Memory(made(3, [-1, 1, -(2**63)]))  # what they would wrap around to
+    refused = rf"ids hold {large}; expected at most 2\*\*63 - 1"
+    for call in (
+        lambda: made(2, ids),
+        lambda: memory.forget(ids),
+        lambda: memory.relabel(ids, [1, 1]),
+        lambda: memory.rows_with_ids(ids),
+        lambda: memory.search(np.eye(3, dtype=np.float32)[:2], 1, exclude=ids),
+    ):
+        with pytest.raises(IdError, match=refused):
+            call()
+    assert memory.ids.tolist() == [-1, 1, -(2**63)] and memory.labels.tolist() == [0, 0, 0]
+    assert made(2, np.array([1, 2**63 - 1], np.uint64)).ids.tolist() == [1, 2**63 - 1]
+
+
 def test_rows_are_read_once():
     read = []
 

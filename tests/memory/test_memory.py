@@ -266,11 +266,11 @@ def test_an_add_interrupted_in_the_index_changes_nothing(monkeypatch, after):
 
 
 def test_no_rows_is_no_memory():
-    nothing = made([[0]])[:0]
+    nothing = made([[3]])[:0]
     for data in (nothing, [], [nothing, nothing], iter(())):
         with pytest.raises(EmptyMemoryError, match="at least one labelled example"):
             rs.Memory(data)
-    memory = rs.Memory([nothing, made([[0]], columns={"page": [1]}), nothing])
+    memory = rs.Memory([nothing, made([[3]], columns={"page": [1]}), nothing])
     version = memory.version
     assert memory.add(nothing).tolist() == memory.add([]).tolist() == []
     assert (len(memory), memory.version) == (1, version)

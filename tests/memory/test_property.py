@@ -107,7 +107,7 @@ class Machine(RuleBasedStateMachine):
     def encoded(self, rows, given=None):
         keys, labels = [row[:2] for row in rows], [row[2] for row in rows]
         logits = np.array([[row[3], row[0], -row[3] * row[1]] for row in rows]) / 4
-        return rs.Encoded(keys, logits, labels, given), (keys, logits, labels)
+        return rs.Encoded(keys, logits, labels, given, output="logits"), (keys, logits, labels)
 
     def read_by(self, memory):
         """The readers live as long as the memory does: what they keep between calls must follow every edit."""
@@ -195,7 +195,7 @@ class Machine(RuleBasedStateMachine):
         logits = np.array([[0, 1, 2], [3, 0, 0], [-1, 0.5, 0]], np.float32)
         for name, reader in self.readers.items():
             expected = [getattr(self.plain, name)(q, f, reader.k) for q, f in zip(QUERIES, logits, strict=True)]
-            scores = reader.scores(rs.Encoded(QUERIES, logits))
+            scores = reader.scores(rs.Encoded(QUERIES, logits, output="logits"))
             np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-6, err_msg=name)
 
 

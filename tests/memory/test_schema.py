@@ -120,7 +120,7 @@ def test_what_a_schema_says_of_itself():
     assert (text.is_text, text.objective) == (True, "log_loss")
     assert (rs.Memory(made()).schema.is_text, rs.Memory(made()).schema.objective) == (False, "accuracy")
     assert (numbers.is_text, numbers.objective) == (False, "squared_error")
-    for one in (text, numbers, rs.Memory(rs.Encoded([[1e9]], [[0.0, 1]], [1]), storage="top-m", m=1).schema):
+    for one in (text, numbers, rs.Memory(rs.Encoded([[1e9]], [[0.0, 2]], [1]), storage="top-m", m=1).schema):
         back = Schema.from_json(json.loads(json.dumps(one.to_json())))
         assert back.to_json() == one.to_json() and torch.equal(back.key_centre, one.key_centre)
         assert back.columns == one.columns and back.source == one.source

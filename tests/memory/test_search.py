@@ -98,6 +98,13 @@ def test_median_nn_distance():
     assert remember([[2], [2]]).median_nn_distance() == remember([[2]]).median_nn_distance() == 1
 
 
+def test_median_nn_distance_beyond_many_copies():
+    places = [[0.0], [1000.0], [4000.0], [4500.0], [9000.0]]  # 1000, 1000, 500, 500, 4500
+    for copies in (2, 70, 500):
+        assert remember(places * copies).median_nn_distance() == 1000
+    assert remember([[1e-3]] * 100).median_nn_distance() == 1  # one place: nothing to measure
+
+
 def test_median_nn_distance_of_a_sample():
     keys = np.random.default_rng(0).normal(size=(3000, 3))
     memory = remember(keys)

@@ -36,7 +36,7 @@ def test_a_gap_ends_a_context():
 
 def test_who_has_no_contexts():
     with pytest.raises(StorageError, match="column 'offset'"):
-        rs.Memory(rs.Encoded([[0.0]], [[0.0, 1.0]], [1])).context(0, 1)
+        rs.Memory(rs.Encoded([[0.0]], [[0.0, 2.0]], [1])).context(0, 1)
     memory = rs.Memory(text())
     for row, length in [(-1, 2), (9, 2), (0, -1)]:
         with pytest.raises(ParameterError, match=r"0 \.\.\. 8"):

@@ -305,7 +305,7 @@ def test_what_depends_on_the_text_before_says_so(memory):
         list(cache.read(keys, data.logits, state=state))
     with pytest.raises(ShapeError, match="documents are int64"):
         list(cache.read(keys, data.logits, state=state, documents=data.ids[:3], tokens=data.labels))
-    with pytest.raises(ShapeError, match="tokens are float32"):
+    with pytest.raises(ShapeError, match="tokens are float64"):
         state.remember(keys, data.keys[:, 0], data.ids)
     with pytest.raises(ShapeError, match="keys have shape"):
         list(cache.read(keys[:3], data.logits, state=state, documents=data.ids, tokens=data.labels))

@@ -151,9 +151,9 @@ def test_toys_keep_it(cls, memory, queries):
 def test_sigmoids_add_up_and_stay_probabilities():
     rng = np.random.default_rng(0)
     keys, labels = rng.normal(size=(60, 2)), rng.integers(0, 2, (60, 4)).astype(np.float64)
-    memory = rs.Memory(rs.Encoded(keys, rng.normal(size=(60, 4)), labels))
+    memory = rs.Memory(rs.Encoded(keys, rng.normal(size=(60, 4)), labels, task="regression"))
     reader = ManyLabels(memory)
-    queries = rs.Encoded(keys[:7] + 0.01, rng.normal(size=(7, 4)), labels[:7])
+    queries = rs.Encoded(keys[:7] + 0.01, rng.normal(size=(7, 4)), labels[:7], task="regression")
     (_, now), *_ = reader.predictions(queries)
     said = 1 / (1 + np.exp(-queries.logits.dense().numpy()))
     near = now.neighbours.rows

@@ -16,6 +16,7 @@ from residua.folder import MANIFEST
 log: logging.Logger = logging.getLogger(__name__)
 
 TASKS = ("classification", "regression")
+KINDS = ("logits", "log-probabilities", "probabilities", "percentages", "predictions")  # as rs.encode's output=
 
 
 @click.command()
@@ -27,8 +28,14 @@ TASKS = ("classification", "regression")
 @click.option("--like", type=FILE, help="Encode as this memory or encoded .npz was: same key, same scaling.")
 @click.option("--cv", type=click.IntRange(min=2), help="Folds for out-of-fold logits (scikit-learn estimators).")
 @click.option("--task", type=click.Choice(TASKS), help="Inferred from the labels when left out.")
+@click.option(
+    "--kind",
+    metavar="KIND|ITEM",
+    default="auto",
+    help=f"What the model's outputs are ({', '.join(KINDS)}), an item of what it returns, or none (an embedder).",
+)
 @json_option
-def encode(model, data, output: Path, key, batch_size, like, cv, task, as_json: bool) -> None:
+def encode(model, data, output: Path, key, batch_size, like, cv, task, kind: str, as_json: bool) -> None:
     """Run a trained model over data and keep keys, logits and labels.
 
     MODEL is module:factory; the factory takes nothing and gives the model, or a pair (model, data). DATA is
@@ -39,6 +46,7 @@ def encode(model, data, output: Path, key, batch_size, like, cv, task, as_json: 
       residua encode net:model net:train -o train.npz
       residua encode net:model pictures.npz -o train.npz --key layer4
       residua encode net:model net:test -o test.npz --like mem/
+      residua encode net:model net:train -o train.npz --kind probabilities
     """
     if output.is_dir():
         kind = "a memory" if (output / MANIFEST).exists() else "a folder"
@@ -57,12 +65,18 @@ def encode(model, data, output: Path, key, batch_size, like, cv, task, as_json: 
     examples, labels, ids = (examples, None, None) if data is None else data_named(data)
     if examples is None:
         raise InputError(f"{model!r} gives a model without data; name the data too: residua encode {model} DATA")
-    how = {"key": key, "batch_size": batch_size, "cv": cv, "task": task, "like": made_as(like)}
+    picked = None if kind == "none" else int(kind) if kind.lstrip("-").isdecimal() else kind
+    how = {"output": picked, "key": key, "batch_size": batch_size, "cv": cv, "task": task, "like": made_as(like)}
     enc = encode_data(source, examples, labels, ids=ids, progress=progress(), **how)
     enc.save(output)
     key = enc.source and enc.source.key
     log.info("made by %s; the key is %r", type(source).__name__, key)
     about = {"rows": len(enc), "dim": enc.dim, "outputs": enc.n_outputs, "task": enc.task}
-    about |= {"labels": enc.labels is not None, "key": key, "output": str(output)}
+    about |= {
+        "labels": enc.labels is not None,
+        "key": key,
+        "kind": enc.source and enc.source.output,
+        "output": str(output),
+    }
     then = [] if enc.labels is None else [command("build", output, "-o", "mem/", why="or keep it to tune or test on")]
     report(about, f"{output}: {enc}, key {key}", as_json, then)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from residua.core.arrays import ArrayLike
 from residua.core.atomic import atomic_write
+from residua.core.chance import warn_if_chance
 from residua.core.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor
+from residua.core.outputs import OutputKind, as_logits, checked_kind, kind_of, shown_kind, two_columns
 from residua.core.source import Source
+from residua.core.targets import one_per_row
 from residua.errors import (
     IdError,
     InputError,
@@ -37,11 +42,15 @@ class Encoded:
     Parameters
     ----------
     keys : array of shape (n, d)
-        An inner layer's output; stored as float32.
+        An inner layer's output. float64 stays float64, so that a memory can subtract what is large beside its spread
+        (a map's metres, seconds since 1970) before it rounds; all else is float32.
     logits : array of shape (n, L), or Logits
-        A classifier's logits (not probabilities), or a regressor's predictions.
+        A classifier's logits, or a regressor's predictions. An array of probabilities (all in [0, 1], each row adds up
+        to 1; or one column in [0, 1] with labels 0 and 1) or of percentages becomes its logarithm, with a
+        ``UserWarning`` unless `output` says so.
     labels : array of shape (n,), optional
-        Class indices (integers), or targets (floating, of the predictions' shape, (n,) or (n, m)).
+        Class indices (integers; one-hot rows (n, L) and a column (n, 1) are read as such), or targets (floating, of the
+        predictions' shape, (n,) or (n, m)).
     ids : int array of shape (n,), optional
         The examples' names; rows may share one (views of one image, tokens of one document).
     columns : dict of str to array of shape (n, ...), optional
@@ -53,10 +62,12 @@ class Encoded:
         shape regression.
     head : Head, optional
         The last layer, when ``logits == keys @ weight.T + bias``; lets a memory store no logits.
+    output : {"auto", "logits", "log-probabilities", "probabilities", "percentages", "predictions"}, default "auto"
+        What the array `logits` holds; "auto" judges by all of its numbers.
 
     Raises
     ------
-    ShapeError, NonFiniteError, LabelError, IdError, TaskError
+    ShapeError, NonFiniteError, LabelError, IdError, TaskError, ParameterError
 
     Examples
     --------
@@ -86,14 +97,27 @@ class Encoded:
         source: Source | None = None,
         task: Task | None = None,
         head: Head | None = None,
+        output: OutputKind | Literal["auto"] = "auto",
     ):
         table = _array(keys)
         if table.ndim != 2 or table.shape[1] == 0:
             raise ShapeError(
                 f"keys have shape {table.shape}; expected (n, d), one vector per example (pool spatial maps)"
             )
-        self.keys = np.ascontiguousarray(_finite(table, "keys"))
-        if not isinstance(logits, Logits):
+        self.keys = np.ascontiguousarray(_finite(table, "keys", wide=True))
+        if isinstance(logits, Logits):
+            if output != "auto":
+                raise ParameterError(f"output={output!r} says what an array holds; logits are {type(logits).__name__}")
+        elif (source is None and head is None) or output != "auto":
+            found = understood(logits, labels, task, output)
+            if output == "auto" and found.kind in ("probabilities", "percentages"):
+                warnings.warn(
+                    f"these logits are {found.kind}: {shown_kind(found.kind)}. Their logarithms are kept; say "
+                    f"output={found.kind!r} if that is right, output='logits' if it is not",
+                    stacklevel=2,
+                )
+            logits, labels, task = DenseLogits(found.logits), found.labels, found.task
+        else:
             logits = DenseLogits(as_tensor(_finite(_array(logits), "logits")))
         self.logits = logits
         if len(self.logits) != len(self.keys):
@@ -104,9 +128,11 @@ class Encoded:
         n, names = len(self), None if ids is None else _array(ids)
         if names is not None and (names.dtype.kind not in "iu" or names.shape != (n,)):
             raise IdError(f"ids have dtype {names.dtype} and shape {names.shape}; expected integers of shape ({n},)")
-        self.ids = None if names is None else np.ascontiguousarray(names, dtype=np.int64)
+        self.ids = None if names is None else np.ascontiguousarray(int64_ids(names))
         self.columns = {name: _column(name, value, n) for name, value in (columns or {}).items()}
         self.source, self.head = source, head
+        if "offset" not in self.columns:  # of texts, each batch would say it again
+            warn_if_chance(self, stacklevel=2)
 
     @property
     def dim(self) -> int:
@@ -190,6 +216,57 @@ class Encoded:
         return cls(keys, logits, labels, arrays.get("ids"), **known)
 
 
+class Understood(NamedTuple):
+    """A model's outputs and labels, as a memory takes them."""
+
+    logits: Tensor  # (n, L), of as many columns as there are classes; or a regressor's predictions
+    labels: np.ndarray | None
+    task: Task | None
+    kind: OutputKind  # what the outputs were
+
+
+def understood(outputs: ArrayLike, labels: ArrayLike | None, task: Task | None, output: str) -> Understood:
+    """What outputs (n,) or (n, L) and labels mean together; `output` is a kind, or "auto" for what they look like."""
+    table = as_tensor(_finite(_array(outputs), "logits"))
+    table = table[:, None] if table.ndim == 1 else table
+    given = None if labels is None else _array(labels)
+    if table.ndim != 2 or (given is not None and given.shape[:1] != table.shape[:1]):
+        return Understood(table, given, task, "logits")  # which is refused where shapes are compared
+    if task is None and output == "predictions":
+        task = "regression"
+    if given is not None:
+        given = one_per_row(given, table.shape[1], task)
+        task = _task_of(given, table) if task is None else task
+        given = one_per_row(given, table.shape[1], task)
+    classes = None if task is None else task == "classification"
+    kind = kind_of(table, classes) if output == "auto" else checked_kind(output)
+    table = as_logits(table, kind)
+    return Understood(two_columns(table) if classes else table, given, task, kind)
+
+
+def _task_of(labels: np.ndarray, table: Tensor) -> Task | None:
+    """The task, where labels and outputs say it."""
+    n, outputs = table.shape
+    binary = labels.ndim == 1 and bool(np.isin(labels, (0, 1)).all())
+    if labels.dtype.kind in "iub":
+        return "classification" if outputs > 1 or binary else None
+    if labels.dtype.kind != "f" or labels.size != n * outputs:
+        return None
+    if outputs > 1 or not np.isin(labels, (0, 1)).all() or len(np.unique(labels)) < 2 or not bool(table.any()):
+        return "regression"
+    if kind_of(table, classes=True) == "probabilities":
+        return "classification"
+    said = table.float().numpy().reshape(labels.shape)
+    if np.square(said - labels).mean() < labels.var():
+        return "regression"
+    warnings.warn(
+        "the labels are all 0.0 or 1.0, and the outputs do not predict such numbers: they are taken for logits of "
+        "class 1; say task='classification' if that is right, task='regression' if it is not",
+        stacklevel=4,
+    )
+    return "classification"
+
+
 def labels_of(rows: Encoded, why: str) -> np.ndarray:
     """The labels of some rows; a ``LabelError`` says `why` they are needed."""
     if rows.labels is None:
@@ -213,17 +290,28 @@ def batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
         yield batch
 
 
+def int64_ids(ids: np.ndarray) -> np.ndarray:
+    """Integers as int64; an ``IdError`` where an unsigned one is too large, for it would come out negative."""
+    if ids.dtype.kind == "u" and ids.size and int(ids.max()) >= 2**63:
+        raise IdError(f"ids hold {ids.max()}; expected at most 2**63 - 1 (int64): number the rows otherwise")
+    return ids.astype(np.int64, copy=False)
+
+
 def _array(value: ArrayLike) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        return value.detach().float().cpu().numpy() if value.is_floating_point() else value.detach().cpu().numpy()
+        value = value.detach()
+        half = value.is_floating_point() and value.dtype not in (torch.float32, torch.float64)  # NumPy has no bfloat16
+        return (value.float() if half else value).cpu().numpy()
     return np.asarray(value)
 
 
-def _finite(array: np.ndarray, name: str) -> np.ndarray:
+def _finite(array: np.ndarray, name: str, wide: bool = False) -> np.ndarray:
+    """The numbers as float32; with `wide`, those of 64 bits as float64."""
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} have dtype {array.dtype}; expected numbers")
-    array = array.astype(np.float32, copy=False)
-    finite = np.isfinite(array)
+    dtype = np.float64 if wide and (array.dtype.itemsize > 4 or array.dtype in (np.int32, np.uint32)) else np.float32
+    array = array.astype(dtype, copy=False)
+    finite = np.abs(array) <= np.finfo(np.float32).max  # what no float32 holds, no memory does
     if not finite.all():
         row = int(np.argwhere(~finite)[0][0])
         raise NonFiniteError(

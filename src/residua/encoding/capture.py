@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from residua.core.source import bare
 from residua.errors import KeyModuleError
 
 
@@ -26,6 +27,9 @@ class Capture:
         if side not in ("", "input", "output"):
             raise KeyModuleError(f"key={key!r}; expected a module's name, or its name and ':input'")
         modules = dict(model.named_modules(remove_duplicate=False))
+        if name not in modules:  # the model may have been wrapped, or unwrapped, since the key was named
+            modules = {bare(path): module for path, module in modules.items()} | modules
+            name = bare(name) if name else name
         if name not in modules:
             names = [other for other in modules if other]
             near = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or names[-5:]

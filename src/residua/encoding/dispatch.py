@@ -11,6 +11,7 @@ from torch import nn
 from residua.core import ArrayLike, Encoded, Task
 from residua.encoding.data import read_examples
 from residua.encoding.estimator import encode_estimator
+from residua.encoding.item import OutputChoice, choice_of
 from residua.encoding.options import Estimator, Items, Known, Splitter, StreamOptions, Texts, Tokenizer, known_by
 from residua.encoding.stream import TextStream
 from residua.encoding.torch import encode_module
@@ -48,6 +49,7 @@ def encode(
     task: Task | None = None,
     like: Known | None = None,
     progress: bool | None = None,
+    output: OutputChoice = "auto",
 ) -> Encoded: ...
 
 
@@ -63,6 +65,7 @@ def encode(
     task: Task | None = None,
     like: Known | None = None,
     progress: bool | None = None,
+    output: OutputChoice = "auto",
     **text_options: Any,
 ) -> Encoded | TextStream:
     """Run a trained model over data and keep what a memory needs: keys, logits, labels, and whose they are.
@@ -75,8 +78,9 @@ def encode(
     Parameters
     ----------
     model : torch.nn.Module, fitted scikit-learn estimator, or pair (language model, tokenizer)
-        A torch model runs on its own device and under the caller's autocast; it returns (n, L) logits (or (n,), (n, m)
-        predictions) as a tensor, as ``.logits``, or as the first item of a tuple. With a transformers language model
+        A torch model runs on its own device and under the caller's autocast; it returns (n, L) logits, probabilities
+        or percentages (or (n,), (n, m) predictions) as a tensor, as ``.logits``, or in a tuple: the item that its last
+        layer gives, else the first. With a transformers language model
         and its tokenizer, `data` are texts, and their tokens are the rows.
     data : Dataset, DataLoader, array X, pair (X, y), or texts
         For torch: a Dataset, IterableDataset or DataLoader of items ``(x, y)`` (or x alone), a tensor or array. A
@@ -106,6 +110,12 @@ def encode(
         know), and the same model and tokenizer, or ``SourceMismatchError``. Queries of a standardised memory need it.
     progress : bool, optional
         A bar: always, or never; by default only on a terminal, after a second.
+    output : str, int, callable, pair (item, kind) or None, default "auto"
+        For torch, what the model's outputs are: "logits", "log-probabilities", "probabilities", "percentages" or
+        "predictions"; or which item of what it returns they are (place, name, or a function that picks it); or both, as
+        a pair. "auto" judges by all the numbers and the labels. Probabilities become their logarithms (a lone column
+        of class 1: log-odds), and ``enc.source.output`` says what they were. None is for an embedder: its output is the
+        key (unless `key` names another), and its base knows nothing, equal logits for all classes of the labels.
     **text_options
         Of texts only: ``window``, ``stride``, ``min_context`` and ``logits``, and how texts are read
         (``text_column``, ``glob``, ``errors``; ``source_column``, ``target_column``). See ``TextStream``.
@@ -133,7 +143,14 @@ def encode(
     (2, 8)
     """
     if isinstance(model, tuple) and len(model) == 2:
-        for name, value in {"labels": labels, "ids": ids, "cv": cv, "task": task}.items():
+        given = {
+            "labels": labels,
+            "ids": ids,
+            "cv": cv,
+            "task": task,
+            "output": None if output == "auto" else repr(output),
+        }
+        for name, value in given.items():
             if value is not None:
                 raise ParameterError(f"{name}= is not for texts: labels are the next tokens, ids the documents")
         return TextStream(*model, data, key=key, batch_size=batch_size, like=like, progress=progress, **text_options)
@@ -149,8 +166,11 @@ def encode(
         if key is not None and not isinstance(key, str):
             raise ParameterError(f"key={key!r}; for a torch model, expected a module's dotted name")
         examples = read_examples(data, labels, batch_size)
-        return encode_module(model, examples, key=key, ids=ids, task=task, like=source, progress=progress)
+        how = {"ids": ids, "task": task, "like": source, "progress": progress, "outputs": known and known.n_outputs}
+        return encode_module(model, examples, key=key, output=choice_of(output), **how)
     if not isinstance(model, type) and all(hasattr(model, name) for name in ("fit", "predict", "get_params")):
+        if output != "auto":
+            raise ParameterError(f"output={output!r} is for torch models; an estimator says what it predicts")
         return encode_estimator(model, data, labels, key=key, ids=ids, cv=cv, task=task, like=source)
     what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
     raise EncodeError(

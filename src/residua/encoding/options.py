@@ -86,6 +86,7 @@ class Like(NamedTuple):
     source: Source
     task: Task | None
     windowing: dict[str, Any]
+    n_outputs: int | None  # how many classes (or targets) there are; a Source does not know
 
 
 def known_by(like: Known | None) -> Like | None:
@@ -97,4 +98,5 @@ def known_by(like: Known | None) -> Like | None:
     if not isinstance(source, Source):
         what = f"like= is a {type(like).__name__} that does not know its model"
         raise ParameterError(f"{what}; expected what rs.encode returned, or a memory of it")
-    return Like(source, getattr(holder, "task", None), getattr(holder, "about", {}).get("windowing", {}))
+    windowing = getattr(holder, "about", {}).get("windowing", {})
+    return Like(source, getattr(holder, "task", None), windowing, getattr(holder, "n_outputs", None))

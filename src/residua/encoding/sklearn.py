@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit
+from scipy.special import expit, logit, softmax
 
 from residua.errors import EncodeError, LabelError, MissingDependencyError, NonFiniteError, ParameterError, ShapeError
 
 FLOOR = 1e-7  # the least probability that becomes a logit
+_AGREE = 1e-6  # between a softmax and the probabilities that are it
 _DENSE = 1 << 28  # numbers; a sparse input larger than this is not made dense
 _ACTIVATIONS = {"identity": lambda x: x, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh, "logistic": expit}
 
@@ -77,27 +78,64 @@ def keys_of(
 def logits_of(estimator: Any, X: Any) -> np.ndarray:
     """Logits (n, L), or a regressor's predictions (n,) or (n, m), float32.
 
-    ``decision_function`` where there is one (a lone s is the columns [0, s]), else ``log(max(predict_proba, 1e-7))``.
+    ``decision_function`` (a lone s is the columns [0, s]) where its softmax is the row's ``predict_proba``, or there
+    is no ``predict_proba``; else ``log(max(predict_proba, 1e-7))``. The threshold of a ``FixedThresholdClassifier``
+    or ``TunedThresholdClassifierCV`` is subtracted, so that the greatest logit is the class predicted.
     """
     sk = import_sklearn()
     if not sk.base.is_classifier(estimator):
         return np.asarray(estimator.predict(X), dtype=np.float32)
     kind = type(estimator).__name__
-    if hasattr(estimator, "decision_function"):
-        *_, last = _nested(estimator)
-        if getattr(last, "decision_function_shape", None) == "ovo" and len(estimator.classes_) > 2:
-            raise EncodeError(f"{kind} decides one-versus-one; set decision_function_shape='ovr' for logits per class")
-        logits = np.asarray(estimator.decision_function(X), dtype=np.float64)
-        if logits.ndim == 1:
-            logits = np.stack([np.zeros_like(logits), logits], axis=1)
-    elif hasattr(estimator, "predict_proba"):
-        logits = np.log(np.maximum(np.asarray(estimator.predict_proba(X), dtype=np.float64), FLOOR))
+    decision = _decision_of(estimator, X)
+    if hasattr(estimator, "predict_proba"):
+        probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+        logits = np.log(np.maximum(probabilities, FLOOR))
+        if decision is not None and decision.shape == probabilities.shape:
+            # Row by row, so that a row's logits do not depend on the rows beside it.
+            agree = np.abs(softmax(decision, axis=1) - probabilities).max(axis=1, keepdims=True) < _AGREE
+            logits = np.where(agree, decision, logits)
+    elif decision is not None:
+        logits = decision
     else:
         expected = "a classifier with scores: set probability=True or wrap it in CalibratedClassifierCV"
         raise EncodeError(f"{kind} has neither decision_function nor predict_proba; expected {expected}")
     if logits.shape[1] != len(estimator.classes_):
         raise EncodeError(f"{kind} gives {logits.shape[1]} columns for {len(estimator.classes_)} classes")
+    for step in _nested(estimator):
+        if type(step).__name__ in ("FixedThresholdClassifier", "TunedThresholdClassifierCV"):
+            logits = _with_threshold(logits, step, estimator.predict(X))
     return logits.astype(np.float32)
+
+
+def _decision_of(estimator: Any, X: Any) -> np.ndarray | None:
+    """The ``decision_function`` with a column per class, float64 (n, L); None where there is none."""
+    if not hasattr(estimator, "decision_function"):
+        return None
+    *_, last = _nested(estimator)
+    if getattr(last, "decision_function_shape", None) == "ovo" and len(estimator.classes_) > 2:
+        what = "decides one-versus-one; set decision_function_shape='ovr' for logits per class"
+        raise EncodeError(f"{type(estimator).__name__} {what}")
+    decision = np.asarray(estimator.decision_function(X), dtype=np.float64)
+    return np.stack([np.zeros_like(decision), decision], axis=1) if decision.ndim == 1 else decision
+
+
+def _with_threshold(logits: np.ndarray, step: Any, predicted: np.ndarray) -> np.ndarray:
+    """Two columns [0, s], s the log-odds less those of the threshold of `step`: positive where it predicts class 1."""
+    threshold: Any = getattr(step, "best_threshold_", getattr(step, "threshold", "auto"))
+    by_decision = step.response_method == "decision_function" or not hasattr(step.estimator_, "predict_proba")
+    if by_decision and hasattr(step.estimator_, "predict_proba"):
+        what = "sets a threshold on decision_function, and the estimator in it has predict_proba"
+        raise EncodeError(f"{type(step).__name__} {what}; pass response_method='predict_proba'")
+    if threshold == "auto":
+        threshold = 0.0 if by_decision else 0.5
+    shift: float = threshold if by_decision else float(logit(np.clip(threshold, FLOOR, 1 - FLOOR)))
+    # A tuned one's class is its scorer's, which scikit-learn shows nowhere else.
+    positive = step._curve_scorer._get_pos_label() if hasattr(step, "_curve_scorer") else step.pos_label
+    first = positive is not None and positive == step.classes_[0]
+    margin = logits[:, 1] - logits[:, 0] + (shift if first else -shift)
+    # On the threshold itself rounding could decide otherwise than the estimator.
+    margin = np.where(predicted == step.classes_[1], np.maximum(margin, FLOOR), np.minimum(margin, -FLOOR))
+    return np.stack([np.zeros_like(margin), margin], axis=1)
 
 
 def input_of_last_step(estimator: Any, X: Any) -> tuple[Any, Any]:

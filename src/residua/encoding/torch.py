@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -12,11 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residua.core import ArrayLike, Encoded, Head, Source, Task
+from residua.core import ArrayLike, DenseLogits, Encoded, Head, Source, Task
+from residua.core.encoded import Understood, understood
+from residua.core.outputs import shown_kind
+from residua.core.source import KEYS_ONLY
+from residua.core.targets import one_per_row
 from residua.encoding.capture import Capture, last_linear
 from residua.encoding.data import Examples
 from residua.encoding.fingerprint import source_of_module
+from residua.encoding.item import FUNCTION, Choice, item_of
 from residua.encoding.memorised import warn_if_memorised
+from residua.encoding.probe import answered, probe_like, watched
 from residua.errors import DtypeError, EncodeError, InputError, LabelError, ParameterError
 from residua.progress import progress_bar
 
@@ -35,13 +43,22 @@ def encode_module(
     task: Task | None,
     like: Source | None,
     progress: bool | None,
+    output: Choice,
+    outputs: int | None,
 ) -> Encoded:
-    """Keys and logits of every example, in order. See ``residua.encode``, which reads its arguments for this."""
+    """Keys and logits of every example, in order. See ``residua.encode``, which reads its arguments for this.
+
+    `outputs`: how many classes `like` has, for an embedder, which has none of its own.
+    """
     model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
     dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
     name = key if key is not None or like is None else like.key
+    output = output if like is None else _as_before(output, like)
+    keys_only = output.kind == KEYS_ONLY
+    if name is None and keys_only:
+        name = ":output"
     labels: list[np.ndarray] | None = [] if examples.labels is None else None
     keys, logits, head = _Rows(examples.n), _Rows(examples.n), None
     with progress_bar(progress, total=examples.n, desc="encode", unit="row") as bar, frozen(model):
@@ -50,17 +67,21 @@ def encode_module(
             raise InputError("the data hold no examples; expected at least one")
         probe = first[0][:_PROBE]
         key = name if name is not None else last_linear(model, lambda: _forward(model, probe.to(device)))
+        asked = like.probe if like is not None and like.probe is not None else probe_like(first[0])
+        source = replace(source_of_module(model, key), probe=None if watched(model) else answered(asked, model, key))
         with Capture(model, key) as capture:
-            source = source_of_module(model, key)
             if like is not None:
-                like.require(source)
+                like.require(replace(source, output=like.output, item=output.recorded))
             for x, y in chain([first], batches):
-                said = _logits(_forward(model, x.to(device, non_blocking=True)), len(x))
+                returned = _forward(model, x.to(device, non_blocking=True))
                 caught = capture.take()
+                if keys.count == 0 and output.item is None and len(caught) == len(x) and not keys_only:
+                    output = output._replace(item=_place_of_head(capture.module, key, caught, returned))
+                said = caught[:, :0] if keys_only else _outputs(returned, len(x), output)
                 if len(caught) != len(x):
                     what = f"the key module {key!r} gave {len(caught)} rows for {len(x)} examples"
                     raise EncodeError(f"{what}; expected one each: name a module whose first dimension is the batch")
-                if keys.count == 0:
+                if keys.count == 0 and not keys_only:
                     head = linear_head(capture.module, key, caught, said)
                     if head is None and name is None:
                         log.warning("the last nn.Linear, %r, is not the model's output; its input is the key", key)
@@ -72,7 +93,13 @@ def encode_module(
                     labels.append(_label_array(y))
                 bar.update(len(x))
     targets = _label_array(examples.labels) if labels is None else np.concatenate(labels) if labels else None
-    enc = _assemble(keys.array(), logits.array(), targets, ids, task, source, head)
+    if keys_only:
+        found = _knowing_nothing(keys.count, targets, task, outputs)
+    else:
+        found = understood(logits.array(), targets, task, output.kind)
+    source = replace(source, output=KEYS_ONLY if keys_only else found.kind, item=output.recorded)
+    _say(found, output)
+    enc = _assemble(keys.array(), found, ids, source, head)
     warn_if_memorised(enc, "encode held-out examples instead", stacklevel=4)
     return enc
 
@@ -109,23 +136,79 @@ def linear_head(module: nn.Module, key: str, keys: Tensor, logits: Tensor) -> He
     return Head(head.weight.cpu().float().clone(), bias)
 
 
-def _logits(output: Any, n: int) -> Tensor:
-    """The (n, L) tensor in what a model returned: itself, its ``.logits`` or ``["logits"]``, or a tuple's first."""
-    if isinstance(output, dict) and "logits" in output:
-        found = output["logits"]
-    elif isinstance(output, (tuple, list)) and output and not hasattr(output, "logits"):
-        found = output[0]
+def _as_before(output: Choice, like: Source) -> Choice:
+    """The outputs that `like` was made of, unless others are named."""
+    item = like.item if output.item is None else output.item
+    if item == FUNCTION and not callable(item):
+        raise ParameterError("these outputs were picked by a function, which is not stored; pass output= with it again")
+    return Choice(like.output or "logits" if output.kind == "auto" else output.kind, item)
+
+
+def _place_of_head(module: nn.Module, key: str, keys: Tensor, returned: Any) -> int | None:
+    """Which item of a tuple the key's linear layer gives, where that is not the first: (embedding, logits)."""
+    if not isinstance(returned, (tuple, list)) or hasattr(returned, "logits"):
+        return None
+    tensors = [
+        item if isinstance(item, Tensor) and item.ndim == 2 and len(item) == len(keys) else None for item in returned
+    ]
+    heads = [place for place, item in enumerate(tensors) if item is not None and linear_head(module, key, keys, item)]
+    if heads and heads[0] > 0:
+        log.info("item %d of what the model returns is what its last layer %r gives: its outputs", heads[0], key)
+        return heads[0]
+    if not heads and sum(item is not None for item in tensors) > 1:
+        shapes = ", ".join(str(tuple(item.shape)) for item in tensors if item is not None)
+        warnings.warn(
+            f"the model returns several tables ({shapes}), and the first is taken for its outputs; say which is meant, "
+            "such as output=1",
+            stacklevel=5,
+        )
+    return None
+
+
+def _outputs(returned: Any, n: int, output: Choice) -> Tensor:
+    """The (n, L) tensor in what a model returned: the item that is meant, else itself, its ``.logits`` or
+    ``["logits"]``, or a tuple's first."""
+    if output.item is not None:
+        found = item_of(returned, output.item)
+    elif isinstance(returned, dict) and "logits" in returned:
+        found = returned["logits"]
+    elif isinstance(returned, (tuple, list)) and returned and not hasattr(returned, "logits"):
+        found = returned[0]
     else:
-        found = getattr(output, "logits", output)
+        found = getattr(returned, "logits", returned)
     if not isinstance(found, Tensor):
         raise EncodeError(
-            f"the model returned {type(output).__name__}; expected a tensor of logits, an object with .logits, or a "
-            "tuple whose first item is the logits: wrap the model in a module that returns them"
+            f"the model returned {type(found).__name__}; expected a tensor of logits, an object with .logits, or a "
+            "tuple whose first item is the logits: say which item they are with output= (its place or name), or wrap "
+            "the model in a module that returns them"
         )
     if found.ndim not in (1, 2) or len(found) != n:
         what = f"the model's output has shape {tuple(found.shape)} for {n} examples"
         raise EncodeError(f"{what}; expected ({n}, L), one row of logits (or predictions) per example")
     return found.reshape(n, -1)
+
+
+def _knowing_nothing(n: int, labels: np.ndarray | None, task: Task | None, outputs: int | None) -> Understood:
+    """Zeros, for as many classes as `outputs` says, or as the labels have."""
+    if labels is not None:
+        labels = one_per_row(labels, labels.shape[-1], task)
+        task = task or ("classification" if labels.dtype.kind in "iub" else "regression")
+        if outputs is None:
+            outputs = int(labels.max()) + 1 if task == "classification" else labels[0].size
+    if outputs is None:
+        raise ParameterError("an embedder does not know the classes, and there are no labels; pass like=memory")
+    outputs = max(outputs, 2) if task == "classification" else outputs
+    return Understood(torch.zeros(1, outputs).expand(n, -1), labels, task, "logits")
+
+
+def _say(found: Understood, output: Choice) -> None:
+    what = "" if output.item is None else f" (item {output.recorded!r} of what it returns)"
+    if output.kind == KEYS_ONLY:
+        log.info("the model is an embedder: its base knows nothing")
+    elif output.kind != "auto" or found.kind in ("logits", "predictions"):
+        log.info("the model's outputs%s are %s", what, found.kind)
+    else:
+        log.info("the model's outputs%s are %s: %s", what, found.kind, shown_kind(found.kind))
 
 
 def _forward(model: nn.Module, x: Tensor) -> Any:
@@ -144,27 +227,13 @@ def _forward(model: nn.Module, x: Tensor) -> Any:
         ) from error
 
 
-def _assemble(
-    keys: np.ndarray,
-    logits: np.ndarray,
-    labels: np.ndarray | None,
-    ids: ArrayLike | None,
-    task: Task | None,
-    source: Source,
-    head: Head | None,
-) -> Encoded:
-    if logits.shape[1] == 1 and labels is not None and task is None:
-        task = "classification" if labels.dtype.kind in "iub" else "regression"
-        if task == "regression" and np.isin(labels, (0, 1)).all():
-            log.warning("floating labels that are all 0 or 1 are taken as regression; pass task='classification'")
-    if task == "classification" and logits.shape[1] == 1:  # a lone logit s is the two columns [0, s]
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-        if head is not None:
-            bias = None if head.bias is None else torch.cat([torch.zeros(1), head.bias])
-            head = Head(torch.cat([torch.zeros_like(head.weight), head.weight]), bias)
-    if task == "classification" and labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    return Encoded(keys, logits, labels, ids, source=source, task=task, head=head)
+def _assemble(keys: np.ndarray, found: Understood, ids: ArrayLike | None, source: Source, head: Head | None) -> Encoded:
+    if head is not None and found.kind in ("probabilities", "percentages"):
+        head = None
+    elif head is not None and found.logits.shape[1] > len(head.weight):  # a lone logit s is the two columns [0, s]
+        bias = None if head.bias is None else torch.cat([torch.zeros(1), head.bias])
+        head = Head(torch.cat([torch.zeros_like(head.weight), head.weight]), bias)
+    return Encoded(keys, DenseLogits(found.logits), found.labels, ids, source=source, task=found.task, head=head)
 
 
 def _label_array(labels: Any) -> np.ndarray:

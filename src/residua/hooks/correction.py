@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from residua.core import DenseLogits
+from residua.core.outputs import as_logits, as_spoken
 from residua.encoding.capture import Capture, pooled
 from residua.errors import EncodeError, InputError, NonFiniteError, ShapeError
 from residua.hooks.forward import at_positions, find_logits, loss_of, tokens_read, with_logits
@@ -57,7 +58,9 @@ class Correction:
         # A copy of an attached model carries this hook too, and has no memory of its own.
         if self.paused or model.training or model is not self._model or self.reader.is_base:
             return None
-        logits = find_logits(output)
+        source = self.reader.memory.source
+        kind, item = (None, None) if source is None else (source.output, source.item)
+        logits = find_logits(output, item)
         if not len(logits):
             return None
         keys = self._capture.take().to(logits.device)
@@ -70,8 +73,9 @@ class Correction:
                 )
         with self.inference_scope():
             if logits.ndim < 3:
-                changed = self.corrected(keys, logits.view(len(keys), -1))
-                return with_logits(output, changed.to(logits.dtype).view(logits.shape))
+                changed = self.corrected(keys, as_logits(logits.view(len(keys), -1), kind))
+                spoken = as_spoken(changed, kind).to(logits.dtype).view(logits.shape)
+                return with_logits(output, spoken, item=item)
             given = dict(zip(self._parameters, args)) | kwargs
             changed = self._at_positions(keys, logits, given, getattr(output, "past_key_values", None))
             # In float32, whatever the model's dtype: half precision would blur the probabilities of a vocabulary.

@@ -10,13 +10,16 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from residua.encoding.item import item_of
 from residua.errors import EncodeError, ShapeError
 
 
-def find_logits(output: Any) -> Tensor:
-    """The logits (n,), (n, L) or (b, t, L) in what a model returned: the tensor itself, ``["logits"]``, ``.logits``,
-    or the first tensor of a tuple that is no lone number (a loss is)."""
-    if isinstance(output, Tensor):
+def find_logits(output: Any, item: int | str | None = None) -> Tensor:
+    """The logits (n,), (n, L) or (b, t, L) in what a model returned: its `item`, else the tensor itself,
+    ``["logits"]``, ``.logits``, or the first tensor of a tuple that is no lone number (a loss is)."""
+    if item is not None:
+        found = item_of(output, item)
+    elif isinstance(output, Tensor):
         found = output
     elif isinstance(output, dict):
         found = output.get("logits")
@@ -34,18 +37,19 @@ def find_logits(output: Any) -> Tensor:
     return found
 
 
-def with_logits(output: Any, logits: Tensor, loss: Tensor | None = None) -> Any:
-    """A shallow copy of `output` with other logits, and another loss where it has one and `loss` is given."""
+def with_logits(output: Any, logits: Tensor, loss: Tensor | None = None, item: int | str | None = None) -> Any:
+    """A shallow copy of `output` with other logits (as its `item`), and another loss where it has one and `loss` is
+    given."""
     if isinstance(output, Tensor):
         return logits
     is_dict = isinstance(output, dict)
-    if not is_dict and not hasattr(output, "logits"):
-        items, place = list(output), next(_places(output))
+    if isinstance(item, int) or (item is None and not is_dict and not hasattr(output, "logits")):
+        items, place = list(output), next(_places(output)) if item is None else item
         items[place] = logits
-        if loss is not None and place:
+        if loss is not None and item is None and place:
             items[0] = loss
         return output._make(items) if hasattr(output, "_make") else type(output)(items)
-    new = {"logits": logits}
+    new = {item or "logits": logits}
     if loss is not None and ("loss" in output if is_dict else hasattr(output, "loss")):
         new["loss"] = loss
     if is_dict:

@@ -9,7 +9,11 @@ from dataclasses import replace
 
 from torch import nn
 
+from residua.core.source import KEYS_ONLY
 from residua.encoding.fingerprint import source_of_module
+from residua.encoding.item import FUNCTION
+from residua.encoding.probe import answered, watched
+from residua.encoding.torch import frozen
 from residua.errors import EncodeError, InputError, ParameterError
 from residua.hooks.correction import Correction
 from residua.readers import Reader
@@ -46,8 +50,9 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
     Notes
     -----
     Logits become log-probabilities, whose ``softmax`` is ``reader.predict_proba`` and ``argmax`` ``reader.predict`` (to
-    the precision of the model's dtype, which the output keeps, like its device); a lone logit becomes the log-odds,
-    and predictions become corrected predictions.
+    the precision of the model's dtype, which the output keeps, like its device); a lone logit becomes the log-odds, and
+    predictions become corrected predictions. A model that gives probabilities or percentages goes on giving them, and
+    an item of a tuple is replaced in its place, as the memory's source says.
 
     A position of a sequence is a row like any other; where the attention mask says padding, the base's logits stay.
     Logits of positions come back in float32, and where the model was given labels, with their loss.
@@ -128,7 +133,8 @@ class Handle:
     def reader(self, reader: Reader) -> None:
         # The same memory has been checked; another one's fingerprint costs a pass over the parameters.
         if not isinstance(reader, Reader) or reader.memory is not self.reader.memory:
-            _key_of(self.model, reader, self.key)
+            with self.disabled():
+                _key_of(self.model, reader, self.key)
         self._correction.reader = reader
 
     @property
@@ -177,7 +183,22 @@ def _key_of(model: nn.Module, reader: Reader, key: str | None) -> str:
                 "as key='fc:input' (the input of module fc) or key='features' (the output of module features)"
             )
         key = source.key
+    if source is not None and source.output == KEYS_ONLY:
+        raise EncodeError(
+            "this memory is of an embedder's keys, and its model gives embeddings, no classes; "
+            "predict with reader.predict(rs.encode(model, x, like=memory))"
+        )
+    if source is not None and source.item == FUNCTION:
+        raise EncodeError(
+            "a function picked the outputs that this memory was made of, and nothing can be put in their place; attach "
+            "to a module that returns them, or name them when encoding: output=1, output='logits'"
+        )
     if source is not None:
         # What the model cannot know (its tokenizer) cannot differ here.
-        source.require(replace(source_of_module(model, key), extra=source.extra))
+        made = source_of_module(model, key, source.extra, norms=not source.projections)
+        made = replace(made, output=source.output, item=source.item)
+        if source.probe is not None and not (watched(model) and source.difference(made) is None):
+            with frozen(model):
+                made = replace(made, probe=answered(source.probe, model, key))
+        source.require(made)
     return key

@@ -118,7 +118,8 @@ def median_nn_distance(
 ) -> float:
     """Median distance from `sample` of `rows` to their nearest other one, as `index` answers with `keys`.
 
-    Row r's own key is ``own[r - first]``. 1.0 where there is no distance above 0 to measure.
+    Row r's own key is ``own[r - first]``. Copies do not count: where all of the first 64 neighbours are copies, it is
+    the distance from one distinct key of the sample to the next. 1.0 where there is no distance above 0 to measure.
     """
     if len(rows) > sample:
         chosen = np.random.default_rng(0).choice(len(rows), sample, replace=False)
@@ -130,4 +131,8 @@ def median_nn_distance(
         nearest = nearest[nearest.isfinite() & (nearest > 0)]
         if len(nearest):
             return float(nearest.median())
-    return 1.0
+    if not len(rows):
+        return 1.0
+    places = own[rows - first].double().unique(dim=0)  # more copies than the index was asked for hide what lies beyond
+    between = torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+    return float(between.amin(dim=1).median()) if len(places) > 1 else 1.0

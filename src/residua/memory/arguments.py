@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from residua.core import ArrayLike, Encoded, batches
+from residua.core.encoded import int64_ids
 from residua.errors import IdError, InputError, ParameterError, StorageError
 from residua.memory.schema import KEY_DTYPES, KeyDtype
 
@@ -51,7 +52,7 @@ def integer_ids(ids: ArrayLike) -> np.ndarray:
     array = np.atleast_1d(np.asarray(ids))
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise IdError(f"ids have dtype {array.dtype} and shape {array.shape}; expected integers")
-    return array.astype(np.int64)
+    return int64_ids(array)
 
 
 def ids_from(first: int, count: int) -> np.ndarray:
@@ -77,7 +78,7 @@ def excluded_ids(exclude: ArrayLike, queries: int) -> Tensor:
     if ids.shape[:1] != (queries,) or ids.ndim > 2 or ids.dtype.kind not in "iu":
         given = f"exclude has shape {ids.shape} and dtype {ids.dtype}"
         raise IdError(f"{given} for {queries} queries; expected integers, (q,) or (q, m)")
-    ids = torch.from_numpy(ids.astype(np.int64))
+    ids = torch.from_numpy(int64_ids(ids))
     return ids[:, None] if ids.ndim == 1 else ids
 
 

@@ -285,7 +285,7 @@ class Memory:
         return search_excluding(self.index, queries, int(k), self._keys, self._columns["id"], excluded.to(self.device))
 
     def median_nn_distance(self, sample: int = 1000) -> float:
-        """Median distance (plain Euclidean) from a remembered row to its nearest other one; 1.0 when undefined.
+        """Median distance (plain Euclidean) from a remembered row to its nearest other key; 1.0 when undefined.
 
         Measured on at most `sample` rows, always the same ones for the same memory; once, when keys are discarded.
         """
@@ -409,7 +409,7 @@ class Memory:
                     added.append(ids)
                     next_id = max(next_id, int(ids.max()) + 1)
             ids = np.concatenate(added)
-            if before and not replace and ids.min(initial=self._next_id) < self._next_id:
+            if before and not replace and len(ids) and int(ids.min()) < self._next_id:
                 arguments.check_absent(table["id"][table.active_with_ids(ids, before)])
             if index is not None and len(ids):
                 index.add(table["key"][before:] if self.keys_kept else torch.cat(keys))

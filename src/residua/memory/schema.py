@@ -19,6 +19,7 @@ _PLAIN = ("task", "dim", "n_outputs", "flat_labels", "key_dtype", "storage")  # 
 # A column whose mean is within so many standard deviations of 0 is kept as it is. Further out, exact search could vouch
 # for fewer of its answers: its bound grows with the keys' norms (with 1 for 0.5, up to six times as many had doubts).
 _SPREADS = 0.5
+_SQUARE_ROOT_OF_LEAST = 1e-18  # the square of a smaller number loses digits in float32, or is 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +118,8 @@ class Schema:
     def rows(self, batch: Encoded, ids: np.ndarray) -> dict[str, Tensor]:
         """A batch as columns of the table; classes as int32, half of what ``Encoded`` holds.
 
-        ``NonFiniteError`` for keys too far from the centre for the key dtype, or for float32 squared distances.
+        ``NonFiniteError`` for keys too far from the centre for the key dtype, or for float32 squared distances, or so
+        near to each other that these are zero.
         """
         keys, dtype = self.centred(batch.keys), KEY_DTYPES[self.key_dtype]
         # Two rows are at most twice as far from each other as the further one is from the centre.
@@ -126,6 +128,17 @@ class Schema:
         if not largest <= limit:
             advice = "use key_dtype='bfloat16'" if self.key_dtype == "float16" else "scale them"
             raise NonFiniteError(f"keys as large as {largest:.3g} do not fit {self.key_dtype}; {advice}")
+        least = max(_SQUARE_ROOT_OF_LEAST, 8 * torch.finfo(dtype).tiny)
+        if 0 < largest < least:
+            raise NonFiniteError(
+                f"keys that differ by no more than {2 * largest:.3g} are all the same to {self.key_dtype} distances; "
+                "scale them"
+            )
+        if len(keys) and self.key_dtype != "float32" and _collapsed(keys, keys.to(dtype)):
+            raise NonFiniteError(
+                f"different keys become the same in {self.key_dtype}: they differ by too little beside their size; "
+                "use key_dtype='float32', or centre and scale them"
+            )
         labels = as_tensor(labelled(batch)[0])
         extra = {name: as_tensor(batch.columns[name].astype(dtype)) for name, (dtype, _) in self.columns.items()}
         return {
@@ -199,6 +212,13 @@ def labelled(batch: Encoded) -> tuple[np.ndarray, Task]:
     if batch.labels is None or batch.task is None:
         raise LabelError("these rows have no labels; a memory keeps labelled examples")
     return batch.labels, batch.task
+
+
+def _collapsed(keys: Tensor, stored: Tensor) -> bool:
+    """Whether most of some keys that differ are one and the same as they are stored."""
+    some = slice(None, None, max(1, len(keys) // 1000))
+    before, after = (len(table[some].float().unique(dim=0)) for table in (keys, stored))
+    return 2 * after <= before
 
 
 def _differences(values: Tensor, centre: Tensor | None) -> Tensor:

@@ -27,7 +27,7 @@ def summary(memory: Memory) -> dict[str, Any]:
         "index": index.name,
         "exact": index.exact,
         "recall": index.recall and index.recall.to_json(),
-        "source": source and {"model": source.name, "key": source.key, "dtype": source.dtype},
+        "source": source and {"model": source.name, "key": source.key, "dtype": source.dtype, "output": source.output},
     }
     if schema.is_text:
         said |= {name: memory.about.get(name) for name in ("windowing", "model")}

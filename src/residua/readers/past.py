@@ -50,7 +50,7 @@ class CacheState:
         Keys are float32 (q, d); documents int (q,), rows of one in order; tokens int (q,) what really comes next.
         Without tokens each row is the end of its document so far, until ``remember`` says how it went on.
         """
-        keys = keys.to(self.device)
+        keys = keys.to(self.device, torch.float32)
         if tokens is None:
             names = int_array(documents, "documents", len(keys)).tolist()
             return _joined([self._now(key, name) for key, name in zip(keys, names)], self.device)
@@ -78,7 +78,7 @@ class CacheState:
     def _runs(self, keys: Tensor, documents: Array | None, tokens: Array | None) -> list[tuple[int, Tensor, Tensor]]:
         names = int_array(documents, "documents", len(keys))
         words = torch.from_numpy(int_array(tokens, "tokens", len(keys))).to(self.device)
-        keys = keys.to(self.device)
+        keys = keys.to(self.device, torch.float32)
         edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
         return [(int(names[a]), keys[a:b], words[a:b]) for a, b in pairwise(edges) if a < b]
 
