@@ -134,7 +134,8 @@ class Schema:
                 f"keys that differ by no more than {2 * largest:.3g} are all the same to {self.key_dtype} distances; "
                 "scale them"
             )
-        if len(keys) and self.key_dtype != "float32" and _collapsed(keys, keys.to(dtype)):
+        stored = keys.to(dtype)
+        if len(keys) and self.key_dtype != "float32" and _collapsed(keys, stored):
             raise NonFiniteError(
                 f"different keys become the same in {self.key_dtype}: they differ by too little beside their size; "
                 "use key_dtype='float32', or centre and scale them"
@@ -142,7 +143,7 @@ class Schema:
         labels = as_tensor(labelled(batch)[0])
         extra = {name: as_tensor(batch.columns[name].astype(dtype)) for name, (dtype, _) in self.columns.items()}
         return {
-            "key": keys.to(dtype),
+            "key": stored,
             "label": labels.int() if self.task == "classification" else self.target_differences(labels),
             "id": as_tensor(np.asarray(ids, np.int64)),
             "active": torch.ones(len(batch), dtype=torch.bool),
