@@ -322,10 +322,8 @@ class ResMemRegressor(RegressorMixin, _ResMem):
         self.index, self.index_params, self.device = index, index_params, device
 
     def predict(self, X: Any) -> np.ndarray:
-        """The base's predictions plus the neighbours' weighted residuals, (n_samples,) or (n_samples, n_outputs);
-        float64, of float32 precision."""
-        enc = self._encode(X)
-        return self.reader_.predict(enc).astype(np.float64)
+        """The base's predictions plus the neighbours' weighted residuals, (n_samples,) or (n_samples, n_outputs)."""
+        return self.reader_.predict(self._encode(X))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -23,7 +23,7 @@ def test_the_task_is_inferred_from_labels_and_logits():
     assert rs.Encoded(KEYS, np.ones(4), np.ones(4)).task == "regression"
     assert rs.Encoded(KEYS, LOGITS, LOGITS).task == "regression"
     assert rs.Encoded(KEYS, LOGITS).task is None
-    assert rs.Encoded(KEYS, np.ones(4), [1, 2, 3, 4], task="regression").labels.dtype == np.float32
+    assert rs.Encoded(KEYS, np.ones(4), [1, 2, 3, 4], task="regression").labels.dtype == np.float64
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_labels_that_do_not_exclude_each_other_and_a_regressors_predictions():
     logits = torch.from_numpy(TABLE)
     for base, expected in (
         (Sigmoid(DenseLogits(logits), 1.7), torch.sigmoid(logits / 1.7)),
-        (Table(DenseLogits(logits)), logits),
+        (Table(DenseLogits(logits)), logits.double()),
     ):
         assert (len(base), base.n_outputs, base.device.type) == (5, 7, "cpu")
         torch.testing.assert_close(base.table(), expected)

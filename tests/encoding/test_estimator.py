@@ -70,7 +70,7 @@ def test_regression():
     data, targets = load_diabetes(return_X_y=True)
     model = Ridge().fit(data, targets)
     enc = rs.encode(model, (data, targets.astype(int)))
-    assert (enc.task, enc.n_outputs, enc.labels.dtype) == ("regression", 1, np.float32)
+    assert (enc.task, enc.n_outputs, enc.labels.dtype) == ("regression", 1, np.float64)
     with pytest.raises(TaskError, match="does regression"):
         rs.encode(model, (data, targets), task="classification")
 

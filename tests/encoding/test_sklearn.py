@@ -25,7 +25,7 @@ X, Y = X[:400] / 16, Y[:400]
 def test_mlp_keys_are_the_last_hidden_layer(activation):
     model = MLPClassifier((12, 9), activation=activation, solver="lbfgs", max_iter=400, random_state=0).fit(X, Y)
     made = keys_of(model, X)
-    assert (made.name, made.statistics, made.keys.dtype) == ("MLPClassifier:penultimate", {}, np.float32)
+    assert (made.name, made.statistics, made.keys.dtype) == ("MLPClassifier:penultimate", {}, np.float64)
     logits = made.keys @ model.coefs_[-1] + model.intercepts_[-1]  # the network's own last layer
     p = np.exp(logits - logits.max(1, keepdims=True))
     np.testing.assert_allclose(p / p.sum(1, keepdims=True), model.predict_proba(X), atol=1e-4)

@@ -71,3 +71,22 @@ def test_half_precision_keys_that_collapse_are_refused(key_dtype):
     with pytest.raises(NonFiniteError, match=f"different keys become the same in {key_dtype}"):
         remembered(keys, key_dtype=key_dtype)
     assert len(remembered(made(300, 0, 1e6, 1.0), key_dtype=key_dtype)) == 300
+
+
+@pytest.mark.parametrize("key_dtype", ["float16", "bfloat16"])
+def test_a_few_rows_that_are_near_to_each_other_are_no_collapse(key_dtype):
+    memory = remembered(made(300, 0, 0, 1.0), key_dtype=key_dtype)
+    pair = np.full((2, 3), 1.5) + np.array([[0], [1e-6]])
+    memory.add(rs.Encoded(pair, np.zeros((2, 2)), [0, 1]))
+    assert len(memory) == 302
+
+
+@pytest.mark.parametrize("column", [0, 2])
+def test_what_does_not_fit_is_named_by_its_row_and_column(column):
+    keys = made(30, 0, 0, 1.0)
+    keys[7, column] = 1e30
+    with pytest.raises(NonFiniteError, match=f"row 7, column {column}"):
+        remembered(keys)
+    keys[7, column] = np.nan
+    with pytest.raises(NonFiniteError, match=f"row 7, column {column}"):
+        remembered(keys)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import residua as rs
-from residua.errors import IdError, NonFiniteError, ParameterError, ShapeError
+from residua.errors import IdError, InputError, NonFiniteError, ParameterError, ShapeError
 
 
 def remember(keys, ids=None, **more):
@@ -95,14 +95,19 @@ def test_median_nn_distance():
     memory.forget(3)
     assert memory.median_nn_distance() == 4
     assert remember([[2], [2], [2], [5]]).median_nn_distance() == 3  # copies have no distance to measure
-    assert remember([[2], [2]]).median_nn_distance() == remember([[2]]).median_nn_distance() == 1
+    assert remember([[2]]).median_nn_distance() == 1
+    same = remember([[2], [2]])
+    with pytest.raises(InputError, match=r"all 2 remembered rows are the same.*give sigma"):
+        rs.ResMem(same, k=1)
+    assert rs.ResMem(same, k=1, sigma=0.5).sigma == 0.5 and rs.ResMem(same, k=0).is_base
 
 
 def test_median_nn_distance_beyond_many_copies():
     places = [[0.0], [1000.0], [4000.0], [4500.0], [9000.0]]  # 1000, 1000, 500, 500, 4500
     for copies in (2, 70, 500):
         assert remember(places * copies).median_nn_distance() == 1000
-    assert remember([[1e-3]] * 100).median_nn_distance() == 1  # one place: nothing to measure
+    with pytest.raises(InputError, match="all 100 remembered rows"):  # one place: nothing to measure
+        remember([[1e-3]] * 100).median_nn_distance()
 
 
 def test_median_nn_distance_of_a_sample():

@@ -191,7 +191,7 @@ def test_equations_3_and_4_against_scikit_learn(outputs, kernel):
     expected = asked + peer.predict(test.astype(np.float64))
     reader = rs.ResMem(rs.Memory(rs.Encoded(train, said, targets)), k=9, sigma=0.6, kernel=kernel)
     predicted = reader.predict(rs.Encoded(test, asked))
-    assert predicted.shape == asked.shape and predicted.dtype == np.float32
+    assert predicted.shape == asked.shape and predicted.dtype == np.float64
     np.testing.assert_allclose(predicted, expected, atol=1e-5)
 
 

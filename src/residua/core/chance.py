@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
+from residua.core.logits import Table
+
 if TYPE_CHECKING:
     from residua.core.encoded import Encoded
 
@@ -37,7 +39,7 @@ def _found(enc: Encoded, all_labels: np.ndarray) -> str | None:
     """What is wrong, and what may be the cause; None where nothing is."""
     n = len(enc)
     rows = np.linspace(0, n - 1, min(n, _MOST_ROWS)).astype(int)
-    said, labels = enc.logits.dense(torch.from_numpy(rows)).double().cpu().numpy(), all_labels[rows]
+    said, labels = Table(enc.logits.rows(torch.from_numpy(rows))).table().cpu().numpy(), all_labels[rows]
     if (said == said[0]).all() or not np.isfinite(said).all():
         return None
     if enc.task == "regression":

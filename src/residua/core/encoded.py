@@ -118,13 +118,15 @@ class Encoded:
                 )
             logits, labels, task = DenseLogits(found.logits), found.labels, found.task
         else:
-            logits = DenseLogits(as_tensor(_finite(_array(logits), "logits")))
+            logits = DenseLogits(as_tensor(_finite(_array(logits), "logits", wide=True)))
         self.logits = logits
         if len(self.logits) != len(self.keys):
             raise ShapeError(
                 f"keys have {len(self.keys)} rows and logits {len(self.logits)}; expected one logit row per key"
             )
         self.labels, self.task = _labels(labels, self.logits, task)
+        if self.task == "classification" and isinstance(logits, DenseLogits) and logits.table.dtype == torch.float64:
+            self.logits = DenseLogits(logits.table.float())
         n, names = len(self), None if ids is None else _array(ids)
         if names is not None and (names.dtype.kind not in "iu" or names.shape != (n,)):
             raise IdError(f"ids have dtype {names.dtype} and shape {names.shape}; expected integers of shape ({n},)")
@@ -227,7 +229,7 @@ class Understood(NamedTuple):
 
 def understood(outputs: ArrayLike, labels: ArrayLike | None, task: Task | None, output: str) -> Understood:
     """What outputs (n,) or (n, L) and labels mean together; `output` is a kind, or "auto" for what they look like."""
-    table = as_tensor(_finite(_array(outputs), "logits"))
+    table = as_tensor(_finite(_array(outputs), "logits", wide=True))
     table = table[:, None] if table.ndim == 1 else table
     given = None if labels is None else _array(labels)
     if table.ndim != 2 or (given is not None and given.shape[:1] != table.shape[:1]):
@@ -313,9 +315,10 @@ def _finite(array: np.ndarray, name: str, wide: bool = False) -> np.ndarray:
     array = array.astype(dtype, copy=False)
     finite = np.abs(array) <= np.finfo(np.float32).max  # what no float32 holds, no memory does
     if not finite.all():
-        row = int(np.argwhere(~finite)[0][0])
+        row, *column = np.argwhere(~finite)[0].tolist()
+        where = f"row {row}" + "".join(f", column {place}" for place in column)
         raise NonFiniteError(
-            f"{name} hold {int((~finite).sum())} NaN or infinite values (float32), the first in row {row}; "
+            f"{name} hold {int((~finite).sum())} NaN or infinite values (float32), the first in {where}; "
             "drop those rows or find out why the model gives them"
         )
     return array
@@ -344,7 +347,7 @@ def _labels(given: ArrayLike | None, logits: Logits, task: Task | None) -> tuple
     if task == "regression":
         if labels.size != n * outputs:
             raise ShapeError(f"labels {labels.shape} and predictions {(n, outputs)}; expected the same shape")
-        return _finite(labels, "labels"), task
+        return _finite(labels, "labels", wide=True), task
     if outputs < 2:
         raise TaskError("classification needs (n, L >= 2) logits; a single logit s is the two columns [0, s]")
     if labels.ndim != 1:

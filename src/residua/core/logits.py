@@ -83,8 +83,7 @@ class DenseLogits(Logits):
         table = table[:, None] if table.ndim == 1 else table
         if table.ndim != 2:
             raise ShapeError(f"logits have shape {tuple(table.shape)}; expected (n, L), or (n,) for one output")
-        kept = table.is_floating_point() and table.dtype != torch.float64
-        object.__setattr__(self, "table", table if kept else table.float())
+        object.__setattr__(self, "table", table if table.is_floating_point() else table.float())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,7 +107,7 @@ class DenseLogits(Logits):
         return torch.softmax(self.dense(i) / temperature, dim=1)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        array = self.table.float().cpu().numpy()
+        array = (self.table if self.table.dtype == torch.float64 else self.table.float()).cpu().numpy()
         return array.astype(dtype or array.dtype, copy=bool(copy)) if copy or dtype else array
 
 
@@ -265,7 +264,10 @@ class Base:
 
 
 class Table(Base):
-    """A regressor's predictions, as they are."""
+    """A regressor's predictions, as they are: in float64, for float32 has no digits left of a time stamp's seconds."""
+
+    def table(self) -> Tensor:
+        return (self.logits.table if isinstance(self.logits, DenseLogits) else self.logits.dense()).double()
 
 
 class Sigmoid(Base):

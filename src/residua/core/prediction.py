@@ -36,7 +36,8 @@ class Values(ABC):
 
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
         """``scores[q] += sum_i weights[q, i] * value(rows[q, i])``, in place; rows (q, k) hold no -1."""
-        scores.scatter_add_(1, *self.weighted(rows, weights))
+        classes, values = self.weighted(rows, weights)
+        scores.scatter_add_(1, classes, values.to(scores.dtype))
 
 
 class TableValues(Values):
@@ -51,7 +52,7 @@ class TableValues(Values):
 
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
         # One fused pass over the neighbours' rows: no (q, k, L) temporary.
-        scores += embedding_bag(rows, self.table, mode="sum", per_sample_weights=weights)
+        scores += embedding_bag(rows, self.table, mode="sum", per_sample_weights=weights.to(self.table.dtype))
 
 
 class LabelValues(Values):
@@ -72,7 +73,7 @@ class LabelValues(Values):
         return self.labels.expand(len(rows), -1).gather(1, rows).long(), weights
 
     def add_to(self, scores: Tensor, rows: Tensor, weights: Tensor) -> None:
-        scores.scatter_add_(1, self.labels.take(rows).long(), weights)
+        scores.scatter_add_(1, self.labels.take(rows).long(), weights.to(scores.dtype))
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Change:
         return total
 
     def apply(self, start: Tensor) -> Tensor:
-        """The changed scores float32 (q, L), from the base's probabilities, predictions or logits (q, L)."""
+        """The changed scores (q, L), from the base's probabilities, predictions or logits (q, L)."""
         scores = start * self.scale
         for term in self.terms:
             if term.rows.shape[1]:
@@ -219,7 +220,8 @@ class Prediction:
 
     @cached_property
     def start(self) -> Tensor:
-        """What the change is applied to: the base's table, or its logits in the logit space; float32 (q, L)."""
+        """What the change is applied to: the base's table, or its logits in the logit space; float32 (q, L), float64 of
+        a regressor."""
         if isinstance(self.base, Prediction):
             if isinstance(self.root, Table):
                 return self.base.scores
@@ -233,7 +235,7 @@ class Prediction:
 
     @cached_property
     def scores(self) -> Tensor:
-        """The changed scores, float32 (q, L)."""
+        """The changed scores (q, L), of the dtype of ``start``."""
         if self.change is None:
             return self.start
         if self.asked is None:

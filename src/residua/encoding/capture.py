@@ -17,7 +17,7 @@ from residua.errors import KeyModuleError
 
 class Capture:
     """A context manager that catches a module's output (``"layer4.1.bn2"``) or first input (``"fc:input"``) at each
-    forward pass: one float32 vector per example (see ``pooled``), or, without `pool`, a copy of the tensor as it is."""
+    forward pass: one vector per example (see ``pooled``), or, without `pool`, a copy of the tensor as it is."""
 
     key: str
     module: nn.Module
@@ -56,7 +56,7 @@ class Capture:
         self._caught.values.clear()
 
     def take(self) -> Tensor:
-        """What the last forward pass caught: (n, d) float32, or the module's own tensor when not pooling."""
+        """What the last forward pass caught: (n, d), or the module's own tensor when not pooling."""
         if len(self._caught.values) != 1:
             what = f"the key module {self.key!r} ran {len(self._caught.values)} times in one forward pass"
             raise KeyModuleError(f"{what}; expected exactly once: pass key= with the name of a module that does")
@@ -89,8 +89,13 @@ class _Caught(threading.local):
         self.values: list[Tensor] = []
 
 
+def at_least_float32(values: Tensor, *, copy: bool = False) -> Tensor:
+    """The same in float32, or as they are in float64: a memory subtracts before it rounds."""
+    return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32, copy=copy)
+
+
 def pooled(values: Tensor, module: nn.Module) -> Tensor:
-    """One vector per example, float32 (n, d), as a copy: maps and volumes are averaged over space, sequences over time.
+    """One vector per example (n, d), as a copy: maps and volumes are averaged over space, sequences over time.
 
     Where the channels are follows from the module: `Linear` and `LayerNorm` have them last at any rank, torch's
     ``...1d`` modules second, ``(n, c, t)``; other sequences are ``(n, t, c)``, other maps ``(n, c, h, w)``.
@@ -99,13 +104,13 @@ def pooled(values: Tensor, module: nn.Module) -> Tensor:
     if values.ndim == 0:
         raise KeyModuleError("the key module gave a single number; expected a tensor with one row per example")
     if values.ndim <= 2 or values.ndim > 5:
-        values = values.to(torch.float32, copy=True)
+        values = at_least_float32(values, copy=True)
         return values.flatten(1) if values.ndim > 1 else values[:, None]
     last = isinstance(module, (nn.Linear, nn.LayerNorm))
     if values.ndim == 3:
         last = last or not type(module).__name__.endswith("1d")
     space = tuple(range(1, values.ndim - 1)) if last else tuple(range(2, values.ndim))
-    return values.mean(dim=space, dtype=torch.float32)
+    return at_least_float32(values).mean(dim=space)
 
 
 def last_linear(model: nn.Module, run: Callable[[], object]) -> str:

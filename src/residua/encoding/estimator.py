@@ -49,14 +49,14 @@ def encode_estimator(
             raise LabelError(f"cv={cv!r} refits on parts of the data, and there are no labels; pass (X, y)")
         logits = out_of_fold(estimator, X, labels, cv)
     if labels is not None:
-        labels = class_indices(estimator, labels) if classifier else np.asarray(labels, dtype=np.float32)
+        labels = class_indices(estimator, labels) if classifier else np.asarray(labels, dtype=np.float64)
     enc = Encoded(keys.keys, logits, labels, ids, source=source, task=found)
     warn_if_memorised(enc, "encode held-out rows instead, or pass cv=5 for out-of-fold logits", stacklevel=4)
     return enc
 
 
 def out_of_fold(estimator: Any, X: Any, y: Any, cv: int | Splitter | Iterable[Any]) -> np.ndarray:
-    """Logits (or predictions) of each row by a clone fitted on the folds the row is not in, float32.
+    """Logits (or predictions) of each row by a clone fitted on the folds the row is not in.
 
     Columns are the given estimator's classes; one that a fold's training part lacks has probability 1e-7 in that fold.
     """
@@ -83,7 +83,7 @@ def out_of_fold(estimator: Any, X: Any, y: Any, cv: int | Splitter | Iterable[An
             some, said = said, np.repeat(floor, len(estimator.classes_), axis=1)
             said[:, class_indices(estimator, clone.classes_)] = some
         if out is None:
-            out = np.empty((len(times), *said.shape[1:]), dtype=np.float32)
+            out = np.empty((len(times), *said.shape[1:]), said.dtype)
         out[test] = said
         times[test] += 1
     if out is None or (times != 1).any():

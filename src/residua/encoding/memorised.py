@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from residua.core import Encoded
+from residua.core.logits import Table
 
 NEARLY_ZERO, NEARLY_ALL = 0.01, 0.99
 _ROWS = 65_536
@@ -17,8 +18,8 @@ def share_of_zero_residuals(enc: Encoded) -> float:
     if enc.labels is None or len(enc) == 0:
         return 0.0
     if enc.task == "regression":
-        targets = enc.labels.reshape(len(enc), -1)
-        residuals = np.abs(targets - enc.logits.dense().numpy())
+        targets = enc.labels.reshape(len(enc), -1).astype(np.float64)
+        residuals = np.abs(targets - Table(enc.logits).table().cpu().numpy())
         return float((residuals < NEARLY_ZERO * targets.std(axis=0)).all(axis=1).mean())
     small = 0
     for rows in torch.arange(len(enc)).split(_ROWS):

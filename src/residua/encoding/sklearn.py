@@ -48,7 +48,7 @@ def keys_of(
     key: Callable[[Any], Any] | None = None,
     statistics: dict[str, list[float]] | None = None,
 ) -> Keys:
-    """Keys of the rows of X, float32 (n, d): the last hidden layer's activations of an ``MLP*``, else the input of
+    """Keys of the rows of X, float (n, d): the last hidden layer's activations of an ``MLP*``, else the input of
     the last step (X itself without a pipeline), standardised by `statistics`, by default X's own.
 
     ``key(X)`` gives others, used as they are; ``statistics = {"mean": (d,), "scale": (d,)}``.
@@ -65,7 +65,7 @@ def keys_of(
         activation = _ACTIVATIONS[last.activation]
         for weight, bias in zip(last.coefs_[:-1], last.intercepts_[:-1]):
             inputs = activation(inputs @ weight + bias)
-        return Keys(inputs.astype(np.float32), f"{kind}:penultimate", {})
+        return Keys(inputs, f"{kind}:penultimate", {})
     if statistics is None:
         scaler = sk.preprocessing.StandardScaler().fit(inputs)
         statistics = {"mean": scaler.mean_.tolist(), "scale": scaler.scale_.tolist()}
@@ -76,7 +76,7 @@ def keys_of(
 
 
 def logits_of(estimator: Any, X: Any) -> np.ndarray:
-    """Logits (n, L), or a regressor's predictions (n,) or (n, m), float32.
+    """Logits float32 (n, L), or a regressor's predictions (n,) or (n, m) in its own dtype.
 
     ``decision_function`` (a lone s is the columns [0, s]) where its softmax is the row's ``predict_proba``, or there
     is no ``predict_proba``; else ``log(max(predict_proba, 1e-7))``. The threshold of a ``FixedThresholdClassifier``
@@ -84,7 +84,7 @@ def logits_of(estimator: Any, X: Any) -> np.ndarray:
     """
     sk = import_sklearn()
     if not sk.base.is_classifier(estimator):
-        return np.asarray(estimator.predict(X), dtype=np.float32)
+        return np.asarray(estimator.predict(X))
     kind = type(estimator).__name__
     decision = _decision_of(estimator, X)
     if hasattr(estimator, "predict_proba"):

@@ -19,7 +19,7 @@ from residua.core.encoded import Understood, understood
 from residua.core.outputs import shown_kind
 from residua.core.source import KEYS_ONLY
 from residua.core.targets import one_per_row
-from residua.encoding.capture import Capture, last_linear
+from residua.encoding.capture import Capture, at_least_float32, last_linear
 from residua.encoding.data import Examples
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.item import FUNCTION, Choice, item_of
@@ -238,7 +238,8 @@ def _assemble(keys: np.ndarray, found: Understood, ids: ArrayLike | None, source
 
 def _label_array(labels: Any) -> np.ndarray:
     if isinstance(labels, Tensor):
-        return np.atleast_1d(labels.detach().float().cpu().numpy() if labels.is_floating_point() else labels.cpu())
+        labels = at_least_float32(labels.detach()) if labels.is_floating_point() else labels
+        return np.atleast_1d(labels.cpu().numpy())
     array = np.atleast_1d(np.asarray(labels))
     if array.dtype.kind not in "fiub":
         what = f"labels are {array.dtype} such as {array.flat[0]!r}"
@@ -247,7 +248,8 @@ def _label_array(labels: Any) -> np.ndarray:
 
 
 class _Rows:
-    """A float32 array that is filled batch by batch; of the right size from the start when that is known."""
+    """An array, float32 or of float64 rows, that is filled batch by batch; of the right size from the start when that
+    is known."""
 
     def __init__(self, n: int | None):
         self.count, self._expected = 0, n
@@ -256,7 +258,8 @@ class _Rows:
 
     def extend(self, rows: Tensor) -> None:
         if not self.count:
-            self._buffer = np.empty((self._expected or 4 * len(rows), rows.shape[1]), dtype=np.float32)
+            dtype = np.float64 if rows.dtype == torch.float64 else np.float32
+            self._buffer = np.empty((self._expected or 4 * len(rows), rows.shape[1]), dtype)
         if rows.shape[1] != self._buffer.shape[1]:
             what = f"a batch has {rows.shape[1]} numbers per row after batches with {self._buffer.shape[1]}"
             raise EncodeError(f"{what}; expected one width: give every input the same size")
@@ -266,11 +269,11 @@ class _Rows:
             self.array()
 
     def array(self) -> np.ndarray:
-        """What was filled, float32 (count, width); nothing is pending then."""
+        """What was filled, (count, width); nothing is pending then."""
         if self._pending:
             start = self.count - sum(len(part) for part in self._pending)
             if self.count > len(self._buffer):
-                grown = np.empty((max(self.count, 2 * len(self._buffer)), self._buffer.shape[1]), dtype=np.float32)
+                grown = np.empty((max(self.count, 2 * len(self._buffer)), self._buffer.shape[1]), self._buffer.dtype)
                 grown[:start] = self._buffer[:start]
                 self._buffer = grown
             rows = self._pending[0] if len(self._pending) == 1 else torch.cat(self._pending)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from residua.core import DenseLogits
 from residua.core.outputs import as_logits, as_spoken
-from residua.encoding.capture import Capture, pooled
+from residua.encoding.capture import Capture, at_least_float32, pooled
 from residua.errors import EncodeError, InputError, NonFiniteError, ShapeError
 from residua.hooks.forward import at_positions, find_logits, loss_of, tokens_read, with_logits
 from residua.hooks.history import History
@@ -65,7 +65,7 @@ class Correction:
             return None
         keys = self._capture.take().to(logits.device)
         if logits.ndim < 3:
-            keys = keys.float() if keys.ndim == 2 else pooled(keys, self._capture.module)
+            keys = at_least_float32(keys) if keys.ndim == 2 else pooled(keys, self._capture.module)
             if len(keys) != len(logits):
                 raise EncodeError(
                     f"the model's output has shape {tuple(logits.shape)} for {len(keys)} examples; expected "
@@ -102,6 +102,7 @@ class Correction:
         A lone logit s is the two columns [0, s], and comes back as their log-odds.
         """
         memory, outputs = self.reader.memory, logits.shape[1]
+        dtype = torch.float64 if memory.task == "regression" else torch.float32
         lone = outputs == 1 and memory.task == "classification"
         if lone:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -110,17 +111,17 @@ class Correction:
         rows = None if mask is None or bool(mask.all()) else mask.nonzero()[:, 0]
         count, step = len(logits if rows is None else rows), min(ROWS, max(1, ENTRIES // logits.shape[1]))
         if rows is None and count <= step:
-            out = self.answer(keys, logits.float())
+            out = self.answer(keys, logits.to(dtype))
         else:
             # One contiguous copy is the answer's own room: each block of it is read, and overwritten.
-            out = logits.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+            out = logits.to(dtype, copy=True, memory_format=torch.contiguous_format)
             for start in range(0, count, step):
                 some = slice(start, start + step) if rows is None else rows[start : start + step]
                 out[some] = self.answer(keys[some], out[some])
         return out[:, 1:] - out[:, :1] if lone else out
 
     def answer(self, keys: Tensor, logits: Tensor, **text: Any) -> Tensor:
-        """What the reader makes of keys (n, d) and logits float32 (n, L): log-probabilities, or predictions, float32
+        """What the reader makes of keys (n, d) and logits (n, L): log-probabilities float32, or predictions float64
         (n, L); `text` is what ``Reader.read`` takes for a reader that looks back."""
         proper, out = self.reader.memory.task == "classification", None
         for rows, prediction in self.reader.read(keys, DenseLogits(logits), **text):

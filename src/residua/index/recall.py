@@ -119,7 +119,8 @@ def median_nn_distance(
     """Median distance from `sample` of `rows` to their nearest other one, as `index` answers with `keys`.
 
     Row r's own key is ``own[r - first]``. Copies do not count: where all of the first 64 neighbours are copies, it is
-    the distance from one distinct key of the sample to the next. 1.0 where there is no distance above 0 to measure.
+    the distance from one distinct key of the sample to the next. 1.0 of fewer than two rows; 0.0 where all keys are the
+    same.
     """
     if len(rows) > sample:
         chosen = np.random.default_rng(0).choice(len(rows), sample, replace=False)
@@ -135,4 +136,4 @@ def median_nn_distance(
         return 1.0
     places = own[rows - first].double().unique(dim=0)  # more copies than the index was asked for hide what lies beyond
     between = torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
-    return float(between.amin(dim=1).median()) if len(places) > 1 else 1.0
+    return float(between.amin(dim=1).median()) if len(places) > 1 else float(len(rows) < 2)

@@ -285,15 +285,23 @@ class Memory:
         return search_excluding(self.index, queries, int(k), self._keys, self._columns["id"], excluded.to(self.device))
 
     def median_nn_distance(self, sample: int = 1000) -> float:
-        """Median distance (plain Euclidean) from a remembered row to its nearest other key; 1.0 when undefined.
+        """Median distance (plain Euclidean) from a remembered row to its nearest other key; 1.0 of fewer than two rows.
 
         Measured on at most `sample` rows, always the same ones for the same memory; once, when keys are discarded.
+        ``InputError`` where all keys are the same.
         """
+        median = self._median_nn_distance
         if self._keys is not None:
-            return median_nn_distance(self.index, self.active_rows, self._keys, self._keys, sample)
-        if self._median_nn_distance is None:
+            median = median_nn_distance(self.index, self.active_rows, self._keys, self._keys, sample)
+        if median is None:
             raise StorageError("this memory keeps no keys to measure distances between its rows by; give sigma")
-        return self._median_nn_distance
+        if median == 0:
+            raise InputError(
+                f"the keys of all {len(self)} remembered rows are the same: there is no typical distance for "
+                "sigma=None, and no neighbour is nearer than another; take another layer's output for the key, or give "
+                "sigma"
+            )
+        return median
 
     def add(self, data: Encoded | Iterable[Encoded], *, replace: bool = False) -> np.ndarray:
         """Remember more rows, at once; the id of each, int64 (m,). On any error the memory is as it was.

@@ -19,6 +19,7 @@ _PLAIN = ("task", "dim", "n_outputs", "flat_labels", "key_dtype", "storage")  # 
 # A column whose mean is within so many standard deviations of 0 is kept as it is. Further out, exact search could vouch
 # for fewer of its answers: its bound grows with the keys' norms (with 1 for 0.5, up to six times as many had doubts).
 _SPREADS = 0.5
+_MANY = 20  # distinct keys
 _SQUARE_ROOT_OF_LEAST = 1e-18  # the square of a smaller number loses digits in float32, or is 0
 
 
@@ -127,7 +128,9 @@ class Schema:
         largest = float(keys.abs().max()) if keys.numel() else 0.0
         if not largest <= limit:
             advice = "use key_dtype='bfloat16'" if self.key_dtype == "float16" else "scale them"
-            raise NonFiniteError(f"keys as large as {largest:.3g} do not fit {self.key_dtype}; {advice}")
+            row, column = divmod(int(keys.abs().argmax()), self.dim)
+            what = f"keys as far as {largest:.3g} from the centre do not fit {self.key_dtype} distances"
+            raise NonFiniteError(f"{what} (row {row}, column {column}); {advice}")
         least = max(_SQUARE_ROOT_OF_LEAST, 8 * torch.finfo(dtype).tiny)
         if 0 < largest < least:
             raise NonFiniteError(
@@ -135,7 +138,7 @@ class Schema:
                 "scale them"
             )
         stored = keys.to(dtype)
-        if len(keys) and self.key_dtype != "float32" and _collapsed(keys, stored):
+        if self.key_dtype != "float32" and _collapsed(keys, stored):
             raise NonFiniteError(
                 f"different keys become the same in {self.key_dtype}: they differ by too little beside their size; "
                 "use key_dtype='float32', or centre and scale them"
@@ -159,7 +162,11 @@ class Schema:
         """Targets or predictions as float32 differences from their centre, (n, L); logits as they are."""
         differences = _differences(as_tensor(values).reshape(-1, self.n_outputs), self.target_centre)
         if self.target_centre is not None and not differences.isfinite().all():
-            raise NonFiniteError("targets or predictions do not fit float32, even less their centre; scale them")
+            row, column = divmod(int(differences.isfinite().logical_not().flatten().int().argmax()), self.n_outputs)
+            raise NonFiniteError(
+                "targets or predictions do not fit float32, even less their centre, the first in "
+                f"row {row}, column {column}; scale them"
+            )
         return differences
 
     def targets(self, differences: Tensor) -> Tensor:
@@ -216,10 +223,11 @@ def labelled(batch: Encoded) -> tuple[np.ndarray, Task]:
 
 
 def _collapsed(keys: Tensor, stored: Tensor) -> bool:
-    """Whether most of some keys that differ are one and the same as they are stored."""
+    """Whether most of some keys that differ are one and the same as they are stored: of enough of them, for a few may
+    be near to each other by their nature."""
     some = slice(None, None, max(1, len(keys) // 1000))
     before, after = (len(table[some].float().unique(dim=0)) for table in (keys, stored))
-    return 2 * after <= before
+    return before >= _MANY and 2 * after <= before
 
 
 def _differences(values: Tensor, centre: Tensor | None) -> Tensor:

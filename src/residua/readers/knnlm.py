@@ -84,7 +84,7 @@ class KNNLM(NeighbourReader):
 
     def values(self, queries: int) -> Values:
         labels, centre = self.memory.column("label"), self.memory.target_centre
-        return LabelValues(labels) if centre is None else TableValues((labels + centre).float())
+        return LabelValues(labels) if centre is None else TableValues(labels + centre)
 
     @classmethod
     def from_json(cls, params: dict[str, Any], memory: Memory) -> Self:

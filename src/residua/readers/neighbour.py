@@ -182,8 +182,12 @@ class NeighbourReader(Reader):
     def change(self, neighbours: Neighbours, queries: Queries, values: Values | None = None) -> Change:
         """How these neighbours change the base's answers; `values`: this reader's, where made before."""
         weights = self.weights(neighbours, queries)
+        if self.memory.task == "regression":  # what float32 lacks of a sum of 1 is much of a large target
+            weights = weights.double()
+            weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-30)
         left, given = self.share(neighbours, queries)
-        scale = torch.where(weights.sum(dim=1, keepdim=True) > 0, left, 1.0)  # no neighbours: the base
+        heard = weights.sum(dim=1, keepdim=True) > 0
+        scale = torch.where(heard, left, torch.ones((), dtype=weights.dtype, device=weights.device))  # else the base
         values = self.values(len(neighbours)) if values is None else values
         given = weights if isinstance(given, float) and given == 1 else weights * given
         return Change(scale, (Term(neighbours.rows, given, values),), self.score_space)

@@ -140,8 +140,8 @@ class Reader(ABC):
     def scores(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
         """The changed scores, float32 (n, L): rows sum to 1 and may leave [0, 1] (logits in a logit space).
 
-        Regression: predictions, of the targets' shape. ShapeError, TaskError, SourceMismatchError or IdError for
-        queries that do not fit.
+        Regression: predictions, float64, of the targets' shape. ShapeError, TaskError, SourceMismatchError or IdError
+        for queries that do not fit.
 
         Parameters
         ----------
@@ -154,7 +154,7 @@ class Reader(ABC):
         return scores[:, 0] if self.memory.task == "regression" and self.memory.flat_labels else scores
 
     def predict(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
-        """Class indices int64 (n,), or the predictions of a regression memory. Parameters as for ``scores``."""
+        """Class indices int64 (n,), or the float64 predictions of a regression memory. Parameters as for ``scores``."""
         if self.memory.task == "regression":
             return self.scores(data, exclude)
         found = (now.argmax().cpu().numpy() for _, now in self.predictions(data, exclude=exclude))
@@ -171,7 +171,7 @@ class Reader(ABC):
         return self._gathered(now.probabilities for _, now in self.predictions(data, exclude=exclude))
 
     def _gathered(self, blocks: Iterable[Tensor]) -> np.ndarray:
-        none = np.empty((0, self.memory.n_outputs), np.float32)
+        none = np.empty((0, self.memory.n_outputs), np.float64 if self.memory.task == "regression" else np.float32)
         return np.concatenate([none, *(block.cpu().numpy() for block in blocks)])
 
     @classmethod

@@ -133,7 +133,7 @@ class QuickSweep(Tally):
             start = reader.base(part.logits)
             start = (start.table() if reader.score_space == "probability" else start.logits.dense()).to(truth.device)
             # Arithmetic on denormal numbers is ten times slower, and no score can tell 1e-30 from 0.
-            starts.append(torch.where(start.abs() < 1e-30, 1e-30, start))
+            starts.append(torch.where(start.abs() < 1e-30, torch.full_like(start, 1e-30), start))
             if "loss" in self.sums:
                 loss = self._loss(starts[-1][:, None], starts[-1], truth, reader).sum()
                 losses.append(((0, slice(None), t), float(loss)))
@@ -158,10 +158,11 @@ class QuickSweep(Tally):
     ) -> Iterator[tuple[Index, Tensor, Tensor, int]]:
         """Settings with k > 0, all widths at once: index, scores (b, S, L) times total (b, S, 1), that, temperature."""
         weights, outputs = kernel_weights(self.reader, near, self.grid["sigma"]), starts[0].shape[1]  # (b, S, K)
+        weights = weights.to(starts[0].dtype)  # float64 of a regression
         # Where T moves what the rows say (residuals), each T gathers its own values; labels serve all.
         every = list(range(len(starts)))
         for group in [every] if isinstance(values[0], LabelValues) else [[t] for t in every]:
-            said = _dense(values[group[0]], near.rows.clamp_min(0), outputs)  # (b, K, L)
+            said = _dense(values[group[0]], near.rows.clamp_min(0), outputs).to(weights.dtype)  # (b, K, L)
             summed, total = (weights.new_zeros(*weights.shape[:2], width) for width in (outputs, 1))
             done = 0
             for place, k in enumerate(self.grid["k"]):
@@ -174,7 +175,7 @@ class QuickSweep(Tally):
                 nothing = total == 0  # no neighbour at all: the base
                 divisor = total + nothing
                 for mix, (left, given) in enumerate(self.shares):
-                    scale = torch.where(nothing, 1.0, divisor * left)
+                    scale = torch.where(nothing, divisor, divisor * left)  # 1 where there is nothing
                     numerators = summed if given == 1 else summed * given
                     for t in group:
                         start = starts[t][:, None]
