@@ -2,8 +2,11 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
 import residua as rs
@@ -107,3 +110,72 @@ def test_hooks_of_the_users_are_not_called_for_nothing():
     with rs.attach(model, reader):
         assert not calls
     assert encoded(model).source.probe is None
+
+
+class Ruled(ClassifierMixin, BaseEstimator):
+    """An estimator whose rule is code, which no attribute shows."""
+
+    def __init__(self, rule=None):
+        self.rule = rule
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        return self
+
+    def decision_function(self, X):
+        return self.rule(np.asarray(X))
+
+    def predict(self, X):
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+
+
+def table(n=60):
+    X = np.random.default_rng(0).normal(size=(n, 3)) * [1, 100, 1e-3] + [0, 5000, 1]
+    return X, (X[:, 0] > 0).astype(int)
+
+
+def ruled(rule):
+    return Ruled(rule).fit(*table())
+
+
+def test_another_rule_of_an_estimator_is_refused():
+    def slope(X):
+        return X[:, 0] + X[:, 1] / 5000
+
+    enc = rs.encode(ruled(slope), table(), progress=False)
+    assert len(enc.source.probe.answers) == 2 * 4 * 3
+    assert all(low < 5000 < high for low, high in [(enc.source.probe.low[1], enc.source.probe.high[1])])
+    rs.encode(ruled(lambda X: X[:, 0] + X[:, 1] / 5000), table(), like=rs.Memory(enc), progress=False)
+    with pytest.raises(SourceMismatchError, match="the same made-up inputs"):
+        rs.encode(ruled(lambda X: X[:, 0] * X[:, 1] / 5000), table(), like=rs.Memory(enc), progress=False)
+
+
+@pytest.mark.parametrize("kind", ["array", "frame", "list"])
+def test_the_probe_of_a_table_is_of_its_ranges_alone(kind):
+    pandas = pytest.importorskip("pandas")
+    X, y = table()
+    rows = {"array": X, "frame": pandas.DataFrame(X, columns=list("abc")), "list": X.tolist()}[kind]
+    forest = RandomForestClassifier(5, random_state=0).fit(rows, y)
+    enc = rs.encode(forest, rows, y, progress=False)
+    np.testing.assert_array_equal(enc.source.probe.low, X.min(axis=0))
+    np.testing.assert_array_equal(enc.source.probe.high, X.max(axis=0))
+    again = rs.encode(copy.deepcopy(forest), rows[:10] if kind != "frame" else rows.iloc[:10], like=enc, progress=False)
+    assert again.source.probe == enc.source.probe == Source.from_json(enc.source.to_json()).probe
+
+
+def test_rows_that_are_no_numbers_have_no_probe():
+    pandas = pytest.importorskip("pandas")
+    rows = pandas.DataFrame({"a": list("xyxyxy")})
+    model = Ruled(lambda X: (X[:, 0] == "x") - 0.5).fit(rows, [0, 1] * 3)
+    enc = rs.encode(model, rows, [1, 0] * 3, key=lambda X: (X[["a"]] == "x").to_numpy(float), progress=False)
+    assert enc.source.probe is None
+
+
+class Mute(nn.Module):
+    def forward(self, x):
+        return torch.rand(len(x), 3)
+
+
+def test_a_model_of_which_nothing_is_known_is_named():
+    with pytest.warns(UserWarning, match="this Mute shows no numbers that it learned"):
+        rs.encode(Mute().eval(), torch.zeros(4, 2), [0, 1, 2, 0], key=":input", progress=False)

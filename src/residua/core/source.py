@@ -20,8 +20,10 @@ ANSWERED = 1e-3
 ROUNDED = {"float64": 10.0, "float32": 10.0}
 ROUNDED_16 = 100.0
 ENTRIES = 65_536  # of each tensor, at most, are projected
+ADAPTED = "base_layer"  # how adapters (PEFT) call the layer that they change
+MERGED = 0.02  # of ANSWERED: how little answers move when adapters are added to the numbers of their layers, in float32
 # How wrappers (DataParallel, torch.compile, FSDP, PEFT) call the model, or the layer, that they hold.
-_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", ADAPTED)
 
 
 def bare(name: str) -> str:
@@ -34,9 +36,10 @@ class Probe(NamedTuple):
     """Made-up inputs, which hold nobody's data, and what a model answered: see ``residua.encoding.probe``."""
 
     shape: list[int]  # of one input
-    low: int = 0  # whole numbers are drawn from low to high
-    high: int = 0
+    low: int | list[float] = 0  # whole numbers are drawn from low to high; numbers of a table between those of a column
+    high: int | list[float] = 0
     whole: bool = False
+    rows: int = 4
     answers: tuple[float, ...] = ()  # of each row of keys, then of outputs: its norm and two signed projections
 
     def agrees(self, other: Probe, slack: float) -> bool:
@@ -107,6 +110,9 @@ class Source:
             if list(shape) != list(other.parameters[name][0]):
                 return f"parameter {name!r} has shape {list(shape)} here and {list(other.parameters[name][0])} there"
         if (differs := self._projection(other) if self._exact(other) else self._norm(other)) is not None:
+            adapted = ADAPTED in self.structure and ADAPTED in other.structure
+            if adapted and probes is not None and probes[0].agrees(probes[1], MERGED):
+                return self._statistics(other)  # merged in place: other numbers in the layers, and the same function
             return differs
         # What only one side has was added by another version of a library.
         for name in self.structure.keys() & other.structure.keys():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from scipy import sparse
 from scipy.special import logsumexp
 
 from residua.core import ArrayLike, Encoded, Source, Task
-from residua.encoding.fingerprint import source_of_estimator
+from residua.encoding.fingerprint import source_of_estimator, warn_if_unknown
 from residua.encoding.memorised import warn_if_memorised
 from residua.encoding.options import Splitter
+from residua.encoding.probe import answered_by, probe_of_table
 from residua.encoding.sklearn import FLOOR, class_indices, import_sklearn, keys_of, logits_of, require_fitted
 from residua.errors import InputError, LabelError, ParameterError, TaskError
 
@@ -40,6 +42,14 @@ def encode_estimator(
         raise TaskError(f"task={task!r}, and {type(estimator).__name__} does {found}")
     keys = keys_of(estimator, X, key=key, statistics=None if like is None else like.statistics or None)
     source = source_of_estimator(estimator, keys.name, keys.statistics)
+    asked = like.probe if like is not None and like.probe is not None else probe_of_table(X)
+
+    def answers(rows: Any) -> list[np.ndarray]:
+        said = logits_of(estimator, rows)
+        return [keys_of(estimator, rows, key=key, statistics=keys.statistics or None).keys, said.reshape(len(said), -1)]
+
+    source = replace(source, probe=answered_by(asked, estimator, answers))
+    warn_if_unknown(source, stacklevel=4, saved=bool(source.structure))
     if like is not None:
         like.require(source)
     if cv is None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from residua.core import Source
-from residua.core.source import ENTRIES, bare
+from residua.core.source import ADAPTED, ENTRIES, bare
 
 # What a fitted estimator may hold beside what it learned.
 _INCIDENTAL = ("time", "cv_results_", "loss_curve_", "random_state", "random_generator")
@@ -71,6 +72,16 @@ def source_of_module(model: nn.Module, key: str, extra: dict[str, str] | None = 
     return Source(
         type(model).__name__, key, dtype, parameters, dict(extra or {}), projections=projections, structure=structure
     )
+
+
+def warn_if_unknown(source: Source, stacklevel: int, saved: bool = False) -> None:
+    """``UserWarning`` when nothing of a model could be told from another's; `saved`: it is known by what it saves."""
+    if source.probe is None and not source.parameters and not saved:
+        warnings.warn(
+            f"this {source.name} shows no numbers that it learned, and does not answer made-up inputs: a memory of it "
+            "cannot tell it from another model; give them only to the one that made them",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _told_apart_by(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -139,6 +150,8 @@ def _structure(model: nn.Module) -> dict[str, str | float]:
     Of other modules only what has no tensor is named: a library renames its layers, and its activations hardly.
     """
     found: dict[str, str | float] = {}
+    if any(ADAPTED in name.split(".") for name, _ in model.named_parameters()):
+        found[ADAPTED] = "adapted"
     for path, module in model.named_modules():
         kind, own = type(module).__name__, type(module).__module__.startswith("torch.nn.")
         # Wrappers repeat what they wrap; a module that has children is known by these.

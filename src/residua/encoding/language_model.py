@@ -8,6 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from residua.encoding.capture import Capture
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.key_layer import ffn_key, head_key
 from residua.encoding.options import Text, Texts, Tokenizer
+from residua.encoding.probe import answered, probe_of_tokens, watched
 from residua.encoding.text import tokenizer_hash
 from residua.encoding.torch import frozen, linear_head
 from residua.encoding.windows import TokenBatch, Window, batched
@@ -58,9 +60,11 @@ class LanguageEncoder(ABC):
         head = head_key(model)  # also asked for other keys: no head, no language model
         self._head = model.get_submodule(head.removesuffix(":input"))
         self.key = self._resolve(key, head)
-        self.source = source_of_module(model, self.key, {"tokenizer": tokenizer_hash(tokenizer)})
+        source = source_of_module(model, self.key, {"tokenizer": tokenizer_hash(tokenizer)})
         with frozen(model):
             keys, said = self._rows(self._probe(), logits=True)
+            probe = None if watched(model) else answered(probe_of_tokens(model), model, self.key)
+        self.source = replace(source, probe=probe)
         self.n_outputs = int(said.shape[1])
         self.head = linear_head(model.get_submodule(self.key.partition(":")[0]), self.key, keys, said)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +15,8 @@ from residua.core.source import Probe
 from residua.encoding.capture import Capture
 from residua.encoding.fingerprint import scrambled, weights
 
-ROWS = 4
+COLUMNS = 4096  # of a table whose ranges are kept
+TOKENS = 2  # a model of a billion parameters reads them in half a second, and the second sees the first
 
 
 def probe_like(inputs: Tensor) -> Probe:
@@ -22,8 +26,58 @@ def probe_like(inputs: Tensor) -> Probe:
     return Probe(list(inputs.shape[1:]), low, high, whole)
 
 
-def answered(probe: Probe, model: nn.Module, key: str) -> Probe | None:
-    """The probe with this model's answers; None where it has none, or none that it repeats.
+def probe_of_tokens(model: Any) -> Probe:
+    """A probe of tokens that a language model knows, not answered yet."""
+    return Probe([TOKENS], 0, model.get_input_embeddings().weight.shape[0] - 1, True, rows=1)
+
+
+def probe_of_table(X: Any) -> Probe | None:
+    """A probe of rows within the range of each column of X (n, d), not answered yet; None where these are no numbers,
+    or too many."""
+    if getattr(X, "ndim", 2) != 2 or X.shape[1] > COLUMNS:
+        return None
+    if hasattr(X, "tocsr"):
+        ends = [np.asarray(end(axis=0).todense()).ravel() for end in (X.min, X.max)]
+    else:
+        table = np.asarray(X)
+        if table.dtype.kind not in "fiub":
+            return None
+        known = np.isfinite(table)
+        ends = [
+            reduce(np.where(known, table, other), axis=0, initial=other)
+            for reduce, other in ((np.min, math.inf), (np.max, -math.inf))
+        ]
+    low, high = (np.where(np.isfinite(end), end, 0.0).tolist() for end in ends)
+    return Probe([X.shape[1]], low, high)
+
+
+def answered_by(probe: Probe | None, estimator: Any, answers: Callable[[Any], list[np.ndarray]]) -> Probe | None:
+    """The probe of a table with what `answers` gives of its rows, each (rows, m); None where that is nothing it
+    repeats."""
+    if probe is None:
+        return None
+    rows: Any = _inputs(probe).numpy()
+    names = getattr(estimator, "feature_names_in_", None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of rows without names, or far from those that were learned from
+            if names is not None:
+                from pandas import DataFrame  # which gave the names
+
+                rows = DataFrame(rows, columns=names)
+            first, second = (
+                [number for part in answers(rows) for number in _numbers(torch.from_numpy(np.array(part, np.float64)))]
+                for _ in range(2)
+            )
+    except Exception:  # noqa: BLE001 as above
+        return None
+    made = probe._replace(answers=tuple(first))
+    finite = all(math.isfinite(number) for number in first)
+    return made if finite and made.agrees(probe._replace(answers=tuple(second)), 1.0) else None
+
+
+def answered(probe: Probe, model: nn.Module, key: str, *, twice: bool = True) -> Probe | None:
+    """The probe with this model's answers; None where it has none or, asked `twice`, none that it repeats.
 
     For a model in evaluation and inference mode.
     """
@@ -32,7 +86,8 @@ def answered(probe: Probe, model: nn.Module, key: str) -> Probe | None:
     inputs = _inputs(probe).to(device)
     inputs = inputs if probe.whole else inputs.to(dtype)
     try:
-        first, second = _answers(model, key, inputs), _answers(model, key, inputs)
+        first = _answers(model, key, inputs)
+        second = _answers(model, key, inputs) if twice else first
     except Exception:  # noqa: BLE001 whatever a model says of noise that it does not take
         return None
     answers = probe._replace(answers=first)
@@ -47,18 +102,25 @@ def watched(model: nn.Module) -> bool:
 
 
 def _inputs(probe: Probe) -> Tensor:
-    size = ROWS * math.prod(probe.shape)
-    if probe.whole:
+    size = probe.rows * math.prod(probe.shape)
+    if isinstance(probe.low, list):
+        low, high = np.asarray(probe.low), np.asarray(probe.high)
+        return torch.from_numpy(low + (scrambled(0, size) * 2.0**-64).reshape(probe.rows, -1) * (high - low))
+    if probe.whole and isinstance(probe.high, int):
         numbers = torch.from_numpy((scrambled(0, size) >> 33).astype("int64"))
-        return (numbers % (probe.high - probe.low + 1) + probe.low).reshape(ROWS, *probe.shape)
-    return torch.from_numpy(weights(0, size)).reshape(ROWS, *probe.shape)
+        return (numbers % (probe.high - probe.low + 1) + probe.low).reshape(probe.rows, *probe.shape)
+    return torch.from_numpy(weights(0, size)).reshape(probe.rows, *probe.shape)
 
 
 def _answers(model: nn.Module, key: str, inputs: Tensor) -> tuple[float, ...]:
     with Capture(model, key) as capture:
-        said = _first_tensor(model(inputs))
+        said = _first_tensor(model(inputs, decoder_input_ids=inputs) if _has_decoder(model) else model(inputs))
         keys = capture.take()
     return tuple(number for rows in (keys, said) for number in _numbers(rows))
+
+
+def _has_decoder(model: nn.Module) -> bool:
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def _numbers(rows: Tensor) -> list[float]:

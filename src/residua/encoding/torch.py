@@ -21,7 +21,7 @@ from residua.core.source import KEYS_ONLY
 from residua.core.targets import one_per_row
 from residua.encoding.capture import Capture, at_least_float32, last_linear
 from residua.encoding.data import Examples
-from residua.encoding.fingerprint import source_of_module
+from residua.encoding.fingerprint import source_of_module, warn_if_unknown
 from residua.encoding.item import FUNCTION, Choice, item_of
 from residua.encoding.memorised import warn_if_memorised
 from residua.encoding.probe import answered, probe_like, watched
@@ -69,6 +69,7 @@ def encode_module(
         key = name if name is not None else last_linear(model, lambda: _forward(model, probe.to(device)))
         asked = like.probe if like is not None and like.probe is not None else probe_like(first[0])
         source = replace(source_of_module(model, key), probe=None if watched(model) else answered(asked, model, key))
+        warn_if_unknown(source, stacklevel=4)
         with Capture(model, key) as capture:
             if like is not None:
                 like.require(replace(source, output=like.output, item=output.recorded))

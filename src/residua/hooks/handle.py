@@ -199,6 +199,6 @@ def _key_of(model: nn.Module, reader: Reader, key: str | None) -> str:
         made = replace(made, output=source.output, item=source.item)
         if source.probe is not None and not (watched(model) and source.difference(made) is None):
             with frozen(model):
-                made = replace(made, probe=answered(source.probe, model, key))
+                made = replace(made, probe=answered(source.probe, model, key, twice=False))
         source.require(made)
     return key
