@@ -1,5 +1,6 @@
 """ResMem as scikit-learn estimators: fit a base, remember its training rows, predict with both."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self
@@ -12,13 +13,16 @@ from residua.core import ArrayLike, Encoded, Ids, Task
 from residua.encoding import encode
 from residua.encoding.sklearn import class_indices, keys_of, logits_of
 from residua.errors import LabelError, MissingDependencyError, ParameterError
+from residua.fitted import fitted_reader
 from residua.memory import Memory
 from residua.memory.schema import Objective
 from residua.memory.storage import StorageName
 from residua.readers import Kernel, ResMem
+from residua.readers.evidence import Evidence
 from residua.readers.neighbour import KernelName
 from residua.readers.resmem import Space
 from residua.tuning import tune
+from residua.tuning.evidence import USUAL
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
@@ -36,8 +40,10 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
     """What the two share: fit a base and remember its rows, add, forget, tune."""
 
     estimator: Any
+    k: int | None
     cv: Any
     key: Any
+    evidence: float | None
     estimator_: Any
     memory_: Memory
     reader_: ResMem
@@ -78,8 +84,20 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
         if self._task == "classification":
             self.classes_ = np.arange(enc.n_outputs) if is_module else self.estimator_.classes_
         enc = _labelled(enc, enc.labels, fit_params.get("sample_weight"))
-        self.memory_ = Memory(enc, **{name: getattr(self, name) for name in self._memory_params})
-        self.reader_ = ResMem(self.memory_, **{name: getattr(self, name) for name in self._reader_params})
+        kept = {"temperature": getattr(self, "temperature", None) or 1.0}  # for storage="top-m"
+        self.memory_ = Memory(enc, **kept, **{name: getattr(self, name) for name in self._memory_params})
+        self.reader_ = fitted_reader(
+            self.estimator_,
+            self.memory_,
+            enc,
+            X,
+            y,
+            params={name: getattr(self, name) for name in self._reader_params},
+            evidence=self.evidence,
+            key=self.key,
+            cv=self.cv,
+            fit_params=fit_params,
+        )
         return self
 
     def add(self, X: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> np.ndarray:
@@ -96,8 +114,19 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
         -------
         int64 array of shape (n_samples,)
             Ids of the new rows, for ``forget``. The rows of ``fit`` have the ids 0 ... n_samples - 1.
+
+        Warns
+        -----
+        UserWarning
+            Where ``fit`` found no evidence for a memory: more rows then change no prediction.
         """
         enc = self._encode(X)
+        if self.reader_.k == 0 and self.k != 0:
+            warnings.warn(
+                "fit found no evidence for a memory, so that more rows change no prediction; give k= to use it all the "
+                "same, or choose settings on held-out rows with tune",
+                stacklevel=2,
+            )
         weighted = self.memory_.has_column("weight")
         if sample_weight is not None and not weighted:
             raise ParameterError("sample_weight for a model that was fitted without; fit it with sample_weight as well")
@@ -127,6 +156,19 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
         self.reader_ = tune(self.reader_, val, grid, objective=objective)
         return self
 
+    @property
+    def best_params_(self) -> dict[str, Any]:
+        """The settings that are used, given or chosen: ``k``, ``sigma`` and, for classes, ``temperature``."""
+        check_is_fitted(self)
+        return {name: getattr(self.reader_, name) for name in ("k", "sigma", "temperature") if hasattr(self, name)}
+
+    @property
+    def evidence_(self) -> Evidence | None:
+        """How surely the memory is better than the base alone, and whether it is used; None where nothing was asked:
+        ``k=0``, too few rows, or all settings given and ``evidence=None``."""
+        check_is_fitted(self)
+        return getattr(self.reader_, "evidence_", None)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
@@ -142,10 +184,22 @@ class _ResMem(MetaEstimatorMixin, BaseEstimator):
         if isinstance(self.estimator_, torch.nn.Module):
             return encode(self.estimator_, X, key=self.key, like=self.memory_, progress=False)
         # The base is this object's own: a fingerprint at each prediction would cost a forest more than its trees do.
+        return Encoded(self._keys(X), logits_of(self.estimator_, X), source=self.memory_.source, task=self._task)
+
+    def _keys(self, rows: Any) -> np.ndarray:
+        """The keys of rows, by an estimator."""
         source = self.memory_.source
         statistics = None if source is None else source.statistics or None
-        keys = keys_of(self.estimator_, X, key=self.key, statistics=statistics).keys
-        return Encoded(keys, logits_of(self.estimator_, X), source=source, task=self._task)
+        return keys_of(self.estimator_, rows, key=self.key, statistics=statistics).keys
+
+    def _model_alone(self, method: str, X: Any) -> np.ndarray | None:
+        """What the base itself says, where the memory has no say; None where it has, or the base has no such method."""
+        check_is_fitted(self)
+        if not self.reader_.is_base or not hasattr(self.estimator_, method):
+            return None
+        rows = self._rows(X)
+        self._keys(rows)  # what a memory refuses is refused without one, too
+        return getattr(self.estimator_, method)(rows)
 
     def _rows(self, X: Any, y: Any = "no_validation", reset: bool = False) -> Any:
         """X as ``encode`` takes it, its feature names and count learned (`reset`) or checked."""
@@ -176,17 +230,24 @@ def _labelled(enc: Encoded, labels: ArrayLike | None, weight: ArrayLike | None =
 class ResMemClassifier(ClassifierMixin, _ResMem):
     """A classifier corrected by the residuals of its nearest training rows (ResMem, arXiv 2302.01576, eq. 7-8).
 
+    ``fit`` chooses the settings that are None, and uses the memory only where it is better than the base beyond doubt;
+    elsewhere predictions are the base's own. It needs no held-out rows: each of five folds is answered by a clone of
+    the base that was fitted on the other four, and remembers these; the six fits are most of the cost. A base that is
+    not fitted (frozen, or a torch module) answers each row without that row in its memory. Under 200 rows, or under 50
+    of a class, nothing is chosen and the base is used.
+
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
         The base. Cloned and fitted, unless it is a ``FrozenEstimator`` or a (trained) torch module.
     k : int, optional
-        Neighbours; None is 50, or as many as there are rows, and 0 is the base alone.
+        Neighbours; 0 is the base alone. None: chosen by ``fit``, 0 without evidence. A k that is given is used,
+        whatever the evidence.
     sigma : float, optional
-        Kernel width, a distance between keys (squared for ``kernel="gaussian"``); None is the median distance from
-        a row to its nearest other one.
-    temperature : float, default 1.0
-        The base softmax's T.
+        Kernel width, a distance between keys (squared for ``kernel="gaussian"``). None: chosen by ``fit``; where it
+        has too few rows, the median distance from a row to its nearest other one.
+    temperature : float, optional
+        The base softmax's T. None: chosen by ``fit``; 1 without a memory, or with too few rows.
     kernel : {"exponential", "gaussian"}, default "exponential"
     space : {"probabilities", "logits"}, default "probabilities"
         What residuals are taken of (see ``residua.ResMem``).
@@ -203,12 +264,21 @@ class ResMemClassifier(ClassifierMixin, _ResMem):
     storage : {"full", "head", "top-m"}, default "full"
         What is kept of the base's logits (see ``residua.Memory``).
     device : str, default "cpu"
+    evidence : float or None, default 1.96
+        How sure the gain in log-loss must be, in standard errors of its paired differences: of rows that were not
+        fitted on, under settings that were chosen on others, over the base at its own best temperature. None: the best
+        settings are used, whatever chance had to do with it.
 
     Attributes
     ----------
     estimator_ : the fitted base
     memory_ : residua.Memory
     reader_ : residua.ResMem
+    best_params_ : dict
+        The k, sigma and temperature that are used; k = 0 is the base alone.
+    evidence_ : residua.readers.evidence.Evidence or None
+        The numbers of that evidence, of a k that was given too; None where there was nothing to ask: too few rows,
+        ``k=0``, or every setting given and ``evidence=None``.
     classes_ : array of shape (n_classes,)
         Class names; the indices of the outputs for a torch module.
     n_features_in_, feature_names_in_
@@ -228,7 +298,7 @@ class ResMemClassifier(ClassifierMixin, _ResMem):
     """
 
     _task = "classification"
-    _memory_params = ("index", "index_params", "storage", "temperature", "device")
+    _memory_params = ("index", "index_params", "storage", "device")
     _reader_params = ("k", "sigma", "temperature", "kernel", "space")
 
     def __init__(
@@ -237,7 +307,7 @@ class ResMemClassifier(ClassifierMixin, _ResMem):
         *,
         k: int | None = None,
         sigma: float | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         kernel: KernelName | Kernel = "exponential",
         space: Space = "probabilities",
         cv: Any = None,
@@ -246,23 +316,27 @@ class ResMemClassifier(ClassifierMixin, _ResMem):
         index_params: dict[str, Any] | None = None,
         storage: StorageName = "full",
         device: str = "cpu",
+        evidence: float | None = USUAL,
     ):
         self.estimator, self.cv, self.key = estimator, cv, key
         self.k, self.sigma, self.temperature, self.kernel, self.space = k, sigma, temperature, kernel, space
         self.index, self.index_params, self.storage, self.device = index, index_params, storage, device
+        self.evidence = evidence
 
     def predict(self, X: Any) -> np.ndarray:
-        """The class of each row's best score, a name out of ``classes_``, (n_samples,)."""
-        enc = self._encode(X)  # first: it says when the model is not fitted
-        return self.classes_[self.reader_.predict(enc)]
+        """The class of each row's best score, a name out of ``classes_``, (n_samples,); the base's own without a
+        memory."""
+        alone = self._model_alone("predict", X)
+        return self.classes_[self.reader_.predict(self._encode(X))] if alone is None else alone
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the classes, in the order of ``classes_``, float32 (n_samples, n_classes).
+        """Probabilities of the classes, in the order of ``classes_``, (n_samples, n_classes).
 
-        The scores where they are positive (see ``residua.ResMem.predict_proba``), with the same argmax.
+        The base's own without a memory; else float32, the scores where they are positive (see
+        ``residua.ResMem.predict_proba``), with the same argmax.
         """
-        enc = self._encode(X)
-        return self.reader_.predict_proba(enc)
+        alone = self._model_alone("predict_proba", X)
+        return self.reader_.predict_proba(self._encode(X)) if alone is None else alone
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -282,14 +356,16 @@ class ResMemClassifier(ClassifierMixin, _ResMem):
 class ResMemRegressor(RegressorMixin, _ResMem):
     """A regressor corrected by the residuals of its nearest training rows (ResMem, arXiv 2302.01576, eq. 3-4).
 
+    ``fit`` chooses what is None, by squared error, as ``ResMemClassifier`` does by log-loss.
+
     Parameters
     ----------
-    estimator, k, sigma, kernel, cv, key, index, index_params, device
+    estimator, k, sigma, kernel, cv, key, index, index_params, device, evidence
         As for ``ResMemClassifier``.
 
     Attributes
     ----------
-    estimator_, memory_, reader_, n_features_in_, feature_names_in_
+    estimator_, memory_, reader_, best_params_, evidence_, n_features_in_, feature_names_in_
         As for ``ResMemClassifier``.
 
     Examples
@@ -316,14 +392,17 @@ class ResMemRegressor(RegressorMixin, _ResMem):
         index: str = "exact",
         index_params: dict[str, Any] | None = None,
         device: str = "cpu",
+        evidence: float | None = USUAL,
     ):
         self.estimator, self.cv, self.key = estimator, cv, key
         self.k, self.sigma, self.kernel = k, sigma, kernel
-        self.index, self.index_params, self.device = index, index_params, device
+        self.index, self.index_params, self.device, self.evidence = index, index_params, device, evidence
 
     def predict(self, X: Any) -> np.ndarray:
-        """The base's predictions plus the neighbours' weighted residuals, (n_samples,) or (n_samples, n_outputs)."""
-        return self.reader_.predict(self._encode(X))
+        """The base's predictions plus the neighbours' weighted residuals, (n_samples,) or (n_samples, n_outputs); the
+        base's own without a memory."""
+        alone = self._model_alone("predict", X)
+        return self.reader_.predict(self._encode(X)) if alone is None else alone
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

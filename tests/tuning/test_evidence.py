@@ -90,6 +90,21 @@ def test_a_temperature_alone_competes_for_the_log_loss():
     assert rs.tune(rs.ResMem(memory), val, {"k": [1]}, objective="accuracy").temperature == 1
 
 
+@pytest.mark.parametrize("reader", [rs.ResMem, rs.KNNLM])
+def test_a_model_that_is_right_on_every_row_is_kept_as_it_is(reader):
+    keys = np.random.default_rng(0).normal(size=(400, 2))
+    keys[:, 0] += np.sign(keys[:, 0])
+    enc = rs.Encoded(keys, np.stack([np.zeros(400), keys[:, 0]], axis=1), (keys[:, 0] > 0).astype(int))
+    memory, val = rs.Memory(enc[:250]), enc[250:]
+    best = rs.tune(reader(memory), val)
+    assert (best.k, best.temperature, best.evidence_.used) == (0, 1, False)
+    assert best.evidence_.z > 1.96  # whatever is surer is better there
+    assert rs.tune(reader(memory), val, evidence=None).k > 0
+    # One row that it gets wrong says how sure it may be.
+    wrong = rs.Encoded(val.keys, val.logits, np.where(np.arange(150) == 7, 1 - val.labels, val.labels))
+    assert rs.tune(reader(memory), wrong, {"k": [0]}).temperature < 1
+
+
 def test_rows_of_one_group_are_one_piece_of_evidence():
     memory, once = rs.Memory(rows(400, 0)), rows(40, 1)
     many = once[np.repeat(np.arange(40), 10)]
@@ -132,10 +147,21 @@ def test_a_gain_that_rests_on_remembered_rows_is_no_evidence(share):
     remembered = rows(300, 0, hidden=0)
     memory, n = rs.Memory(remembered), int(300 * share)
     leaked, fresh = remembered[:n], rows(300, 1, hidden=0)[n:]
-    with pytest.warns(UserWarning, match=f"{n} of 300 validation rows whose very key is remembered"):
+    with pytest.warns(UserWarning, match=f"{n} of 300 validation rows whose very key or id is remembered"):
         best = rs.tune(rs.KNNLM(memory), iter([leaked, fresh] if len(fresh) else [leaked]), GRID)
     assert best.k == 0 and best.evidence_.matches == n and best.evidence_.z > 1.96
     assert rs.tune(rs.KNNLM(memory), leaked, GRID, evidence=None).k > 0
+
+
+@pytest.mark.parametrize("reader", [rs.ResMem, rs.KNNLM])
+def test_other_views_of_remembered_examples_are_no_evidence(reader):
+    seen, ids = rows(300, 0, hidden=0), np.arange(300)
+    views = rs.Encoded(seen.keys + 1e-4, seen.logits, seen.labels, ids)
+    memory = rs.Memory(rs.Encoded(seen.keys, seen.logits, seen.labels, ids))
+    with pytest.warns(UserWarning, match="300 of 300 validation rows whose very key or id is remembered"):
+        best = rs.tune(reader(memory), iter([views[:100], views[100:]]), GRID, exclude=None)
+    assert best.k == 0 and best.evidence_.matches == 300 and best.evidence_.z > 1.96
+    assert rs.tune(reader(memory), views, GRID).evidence_.matches == 0  # which leaves their own out
 
 
 def test_a_gain_that_does_not_rest_on_them_is():

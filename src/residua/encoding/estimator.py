@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -85,13 +85,8 @@ def out_of_fold(estimator: Any, X: Any, y: Any, cv: int | Splitter | Iterable[An
     for fold, (train, test) in enumerate(splitter.split(X, y)):
         if columns is not None and len(np.unique(columns[train])) < 2:
             raise LabelError(f"fold {fold} of cv={cv!r} trains on one class alone; use fewer folds or StratifiedKFold")
-        rows = X.iloc if hasattr(X, "iloc") else X
-        clone = sk.base.clone(estimator).fit(rows[train], y[train])
-        said = logits_of(clone, rows[test])
-        if classifier and len(clone.classes_) < len(estimator.classes_):
-            floor = (logsumexp(said, axis=1, keepdims=True) + np.log(FLOOR)).astype(np.float32)
-            some, said = said, np.repeat(floor, len(estimator.classes_), axis=1)
-            said[:, class_indices(estimator, clone.classes_)] = some
+        clone = sk.base.clone(estimator).fit(_at(X, train), y[train])
+        said = _in_columns_of(estimator, clone, logits_of(clone, _at(X, test)))
         if out is None:
             out = np.empty((len(times), *said.shape[1:]), said.dtype)
         out[test] = said
@@ -100,6 +95,71 @@ def out_of_fold(estimator: Any, X: Any, y: Any, cv: int | Splitter | Iterable[An
         tested = f"{int((times == 0).sum())} rows never and {int((times > 1).sum())} more than once"
         raise ParameterError(f"cv={cv!r} tests {tested}; expected each row in exactly one test fold, as with KFold")
     return out
+
+
+def as_new_rows(
+    estimator: Any,
+    X: Any,
+    y: np.ndarray,
+    folds: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    key: Callable[[Any], Any] | None = None,
+    cv: int | Splitter | Iterable[Any] | None = None,
+    fit_params: Mapping[str, Any] | None = None,
+    columns: Mapping[str, np.ndarray] | None = None,
+) -> Iterator[tuple[Encoded, Encoded]]:
+    """What a memory and its queries would be, fold by fold: the rows that a clone of the fitted `estimator` was fitted
+    on, and those that it never saw, both with the clone's own keys.
+
+    `folds` are pairs of row numbers; `columns`, and of `fit_params` what has a value per row, are cut likewise. With
+    `cv` the logits of the first are out of fold, by further clones.
+    """
+    sk = import_sklearn()
+    X, classifier = _rows(X), sk.base.is_classifier(estimator)
+    labels = class_indices(estimator, y) if classifier else np.asarray(y)
+    if isinstance(cv, Iterable) and not hasattr(cv, "split"):
+        cv = len(list(cv))  # its row numbers are of all rows
+    about: dict[str, Any] = {"output": "logits" if classifier else "predictions"}
+    about |= {"task": "classification" if classifier else "regression"}
+    for seen, new in folds:
+        own = {
+            name: _at(given, seen) if _size(given) == len(y) else given for name, given in (fit_params or {}).items()
+        }
+        clone = sk.base.clone(estimator).fit(_at(X, seen), y[seen], **own)
+        keys = keys_of(clone, _at(X, seen), key=key)
+        new_keys = keys_of(clone, _at(X, new), key=key, statistics=keys.statistics or None)
+        logits = logits_of(clone, _at(X, seen)) if cv is None else out_of_fold(clone, _at(X, seen), y[seen], cv)
+        logits = np.concatenate([logits, logits_of(clone, _at(X, new))])
+        both = np.concatenate([seen, new])
+        # Together, for a clone may be no better than chance at the few rows that it never saw, and that is no fault.
+        rows = Encoded(
+            np.concatenate([keys.keys, new_keys.keys]),
+            _in_columns_of(estimator, clone, logits),
+            labels[both],
+            columns={name: column[both] for name, column in (columns or {}).items()},
+            **about,
+        )
+        yield rows[: len(seen)], rows[len(seen) :]
+
+
+def _in_columns_of(estimator: Any, clone: Any, said: np.ndarray) -> np.ndarray:
+    """The clone's logits (n, classes it has seen) with a column for each class of `estimator`."""
+    classes = getattr(estimator, "classes_", ())
+    if said.ndim == 1 or len(getattr(clone, "classes_", ())) >= len(classes):
+        return said
+    floor = (logsumexp(said, axis=1, keepdims=True) + np.log(FLOOR)).astype(np.float32)
+    out = np.repeat(floor, len(classes), axis=1)
+    out[:, class_indices(estimator, clone.classes_)] = said
+    return out
+
+
+def _size(given: Any) -> int | None:
+    """How many rows something has; None for what has none."""
+    return None if isinstance(given, str) or not hasattr(given, "__len__") else len(given)
+
+
+def _at(X: Any, rows: np.ndarray) -> Any:
+    return (X.iloc if hasattr(X, "iloc") else np.asarray(X) if isinstance(X, (list, tuple)) else X)[rows]
 
 
 def _rows(X: Any) -> Any:

@@ -16,6 +16,7 @@ from residua.evaluation.result import Evaluation
 from residua.evaluation.significance import Groups, check_resampling, checked_groups, group_numbers, paired
 from residua.memory import Memory
 from residua.memory.arguments import names_of
+from residua.memory.exclusion import remembered
 from residua.progress import progress_bar
 from residua.readers import KNNLM, NeighbourReader, Reader
 from residua.readers.reader import OWN, Exclude
@@ -187,12 +188,9 @@ def _measured(
         if near.k:
             asked = slice(None) if prediction.asked is None else prediction.asked.cpu().numpy()
             distance[asked] = near.distances[:, 0].masked_fill(~near.found[:, 0], np.nan).cpu().numpy()
-        remembered, named = distance == 0, {} if part.ids is None else {"id": part.ids}
-        if part.ids is not None and near.k:  # another view of an example that is a neighbour of itself
-            asked = slice(None) if prediction.asked is None else prediction.asked.cpu().numpy()
-            ids = memory.column("id")[near.rows.clamp_min(0)].cpu().numpy()
-            remembered[asked] |= ((ids == part.ids[asked, None]) & near.found.cpu().numpy()).any(axis=1)
-        yield part, prediction, {**named, **measure(part, prediction), "distance": distance, "remembered": remembered}
+        own = {} if part.ids is None else {"id": part.ids}
+        known = remembered(prediction.neighbours, memory.column("id"), part.ids).cpu().numpy()
+        yield part, prediction, {**own, **measure(part, prediction), "distance": distance, "remembered": known}
 
 
 def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,11 +1,12 @@
-"""Searching past rows that must not be found, such as a query's own."""
+"""A query's own rows: searching past them, and knowing them among its neighbours."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Neighbours
+from residua.core import Neighbours, as_tensor
 from residua.index import Index
 from residua.memory.table import Column
 
@@ -28,3 +29,13 @@ def search_excluding(
         again = search_excluding(index, queries[short], k, keys, ids, excluded[short], 2 * fetch)
         rows[short], distances[short] = again.rows, again.distances
     return Neighbours(rows, distances)
+
+
+def remembered(near: Neighbours, ids: Column, own: np.ndarray | None) -> Tensor:
+    """Bool (q,): the queries that may be remembered themselves, since a neighbour has their very key (distance 0) or
+    their `own` id (q,); `ids` are the memory's."""
+    found = (near.distances[:, :1] == 0).any(dim=1)
+    if own is None or not near.k:
+        return found
+    same = ids[near.rows.clamp_min(0)] == as_tensor(own).to(near.rows.device)[:, None]
+    return found | (same & near.found).any(dim=1)

@@ -17,7 +17,8 @@ class Evidence:
         Rows, and how many of their groups stand alone: documents, or other rows that share an id; of fewer than ten,
         twenty blocks of consecutive rows.
     matches : int
-        Rows whose very key is remembered (distance 0): a gain that rests on them is no evidence.
+        Rows with a neighbour of the very same key (distance 0) or of their own id: a gain that rests on them is no
+        evidence.
     gain : float
         By how much the mean loss falls: -log(probability of the true class) in nats, or the squared error. Where the
         objective is the log-loss, against the model at its own best temperature; else against the model as it is.

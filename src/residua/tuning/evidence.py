@@ -16,6 +16,7 @@ from torch import Tensor
 from residua.core import Encoded, as_tensor
 from residua.core.encoded import labels_of
 from residua.errors import ParameterError
+from residua.memory.exclusion import remembered
 from residua.memory.schema import Objective
 from residua.readers import NeighbourReader
 from residua.readers.evidence import Evidence
@@ -27,6 +28,10 @@ USUAL = 1.96  # standard errors: chance alone reaches them in 1 of 40 fair trial
 FEW = 10  # groups; the spread of fewer says little
 BLOCKS = 20  # consecutive rows that stand for groups where there are too few
 TIED = 16  # settings that score alike and are told apart
+MATCHED = (
+    "validation rows whose very key or id is remembered, and the model alone is kept; tune on rows that are not in the "
+    "memory"
+)
 
 N = TypeVar("N", bound=NeighbourReader)
 
@@ -39,7 +44,17 @@ class Judged:
     losses: np.ndarray
     right: np.ndarray | None
     groups: np.ndarray | None  # int (n,): rows that belong together; None where every row stands alone
-    matched: np.ndarray  # bool (n,): rows whose very key is remembered
+    matched: np.ndarray  # bool (n,): rows whose very key or id is remembered
+    faultless: bool  # whether the model as it is is right on every row
+
+    @classmethod
+    def join(cls, parts: Sequence[Judged]) -> Judged:
+        """The rows of all `parts`, which stand alone."""
+        right = [part.right for part in parts if part.right is not None]
+        losses = np.concatenate([part.losses for part in parts], axis=1)
+        matched = np.concatenate([part.matched for part in parts])
+        table = np.concatenate(right, axis=1) if right else None
+        return cls(parts[0].measure, losses, table, None, matched, all(part.faultless for part in parts))
 
     def unmatched(self) -> Judged:
         """The rows that are not remembered themselves."""
@@ -51,10 +66,31 @@ class Judged:
             None if right is None else right[:, rest],
             None if groups is None else groups[rest],
             self.matched[rest],
+            self.faultless,
         )
 
+    def beyond_matches(
+        self, memory: int, base: int, needed: float | None, by_accuracy: bool, rows: str | None, stacklevel: int
+    ) -> Evidence:
+        """The evidence, which the rows that are not remembered themselves must give as well; where they do not, a
+        warning of which `rows` the gain rests on, and of the cure."""
+        found = self.evidence(memory, base, needed, by_accuracy)
+        if needed is None or not found.used or not self.matched.any():
+            return found
+        if not self.matched.all() and self.unmatched().evidence(memory, base, needed, by_accuracy).used:
+            return found
+        if rows is not None:
+            how_many = f"{int(self.matched.sum()):,} of {len(self.matched):,}"
+            message = f"the memory's gain rests on the {how_many} {rows}, or pass evidence=None"
+            warnings.warn(message, stacklevel=stacklevel + 1)
+        return replace(found, used=False)
+
     def evidence(self, memory: int, base: int, needed: float | None, by_accuracy: bool) -> Evidence:
-        """Of reader number `memory` against number `base`; the model as it is has number 0."""
+        """Of reader number `memory` against number `base`; the model as it is has number 0.
+
+        Where that is right on every row, whatever is more sure looks better, beyond all doubt and without end, and
+        nothing is evidence.
+        """
         gain, z, count = paired_z(self.losses[base] - self.losses[memory], self.groups)
         accuracy = p_value = None
         if self.right is not None:
@@ -69,7 +105,7 @@ class Judged:
         elif by_accuracy and accuracy is not None and p_value is not None:
             used = accuracy > 0 and p_value < 2 * float(norm.sf(needed)) and z > -needed
         else:
-            used = z > needed
+            used = z > needed and not self.faultless
         return Evidence(
             self.measure, self.losses.shape[1], count, int(self.matched.sum()), gain, z, accuracy, p_value, needed, used
         )
@@ -108,30 +144,20 @@ def proven(
     tied = tied if by_accuracy else tied[:1]
     made = [reader.with_params(**{name: plain(results[name][at]) for name in grid}) for at in tied]
     bases = [reader.with_params(**model), reader.with_params(**own)]
-    if isinstance(sweep, Interpolation) and made and 1.0 in grid["temperature"]:
+    if isinstance(sweep, Interpolation) and made and from_counts(grid, exclude):
         seen = from_targets(Targets.join(sweep.kept), sweep, made[0], own["temperature"])
     else:
         seen = judged([*bases, *made], validation, exclude)
     means = seen.losses.mean(axis=1)
     chosen = int(np.argmin(means[2:])) if made else -1
     _, z, _ = paired_z(seen.losses[0] - seen.losses[1], seen.groups)
-    scaled = objective == "log_loss" and (z > needed if needed is not None else means[1] < means[0])
+    surer = z > needed and not seen.faultless if needed is not None else means[1] < means[0]
+    scaled = objective == "log_loss" and surer
     if made:
         base = 1 if objective == "log_loss" else 0
-        found = seen.evidence(2 + chosen, base, needed, by_accuracy)
+        found = seen.beyond_matches(2 + chosen, base, needed, by_accuracy, MATCHED, stacklevel=3)
         if needed is None:
             found = replace(found, used=bool(best_score > score[alone].max()))
-        elif found.used and seen.matched.any():
-            rest = seen.unmatched()
-            sure = not seen.matched.all() and rest.evidence(2 + chosen, base, needed, by_accuracy).used
-            if not sure:
-                warnings.warn(
-                    f"the memory's gain rests on the {int(seen.matched.sum()):,} of {len(seen.matched):,} validation "
-                    "rows whose very key is remembered, and the model alone is kept; tune on rows that are not in the "
-                    "memory, or pass evidence=None",
-                    stacklevel=3,
-                )
-            found = replace(found, used=sure)
     else:
         found = Evidence(seen.measure, len(seen.losses[0]), len(seen.losses[0]), 0, 0.0, 0.0, None, None, needed, False)
     if found.used:
@@ -149,6 +175,12 @@ def proven(
     return best
 
 
+def from_counts(grid: Grid, exclude: Exclude) -> bool:
+    """Whether what an ``Interpolation`` has counted is enough to judge by: the model as it is competes, and no row has
+    found its own id, of which there is no count."""
+    return 1.0 in grid["temperature"] and isinstance(exclude, str)
+
+
 def from_targets(targets: Targets, sweep: Interpolation, best: NeighbourReader, temperature: float) -> Judged:
     """What ``judged`` gives of the model as it is, of the model at `temperature`, and of `best`, without a search."""
     at = {name: np.searchsorted(sweep.grid[name], getattr(best, name)) for name in ("k", "sigma", "temperature")}
@@ -156,7 +188,10 @@ def from_targets(targets: Targets, sweep: Interpolation, best: NeighbourReader, 
     bases = [int(np.searchsorted(sweep.grid["temperature"], t)) for t in (1.0, temperature)]
     memory = targets.per_row(setting, best.params["lmbda"], best.skip)
     losses = -torch.stack([*(targets.log_p_base[t] for t in bases), memory]).numpy()
-    return Judged("log_loss", losses, None, groups_of(targets.groups.numpy()), (targets.nearest == 0).numpy())
+    # Beside the largest probability, in float32.
+    faultless = bool((targets.log_p_base[bases[0]].exp() >= (1 - 1e-6) * targets.p_max[bases[0]]).all())
+    matched = (targets.nearest == 0).numpy()
+    return Judged("log_loss", losses, None, groups_of(targets.groups.numpy()), matched, faultless)
 
 
 def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[Encoded], exclude: Exclude) -> Judged:
@@ -176,8 +211,7 @@ def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[En
             right.append((now.argmax().to(truth.device) == truth).cpu().numpy())
         losses.append(torch.stack(found).double().cpu().numpy())
         ids.append(part.ids)
-        near = prediction.neighbours
-        matched.append((near.distances[:, :1] == 0).any(dim=1).cpu().numpy())
+        matched.append(remembered(prediction.neighbours, memory.column("id"), part.ids).cpu().numpy())
     table = None
     if right:
         n = len(readers)
@@ -185,7 +219,8 @@ def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[En
     whole = np.concatenate(losses, axis=1)
     names = None if any(part is None for part in ids) else np.concatenate([part for part in ids if part is not None])
     measure = "squared_error" if memory.task == "regression" else "log_loss"
-    return Judged(measure, whole, table, groups_of(names), np.concatenate(matched))
+    faultless = table is not None and bool(table[0].all())
+    return Judged(measure, whole, table, groups_of(names), np.concatenate(matched), faultless)
 
 
 def groups_of(ids: np.ndarray | None) -> np.ndarray | None:

@@ -7,21 +7,25 @@ unnormalised weights, N that of weights times values), which has the same argmax
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from residua.core import Encoded, LabelValues, Neighbours, Prediction, Values, as_tensor
+from residua.core.encoded import labels_of
 from residua.core.prediction import proper
 from residua.core.probabilities import TINY
+from residua.errors import InputError
 from residua.memory.schema import Objective
-from residua.readers import KNNLM, NeighbourReader
+from residua.progress import progress_bar
+from residua.readers import KNNLM, NeighbourReader, Reader
 from residua.readers.neighbour import log_weights, unnormalised
-from residua.tuning.objective import Grid, Index, Tally, argmax, plain, squared_error
+from residua.readers.reader import Exclude
+from residua.tuning.objective import WHY, Grid, Index, Tally, argmax, plain, squared_error
 
 BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
 
@@ -50,6 +54,33 @@ def is_plain(reader: NeighbourReader) -> bool:
     cls, same = type(reader), ("weights", "row_weights", "change", "base", "read", "skip_mask")
     inherited = all(getattr(cls, name) is getattr(NeighbourReader, name) for name in same)
     return inherited and cls.share in (NeighbourReader.share, KNNLM.share)
+
+
+class Sweep(Protocol):
+    """What counts every setting over blocks of validation rows."""
+
+    def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
+        """Count a block, whose prediction holds the neighbours."""
+
+
+def count_rows(
+    sweep: Sweep,
+    reader: Reader,
+    validation: Encoded | Iterable[Encoded],
+    exclude: Exclude,
+    depth: int,
+    progress: bool | None,
+) -> None:
+    """Let a sweep count all labelled rows, each with at least `depth` neighbours, with a bar."""
+    rows, regression = 0, reader.memory.task == "regression"
+    with progress_bar(progress, desc="tune", unit="row") as bar:
+        for part, prediction in reader.predictions(validation, exclude=exclude, depth=depth):
+            truth = as_tensor(labels_of(part, WHY)).to(reader.memory.device)
+            sweep.add(part, prediction, truth.reshape(len(part), -1) if regression else truth)
+            rows += len(part)
+            bar.update(len(part))
+    if not rows:
+        raise InputError("the validation data hold no rows")
 
 
 class SlowSweep(Tally):

@@ -4,20 +4,18 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from residua.core import Encoded, as_tensor, batches
-from residua.core.encoded import labels_of
-from residua.errors import EmptyMemoryError, InputError, ParameterError
+from residua.core import Encoded, batches
+from residua.errors import EmptyMemoryError, ParameterError
 from residua.memory.schema import Objective
-from residua.progress import progress_bar
 from residua.readers import ContinuousCache, NeighbourReader, Reader
 from residua.readers.reader import OWN, Exclude
 from residua.tuning.cache import CacheSweep
-from residua.tuning.evidence import USUAL, check_evidence, proven
+from residua.tuning.evidence import USUAL, check_evidence, from_counts, proven
 from residua.tuning.grid import SWEPT, full_grid, largest_share
 from residua.tuning.likelihood import Interpolation
-from residua.tuning.objective import WHY, best_of, check_objective, flat, settled
+from residua.tuning.objective import best_of, check_objective, flat, settled
 from residua.tuning.refine import check_tolerance, refined
-from residua.tuning.sweep import QuickSweep, SlowSweep, is_plain
+from residua.tuning.sweep import QuickSweep, SlowSweep, count_rows, is_plain
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -78,8 +76,9 @@ def tune(
         whatever rows share an id). With ``"log_loss"`` the mean loss must be so far below that of the model at its own
         best temperature; with the squared error, below the model's; with ``"accuracy"`` and ``"conservative"`` the
         accuracy must be better at that level by McNemar's exact test, and the log-loss not so far above the model's.
-        Else k is 0, and T is 1 unless another temperature has that evidence of its own. ``best.evidence_`` holds the
-        numbers. None: the best setting is used, whatever chance had to do with it.
+        Else k is 0, and T is 1 unless another temperature has that evidence of its own. A model that is right on every
+        row is kept as it is: whatever is surer would look better. ``best.evidence_`` holds the numbers. None: the best
+        setting is used, whatever chance had to do with it.
     progress : bool, optional
         A bar: always, or never; by default only on a terminal, after a second.
 
@@ -111,7 +110,7 @@ def tune(
             says = "a ContinuousCache is tuned for log_loss alone; adaptive= and skip= tune the reader under it, before"
             raise ParameterError(says)
         sweep = CacheSweep(reader, grid)
-        _count(sweep, reader.over, validation, exclude, 0, progress)
+        count_rows(sweep, reader.over, validation, exclude, 0, progress)
         return best_of(reader, sweep.results(), sweep.grid)
     if not isinstance(reader, NeighbourReader):
         raise ParameterError(f"{type(reader).__name__} searches no neighbours, and tune knows no other settings")
@@ -139,11 +138,11 @@ def tune(
         at_once = {"k", "sigma", "temperature"} <= set(full) <= set(SWEPT) and is_plain(reader)
         sweep = (QuickSweep if at_once else SlowSweep)(reader, full, objective)
     # What scored best is read again, but where all that it takes is kept.
-    if iter(validation) is validation and not (quick and 1.0 in full["temperature"]):
+    if iter(validation) is validation and not (quick and from_counts(full, exclude)):
         validation = list(batches(validation))
     # Of the searching reader only the neighbours are read, as many as the largest k.
     searching = reader.searching_all().with_params(k=1)
-    _count(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
+    count_rows(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
     results = flat(sweep.results(max_fpr), full, reader)
     best = proven(reader, results, full, objective, sweep, validation, exclude, evidence)
     log.info("%s", best.evidence_)
@@ -152,23 +151,3 @@ def tune(
     if likely:
         log.info("the base alone is used: there is nothing to adapt and nothing to skip")
     return best if skip is None else settled(best, skip=None, skipped_=0.0)
-
-
-def _count(
-    sweep: CacheSweep | Interpolation | QuickSweep | SlowSweep,
-    reader: Reader,
-    validation: Encoded | Iterable[Encoded],
-    exclude: Exclude,
-    depth: int,
-    progress: bool | None,
-) -> None:
-    """Let a sweep count all labelled rows, with a bar."""
-    rows, regression = 0, reader.memory.task == "regression"
-    with progress_bar(progress, desc="tune", unit="row") as bar:
-        for part, prediction in reader.predictions(validation, exclude=exclude, depth=depth):
-            truth = as_tensor(labels_of(part, WHY)).to(reader.memory.device)
-            sweep.add(part, prediction, truth.reshape(len(part), -1) if regression else truth)
-            rows += len(part)
-            bar.update(len(part))
-    if not rows:
-        raise InputError("the validation data hold no rows")

@@ -1,0 +1,99 @@
+"""The reader of an estimator that was just fitted: settings that are given, and the others from its own rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from residua.core import Encoded
+from residua.encoding.estimator import as_new_rows
+from residua.encoding.sklearn import import_sklearn
+from residua.memory import Memory
+from residua.readers import ResMem
+from residua.tuning.evidence import check_evidence
+from residua.tuning.simulate import simulated
+
+log: logging.Logger = logging.getLogger(__name__)
+
+FOLDS = 5
+LEAST_ROWS = 200
+LEAST_OF_CLASS = 10  # in a fold
+MOST_ROWS = 8000  # that are answered: more cost time and change no setting
+
+
+def fitted_reader(
+    estimator: Any,
+    memory: Memory,
+    enc: Encoded,
+    X: Any,
+    y: np.ndarray,
+    *,
+    params: Mapping[str, Any],
+    evidence: float | None,
+    key: Any,
+    cv: Any,
+    fit_params: Mapping[str, Any],
+) -> ResMem:
+    """The reader of the `memory` of `enc`, the rows (X, y) that `estimator` was fitted on, or that it was frozen for.
+
+    `params` are ResMem's; those that are None are chosen, by rows answered as new ones: by clones that are fitted on
+    the other folds; or, of a torch module and of what holds a ``FrozenEstimator``, without each row itself. Of too few
+    rows nothing is learned: the model alone, unless a k is given.
+    """
+    check_evidence(evidence)
+    given: dict[str, Any] = {name: value for name, value in params.items() if value is not None}
+    if memory.storage.name == "top-m":  # which was made for one temperature
+        given.setdefault("temperature", 1.0)
+    alone: dict[str, Any] = {"k": 0}
+    reader = ResMem(memory, **alone | given)
+    settled = {"k", "sigma"} <= set(given) and (memory.task == "regression" or "temperature" in given)
+    if given.get("k") == 0 or (settled and evidence is None):
+        return reader
+    if few := _too_few(enc):
+        log.info("%s to choose settings by: %s", few, "as given" if reader.k else "the model alone is used")
+        return reader
+    refitted = _is_refitted(estimator)
+    about: dict[str, Any] = {"k": 1, "sigma": 1.0, "kernel": reader.kernel, "space": reader.space}
+    if refitted:
+        fresh = {"key": key, "cv": cv, "fit_params": fit_params, "columns": enc.columns}
+        parts = as_new_rows(estimator, X, y, list(_folds(enc)), **fresh)
+        folds = [(ResMem(Memory(seen), **about), new) for seen, new in parts]
+    else:
+        kept: dict[str, Any] = {"columns": enc.columns, "source": enc.source, "task": enc.task}
+        own = Encoded(enc.keys, enc.logits, enc.labels, memory.ids, **kept)
+        folds = [(reader.with_params(**about), own[new]) for _, new in _folds(enc)]
+    chosen = {name: given[name] for name in ("k", "sigma", "temperature") if name in given}
+    return simulated(reader, folds, chosen, evidence, in_sample=not refitted)
+
+
+def _is_refitted(estimator: Any) -> bool:
+    """Whether a clone of it learns anew: no torch module, and nothing frozen inside."""
+    if not hasattr(estimator, "get_params"):
+        return False
+    inside = [estimator, *estimator.get_params().values()]
+    return all(type(one).__name__ != "FrozenEstimator" for one in inside)
+
+
+def _too_few(enc: Encoded) -> str | None:
+    """What there is too little of; None where it is enough."""
+    if len(enc) < LEAST_ROWS:
+        return f"{len(enc)} rows are too few (under {LEAST_ROWS})"
+    if enc.task == "regression" or enc.labels is None:
+        return None
+    classes, counts = np.unique(enc.labels, return_counts=True)
+    if counts.min() < FOLDS * LEAST_OF_CLASS:
+        rarest = classes[counts.argmin()]
+        return f"class {rarest} has {counts.min()} rows, too few (under {FOLDS * LEAST_OF_CLASS})"
+    return None
+
+
+def _folds(enc: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers, of each fold those that are remembered and (a sample of) those that are asked."""
+    model_selection = import_sklearn().model_selection
+    kind = model_selection.KFold if enc.task == "regression" else model_selection.StratifiedKFold
+    rng, most = np.random.default_rng(0), MOST_ROWS // FOLDS
+    for seen, new in kind(FOLDS, shuffle=True, random_state=0).split(np.zeros(len(enc)), enc.labels):
+        yield seen, np.sort(rng.permutation(new)[:most])
