@@ -7,6 +7,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.datasets import make_classification, make_regression
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.pipeline import make_pipeline
@@ -15,6 +16,7 @@ from sklearn.utils import all_estimators
 
 from residua.encoding.sklearn import logits_of
 from residua.errors import EncodeError
+from residua.sklearn import ResMemClassifier, ResMemRegressor
 
 # Labels alone, no scores: there is nothing of which a residual could be taken.
 NO_SCORES = {"OutputCodeClassifier", "VotingClassifier"}
@@ -69,6 +71,10 @@ def test_every_classifier(name, cls):
         assert (estimator.classes_[logits.argmax(axis=1)] == estimator.predict(X)).all()
     if hasattr(estimator, "predict_proba") and name not in BINARY:  # a threshold moves the probabilities
         assert np.abs(softmax(logits, axis=1) - estimator.predict_proba(X)).max() < 2e-6
+    model = fitted(ResMemClassifier(FrozenEstimator(estimator), k=0), X, y)
+    for verb in ("predict", "predict_proba"):
+        if hasattr(estimator, verb):
+            np.testing.assert_array_equal(getattr(model, verb)(X), getattr(estimator, verb)(X))
 
 
 @pytest.mark.slow
@@ -80,6 +86,8 @@ def test_every_regressor(name, cls):
     estimator = fitted(made(name, cls, Ridge()), X, y)
     predicted = np.asarray(estimator.predict(X))
     assert np.allclose(logits_of(estimator, X), predicted, rtol=1e-6, atol=1e-6)
+    model = fitted(ResMemRegressor(FrozenEstimator(estimator), k=0), X, y)
+    np.testing.assert_array_equal(model.predict(X), predicted)
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9, 1.0])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 
 import residua as rs
 from residua.errors import NonFiniteError
@@ -63,6 +63,14 @@ def test_what_float32_differences_cannot_hold_is_refused(scale):
         rs.Memory(rs.Encoded(x, scale * said, scale * y))
 
 
+def test_a_base_that_is_far_from_its_targets_is_refused():
+    x, said, y = data(200, 0)
+    rs.Memory(rs.Encoded(x, said + 100.0, y))
+    with pytest.raises(NonFiniteError, match="typically 1e\\+06 away from the targets"):
+        rs.Memory(rs.Encoded(x, said + 1e6, y))
+    rs.Memory(rs.Encoded(x, said + 1e6, y + 1e6))
+
+
 class Line(torch.nn.Module):
     """What ``data`` says, in float64."""
 
@@ -79,20 +87,43 @@ class Line(torch.nn.Module):
         return self.outer(self.inner(x))
 
 
+@pytest.mark.parametrize("moved", [0.0, 4.5e6, 1e9])
 @pytest.mark.parametrize(("offset", "scale"), WHERE)
-def test_torch(offset, scale):
-    (x, said, y), (queries, asked, _) = data(200, 0), data(40, 1)
-    y = offset + scale * y
-    model = Line(offset, scale).eval()
-    enc = rs.encode(model, (torch.from_numpy(x), torch.from_numpy(y)), task="regression")
+def test_torch(offset, scale, moved):
+    (x, _, y), (queries, _, _) = data(200, 0), data(40, 1)
+    model, asked, y = (
+        Line(offset + scale * moved / 2, scale).eval(),
+        torch.from_numpy(queries + moved),
+        offset + scale * y,
+    )
+    enc = rs.encode(model, (torch.from_numpy(x + moved), torch.from_numpy(y)), task="regression")
     reader = rs.ResMem(rs.Memory(enc), k=7, sigma=0.5)
     rows, weights = shares(x, queries, 7, 0.5)
-    expected = offset + scale * asked + (weights * (y - (offset + scale * said))[rows]).sum(axis=1)
-    close = {"rtol": 1e-12, "atol": 1e-5 * scale}
-    encoded = rs.encode(model, torch.from_numpy(queries), like=reader.memory)
-    np.testing.assert_allclose(reader.predict(encoded), expected, **close)
-    with torch.no_grad(), rs.attach(model, reader):
-        np.testing.assert_allclose(model(torch.from_numpy(queries))[:, 0], expected, **close)
+    with torch.no_grad():
+        said, alone = (model(part)[:, 0].numpy() for part in (torch.from_numpy(x + moved), asked))
+        expected = alone + (weights * (y - said)[rows]).sum(axis=1)
+        close = {"rtol": 1e-12, "atol": 1e-5 * scale}
+        np.testing.assert_allclose(reader.predict(rs.encode(model, asked, like=reader.memory)), expected, **close)
+        with rs.attach(model, reader):
+            np.testing.assert_allclose(model(asked)[:, 0], expected, **close)
+
+
+@pytest.mark.parametrize("moved", [0.0, 4.5e6, 1e9, 1e12])
+def test_classes(moved):
+    """Label k-NN among float64 keys of a torch model, and of an estimator by a callable key."""
+    (x, said, _), (queries, asked, _) = data(300, 0), data(100, 1)
+    labels, rows = (said > 0).astype(int), shares(x, queries, 1, 1.0)[0][:, 0]
+    model = Line(0.0, 1.0).eval()
+    enc = rs.encode(model, (torch.from_numpy(x + moved), labels), key="inner", output="logits", task="classification")
+    reader = rs.KNNLM(rs.Memory(enc), k=1, lmbda=1.0, epsilon=1e-6)
+    found = rs.encode(model, torch.from_numpy(queries + moved), like=reader.memory)
+    exact = 1.0 if moved < 1e12 else 0.95  # whose own last digit is 1e-4 there
+    assert (reader.predict(found) == labels[rows]).mean() >= exact
+    estimator = LogisticRegression().fit(x, labels)
+    made = rs.encode(estimator, x, labels, key=lambda X: X + moved)
+    reader = rs.KNNLM(rs.Memory(made), k=1, lmbda=1.0, epsilon=1e-6)
+    asked = rs.encode(estimator, queries, like=reader.memory, key=lambda X: X + moved)
+    assert (reader.predict(asked) == labels[rows]).mean() >= exact
 
 
 @pytest.mark.parametrize("moved", [0.0, 4.5e6, 1e9])

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from residua.core import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits, as_tensor
-from residua.errors import ParameterError, StorageError
+from residua.errors import NonFiniteError, ParameterError, StorageError
 from residua.memory.schema import Schema, labelled
 from residua.memory.table import Table
 
+_ENOUGH = 10  # rows of which a spread is known
 BLOCK = 2**24  # logits looked at at a time: 64 MB, where a batch of a vocabulary's would be gigabytes
 
 
@@ -70,10 +71,27 @@ class FullLogits(Storage):
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         given = batch.logits.table if isinstance(batch.logits, DenseLogits) else batch.logits.dense()
-        return {"logits": self.schema.target_differences(given)}
+        differences = self.schema.target_differences(given)
+        if self.schema.task == "regression":
+            _check_same_place(as_tensor(labelled(batch)[0]).reshape(differences.shape), differences, self.schema)
+        return {"logits": differences}
 
     def logits(self, table: Table) -> DenseLogits:
         return DenseLogits(table.dense("logits"))
+
+
+def _check_same_place(targets: Tensor, predicted: Tensor, schema: Schema) -> None:
+    """``NonFiniteError`` where predictions are too far from the targets for float32 to hold the targets' own spread."""
+    if len(targets) < _ENOUGH:
+        return
+    off, spread = predicted.double().median(dim=0).values.abs(), targets.double().std(dim=0)
+    if bool((lost := (off * torch.finfo(torch.float32).eps > 1e-3 * spread) & (spread > 0)).any()):
+        at = int(lost.int().argmax())
+        raise NonFiniteError(
+            f"predictions of output {at} are typically {float(off[at]):.3g} away from the targets, which differ by "
+            f"{float(spread[at]):.3g} (standard deviation): float32 cannot hold both. Are they in the same unit? If "
+            "so, subtract the difference from what the model says"
+        )
 
 
 class HeadOnly(Storage):
