@@ -26,9 +26,13 @@ def probe_like(inputs: Tensor) -> Probe:
     return Probe(list(inputs.shape[1:]), low, high, whole)
 
 
-def probe_of_tokens(model: Any) -> Probe:
-    """A probe of tokens that a language model knows, not answered yet."""
-    return Probe([TOKENS], 0, model.get_input_embeddings().weight.shape[0] - 1, True, rows=1)
+def probe_of_tokens(model: Any) -> Probe | None:
+    """A probe of tokens that a language model knows, not answered yet; None where it does not show its embedding."""
+    try:
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+    except (AttributeError, NotImplementedError):
+        return None
+    return Probe([TOKENS], 0, vocabulary - 1, True, rows=1)
 
 
 def probe_of_table(X: Any) -> Probe | None:
@@ -76,11 +80,13 @@ def answered_by(probe: Probe | None, estimator: Any, answers: Callable[[Any], li
     return made if finite and made.agrees(probe._replace(answers=tuple(second)), 1.0) else None
 
 
-def answered(probe: Probe, model: nn.Module, key: str, *, twice: bool = True) -> Probe | None:
+def answered(probe: Probe | None, model: nn.Module, key: str, *, twice: bool = True) -> Probe | None:
     """The probe with this model's answers; None where it has none or, asked `twice`, none that it repeats.
 
     For a model in evaluation and inference mode.
     """
+    if probe is None:
+        return None
     tensor = next((tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()), None)
     device, dtype = (torch.device("cpu"), torch.float32) if tensor is None else (tensor.device, tensor.dtype)
     inputs = _inputs(probe).to(device)
