@@ -38,7 +38,7 @@ def test_the_task_is_inferred_from_labels_and_logits():
         ((KEYS, LOGITS, [0, 1, 2, 1]), LabelError, "label 2 is out of range"),
         ((KEYS, LOGITS, [0, -1, 0, 1]), LabelError, "label -1"),
         ((KEYS, LOGITS, [0, 1]), ShapeError, r"\(2,\)"),
-        ((KEYS, LOGITS, np.eye(4, 2, dtype=int)), LabelError, "multi-label"),
+        ((KEYS, LOGITS, 2 * np.eye(4, 2, dtype=int)), LabelError, "0 and 1 for each of 2 labels"),
         ((KEYS, LOGITS, ["a", "b", "a", "b"]), LabelError, "class indices"),
         ((KEYS, LOGITS, np.ones(4) / 2), TaskError, "task="),
         ((KEYS, np.ones(4), [0, 1, 2, 1]), TaskError, "task="),

@@ -134,9 +134,21 @@ def answers(now):
         made = torch.sigmoid if isinstance(root, Sigmoid) else lambda f: torch.softmax(f, dim=1)
         return scores, made(scores / temperature)
     probabilities = torch.maximum(scores, now.floor * under)
-    if isinstance(root, Sigmoid):
-        return scores, probabilities.clamp_max(1)
+    if isinstance(root, Sigmoid):  # each label is one of two classes: it has it, or has it not
+        return scores, probabilities / (probabilities + torch.maximum(1 - scores, now.floor * (1 - under)))
     return scores, probabilities / probabilities.sum(dim=1, keepdim=True)
+
+
+def says_of_each_label(now, said, scores, probabilities):
+    torch.testing.assert_close(now.scores.double(), scores, rtol=0, atol=2e-5)
+    torch.testing.assert_close(now.probabilities.double(), probabilities, rtol=0, atol=2e-5)
+    margin = scores - (0.5 if now.space == "probability" else 0.0)
+    clear = margin.abs() > 1e-4
+    assert torch.equal(said[clear] > 0, margin[clear] > 0)
+    for labels in (said, 1 - said):
+        expected = torch.where(labels > 0, probabilities, 1 - probabilities).clamp_min(1e-6).log().mean(dim=1)
+        found = now.log_prob(labels).double()
+        assert ((found - expected).abs() < 0.05).all() or probabilities.min() < 1e-3 or probabilities.max() > 0.999
 
 
 def tells_one_story(now):
@@ -146,6 +158,9 @@ def tells_one_story(now):
     every = torch.arange(q)
     best = now.argmax()
     assert best.dtype == torch.int64
+    if isinstance(now.root, Sigmoid):
+        says_of_each_label(now, best, scores, probabilities)
+        return
     torch.testing.assert_close(scores[every, best], scores.amax(dim=1), rtol=0, atol=2e-5)
     torch.testing.assert_close(now.scores.double(), scores, rtol=0, atol=2e-5)
     if probabilities is None:

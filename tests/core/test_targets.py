@@ -26,11 +26,13 @@ def test_a_column_of_class_indices_is_flat():
 
 
 @pytest.mark.parametrize("dtype", [float, int, bool])
-def test_several_classes_of_a_row_are_refused(dtype):
+def test_several_labels_of_a_row_are_a_task_of_their_own(dtype):
     several = np.eye(3, dtype=dtype)[CLASSES]
     several[4] = 1
-    with pytest.raises(LabelError, match=r"1 of 12 rows.*multi-label"):
-        rs.Encoded(KEYS, LOGITS, several)
+    enc = rs.Encoded(KEYS, LOGITS, several)
+    assert enc.task == "multi-label" and enc.labels.tolist() == several.astype(int).tolist()
+    with pytest.raises(LabelError, match=r"1 of 12 rows.*task='multi-label'"):
+        rs.Encoded(KEYS, LOGITS, several, task="classification")
 
 
 def test_shares_of_classes_are_refused():

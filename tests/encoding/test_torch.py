@@ -229,8 +229,8 @@ def test_floating_labels_are_regression_unless_they_are_zeros_and_ones_that_the_
 
 
 def test_label_errors(net, images):
-    with pytest.raises(LabelError, match="multi-label"):
-        rs.encode(net, (images[0], torch.zeros(50, 3, dtype=torch.long)))
+    with pytest.raises(LabelError, match="0 and 1 for each of 3 labels"):
+        rs.encode(net, (images[0], torch.full((50, 3), 2)))
     with pytest.raises(LabelError, match="out of range"):
         rs.encode(net, (images[0], torch.full((50,), 3)))
     with pytest.raises(LabelError, match="map class names"):

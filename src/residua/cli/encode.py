@@ -15,7 +15,7 @@ from residua.folder import MANIFEST
 
 log: logging.Logger = logging.getLogger(__name__)
 
-TASKS = ("classification", "regression")
+TASKS = ("classification", "regression", "multi-label")
 KINDS = ("logits", "log-probabilities", "probabilities", "percentages", "predictions")  # as rs.encode's output=
 
 

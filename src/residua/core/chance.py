@@ -42,7 +42,7 @@ def _found(enc: Encoded, all_labels: np.ndarray) -> str | None:
     said, labels = Table(enc.logits.rows(torch.from_numpy(rows))).table().cpu().numpy(), all_labels[rows]
     if (said == said[0]).all() or not np.isfinite(said).all():
         return None
-    if enc.task == "regression":
+    if enc.task != "classification":
         targets = labels.reshape(said.shape).astype(np.float64)
         if (targets == targets[0]).all() or _in_errors((_ranks(said) * _ranks(targets)).sum(axis=1)) >= _DOUBT:
             return None

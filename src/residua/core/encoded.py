@@ -32,7 +32,7 @@ from residua.errors import (
     TaskError,
 )
 
-Task: TypeAlias = Literal["classification", "regression"]
+Task: TypeAlias = Literal["classification", "regression", "multi-label"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 
@@ -50,16 +50,16 @@ class Encoded:
         ``UserWarning`` unless `output` says so.
     labels : array of shape (n,), optional
         Class indices (integers; one-hot rows (n, L) and a column (n, 1) are read as such), or targets (floating, of the
-        predictions' shape, (n,) or (n, m)).
+        predictions' shape, (n,) or (n, m)), or 0 and 1 for each of L labels that do not exclude each other, (n, L).
     ids : int array of shape (n,), optional
         The examples' names; rows may share one (views of one image, tokens of one document).
     columns : dict of str to array of shape (n, ...), optional
         What else travels with a row. ``"weight"`` (float, >= 0) multiplies its kernel weight.
     source : Source, optional
         Whose keys these are; set by ``encode``, checked wherever two meet.
-    task : {"classification", "regression"}, optional
-        Inferred: integer labels with (n, L >= 2) logits are classification, floating ones with predictions of their
-        shape regression.
+    task : {"classification", "regression", "multi-label"}, optional
+        Inferred: integer labels with (n, L >= 2) logits are classification, rows of 0 and 1 for (n, L) logits that name
+        several labels or none multi-label, floating ones with predictions of their shape regression.
     head : Head, optional
         The last layer, when ``logits == keys @ weight.T + bias``; lets a memory store no logits.
     output : {"auto", "logits", "log-probabilities", "probabilities", "percentages", "predictions"}, default "auto"
@@ -241,14 +241,17 @@ def understood(outputs: ArrayLike, labels: ArrayLike | None, task: Task | None, 
         task = _task_of(given, table) if task is None else task
         given = one_per_row(given, table.shape[1], task)
     classes = None if task is None else task == "classification"
-    kind = kind_of(table, classes) if output == "auto" else checked_kind(output)
-    table = as_logits(table, kind)
+    several = task == "multi-label"
+    kind = kind_of(table, None if several else classes, several) if output == "auto" else checked_kind(output)
+    table = as_logits(table, kind, several)
     return Understood(two_columns(table) if classes else table, given, task, kind)
 
 
 def _task_of(labels: np.ndarray, table: Tensor) -> Task | None:
     """The task, where labels and outputs say it."""
     n, outputs = table.shape
+    if outputs > 1 and labels.shape == (n, outputs) and _multi_hot(labels):
+        return "multi-label"
     binary = labels.ndim == 1 and bool(np.isin(labels, (0, 1)).all())
     if labels.dtype.kind in "iub":
         return "classification" if outputs > 1 or binary else None
@@ -267,6 +270,13 @@ def _task_of(labels: np.ndarray, table: Tensor) -> Task | None:
         stacklevel=4,
     )
     return "classification"
+
+
+def _multi_hot(labels: np.ndarray) -> bool:
+    """Whether all are 0 or 1, and some are 0 and some 1."""
+    return (
+        labels.dtype.kind in "fiub" and bool(np.isin(labels, (0, 1)).all()) and bool((labels != labels.flat[0]).any())
+    )
 
 
 def labels_of(rows: Encoded, why: str) -> np.ndarray:
@@ -337,13 +347,23 @@ def _labels(given: ArrayLike | None, logits: Logits, task: Task | None) -> tuple
         raise LabelError(f"labels have dtype {labels.dtype}; expected class indices or numbers (map names to indices)")
     whole = labels.dtype.kind in "iub"
     if task is None:
-        if not (outputs >= 2 if whole else labels.size == n * outputs):
+        if outputs > 1 and labels.shape == (n, outputs) and n and _multi_hot(labels):
+            task = "multi-label"
+        elif not (outputs >= 2 if whole else labels.size == n * outputs):
             raise TaskError(
                 f"labels of dtype {labels.dtype} and shape {labels.shape} with logits of shape {(n, outputs)}: "
                 "classification needs integer labels and (n, L >= 2) logits, regression floating labels and "
                 "predictions of their shape; say which with task="
             )
-        task = "classification" if whole else "regression"
+        else:
+            task = "classification" if whole else "regression"
+    if task == "multi-label":
+        if labels.shape != (n, outputs) or not np.isin(labels, (0, 1)).all():
+            raise LabelError(
+                f"labels have shape {labels.shape} and dtype {labels.dtype}; expected 0 or 1 for each of {outputs} "
+                f"labels of {n} rows, ({n}, {outputs})"
+            )
+        return labels.astype(np.int8), task
     if task == "regression":
         if labels.size != n * outputs:
             raise ShapeError(f"labels {labels.shape} and predictions {(n, outputs)}; expected the same shape")
@@ -352,8 +372,8 @@ def _labels(given: ArrayLike | None, logits: Logits, task: Task | None) -> tuple
         raise TaskError("classification needs (n, L >= 2) logits; a single logit s is the two columns [0, s]")
     if labels.ndim != 1:
         raise LabelError(
-            f"labels have shape {labels.shape}; expected one class index per row, ({n},): multi-label targets are "
-            "not supported, encode each label as its own task"
+            f"labels have shape {labels.shape}; expected one class index per row, ({n},), or 0 and 1 for each of "
+            f"{outputs} labels, ({n}, {outputs})"
         )
     if not whole and not np.array_equal(labels, np.floor(labels)):
         raise LabelError("classification labels hold fractions or NaN; expected class indices")

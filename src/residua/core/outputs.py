@@ -23,11 +23,12 @@ _SUMS, _COARSE, _PERCENT = 1e-3, 5e-3, 1e-2
 _ROWS = 65_536
 
 
-def kind_of(table: Tensor, classes: bool | None = None) -> OutputKind:
+def kind_of(table: Tensor, classes: bool | None = None, several: bool = False) -> OutputKind:
     """What the numbers (n, L) of a model are, judged by all of its rows.
 
     `classes`: whether the labels are classes; None where there are none. Several columns are probabilities where each
-    row is in [0, 1] and adds up to 1; one column is where it is in [0, 1] and the labels are classes.
+    row is in [0, 1] and adds up to 1; one column is where it is in [0, 1] and the labels are classes. Of labels of
+    which a row may have `several`, columns are probabilities where they are in [0, 1].
 
     Examples
     --------
@@ -43,6 +44,8 @@ def kind_of(table: Tensor, classes: bool | None = None) -> OutputKind:
     low, high = float(table.min()), float(table.max())
     coarse = all(bool((rows == rows.bfloat16()).all()) for rows in table.split(_ROWS))
     sums = _COARSE if coarse else _SUMS
+    if several:
+        return "probabilities" if low >= -_SUMS and high <= 1 + _SUMS else "logits"
     if table.shape[1] == 1:
         return "probabilities" if classes and low >= -_SUMS and high <= 1 + _SUMS else "logits"
     if low >= -_SUMS and high <= 1 + _SUMS and _add_up_to(table, 1.0, sums):
@@ -70,8 +73,9 @@ def checked_kind(kind: str) -> OutputKind:
     return cast(OutputKind, kind)
 
 
-def as_logits(table: Tensor, kind: str | None) -> Tensor:
-    """Outputs (n, L) of a `kind` as logits whose softmax are the model's probabilities; a lone column as log-odds.
+def as_logits(table: Tensor, kind: str | None, several: bool = False) -> Tensor:
+    """Outputs (n, L) of a `kind` as logits whose softmax are the model's probabilities; a lone column, and columns of
+    labels of which a row may have `several`, as log-odds.
 
     Zero becomes 1e-12, so that nothing is infinite. ``InputError`` for what cannot be of the kind.
 
@@ -94,11 +98,12 @@ def as_logits(table: Tensor, kind: str | None) -> Tensor:
             "say what they are with output="
         )
     log_p = p.clamp_min(FLOOR).log()
-    return log_p if p.shape[1] > 1 else log_p - (1 - p).clamp_min(FLOOR).log()
+    return log_p if p.shape[1] > 1 and not several else log_p - (1 - p).clamp_min(FLOOR).log()
 
 
-def as_spoken(logits: Tensor, kind: str | None) -> Tensor:
-    """The inverse: log-probabilities (n, L), or log-odds (n, 1), in the `kind` that the model speaks.
+def as_spoken(logits: Tensor, kind: str | None, several: bool = False) -> Tensor:
+    """The inverse: log-probabilities (n, L), or log-odds (of a lone column, or of labels of which a row may have
+    `several`), in the `kind` that the model speaks.
 
     Examples
     --------
@@ -107,7 +112,7 @@ def as_spoken(logits: Tensor, kind: str | None) -> Tensor:
     """
     if kind not in ("probabilities", "percentages"):
         return logits
-    p = logits.exp() if logits.shape[1] > 1 else logits.sigmoid()
+    p = logits.exp() if logits.shape[1] > 1 and not several else logits.sigmoid()
     return 100 * p if kind == "percentages" else p
 
 
@@ -122,4 +127,6 @@ def shown_kind(kind: str) -> str:
         return "each row adds up to 100"
     if kind == "log-probabilities":
         return "each row is the logarithm of probabilities"
-    return "all lie between 0 and 1, and of several columns each row adds up to 1"
+    return (
+        "all lie between 0 and 1, and of several columns each row adds up to 1, but where a row may have several labels"
+    )

@@ -143,6 +143,12 @@ def proper(scores: Tensor, start: Tensor, floor: float) -> Tensor:
     return positive / positive.sum(dim=1, keepdim=True)
 
 
+def proper_labels(scores: Tensor, start: Tensor, floor: float) -> Tensor:
+    """The same of labels that do not exclude each other: each is one of the two classes "has it" and "has it not"."""
+    has, lacks = torch.maximum(scores, floor * start), torch.maximum(1 - scores, floor * (1 - start))
+    return has / (has + lacks)
+
+
 @dataclass(frozen=True)
 class Queries:
     """The queries of a block that were searched. Nothing is copied until it is looked at."""
@@ -196,7 +202,7 @@ class Prediction:
         """The same, of classes that exclude each other, or ``TaskError``."""
         if isinstance(self.root, Softmax):
             return self.root
-        raise TaskError("rows with several labels each cannot be evaluated yet; score predict_proba label by label")
+        raise TaskError("rows with several labels each, or numbers to predict, have no softmax")
 
     @cached_property
     def change(self) -> Change | None:
@@ -255,7 +261,7 @@ class Prediction:
         if self.change is None:
             return self.start
         if not exclusive:
-            return torch.maximum(self.scores, self.floor * self.start).clamp_max(1)
+            return proper_labels(self.scores, self.start, self.floor)
         return proper(self.scores, self.start, self.floor)
 
     @property
@@ -286,7 +292,11 @@ class Prediction:
         return SparseProbabilities.changed(base, change.scale, change.entries(), change.signed, self.floor, self.asked)
 
     def log_prob(self, classes: Tensor) -> Tensor:
-        """Log-probability float32 (q,) of one class of each row, int64 (q,)."""
+        """Log-probability float32 (q,) of one class of each row, int64 (q,); of several labels, 0 or 1 (q, L), the mean
+        over them."""
+        if isinstance(self.root, Sigmoid):
+            has = self.probabilities
+            return torch.where(classes.to(has.device) > 0, has, 1 - has).clamp_min(TINY).log_().mean(dim=1)
         return self.at(classes).clamp_min(TINY).log() if self.is_wide else self.sparse.log_prob(classes)
 
     def at(self, classes: Tensor) -> Tensor:
@@ -297,7 +307,9 @@ class Prediction:
         return self.sparse.at(classes)
 
     def argmax(self) -> Tensor:
-        """The class of the best score, int64 (q,)."""
+        """The class of the best score, int64 (q,); of several labels, 1 for those whose score is above 1/2, (q, L)."""
+        if isinstance(self.root, Sigmoid):
+            return (self.scores > (0.5 if self.space == "probability" else 0.0)).long()
         if self.is_wide:
             return self.scores.argmax(dim=1)
         best = self.sparse.argmax()

@@ -15,7 +15,15 @@ from residua.encoding.fingerprint import source_of_estimator, warn_if_unknown
 from residua.encoding.memorised import warn_if_memorised
 from residua.encoding.options import Splitter
 from residua.encoding.probe import answered_by, probe_of_table
-from residua.encoding.sklearn import FLOOR, class_indices, import_sklearn, keys_of, logits_of, require_fitted
+from residua.encoding.sklearn import (
+    FLOOR,
+    class_indices,
+    gives_several,
+    import_sklearn,
+    keys_of,
+    logits_of,
+    require_fitted,
+)
 from residua.errors import InputError, LabelError, ParameterError, TaskError
 
 
@@ -37,7 +45,8 @@ def encode_estimator(
         data, labels = data
     X = _rows(data)
     classifier = require_fitted(estimator)
-    found = "classification" if classifier else "regression"
+    several = classifier and gives_several(estimator)
+    found: Task = "multi-label" if several else "classification" if classifier else "regression"
     if task is not None and task != found:
         raise TaskError(f"task={task!r}, and {type(estimator).__name__} does {found}")
     keys = keys_of(estimator, X, key=key, statistics=None if like is None else like.statistics or None)
@@ -59,7 +68,8 @@ def encode_estimator(
             raise LabelError(f"cv={cv!r} refits on parts of the data, and there are no labels; pass (X, y)")
         logits = out_of_fold(estimator, X, labels, cv)
     if labels is not None:
-        labels = class_indices(estimator, labels) if classifier else np.asarray(labels, dtype=np.float64)
+        one_class = found == "classification"
+        labels = class_indices(estimator, labels) if one_class else np.asarray(labels, dtype=np.float64)
     enc = Encoded(keys.keys, logits, labels, ids, source=source, task=found)
     warn_if_memorised(enc, "encode held-out rows instead, or pass cv=5 for out-of-fold logits", stacklevel=4)
     return enc
@@ -79,7 +89,7 @@ def out_of_fold(estimator: Any, X: Any, y: Any, cv: int | Splitter | Iterable[An
         splitter = sk.model_selection.check_cv(cv, y, classifier=classifier)
     except ValueError as error:
         raise ParameterError(f"cv={cv!r}; expected an int >= 2 or a splitter ({error})") from error
-    columns = class_indices(estimator, y) if classifier else None
+    columns = class_indices(estimator, y) if classifier and y.ndim == 1 else None
     out: np.ndarray | None = None
     times = np.zeros(X.shape[0], dtype=int)
     for fold, (train, test) in enumerate(splitter.split(X, y)):

@@ -191,7 +191,14 @@ def source_of_estimator(estimator: Any, key: str, statistics: dict[str, list[flo
         # CatBoost forgets the number when it is pickled, and not the names.
         extra["features"] = str(estimator.n_features_in_ or len(getattr(estimator, "feature_names_", ())))
     if hasattr(estimator, "classes_"):
-        extra["classes"] = hashlib.sha256(repr(np.asarray(estimator.classes_).tolist()).encode()).hexdigest()[:16]
+        classes = estimator.classes_
+        # Of several targets a list, of each target's own.
+        names = (
+            [np.asarray(some).tolist() for some in classes]
+            if isinstance(classes, list)
+            else np.asarray(classes).tolist()
+        )
+        extra["classes"] = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
     parameters = {name: ([int(count)], math.sqrt(total)) for name, (count, total, _) in found.sums.items()}
     projections = {name: {"float64": projection} for name, (_, _, projection) in found.sums.items()}
     structure: dict[str, str | float] = dict(found.digests)
@@ -287,6 +294,8 @@ def _walk_object(value: Any, path: str, found: _Found) -> None:
                 state = value.__getstate__()
             except TypeError:  # one that cannot be copied has nothing to show
                 return
+            if isinstance(state, tuple):  # a neighbours' tree counts in it how often it was asked
+                state = [part for part in state if not isinstance(part, (int, float))]
             state = state if isinstance(state, dict) else {"state": state}
     for name, item in state.items():
         if not name.startswith("__") and not any(word in name for word in _INCIDENTAL):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from residua.core import Encoded
-from residua.core.logits import Table
+from residua.core.logits import Sigmoid, Table
 
 NEARLY_ZERO, NEARLY_ALL = 0.01, 0.99
 _ROWS = 65_536
@@ -21,6 +21,9 @@ def share_of_zero_residuals(enc: Encoded) -> float:
         targets = enc.labels.reshape(len(enc), -1).astype(np.float64)
         residuals = np.abs(targets - Table(enc.logits).table().cpu().numpy())
         return float((residuals < NEARLY_ZERO * targets.std(axis=0)).all(axis=1).mean())
+    if enc.task == "multi-label":
+        residuals = np.abs(enc.labels - Sigmoid(enc.logits).table().cpu().numpy())
+        return float((residuals < NEARLY_ZERO).all(axis=1).mean())
     small = 0
     for rows in torch.arange(len(enc)).split(_ROWS):
         logits = enc.logits.dense(rows)

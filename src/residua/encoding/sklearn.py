@@ -36,9 +36,27 @@ def require_fitted(estimator: Any) -> bool:
         sk.utils.validation.check_is_fitted(estimator)
     except sk.exceptions.NotFittedError as error:
         raise EncodeError(f"this {kind} is not fitted; call .fit(X, y) on all its training rows first") from error
-    if classifier and isinstance(getattr(estimator, "classes_", None), list):
-        raise LabelError(f"{kind} predicts several targets; encode each target's classifier on its own")
+    classes = getattr(estimator, "classes_", None)
+    if (
+        classifier
+        and isinstance(classes, list)
+        and not all(set(np.asarray(some).tolist()) <= {0, 1} for some in classes)
+    ):
+        raise LabelError(
+            f"{kind} predicts several targets, each of several classes; encode each target's classifier on its own"
+        )
     return classifier
+
+
+def gives_several(estimator: Any) -> bool:
+    """Whether a fitted classifier may give one row several labels, each 0 or 1."""
+    for step in _nested(estimator):
+        if isinstance(getattr(step, "classes_", None), list) or getattr(step, "multilabel_", False):
+            return True
+        # A network and a ridge say it nowhere else.
+        if getattr(getattr(step, "_label_binarizer", None), "y_type_", "").startswith("multilabel"):
+            return True
+    return False
 
 
 def keys_of(
@@ -86,6 +104,8 @@ def logits_of(estimator: Any, X: Any) -> np.ndarray:
     if not sk.base.is_classifier(estimator):
         return np.asarray(estimator.predict(X))
     kind = type(estimator).__name__
+    if gives_several(estimator):
+        return _label_logits(estimator, X)
     decision = _decision_of(estimator, X)
     if hasattr(estimator, "predict_proba"):
         probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
@@ -105,6 +125,29 @@ def logits_of(estimator: Any, X: Any) -> np.ndarray:
         if type(step).__name__ in ("FixedThresholdClassifier", "TunedThresholdClassifierCV"):
             logits = _with_threshold(logits, step, estimator.predict(X))
     return logits.astype(np.float32)
+
+
+def _label_logits(estimator: Any, X: Any) -> np.ndarray:
+    """The log-odds of each label that a row may have, float32 (n, L)."""
+    if hasattr(estimator, "predict_proba"):
+        said = estimator.predict_proba(X)
+        if isinstance(said, list):  # of each label, the probabilities of the classes that it was seen with
+            has = [
+                table[:, np.asarray(some) == 1].sum(axis=1) for table, some in zip(said, _classes_of_labels(estimator))
+            ]
+            said = np.stack(has, axis=1)
+        return logit(np.clip(said, FLOOR, 1 - FLOOR)).astype(np.float32)
+    if not hasattr(estimator, "decision_function"):
+        what = "gives labels and no scores of them"
+        raise EncodeError(
+            f"{type(estimator).__name__} {what}; use a classifier with predict_proba or decision_function"
+        )
+    return np.asarray(estimator.decision_function(X), dtype=np.float32)
+
+
+def _classes_of_labels(estimator: Any) -> list[Any]:
+    classes = [step.classes_ for step in _nested(estimator) if isinstance(getattr(step, "classes_", None), list)]
+    return classes[0]
 
 
 def _decision_of(estimator: Any, X: Any) -> np.ndarray | None:

@@ -193,7 +193,8 @@ def _knowing_nothing(n: int, labels: np.ndarray | None, task: Task | None, outpu
     """Zeros, for as many classes as `outputs` says, or as the labels have."""
     if labels is not None:
         labels = one_per_row(labels, labels.shape[-1], task)
-        task = task or ("classification" if labels.dtype.kind in "iub" else "regression")
+        whole = "classification" if labels.ndim == 1 else "multi-label"
+        task = task or (whole if labels.dtype.kind in "iub" else "regression")
         if outputs is None:
             outputs = int(labels.max()) + 1 if task == "classification" else labels[0].size
     if outputs is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from residua.core import Encoded, Prediction, batches
 from residua.errors import EmptyMemoryError, InputError, ParameterError
-from residua.evaluation import classification, regression
+from residua.evaluation import classification, multilabel, regression
 from residua.evaluation.label_knn import label_reader, truth_of, tune_label_knn
 from residua.evaluation.result import Evaluation
 from residua.evaluation.significance import Groups, check_resampling, checked_groups, group_numbers, paired
@@ -67,6 +67,7 @@ def evaluate(
     Evaluation
         Classification: accuracy, log-loss (and perplexity), calibration, TPR, FPR and gain (ResMem, eq. 9-10: TPR is
         the share of rows that the base gets wrong and the memory right, FPR the reverse, the gain their difference).
+        Several labels a row: the same of the labels, each right or wrong, micro and macro F1, mean average precision.
         Regression: mean squared errors, R², their difference. The gain's test is McNemar's exact one for answers that
         stand alone, else a randomisation test. What the verdict is about is ``memory.schema.objective``.
 
@@ -93,7 +94,7 @@ def evaluate(
     memory, objective = reader.memory, reader.memory.schema.objective
     if not len(memory):
         raise EmptyMemoryError("the memory is empty, so there is nothing to evaluate; add rows to it first")
-    task = regression if memory.task == "regression" else classification
+    task = {"classification": classification, "regression": regression, "multi-label": multilabel}[memory.task]
     voters = _voters(reader, validation) if label_knn else {}
 
     seconds: dict[str, float] = defaultdict(float)

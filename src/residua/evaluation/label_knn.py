@@ -44,7 +44,7 @@ def tune_label_knn(reader: NeighbourReader, validation: Encoded | Iterable[Encod
     scale = KERNELS.get(reader.kernel).typical_sigma(memory.median_nn_distance())
     sigmas = sorted({*(scale * MULTIPLES).tolist(), reader.sigma})
     voters = [label_reader(reader, ks[-1], sigma) for sigma in sigmas]
-    quality, regression = np.zeros((len(ks), len(sigmas))), memory.task == "regression"
+    quality, regression = np.zeros((len(ks), len(sigmas))), memory.task != "classification"
     for part, prediction in reader.predictions(validation, depth=ks[-1]):
         truth = truth_of(part).to(memory.device)
         base = (prediction.root.table() if regression else prediction.softmax.argmax()).to(memory.device)

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 PAIRS = ("ece", "log_loss", "perplexity", "r2", "tokens_per_second")
 ADVICE = " Do not use it like this: tune the reader, or leave the model alone."
 ANSWERS = ("label", "base_prediction", "prediction")
-OUTCOMES = {"classification": ("same", "fixed", "broken"), "regression": ("same", "better", "worse")}  # gain 0, 1, -1
+_RATHER = ("same", "better", "worse")
+OUTCOMES = {
+    "classification": ("same", "fixed", "broken"),
+    "regression": _RATHER,
+    "multi-label": _RATHER,
+}  # gain 0, 1, -1
 FEW = 10  # groups: the bootstrap of fewer is too narrow
 WIDE = 1000  # outputs; beyond, exports leave arrays of one number per class out
 
@@ -42,7 +47,8 @@ class Evaluation:
     Attributes
     ----------
     task, objective : str
-        "classification" or "regression", and what the verdict is about: "accuracy", "log_loss" or "squared_error".
+        "classification", "multi-label" or "regression", and what the verdict is about: "accuracy", "log_loss" or
+        "squared_error".
     reader, params : str, dict
         The reader's class and its parameters, in JSON types.
     n, n_groups : int
@@ -62,15 +68,20 @@ class Evaluation:
     p_value : float
         Two-sided, of the gain: McNemar's exact test; for groups or regression a randomisation test.
     accuracy, base_accuracy : float or None
+        The share of rows that are right; of several labels a row, of labels.
     log_loss, base_log_loss : float or None
         Mean of -log(probability of the true class), in nats; a probability below 1.2e-38 counts as that. The base's
-        are softmax at temperature 1, the reader's its ``predict_proba``.
+        are softmax at temperature 1, the reader's its ``predict_proba``. Of several labels the mean over them.
     ece, base_ece : float or None
         Expected calibration error (15 bins) of the same probabilities.
     tpr, fpr : float or None
         ResMem, eq. 9-10: share of rows that the base gets wrong and the memory right, and the reverse.
     per_class_gain, support : float and int arrays of shape (L,), or None
         The gain among the rows of each class (nan without any), and how many they are.
+    micro_f1, base_micro_f1, macro_f1, base_macro_f1 : float or None
+        Of several labels a row: F1 over all labels of all rows, and the mean of each label's own.
+    mean_average_precision, base_mean_average_precision : float or None
+        Of several labels a row: the mean over labels of the area under precision by recall.
     perplexity_ratio_interval : (float, float) or None
         Where the objective is the log-loss: the same bootstrap of ``perplexity / base_perplexity``.
     mse, base_mse : float or None
@@ -115,6 +126,12 @@ class Evaluation:
     fpr: float | None = None
     per_class_gain: np.ndarray | None = None
     support: np.ndarray | None = None
+    micro_f1: float | None = None
+    base_micro_f1: float | None = None
+    macro_f1: float | None = None
+    base_macro_f1: float | None = None
+    mean_average_precision: float | None = None
+    base_mean_average_precision: float | None = None
     perplexity_ratio_interval: tuple[float, float] | None = None
     mse: float | None = None
     base_mse: float | None = None
@@ -196,7 +213,8 @@ class Evaluation:
             - ``label``, ``base_prediction``, ``prediction``: the truth, and what the model alone and the reader say.
               Of several regression outputs ``label_0``, ``label_1``, … (or by the names of `classes`).
             - ``outcome``: "fixed" (wrong made right), "broken" (right made wrong), or "same", which a wrong answer in
-              place of another wrong one is too. Of a regression "better", "worse" or "same", by the squared error.
+              place of another wrong one is too. Of a regression "better", "worse" or "same", by the squared error; of
+              several labels by how many are right.
             - ``gain``: 1, -1 and 0, or by how much the squared error falls; its mean is ``result.gain``.
             - Classes alone have ``base_confidence`` and ``confidence``, the probability of what is predicted, and
               ``base_log_prob`` and ``log_prob``, log(probability of the label) in nats, at least -87.3. The base's are
@@ -313,14 +331,22 @@ class Evaluation:
     def _rows(self) -> list[tuple[str, str, str, str]]:
         """The table, whose first measure is what the verdict is about."""
         rows, text = [("", "base", "memory", "change")], self.objective == "log_loss"
-        measure = percent if self.task == "classification" else "{:.5g}".format
+        measure = "{:.5g}".format if self.task == "regression" else percent
         if text:
             change = f"{100 * (known(self.perplexity_ratio) - 1):+.1f} %"
             perplexities = f"{known(self.base_perplexity):.3f}", f"{known(self.perplexity):.3f}"
             rows.append(("perplexity", *perplexities, change))
-        if self.task == "classification":
-            name, base, now = "next-token accuracy" if text else "accuracy", self.base_accuracy, self.accuracy
+        if self.task != "regression":
+            names = {"classification": "next-token accuracy" if text else "accuracy", "multi-label": "labels right"}
+            name, base, now = names[self.task], self.base_accuracy, self.accuracy
             rows.append((name, percent(known(base)), percent(known(now)), in_points(self.gain)))
+            shares = {
+                "micro F1": (self.base_micro_f1, self.micro_f1),
+                "macro F1": (self.base_macro_f1, self.macro_f1),
+                "mean average precision": (self.base_mean_average_precision, self.mean_average_precision),
+            }
+            for called, (base, now) in shares.items() if self.task == "multi-label" else ():
+                rows.append((called, percent(known(base)), percent(known(now)), in_points(known(now) - known(base))))
             base, now = known(self.base_ece), known(self.ece)
             rows.append(("calibration error", percent(base), percent(now), in_points(now - base)))
             if not text:
@@ -350,7 +376,7 @@ class Evaluation:
         if self.gain_interval is None or self.objective == "log_loss":
             return ""
         (low, high), level = self.gain_interval, f"{100 * self.confidence:.4g} %"
-        if self.task == "classification":
+        if self.task != "regression":
             return f"{level} interval of the gain: {100 * low:+.2f} to {in_points(high)}{self._few}"
         return f"{level} interval of the fall in squared error: {low:+.4g} to {high:+.4g}{self._few}"
 

@@ -78,13 +78,18 @@ def explain(
         prediction, base_prediction = int(now.argmax()[0]), int(under.argmax()[0])
         spoken = {prediction, base_prediction} | ({int(label)} if label is not None else set())
     else:
-        prediction, base_prediction = (float(s[0]) if flat else s.cpu().numpy() for s in (scores, base))
+        said = [scores, base]
+        if memory.task == "multi-label":
+            said = [now.argmax()[0], (base > (0.5 if now.space == "probability" else 0)).long()]
+        prediction, base_prediction = (float(s[0]) if flat else s.cpu().numpy() for s in said)
         spoken = set(range(memory.n_outputs))
     sources, rows, weights, most, entries = _neighbours(now)
     near = dict(zip(now.neighbours.rows[0].tolist(), now.neighbours.distances[0].tolist())) | {-1: math.nan}
     outputs, contributions = _columns(entries, base, spoken)
     ids, labels = _of_rows(memory, "id", rows), _of_rows(memory, "label", rows)
-    if memory.target_centre is None:
+    if memory.task == "multi-label":
+        labels = labels.astype(np.int8)
+    elif memory.target_centre is None:
         labels = np.where(labels < 0, most, labels).astype(np.int64)
     else:
         labels = labels.astype(np.float64) + memory.target_centre.cpu().numpy()

@@ -63,7 +63,8 @@ class Explanation:
         Where each neighbour comes from: ``"memory"``, or what a reader of more calls it. Rows, ids, distances and
         columns are known of the memory's alone (of others -1 or NaN); of others the label is what they add most to.
     task, n_outputs, space
-        ``"classification"`` or ``"regression"``, L, and where scores live: ``"probability"`` or ``"logit"``.
+        ``"classification"``, ``"regression"`` or ``"multi-label"``, L, and where scores live: ``"probability"`` or
+        ``"logit"``.
     """
 
     task: Task
@@ -177,7 +178,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         prediction, others = self._predictions()
-        form = ("{:.4f}" if self.task == "classification" else "{:.4g}").format
+        form = ("{:.4g}" if self.task == "regression" else "{:.4f}").format
         scores = [(self._kind, "base", "memory", "score"), *((name, *map(form, of)) for name, *of in self._scores())]
         parts = [html.paragraph(f"{prediction} ({others})"), html.table(scores)]
         if len(self):
@@ -190,7 +191,8 @@ class Explanation:
 
     @property
     def _kind(self) -> str:
-        return "token" if self.is_text else "class" if self.task == "classification" else "output"
+        kinds = {"classification": "class", "multi-label": "label", "regression": "output"}
+        return "token" if self.is_text else kinds[self.task]
 
     def _scores(self) -> list[tuple[str, float, float, float]]:
         """What is left of the base, what is added, and the score, of each output worth a line; of text the best."""
@@ -209,7 +211,7 @@ class Explanation:
                 numbers = [f"{self.distances[n]:.3f}", f"{self.weights[n]:.4f}"]
                 rows.append([*said, *numbers, one_line(self._name(self.ids[n])), f"{self.columns['offset'][n]:,}"])
         else:
-            number, places = "+.4f" if self.task == "classification" else "+.4g", self._shown_places
+            number, places = "+.4g" if self.task == "regression" else "+.4f", self._shown_places
             rows = [["id", "label", "distance", "weight", *(f"to {self.outputs[place]}" for place in places)]]
             for n in near:
                 numbers = [f"{self.distances[n]:.4g}", f"{self.weights[n]:.4f}"]
@@ -237,7 +239,7 @@ class Explanation:
 
     def _places(self, names: list[str] | None = None) -> dict[str, int]:
         """Places in `outputs` of those worth a column, by what they are called there."""
-        if self.task == "regression":
+        if self.task != "classification":
             words = ["output"] if self.n_outputs == 1 else names or [str(output) for output in self.outputs]
             return {word: place for place, word in enumerate(words)}
         told = {"predicted": self.prediction, "base": self.base_prediction, "true": self.label}

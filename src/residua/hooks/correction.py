@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, NoReturn
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from residua.core import DenseLogits
+from residua.core import DenseLogits, Prediction, Task
 from residua.core.outputs import as_logits, as_spoken
 from residua.encoding.capture import Capture, at_least_float32, pooled
 from residua.errors import EncodeError, InputError, NonFiniteError, ShapeError
@@ -19,6 +19,7 @@ from residua.hooks.forward import at_positions, find_logits, loss_of, tokens_rea
 from residua.hooks.history import History
 from residua.readers import Reader
 
+EDGE = 2**-24  # the least probability of one of several labels whose log-odds are finite in float32
 ROWS = 2048  # rows read at a time
 ENTRIES = 2**22  # and logits
 
@@ -73,8 +74,9 @@ class Correction:
                 )
         with self.inference_scope():
             if logits.ndim < 3:
-                changed = self.corrected(keys, as_logits(logits.view(len(keys), -1), kind))
-                spoken = as_spoken(changed, kind).to(logits.dtype).view(logits.shape)
+                several = self.reader.memory.task == "multi-label"
+                changed = self.corrected(keys, as_logits(logits.view(len(keys), -1), kind, several))
+                spoken = as_spoken(changed, kind, several).to(logits.dtype).view(logits.shape)
                 return with_logits(output, spoken, item=item)
             given = dict(zip(self._parameters, args)) | kwargs
             changed = self._at_positions(keys, logits, given, getattr(output, "past_key_values", None))
@@ -121,11 +123,16 @@ class Correction:
         return out[:, 1:] - out[:, :1] if lone else out
 
     def answer(self, keys: Tensor, logits: Tensor, **text: Any) -> Tensor:
-        """What the reader makes of keys (n, d) and logits (n, L): log-probabilities float32, or predictions float64
-        (n, L); `text` is what ``Reader.read`` takes for a reader that looks back."""
-        proper, out = self.reader.memory.task == "classification", None
+        """What the reader makes of keys (n, d) and logits (n, L): log-probabilities float32 (of several labels their
+        log-odds), or predictions float64, (n, L); `text` is what ``Reader.read`` takes for a reader that looks back."""
+        said: dict[Task, Callable[[Prediction], Tensor]] = {
+            "classification": lambda now: now.log_probabilities(),
+            "multi-label": lambda now: torch.logit(now.probabilities, EDGE),
+            "regression": lambda now: now.scores,
+        }
+        make, out = said[self.reader.memory.task], None
         for rows, prediction in self.reader.read(keys, DenseLogits(logits), **text):
-            part = prediction.log_probabilities() if proper else prediction.scores
+            part = make(prediction)
             if len(part) == len(logits):
                 return part.to(logits.device)
             out = torch.empty_like(logits) if out is None else out

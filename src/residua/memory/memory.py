@@ -181,10 +181,10 @@ class Memory:
 
     @property
     def labels(self) -> np.ndarray:
-        """Labels, in row order: int64 (n,), or float64 of the targets' shape."""
+        """Labels, in row order: int64 (n,), int8 (n, L) of several labels, or float64 of the targets' shape."""
         labels = self._columns["label"][self.active_rows]
-        if self.task == "classification":
-            return labels.cpu().numpy().astype(np.int64)
+        if self.task != "regression":
+            return labels.cpu().numpy().astype(np.int64 if self.task == "classification" else np.int8)
         labels = self.schema.targets(labels).numpy()
         return labels[:, 0] if self.flat_labels else labels
 
@@ -220,7 +220,7 @@ class Memory:
     def column(self, name: str) -> Column:
         """A column by row number, read by ``column[rows]``: ``"label"``, ``"id"``, or an extra one by its own name.
 
-        Labels are int32 classes (n,), or float32 (n, L): targets less ``target_centre``.
+        Labels are int32 classes (n,), bool (n, L) of several labels, or float32 (n, L): targets less ``target_centre``.
         """
         if name not in self._columns:
             raise InputError(f"there is no column {name!r}; this memory's rows have {sorted(self._columns)}")

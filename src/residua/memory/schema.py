@@ -109,7 +109,9 @@ class Schema:
 
     def _check(self, batch: Encoded, data: str, rows: str, hint: str = "") -> None:
         if batch.task is not None and batch.task != self.task:
-            raise TaskError(f"{batch.task} {data} for a {self.task} memory")
+            hint = "; rows that name one label each look like classes, say task='multi-label' when you encode them"
+            shown = hint if (batch.task, self.task) == ("classification", "multi-label") else ""
+            raise TaskError(f"{batch.task} {data} for a {self.task} memory{shown}")
         if (batch.dim, batch.n_outputs) != (self.dim, self.n_outputs):
             wanted = f"this memory has keys of {self.dim} and {self.n_outputs} outputs{hint}"
             raise ShapeError(f"{rows} with keys of {batch.dim} and {batch.n_outputs} outputs; {wanted}")
@@ -147,12 +149,18 @@ class Schema:
         extra = {name: as_tensor(batch.columns[name].astype(dtype)) for name, (dtype, _) in self.columns.items()}
         return {
             "key": stored,
-            "label": labels.int() if self.task == "classification" else self.target_differences(labels),
+            "label": self._stored(labels),
             "id": as_tensor(np.asarray(ids, np.int64)),
             "active": torch.ones(len(batch), dtype=torch.bool),
             "edited": torch.zeros(len(batch), dtype=torch.bool),  # relabelled since it was saved
             **{f"column.{name}": column for name, column in extra.items()},
         }
+
+    def _stored(self, labels: Tensor) -> Tensor:
+        """Labels as the table keeps them: int32 classes (n,), bool (n, L) of several labels, or differences."""
+        if self.task == "regression":
+            return self.target_differences(labels)
+        return labels.int() if self.task == "classification" else labels.bool()
 
     def centred(self, keys: ArrayLike) -> Tensor:
         """Keys (n, d) as float32 differences from the centre."""
@@ -177,6 +185,14 @@ class Schema:
         """New labels for `count` ids, one each or one for all, checked and as the table stores them."""
         labels, classes = np.asarray(labels), self.task == "classification"
         kinds, expected = ("iub", "class indices") if classes else ("fiub", "numbers")
+        if self.task == "multi-label":
+            if labels.dtype.kind not in kinds or not np.isin(labels, (0, 1)).all():
+                raise LabelError(
+                    f"the new labels hold other than 0 and 1; expected one of them for {self.n_outputs} each"
+                )
+            if labels.shape not in ((self.n_outputs,), (count, self.n_outputs)):
+                raise ShapeError(f"{labels.shape} labels for {count} ids; expected ({count}, {self.n_outputs})")
+            return torch.from_numpy(np.broadcast_to(labels, (count, self.n_outputs)) > 0)
         if labels.dtype.kind not in kinds:
             raise LabelError(f"the new labels have dtype {labels.dtype}; expected {expected}")
         if not classes and not np.isfinite(labels).all():
@@ -187,7 +203,7 @@ class Schema:
         if labels.size not in (1, np.prod(shape)):
             raise ShapeError(f"{labels.shape} labels for {count} ids; expected one each")
         labels = torch.from_numpy(np.array(np.broadcast_to(labels.reshape(-1 if labels.size == 1 else shape), shape)))
-        return labels.int() if classes else self.target_differences(labels)
+        return self._stored(labels)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of JSON types; a centre of zeros is None."""

@@ -149,7 +149,7 @@ class TopM(Storage):
         super().__init__(schema)
         self.m, self.temperature = schema.storage["m"], schema.storage["temperature"]
         if schema.task != "classification":
-            raise StorageError("storage='top-m' keeps classes; a regression memory stores 'full' predictions")
+            raise StorageError(f"storage='top-m' keeps classes; a {schema.task} memory stores 'full' outputs")
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         labels = as_tensor(labelled(batch)[0])[:, None]

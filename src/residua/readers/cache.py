@@ -72,8 +72,9 @@ class ContinuousCache(Reader):
         self.over, self.window = over, whole("window", window, 1, "a whole number of rows >= 1")
         if not (isinstance(lmbda, Real) and 0 <= lmbda < 1):
             raise ParameterError(f"lmbda={lmbda!r}; expected a share >= 0 and < 1: a cache alone knows no new word")
-        if over.memory.task == "regression":
-            raise TaskError("a cache remembers tokens, and this is a regression memory; read it with ResMem or KNNLM")
+        if over.memory.task != "classification":
+            what = f"a cache remembers tokens, and this is a {over.memory.task} memory"
+            raise TaskError(f"{what}; read it with ResMem or KNNLM")
         self.memory, self.k, self.temperature, self.lmbda = over.memory, over.k, over.temperature, float(lmbda)
         self.theta = _usual_theta(self.memory) if theta is None else positive("theta", theta)
 

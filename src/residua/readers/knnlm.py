@@ -84,6 +84,8 @@ class KNNLM(NeighbourReader):
 
     def values(self, queries: int) -> Values:
         labels, centre = self.memory.column("label"), self.memory.target_centre
+        if self.memory.task == "multi-label":
+            return TableValues(labels[:].float())
         return LabelValues(labels) if centre is None else TableValues(labels + centre)
 
     @classmethod

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from residua.core.arrays import Array
-from residua.core.logits import Base, DenseLogits, HeadLogits, Logits, Softmax, Table, as_tensor, rows_at_once
+from residua.core.logits import Base, DenseLogits, HeadLogits, Logits, Sigmoid, Softmax, Table, as_tensor, rows_at_once
 from residua.core.neighbours import Neighbours
 from residua.core.prediction import Change, Prediction, Queries, Term, Values
 from residua.core.registry import Registry
@@ -157,8 +157,8 @@ class NeighbourReader(Reader):
         self.temperature = positive("temperature", temperature)
         self.epsilon = _fraction("epsilon", epsilon, "a number in (0, 1], or None for 1/L")
         self.skip = _fraction("skip", skip, "a probability in (0, 1], or None to search every row")
-        if skip is not None and memory.task == "regression":
-            raise ParameterError("skip compares probabilities; a regression memory has none, leave skip=None")
+        if skip is not None and memory.task != "classification":
+            raise ParameterError(f"skip compares class probabilities; a {memory.task} memory has none, leave skip=None")
 
     def values(self, queries: int) -> Values:
         """What the memory's rows say; `queries` neighbourhoods will be read with it."""
@@ -193,8 +193,10 @@ class NeighbourReader(Reader):
         return Change(scale, (Term(neighbours.rows, given, values),), self.score_space)
 
     def base(self, logits: Logits) -> Base:
-        """Where this reader starts: softmax(f / T), or a regressor's predictions."""
-        return Table(logits) if self.memory.task == "regression" else Softmax(logits, self.temperature)
+        """Where this reader starts: softmax(f / T), sigmoid(f / T) of several labels, or a regressor's predictions."""
+        if self.memory.task == "regression":
+            return Table(logits)
+        return (Softmax if self.memory.task == "classification" else Sigmoid)(logits, self.temperature)
 
     @property
     def score_space(self) -> str:
@@ -204,12 +206,14 @@ class NeighbourReader(Reader):
     @property
     def temperature_moves_ranks(self) -> bool:
         """Whether T can change which class scores best."""
-        return self.memory.task == "classification" and self.score_space == "probability"
+        return self.memory.task != "regression" and self.score_space == "probability"
 
     @property
     def floor(self) -> float:
-        """The share of the base's probability that no class goes below: epsilon, or 1/L."""
-        return 1 / self.memory.n_outputs if self.epsilon is None else self.epsilon
+        """The share of the base's probability that no class goes below: epsilon, or 1/L; of several labels, each of
+        which one has or has not, 1/2."""
+        outputs = 2 if self.memory.task == "multi-label" else self.memory.n_outputs
+        return 1 / outputs if self.epsilon is None else self.epsilon
 
     def skip_mask(self, base: Base) -> Tensor | None:
         """Bool (q,): the queries that are not searched; None where every one is."""

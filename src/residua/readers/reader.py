@@ -154,14 +154,19 @@ class Reader(ABC):
         return scores[:, 0] if self.memory.task == "regression" and self.memory.flat_labels else scores
 
     def predict(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
-        """Class indices int64 (n,), or the float64 predictions of a regression memory. Parameters as for ``scores``."""
+        """Class indices int64 (n,), 0 or 1 of several labels (n, L), or a regression's float64 predictions.
+
+        Parameters are as for ``scores``.
+        """
         if self.memory.task == "regression":
             return self.scores(data, exclude)
         found = (now.argmax().cpu().numpy() for _, now in self.predictions(data, exclude=exclude))
-        return np.concatenate([np.empty(0, np.int64), *found])
+        shape = (0,) if self.memory.task == "classification" else (0, self.memory.n_outputs)
+        return np.concatenate([np.empty(shape, np.int64), *found])
 
     def predict_proba(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
-        """Probabilities float32 (n, L): ``max(scores, epsilon * p_T)`` renormalised (epsilon: 1/L by default).
+        """Probabilities float32 (n, L): ``max(scores, epsilon * p_T)`` renormalised (epsilon: 1/L by default). Of
+        several labels each has a probability of its own, as one of two classes (epsilon: 1/2).
 
         Positive where the base's are, so log-loss is finite. With ``epsilon`` up to 1/L the argmax is that of
         ``scores``. Parameters as for ``scores``; ``TaskError`` for a regression memory.

@@ -86,7 +86,9 @@ class ResMem(NeighbourReader):
         self.space = space
         if space == "logits":
             if self.memory.task != "classification":
-                raise TaskError("space='logits' is for classification; a regression memory adds plain residuals")
+                raise TaskError(
+                    f"space='logits' is for classification; a {self.memory.task} memory adds plain residuals"
+                )
             if self.memory.storage.name not in ("full", "head"):
                 raise StorageError(f"space='logits' needs full logits; this memory stores {self.memory.storage.name!r}")
         elif self.k:
@@ -109,6 +111,8 @@ class ResMem(NeighbourReader):
         fits = isinstance(logits, DenseLogits) and len(labels) * logits.shape[1] <= TABLE
         if memory.task == "regression":
             table = labels - logits.dense()
+        elif memory.task == "multi-label":
+            table = labels[:].float() - torch.sigmoid(logits.dense() / self.temperature)
         elif self.space == "logits":
             table = class_means(labels, logits, memory.active_rows)[labels] - logits.dense()
         elif fits and queries * self.k >= len(labels) // 4:

@@ -200,7 +200,7 @@ def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[En
     searching = max(readers, key=lambda reader: reader.k).searching_all()
     for part, prediction in searching.predictions(validation, exclude=exclude):
         keys, truth = as_tensor(part.keys), as_tensor(labels_of(part, WHY)).to(memory.device)
-        truth = truth.reshape(len(part), -1) if memory.task == "regression" else truth
+        truth = truth if memory.task == "classification" else truth.reshape(len(part), -1)
         found: list[Tensor] = []
         for reader in readers:
             now = reader.reread(prediction, keys, part.logits)
@@ -208,7 +208,8 @@ def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[En
                 found.append(squared_error(now.scores.to(truth.device), truth))
                 continue
             found.append(-now.log_prob(truth).to(truth.device))
-            right.append((now.argmax().to(truth.device) == truth).cpu().numpy())
+            if memory.task == "classification":
+                right.append((now.argmax().to(truth.device) == truth).cpu().numpy())
         losses.append(torch.stack(found).double().cpu().numpy())
         ids.append(part.ids)
         matched.append(remembered(prediction.neighbours, memory.column("id"), part.ids).cpu().numpy())

@@ -21,6 +21,7 @@ WHY = "tuning needs them"  # labels, of the validation rows
 OBJECTIVES: dict[Task, tuple[Objective, ...]] = {
     "classification": ("accuracy", "log_loss", "conservative"),
     "regression": ("squared_error",),
+    "multi-label": ("log_loss",),
 }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from residua.core import Encoded, LabelValues, Neighbours, Prediction, Values, as_tensor
 from residua.core.encoded import labels_of
-from residua.core.prediction import proper
+from residua.core.prediction import proper, proper_labels
 from residua.core.probabilities import TINY
 from residua.errors import InputError
 from residua.memory.schema import Objective
@@ -72,11 +72,11 @@ def count_rows(
     progress: bool | None,
 ) -> None:
     """Let a sweep count all labelled rows, each with at least `depth` neighbours, with a bar."""
-    rows, regression = 0, reader.memory.task == "regression"
+    rows, classes = 0, reader.memory.task == "classification"
     with progress_bar(progress, desc="tune", unit="row") as bar:
         for part, prediction in reader.predictions(validation, exclude=exclude, depth=depth):
             truth = as_tensor(labels_of(part, WHY)).to(reader.memory.device)
-            sweep.add(part, prediction, truth.reshape(len(part), -1) if regression else truth)
+            sweep.add(part, prediction, truth if classes else truth.reshape(len(part), -1))
             rows += len(part)
             bar.update(len(part))
     if not rows:
@@ -112,7 +112,7 @@ class SlowSweep(Tally):
                 at = list(self.grid).index("temperature") if "temperature" in self.grid else 0
                 where = tuple(i if axis in (0, at) else slice(None) for axis, i in enumerate(index))
                 losses.append((where, 0.0 if loss is None else float(loss.sum())))
-                right = best == truth if best is not None else None
+                right = best == truth if best is not None and best.ndim == 1 else None
             else:
                 self.count(index, best, loss, truth, right)
         self.count_base(truth, right, losses)
@@ -168,7 +168,7 @@ class QuickSweep(Tally):
             if "loss" in self.sums:
                 loss = self._loss(starts[-1][:, None], starts[-1], truth, reader).sum()
                 losses.append(((0, slice(None), t), float(loss)))
-        right = None if self.objective == "squared_error" else argmax(starts[0]) == truth
+        right = argmax(starts[0]) == truth if self.reader.memory.task == "classification" else None
         self.count_base(truth, right, losses)
         return starts, right
 
@@ -176,6 +176,10 @@ class QuickSweep(Tally):
         """Losses (b, S) of scores (b, S, L)."""
         if self.objective == "squared_error":
             return squared_error(scores, truth[:, None])
+        if truth.ndim > 1:  # several labels
+            has = proper_labels(scores, start[:, None], reader.floor)
+            picked = torch.where(truth[:, None] > 0, has, 1 - has)
+            return -picked.clamp_min(TINY).log_().mean(dim=2)
         flat = scores.reshape(-1, scores.shape[2])
         if reader.score_space == "logit":
             made = torch.softmax(flat / reader.temperature, dim=1)
