@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from residua.encoding.capture import Capture, last_linear, pooled
+from residua.encoding.capture import Capture, pooled
 from residua.errors import KeyModuleError
 
 
@@ -115,8 +115,6 @@ def test_a_module_that_runs_twice_or_never():
         with Capture(model, key) as capture, pytest.raises(KeyModuleError, match=f"ran {times} times"):
             model(torch.zeros(1, 3))
             capture.take()
-    with pytest.raises(KeyModuleError, match=r"'fc', ran 2 times"):
-        last_linear(model, lambda: model(torch.zeros(1, 3)))
     assert hooks_in(model) == 0
 
 
@@ -132,21 +130,3 @@ def test_a_failed_forward_leaves_neither_hooks_nor_stale_keys():
     with pytest.raises(ZeroDivisionError), Capture(model, "0"):
         1 / 0  # noqa: B018
     assert hooks_in(model) == 0
-
-
-def test_last_linear_is_the_last_to_run_not_the_last_defined():
-    class Backwards(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.second, self.first = nn.Linear(5, 3), nn.Linear(4, 5)
-
-        def forward(self, x):
-            return self.second(self.first(x))
-
-    model = Backwards()
-    assert last_linear(model, lambda: model(torch.zeros(1, 4))) == "second:input"
-    conv = nn.Sequential(nn.Conv2d(1, 2, 3))
-    with pytest.raises(KeyModuleError, match=r"no nn\.Linear ran.*key='0'"):
-        last_linear(conv, lambda: conv(torch.zeros(1, 1, 4, 4)))
-    alone = nn.Linear(4, 2)
-    assert last_linear(alone, lambda: alone(torch.zeros(1, 4))) == ":input"

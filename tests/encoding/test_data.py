@@ -1,8 +1,11 @@
 """Reading data whole, once, in order."""
 
+from collections import UserDict
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -16,6 +19,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+import residua as rs
 from residua.encoding.data import read_examples
 from residua.errors import InputError, ParameterError, ShapeError
 
@@ -45,7 +49,7 @@ class Noisy(Numbers):
 
 def read(data, dtype=torch.float32, **options):
     examples = read_examples(data, **options)
-    xs, ys = zip(*examples.batches(dtype))
+    xs, ys, _ = zip(*examples.batches(dtype))
     return [len(x) for x in xs], torch.cat(xs)[:, 0].tolist(), ys
 
 
@@ -157,6 +161,130 @@ def test_items_that_are_not_pairs_of_tensors():
     three = TensorDataset(torch.zeros(2, 1), torch.zeros(2), torch.zeros(2))
     with pytest.raises(InputError, match="3 parts"):
         read(three)
-    with pytest.raises(InputError, match="collated to dict"):
-        read([{"x": torch.zeros(1)}])
+    with pytest.raises(InputError, match="collated to str"):
+        read([("name", 0)])
     assert read(TensorDataset(torch.zeros(2, 1)))[2] == (None,)
+
+
+class Both(nn.Module):
+    """Two inputs, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(3, 4), nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, left, right):
+        return self.head((self.left(left) + self.right(right)).tanh())
+
+
+class Named(nn.Module):
+    """Inputs by name, with labels, as transformers' models have them."""
+
+    main_input_name = "pixels"
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, pixels=None, mask=None, labels=None, **options):
+        assert labels is None
+        return {"loss": None, "logits": self.head((self.body(pixels) * (1 if mask is None else mask)).tanh())}
+
+
+LEFT, RIGHT, Y = torch.randn(20, 3), torch.randn(20, 2), torch.arange(20) % 3
+NAMES = {"left": LEFT, "right": RIGHT}
+
+
+def rows(**columns):
+    return [{name: column[i] for name, column in columns.items()} for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TensorDataset(LEFT, RIGHT, Y),
+        [((LEFT[i], RIGHT[i]), int(Y[i])) for i in range(20)],
+        [({"left": LEFT[i], "right": RIGHT[i]}, int(Y[i])) for i in range(20)],
+        rows(**NAMES, labels=Y),
+        rows(label=Y, **NAMES),
+        ((LEFT, RIGHT), Y),
+        ((LEFT.numpy(), RIGHT.numpy()), Y),
+        (NAMES, Y),
+        NAMES | {"labels": Y},
+        UserDict(NAMES | {"labels": Y}),
+        rows(**NAMES, target=Y, name=["a"] * 20),
+        TensorDataset(LEFT, RIGHT, Y, torch.arange(20)),
+    ],
+    ids=[
+        "items (a, b, y)",
+        "items ((a, b), y)",
+        "items (dict, y)",
+        "dicts",
+        "label first",
+        "arrays",
+        "numpy",
+        "a dict of arrays",
+        "with labels",
+        "as a tokenizer gives",
+        "a column too many",
+        "with numbers",
+    ],
+)
+def test_a_model_of_two_inputs(data):
+    model = Both().eval()
+    enc = rs.encode(model, data, batch_size=7)
+    np.testing.assert_allclose(np.asarray(enc.logits), model(LEFT, RIGHT).detach(), atol=1e-6)
+    assert enc.labels.tolist() == Y.tolist()
+    reader = rs.ResMem(rs.Memory(enc), k=3)
+    with torch.no_grad(), rs.attach(model, reader):  # the bare model, however it is called
+        np.testing.assert_allclose(
+            model(left=LEFT, right=RIGHT).softmax(1), reader.predict_proba(enc, exclude=None), atol=1e-6
+        )
+
+
+def test_items_by_name_are_given_by_name_and_their_labels_kept():
+    model = Named().eval()
+    mask = torch.ones(20, 4)
+    enc = rs.encode(model, rows(pixels=LEFT, mask=mask * 0.5, labels=Y))
+    np.testing.assert_allclose(np.asarray(enc.logits), model(LEFT, mask * 0.5)["logits"].detach(), atol=1e-6)
+    assert enc.labels.tolist() == Y.tolist()
+    assert enc.source.probe is not None
+    rs.attach(model, rs.ResMem(rs.Memory(enc), k=3)).detach()
+    # One that has other names for its one input.
+    plain = nn.Linear(3, 3)
+    np.testing.assert_array_equal(rs.encode(plain, rows(image=LEFT, label=Y)).keys, LEFT)
+    with pytest.raises(InputError, match=r"parts \['one', 'two'\], and the model takes \['left', 'right'\]"):
+        rs.encode(Both(), rows(one=LEFT, two=RIGHT))
+    with pytest.raises(ShapeError, match=r"\[19, 20\] rows"):
+        rs.encode(Both(), (LEFT, RIGHT[:19], Y))
+
+
+def test_a_third_part_of_numbers_are_ids_and_nothing_else_is():
+    model, numbers = nn.Linear(3, 3), torch.arange(20) * 7
+    enc = rs.encode(model, TensorDataset(LEFT, Y, numbers))
+    assert enc.ids.tolist() == numbers.tolist()
+    with pytest.raises(ParameterError, match="pass one of the two"):
+        rs.encode(model, TensorDataset(LEFT, Y, numbers), ids=numbers)
+    with pytest.raises(InputError, match="the numbers in the third repeat"):
+        rs.encode(model, TensorDataset(LEFT, Y, numbers // 14))
+
+
+def test_rows_of_datasets_as_their_processor_makes_them():
+    datasets = pytest.importorskip("datasets")
+    model = Named().eval()
+    table = datasets.Dataset.from_dict({"raw": LEFT.tolist(), "label": Y.tolist(), "name": ["a"] * 20})
+    made = table.map(lambda row: {"pixels": row["raw"]})
+    expected = model(LEFT)["logits"].detach()
+    for data in (
+        made.with_format("torch"),
+        made,  # lists of numbers
+        table.with_transform(
+            lambda batch: {"pixels": [torch.tensor(x) for x in batch["raw"]], "labels": batch["label"]}
+        ),
+    ):
+        enc = rs.encode(model, data, batch_size=7)
+        np.testing.assert_allclose(np.asarray(enc.logits), expected, atol=1e-6)
+        assert enc.labels.tolist() == Y.tolist()
+    uneven = datasets.Dataset.from_dict({"pixels": [[0.0] * (1 + i % 3) for i in range(20)]}).with_format("torch")
+    with pytest.raises(InputError, match="collate_fn makes them, such as transformers' DataCollatorWithPadding"):
+        rs.encode(model, uneven)

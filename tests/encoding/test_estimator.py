@@ -1,7 +1,10 @@
 """Estimators through ``rs.encode``: the same statistics for memory and queries, and labels by name."""
 
+import pickle
+
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_predict
@@ -45,6 +48,31 @@ def test_like_of_another_estimator_is_refused(model):
     enc = rs.encode(model, (X[TRAIN], Y[TRAIN]))
     with pytest.raises(SourceMismatchError, match="parameter"):
         rs.encode(LogisticRegression(C=0.02).fit(X[TRAIN], Y[TRAIN]), X[TEST], like=enc)
+
+
+def test_like_carries_a_callers_key_until_it_is_saved(model, tmp_path):
+    enc = rs.encode(model, (X[TRAIN], Y[TRAIN]), key=lambda rows: rows[:, 10:20])
+    memory = rs.Memory(enc)
+    expected = X[TEST][:, 10:20].astype(np.float32)
+    for like in (enc, enc[:3], memory, rs.ResMem(memory)):
+        np.testing.assert_array_equal(rs.encode(model, X[TEST], like=like).keys, expected)
+    assert pickle.loads(pickle.dumps(enc.source)) == enc.source  # without the function, which cannot be pickled
+    memory.save(tmp_path / "mem")
+    with pytest.raises(SourceMismatchError, match="pass the same key= again"):
+        rs.encode(model, X[TEST], like=rs.Memory.load(tmp_path / "mem"))
+
+
+def test_sparse_rows_and_several_targets():
+    table, targets = load_diabetes(return_X_y=True)
+    targets = np.stack([targets, -targets], axis=1)
+    model = Ridge().fit(table[:300], targets[:300])
+    enc = rs.encode(model, sparse.csr_matrix(table[:300]), targets[:300])
+    dense = rs.encode(model, table[:300], targets[:300])
+    np.testing.assert_allclose(enc.keys, dense.keys, atol=1e-6)
+    reader = rs.ResMem(rs.Memory(enc), k=5)
+    query = rs.encode(model, sparse.csr_matrix(table[300:]), targets[300:], like=reader)
+    assert reader.predict(query).shape == (142, 2)
+    assert rs.evaluate(reader, query).mse < 2 * rs.evaluate(reader, query).base_mse
 
 
 def test_mlp_keys_need_no_like():

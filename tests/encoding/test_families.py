@@ -93,11 +93,7 @@ def check(model: torch.nn.Module, size: int) -> None:
         said = model(images)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        try:
-            enc = rs.encode(model, (images, torch.arange(ROWS)), batch_size=ROWS, progress=False)
-        except rs.errors.KeyModuleError as error:  # its head is a convolution: which layer to name is said
-            name = str(error).split("key='")[1].split("'")[0] if "key='" in str(error) else ""
-            enc = rs.encode(model, (images, torch.arange(ROWS)), key=name, batch_size=ROWS, progress=False)
+        enc = rs.encode(model, (images, torch.arange(ROWS)), batch_size=ROWS, progress=False)
     assert enc.source.output == "logits"
     reader = rs.ResMem(rs.Memory(enc), k=0)
     np.testing.assert_allclose(reader.predict_proba(enc), said.softmax(1), atol=2e-5)

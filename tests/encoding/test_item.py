@@ -155,14 +155,16 @@ def test_an_item_of_what_is_returned(says, output, item):
     np.testing.assert_allclose(p.detach(), reader.predict_proba(enc[:9]), atol=1e-5)
 
 
-def test_a_function_picks_the_outputs_and_is_not_stored():
+def test_a_function_picks_the_outputs_and_is_not_stored(tmp_path):
     model = Net(lambda h, f: (h, (f, None))).eval()
     pick = lambda returned: returned[1][0]  # noqa: E731
     enc = rs.encode(model, (X, labels()), output=pick)
     np.testing.assert_allclose(np.asarray(enc.logits), Net(KINDS["logits"])(X).detach(), atol=1e-5)
     assert rs.encode(model, X[:2], like=enc, output=pick).n_outputs == 4
+    np.testing.assert_array_equal(rs.encode(model, X[:2], like=rs.Memory(enc)).logits, enc.logits.dense()[:2])
+    enc.save(tmp_path / "enc.npz")
     with pytest.raises(ParameterError, match="pass output= with it again"):
-        rs.encode(model, X[:2], like=enc)
+        rs.encode(model, X[:2], like=rs.Encoded.load(tmp_path / "enc.npz"))
     with pytest.raises(EncodeError, match="output=1"):
         rs.attach(model, rs.ResMem(rs.Memory(enc), k=5))
 

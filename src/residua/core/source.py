@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -54,6 +55,14 @@ class Probe(NamedTuple):
         )
 
 
+class Functions(NamedTuple):
+    """A caller's functions, in this process alone: of an estimator's keys, and of a torch model's outputs."""
+
+    key: Callable[[Any], Any] | None = None
+    output: Callable[[Any], Any] | None = None
+
+
+CALLABLE = "callable "  # begins the name of keys that a caller's function makes
 KEYS_ONLY = "none"  # the outputs of an embedder: it has keys, and says nothing of classes
 
 
@@ -75,7 +84,10 @@ class Source:
     projections: dict[str, dict[str, float]] = field(default_factory=dict)
     # what a model is beside its parameters: classes and scalars of modules, digests of serialised models
     structure: dict[str, str | float] = field(default_factory=dict)
+    position: str | None = None  # where keys are read of a sequence, as in ``residua.encoding.position``
     probe: Probe | None = None  # what the model says of made-up inputs, where it takes them
+    # What a caller's functions are by name in `key` and `item`; not stored, and no part of what is compared.
+    functions: Functions = field(default=Functions(), compare=False, repr=False)
 
     @property
     def scale(self) -> str:
@@ -87,7 +99,10 @@ class Source:
         if self == other:  # nearly always, and the quickest to see
             return None
         if bare(self.key) != bare(other.key):
-            return f"keys come from {self.key!r} here and from {other.key!r} there"
+            again = "; pass the same key= again: functions are not stored" if self.key.startswith(CALLABLE) else ""
+            return f"keys come from {self.key!r} here and from {other.key!r} there{again}"
+        if self.position != other.position:
+            return f"keys of sequences are read at {self.position!r} here and at {other.position!r} there"
         if self.scale != other.scale:
             return (
                 f"the outputs are taken for {self.scale} here and for {other.scale} there: encode again where that is "
@@ -191,7 +206,13 @@ class Source:
         """In JSON types."""
         parameters = {name: [list(shape), norm] for name, (shape, norm) in self.parameters.items()}
         probe = None if self.probe is None else self.probe._asdict()
-        return vars(self) | {"parameters": parameters, "probe": probe}
+        return self.__getstate__() | {"parameters": parameters, "probe": probe}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "functions"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, functions=Functions())
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Source:
@@ -199,7 +220,7 @@ class Source:
         # Names of 0.1 and 0.2 may have a wrapper's prefix.
         parameters = {bare(name): (list(shape), float(norm)) for name, (shape, norm) in data["parameters"].items()}
         extra, statistics = dict(data["extra"]), dict(data.get("statistics", {}))
-        found: dict[str, Any] = {name: data.get(name) for name in ("output", "item")}
+        found: dict[str, Any] = {name: data.get(name) for name in ("output", "item", "position")}
         found |= {name: dict(data.get(name, {})) for name in ("projections", "structure")}
         if data.get("probe"):
             found["probe"] = Probe(**data["probe"] | {"answers": tuple(data["probe"]["answers"])})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from residua.core.source import bare
+from residua.encoding.position import at_position, mask_of
 from residua.errors import KeyModuleError
 
 
 class Capture:
     """A context manager that catches a module's output (``"layer4.1.bn2"``) or first input (``"fc:input"``) at each
-    forward pass: one vector per example (see ``pooled``), or, without `pool`, a copy of the tensor as it is."""
+    forward pass: one vector per example (see ``pooled``; of a sequence, that at `position`), or, without `pool`, a copy
+    of the tensor as it is."""
 
     key: str
     module: nn.Module
+    position: str | None
 
-    def __init__(self, model: nn.Module, key: str, *, pool: bool = True):
+    def __init__(self, model: nn.Module, key: str, *, pool: bool = True, position: str | None = None):
         name, _, side = key.partition(":")
         if side not in ("", "input", "output"):
             raise KeyModuleError(f"key={key!r}; expected a module's name, or its name and ':input'")
@@ -37,12 +40,13 @@ class Capture:
             raise KeyModuleError(f"{type(model).__name__} has no module {name!r}; near names: {listed}")
         self.key, self.module = key, modules[name]
         self._model, self._pool, self._of_input = model, pool, side == "input"
+        self.position = position
         self._caught = _Caught()
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
         # A forward that failed half way leaves what it caught behind; the next one starts clean.
-        self._handles = [self._model.register_forward_pre_hook(lambda *_: self._caught.values.clear(), prepend=True)]
+        self._handles = [self._model.register_forward_pre_hook(self._start, prepend=True, with_kwargs=True)]
         if self._of_input:
             self._handles.append(self.module.register_forward_pre_hook(self._before, with_kwargs=True))
         else:
@@ -66,12 +70,28 @@ class Capture:
         # A copy of a watched model takes its hooks along; what they catch is cleared by the same hook.
         return self
 
+    @property
+    def masked(self) -> bool:
+        """Whether the last forward pass said which positions are padding."""
+        return self._caught.mask is not None
+
+    def pooled(self, values: Tensor) -> Tensor:
+        """One vector per example (n, d) of what was caught in the last forward pass."""
+        if self.position is None or values.ndim != 3:
+            return pooled(values, self.module)
+        return at_least_float32(at_position(values.detach(), self.position, self._caught.mask), copy=True)
+
+    def _start(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        self._caught.values.clear()
+        self._caught.mask = None if self.position is None else mask_of(model, args, kwargs or {})
+
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         if kwargs is not None:  # torch leaves them out while another thread is still registering this hook
             self._keep((*args, *kwargs.values()))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._keep(output if isinstance(output, (tuple, list)) else (output,))
+        output = output.values() if isinstance(output, Mapping) else output
+        self._keep((output,) if isinstance(output, Tensor) or not isinstance(output, Iterable) else tuple(output))
 
     def _keep(self, values: Sequence[Any]) -> None:
         tensor = next((value for value in values if isinstance(value, Tensor)), None)
@@ -79,7 +99,7 @@ class Capture:
             kinds = [type(value).__name__ for value in values]
             raise KeyModuleError(f"the key module {self.key!r} gave {kinds}; expected a tensor: name another module")
         # Copied now: the next layer may work in place (`out += shortcut`) on the very tensor the hook was shown.
-        self._caught.values.append(pooled(tensor, self.module) if self._pool else tensor.detach().clone())
+        self._caught.values.append(self.pooled(tensor) if self._pool else tensor.detach().clone())
 
 
 class _Caught(threading.local):
@@ -87,6 +107,7 @@ class _Caught(threading.local):
 
     def __init__(self):
         self.values: list[Tensor] = []
+        self.mask: Tensor | None = None
 
 
 def at_least_float32(values: Tensor, *, copy: bool = False) -> Tensor:
@@ -111,24 +132,3 @@ def pooled(values: Tensor, module: nn.Module) -> Tensor:
         last = last or not type(module).__name__.endswith("1d")
     space = tuple(range(1, values.ndim - 1)) if last else tuple(range(2, values.ndim))
     return at_least_float32(values).mean(dim=space)
-
-
-def last_linear(model: nn.Module, run: Callable[[], object]) -> str:
-    """The key of the last ``nn.Linear`` that runs, once: ``"fc:input"``. `run` makes one forward pass."""
-    ran: list[str] = []
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    handles = [module.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, module in linear]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not ran:
-        names = [name for name, _ in model.named_modules() if name][-5:]
-        such = f"such as key={names[-1] if names else 'features'!r} (its last modules: {', '.join(names) or 'none'})"
-        what = f"no nn.Linear ran in {type(model).__name__}"
-        raise KeyModuleError(f"{what}; name the module whose output is the key, {such}")
-    if (times := ran.count(ran[-1])) > 1:
-        what = f"the last nn.Linear, {ran[-1]!r}, ran {times} times in one forward pass"
-        raise KeyModuleError(f"{what}; expected exactly once: pass key= with the name of another module")
-    return f"{ran[-1]}:input"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from residua.core.logits import as_tensor
@@ -17,6 +18,48 @@ from residua.errors import InputError, ParameterError, ShapeError
 
 BATCH_SIZE = 256
 _READS = 4  # of the first item; a coin flip (random mirroring) goes unnoticed once in eight
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch for a model of several inputs, or of named ones."""
+
+    args: tuple[Tensor, ...]
+    named: dict[str, Tensor]
+
+    @property
+    def all(self) -> tuple[Tensor, ...]:
+        """Each tensor."""
+        return (*self.args, *self.named.values())
+
+    def __len__(self) -> int:
+        return len(self.all[0])
+
+    def __getitem__(self, rows: slice) -> Inputs:
+        return self._each(lambda values: values[rows])
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Inputs:
+        """The same on another device."""
+        return self._each(lambda values: values.to(device, non_blocking=non_blocking))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        return Inputs(tuple(map(change, self.args)), {name: change(value) for name, value in self.named.items()})
+
+
+class Batch(NamedTuple):
+    """What a model is called with, and, where the items have them, labels and a number of each row."""
+
+    x: Tensor | Inputs
+    y: object = None
+    ids: object = None
+
+
+def main_input(x: Tensor | Inputs, model: nn.Module) -> Tensor:
+    """The input that a model is made for, by the name it gives (transformers), else the first."""
+    if isinstance(x, Tensor):
+        return x
+    found = x.named.get(getattr(model, "main_input_name", ""))
+    return x.all[0] if found is None else found
 
 
 @dataclass(frozen=True)
@@ -28,21 +71,28 @@ class Examples:
     labels: object = None  # all of them, when they were given apart from the inputs
     batch_size: int = BATCH_SIZE  # rows per batch, for tensors and arrays
 
-    def batches(self, dtype: torch.dtype | None) -> Iterator[tuple[Tensor, object]]:
-        """(x, y or None) per batch. NumPy has no habit of half precision, so its floating arrays become `dtype`."""
+    def batches(self, dtype: torch.dtype | None, model: nn.Module | None = None) -> Iterator[Batch]:
+        """What `model` is called with, per batch. NumPy has no habit of half precision, so its floating arrays become
+        `dtype`."""
+        takes = _Takes.of(model)
         if isinstance(self.source, DataLoader):
-            yield from map(_pair, self.source)
+            yield from (_batch(collated, takes, dtype) for collated in _collated(self.source))
             return
-        for start in range(0, len(self.source), self.batch_size):
-            rows = self.source[start : start + self.batch_size]
-            if not isinstance(rows, Tensor):
-                rows = as_tensor(rows)
-                rows = rows.to(dtype) if rows.is_floating_point() and dtype is not None else rows
-            yield rows, None
+        many = self.source if isinstance(self.source, (tuple, Mapping)) else None
+        n = len(self.source if many is None else next(iter(_parts(many))))
+        for start in range(0, n, self.batch_size):
+            cut = slice(start, start + self.batch_size)
+            if many is None:
+                yield Batch(_rows(self.source, cut, dtype))
+            elif isinstance(many, tuple):
+                yield Batch(Inputs(tuple(_rows(part, cut, dtype) for part in many), {}))
+            else:
+                yield _batch({name: _rows(part, cut, dtype) for name, part in many.items()}, takes, dtype)
 
 
 def read_examples(data: Any, labels: Any = None, batch_size: int | None = None) -> Examples:
-    """Any of: a Dataset, IterableDataset, DataLoader, tensor, array, or a pair ``(X, y)`` of the last two.
+    """Any of: a Dataset, IterableDataset, DataLoader, tensor, array, a dict of arrays by input name, or a pair
+    ``(X, y)`` of X one of the last three, or a tuple of arrays for a model of several inputs.
 
     A loader is read again in dataset order, whatever it shuffles, and to its end, whatever it drops: same batch size,
     collate function and workers. A map-style dataset whose first item changes between reads gets a ``UserWarning``.
@@ -59,6 +109,11 @@ def read_examples(data: Any, labels: Any = None, batch_size: int | None = None) 
         return Examples(_reader(data, batch_size or BATCH_SIZE), None, labels)
     if not isinstance(data, tuple) and hasattr(data, "iloc"):
         data = data.to_numpy()
+    if _is_many(data):
+        rows = {len(part) for part in _parts(data)}
+        if len(rows) > 1:
+            raise ShapeError(f"the inputs have {sorted(rows)} rows; expected as many of each")
+        return Examples(data, _check_length(rows.pop(), labels), labels, batch_size or BATCH_SIZE)
     if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
         raise InputError(f"X has dtype {data.dtype}; a torch model needs numbers")
     is_array = isinstance(data, (Tensor, np.ndarray))
@@ -114,17 +169,112 @@ def _check_length(n: int, labels: Any) -> int:
     return n
 
 
-def _pair(batch: Any) -> tuple[Tensor, object]:
-    x, y = batch, None
-    if isinstance(batch, (tuple, list)):
-        if len(batch) not in (1, 2):
-            what = f"the dataset's items have {len(batch)} parts"
-            raise InputError(f"{what}; expected (x, y): give a collate_fn that makes pairs")
-        x, y = (*batch, None)[:2]
-    if not isinstance(x, Tensor):
+class _Takes(NamedTuple):
+    """What a model's ``forward`` takes."""
+
+    names: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()  # those without a default
+    anything: bool = False  # **kwargs
+
+    @classmethod
+    def of(cls, model: nn.Module | None) -> _Takes:
+        if model is None:
+            return cls()
+        given = inspect.signature(model.forward).parameters.values()
+        named = [one for one in given if one.kind in (one.POSITIONAL_OR_KEYWORD, one.POSITIONAL_ONLY, one.KEYWORD_ONLY)]
+        required = tuple(one.name for one in named if one.default is one.empty and one.kind != one.KEYWORD_ONLY)
+        return cls(tuple(one.name for one in named), required, any(one.kind == one.VAR_KEYWORD for one in given))
+
+
+def _batch(collated: Any, takes: _Takes, dtype: torch.dtype | None) -> Batch:
+    """What a collate function made: x; (x, y); (x, y, number); with as many x as the model takes, or a tuple or dict of
+    them; or a dict of everything, as Hugging Face's collators give."""
+    if isinstance(collated, Mapping):
+        return _of_names(collated, takes, dtype)
+    parts = tuple(collated) if isinstance(collated, (tuple, list)) else (collated,)
+    if parts and isinstance(parts[0], Mapping):
+        inputs, rest = _of_names(parts[0], takes, dtype).x, parts[1:]
+    elif parts and isinstance(parts[0], (tuple, list)):
+        inputs, rest = Inputs(tuple(parts[0]), {}), parts[1:]
+    elif (many := len(takes.required)) > 1:
+        inputs, rest = Inputs(parts[:many], {}), parts[many:]
+    else:
+        inputs, rest = cast("Tensor", parts[0] if parts else None), parts[1:]
+    known = inputs.all if isinstance(inputs, Inputs) else (inputs,)
+    if wrong := [type(value).__name__ for value in known if not isinstance(value, Tensor)]:
         expected = "expected tensors x in items (x, y): give a transform or a collate_fn that makes them"
-        raise InputError(f"the dataset's inputs are collated to {type(x).__name__}; {expected}")
-    return x, y
+        raise InputError(f"the dataset's inputs are collated to {wrong[0]}; {expected}")
+    if len(rest) > 2 or (len(rest) == 2 and not _numbers_rows(rest[1], len(inputs))):
+        raise InputError(
+            f"the dataset's items have {len(parts)} parts; expected (x, y), or (x, y, number of the row): give a "
+            "collate_fn that makes pairs"
+        )
+    return Batch(inputs, *rest)
+
+
+_LABELS = ("labels", "label", "label_ids", "targets", "target", "y")
+
+
+def _of_names(collated: Mapping[str, Any], takes: _Takes, dtype: torch.dtype | None) -> Batch:
+    values = {name: _stacked(value, dtype) for name, value in collated.items()}
+    label = next((name for name in _LABELS if name in values and name not in takes.required), None)
+    y = None if label is None else values.pop(label)
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    known = {name: value for name, value in tensors.items() if name in takes.names}
+    if known or (takes.anything and len(tensors) > 1):
+        return Batch(Inputs((), known or tensors), y)
+    if len(tensors) == 1:
+        return Batch(next(iter(tensors.values())), y)
+    raise InputError(
+        f"the dataset's items have the parts {list(collated)}, and the model takes {list(takes.names)}; expected "
+        "tensors by these names, and labels: rename the columns, or give a transform or a collate_fn that makes them"
+    )
+
+
+def _stacked(value: Any, dtype: torch.dtype | None) -> Any:
+    """Lists of numbers are collated position by position, one tensor for all rows each: back to (n, t), and to the
+    model's dtype, for Python's numbers have none of their own."""
+    if not (isinstance(value, list) and value and all(isinstance(part, Tensor) and part.ndim == 1 for part in value)):
+        return value
+    rows = torch.stack(value, dim=1)
+    return rows.to(dtype) if rows.is_floating_point() and dtype is not None else rows
+
+
+def _numbers_rows(values: Any, n: int) -> bool:
+    kept = isinstance(values, Tensor) and values.shape == (n,)
+    return kept and not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+
+
+def _collated(loader: DataLoader[Any]) -> Iterator[Any]:
+    try:
+        yield from loader
+    except (TypeError, RuntimeError) as error:
+        if "default_collate" not in str(error) and "stack expects each tensor" not in str(error):
+            raise
+        raise InputError(
+            f"the dataset's items cannot be put into one batch: {error}. Expected tensors of one size: set_transform "
+            "(or set_format) with the model's processor, or a DataLoader whose collate_fn makes them, such as "
+            "transformers' DataCollatorWithPadding(tokenizer)"
+        ) from error
+
+
+def _rows(values: Any, cut: slice, dtype: torch.dtype | None) -> Tensor:
+    rows = values[cut]
+    if isinstance(rows, Tensor):
+        return rows
+    rows = as_tensor(np.asarray(rows))
+    return rows.to(dtype) if rows.is_floating_point() and dtype is not None else rows
+
+
+def _is_many(data: Any) -> bool:
+    """Whether it is a tuple, or a dict by name, of arrays."""
+    if not isinstance(data, (tuple, Mapping)) or not len(data):
+        return False
+    return all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in _parts(data))
+
+
+def _parts(data: Any) -> Iterable[Any]:
+    return data.values() if isinstance(data, Mapping) else data
 
 
 def _warn_if_random(dataset: Any) -> None:
@@ -140,7 +290,7 @@ def _warn_if_random(dataset: Any) -> None:
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other))
-    if isinstance(one, dict):
+    if isinstance(one, Mapping):
         return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
     if isinstance(one, Tensor) or hasattr(one, "__array__") or hasattr(one, "__array_interface__"):
         a, b = np.asarray(one), np.asarray(other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 
 from torch import nn
@@ -13,6 +13,7 @@ from residua.encoding.data import read_examples
 from residua.encoding.estimator import encode_estimator
 from residua.encoding.item import OutputChoice, choice_of
 from residua.encoding.options import Estimator, Items, Known, Splitter, StreamOptions, Texts, Tokenizer, known_by
+from residua.encoding.position import checked_position
 from residua.encoding.stream import TextStream
 from residua.encoding.torch import encode_module
 from residua.errors import EncodeError, InputError, ParameterError
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 _OF_TEXTS = "texts go with a language model and its tokenizer: rs.encode((model, tokenizer), texts)"
 
 
-# Numbers, an X or a pair (X, y); items (x, y); a data frame or a sparse matrix.
+# Numbers, an X or a pair (X, y), or inputs by name; items (x, y); a data frame or a sparse matrix.
 Data: TypeAlias = (
-    "Dataset[Any] | DataLoader[Any] | ArrayLike | tuple[ArrayLike, ArrayLike] | Items | sparray | spmatrix"
+    "Dataset[Any] | DataLoader[Any] | ArrayLike | tuple[Any, ...] | Mapping[str, ArrayLike] | Items | sparray | spmatrix"
 )
 
 
@@ -50,6 +51,7 @@ def encode(
     like: Known | None = None,
     progress: bool | None = None,
     output: OutputChoice = "auto",
+    position: str | None = None,
 ) -> Encoded: ...
 
 
@@ -66,6 +68,7 @@ def encode(
     like: Known | None = None,
     progress: bool | None = None,
     output: OutputChoice = "auto",
+    position: str | None = None,
     **text_options: Any,
 ) -> Encoded | TextStream:
     """Run a trained model over data and keep what a memory needs: keys, logits, labels, and whose they are.
@@ -82,18 +85,22 @@ def encode(
         or percentages (or (n,), (n, m) predictions) as a tensor, as ``.logits``, or in a tuple: the item that its last
         layer gives, else the first. With a transformers language model
         and its tokenizer, `data` are texts, and their tokens are the rows.
-    data : Dataset, DataLoader, array X, pair (X, y), or texts
+    data : Dataset, DataLoader, array X, dict of arrays, pair (X, y), or texts
         For torch: a Dataset, IterableDataset or DataLoader of items ``(x, y)`` (or x alone), a tensor or array. A
-        loader is read again without its shuffling and without dropping the last batch. For an estimator: arrays, sparse
-        matrices or DataFrames. For a language model: a file or folder, or an iterable of texts, of (name, text), of
-        paths, or of a dataset's rows; of (source, target) for an encoder-decoder.
+        loader is read again without its shuffling and without dropping the last batch. Items may hold as many x as
+        ``model.forward`` requires, or be dicts, such as a transformers processor or collator makes: what
+        ``model.forward`` has parameters for is given by name, ``labels`` or ``label`` are the labels, and the rest is
+        left out. In items ``(x, y, number)`` the number, an integer of each row's own, is its id. For an estimator:
+        arrays, sparse matrices or DataFrames. For a language model: a file or folder, or an iterable of texts, of
+        (name, text), of paths, or of a dataset's rows; of (source, target) for an encoder-decoder.
     labels : array of shape (n,), optional
         Class indices (an estimator's class names), or targets. Needed only to remember, not to query.
     key : str or callable, optional
         For torch, a module's dotted name for its output (``"layer4.1.bn2"``) or with ``:input`` for its input
-        (``"fc:input"``); by default the input of the last ``nn.Linear`` that runs. Spatial maps and sequences are
-        averaged to one vector. For an estimator, a callable from X to (n, d); by default the last hidden layer of an
-        ``MLP*``, else the last step's input, standardised. For a language model, see ``TextStream``.
+        (``"fc:input"``); by default the input of the layer (linear, convolution, or of your own) that gives the
+        model's outputs. Spatial maps are averaged to one vector, and sequences read as `position` says. For an
+        estimator, a callable from X to (n, d); by default the last hidden layer of an ``MLP*``, else the last step's
+        input, standardised. For a language model, see ``TextStream``.
     batch_size : int, optional
         Rows per forward pass; by default the loader's, else 256. Estimators ignore it. Of texts: windows (or pairs),
         16 by default.
@@ -106,8 +113,9 @@ def encode(
         Inferred from the labels. A lone logit s with integer labels, or with ``task="classification"``, is
         the two columns [0, s].
     like : Encoded, TextStream, Memory, reader or Source, optional
-        Encode as these were: same key, task, standardising statistics, windows (which an Encoded and a Source do not
-        know), and the same model and tokenizer, or ``SourceMismatchError``. Queries of a standardised memory need it.
+        Encode as these were: same key, position, outputs, task, standardising statistics, windows (which an Encoded and
+        a Source do not know), and the same model and tokenizer, or ``SourceMismatchError``. Queries of a standardised
+        memory need it. Functions given as `key` or `output` are known until it is saved.
     progress : bool, optional
         A bar: always, or never; by default only on a terminal, after a second.
     output : str, int, callable, pair (item, kind) or None, default "auto"
@@ -116,6 +124,10 @@ def encode(
         a pair. "auto" judges by all the numbers and the labels. Probabilities become their logarithms (a lone column
         of class 1: log-odds), and ``enc.source.output`` says what they were. None is for an embedder: its output is the
         key (unless `key` names another), and its base knows nothing, equal logits for all classes of the labels.
+    position : {"first", "last", "mean", "last of all", "mean of all"}, optional
+        For torch, where the key is read of a sequence (n, t, c): at its first or last position, or their mean, leaving
+        out what the attention mask says is padding ("of all": not). By default where the model itself reads the
+        sequence that its outputs are made of, else the mean over the attention mask.
     **text_options
         Of texts only: ``window``, ``stride``, ``min_context`` and ``logits``, and how texts are read
         (``text_column``, ``glob``, ``errors``; ``source_column``, ``target_column``). See ``TextStream``.
@@ -149,6 +161,7 @@ def encode(
             "cv": cv,
             "task": task,
             "output": None if output == "auto" else repr(output),
+            "position": position,
         }
         for name, value in given.items():
             if value is not None:
@@ -167,8 +180,11 @@ def encode(
             raise ParameterError(f"key={key!r}; for a torch model, expected a module's dotted name")
         examples = read_examples(data, labels, batch_size)
         how = {"ids": ids, "task": task, "like": source, "progress": progress, "outputs": known and known.n_outputs}
+        how["position"] = checked_position(position)
         return encode_module(model, examples, key=key, output=choice_of(output), **how)
     if not isinstance(model, type) and all(hasattr(model, name) for name in ("fit", "predict", "get_params")):
+        if position is not None:
+            raise ParameterError(f"position={position!r} is for torch models; an estimator's rows are no sequences")
         if output != "auto":
             raise ParameterError(f"output={output!r} is for torch models; an estimator says what it predicts")
         return encode_estimator(model, data, labels, key=key, ids=ids, cv=cv, task=task, like=source)
@@ -180,8 +196,11 @@ def encode(
 
 
 def _are_texts(data: Any) -> bool:
-    """Whether it is a text or a path, or a list that begins with one, with a pair, or with a row that holds one."""
+    """Whether it is a text or a path, or a list that begins with one, with a pair, or with a row that holds nothing
+    but them and numbers."""
     for _ in range(2):
         data = data[0] if isinstance(data, (list, tuple)) and data else data
-    values = data.values() if isinstance(data, dict) else [data]
-    return any(isinstance(value, (str, os.PathLike)) for value in values)
+    values = list(data.values()) if isinstance(data, dict) else [data]
+    return any(isinstance(value, (str, os.PathLike)) for value in values) and not any(
+        hasattr(value, "shape") or isinstance(value, list) for value in values
+    )

@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.special import logsumexp
 
 from residua.core import ArrayLike, Encoded, Source, Task
+from residua.core.source import Functions
 from residua.encoding.fingerprint import source_of_estimator, warn_if_unknown
 from residua.encoding.memorised import warn_if_memorised
 from residua.encoding.options import Splitter
@@ -49,6 +50,7 @@ def encode_estimator(
     found: Task = "multi-label" if several else "classification" if classifier else "regression"
     if task is not None and task != found:
         raise TaskError(f"task={task!r}, and {type(estimator).__name__} does {found}")
+    key = like.functions.key if key is None and like is not None else key
     keys = keys_of(estimator, X, key=key, statistics=None if like is None else like.statistics or None)
     source = source_of_estimator(estimator, keys.name, keys.statistics)
     asked = like.probe if like is not None and like.probe is not None else probe_of_table(X)
@@ -57,7 +59,7 @@ def encode_estimator(
         said = logits_of(estimator, rows)
         return [keys_of(estimator, rows, key=key, statistics=keys.statistics or None).keys, said.reshape(len(said), -1)]
 
-    source = replace(source, probe=answered_by(asked, estimator, answers))
+    source = replace(source, probe=answered_by(asked, estimator, answers), functions=Functions(key=key))
     warn_if_unknown(source, stacklevel=4, saved=bool(source.structure))
     if like is not None:
         like.require(source)

@@ -80,7 +80,9 @@ def answered_by(probe: Probe | None, estimator: Any, answers: Callable[[Any], li
     return made if finite and made.agrees(probe._replace(answers=tuple(second)), 1.0) else None
 
 
-def answered(probe: Probe | None, model: nn.Module, key: str, *, twice: bool = True) -> Probe | None:
+def answered(
+    probe: Probe | None, model: nn.Module, key: str, *, position: str | None = None, twice: bool = True
+) -> Probe | None:
     """The probe with this model's answers; None where it has none or, asked `twice`, none that it repeats.
 
     For a model in evaluation and inference mode.
@@ -92,8 +94,8 @@ def answered(probe: Probe | None, model: nn.Module, key: str, *, twice: bool = T
     inputs = _inputs(probe).to(device)
     inputs = inputs if probe.whole else inputs.to(dtype)
     try:
-        first = _answers(model, key, inputs)
-        second = _answers(model, key, inputs) if twice else first
+        first = _answers(model, key, position, inputs)
+        second = _answers(model, key, position, inputs) if twice else first
     except Exception:  # noqa: BLE001 whatever a model says of noise that it does not take
         return None
     answers = probe._replace(answers=first)
@@ -118,8 +120,8 @@ def _inputs(probe: Probe) -> Tensor:
     return torch.from_numpy(weights(0, size)).reshape(probe.rows, *probe.shape)
 
 
-def _answers(model: nn.Module, key: str, inputs: Tensor) -> tuple[float, ...]:
-    with Capture(model, key) as capture:
+def _answers(model: nn.Module, key: str, position: str | None, inputs: Tensor) -> tuple[float, ...]:
+    with Capture(model, key, position=position) as capture:
         said = _first_tensor(model(inputs, decoder_input_ids=inputs) if _has_decoder(model) else model(inputs))
         keys = capture.take()
     return tuple(number for rows in (keys, said) for number in _numbers(rows))
@@ -140,4 +142,5 @@ def _numbers(rows: Tensor) -> list[float]:
 def _first_tensor(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
-    return _first_tensor(next(iter(output.values() if isinstance(output, dict) else output)))
+    items = output.values() if isinstance(output, dict) else output
+    return _first_tensor(next(item for item in items if item is not None))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit, logit, softmax
 
+from residua.core.source import CALLABLE
 from residua.errors import EncodeError, LabelError, MissingDependencyError, NonFiniteError, ParameterError, ShapeError
 
 FLOOR = 1e-7  # the least probability that becomes a logit
@@ -74,7 +75,7 @@ def keys_of(
     if key is not None:
         if not callable(key):
             raise ParameterError(f"key={key!r}; for an estimator, expected a callable: key(X) gives keys (n, d)")
-        return Keys(_numbers(key(X), "key(X)"), f"callable {getattr(key, '__qualname__', type(key).__name__)}", {})
+        return Keys(_numbers(key(X), "key(X)"), f"{CALLABLE}{getattr(key, '__qualname__', type(key).__name__)}", {})
     last, inputs = input_of_last_step(estimator, X)
     kind = type(last).__name__
     inputs = _numbers(inputs, f"the input of {kind}")

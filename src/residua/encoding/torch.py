@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 from residua.core import ArrayLike, DenseLogits, Encoded, Head, Source, Task
 from residua.core.encoded import Understood, understood
 from residua.core.outputs import shown_kind
-from residua.core.source import KEYS_ONLY
+from residua.core.source import KEYS_ONLY, Functions
 from residua.core.targets import one_per_row
-from residua.encoding.capture import Capture, at_least_float32, last_linear
-from residua.encoding.data import Examples
+from residua.encoding.capture import Capture, at_least_float32
+from residua.encoding.data import Examples, Inputs, main_input
 from residua.encoding.fingerprint import source_of_module, warn_if_unknown
 from residua.encoding.item import FUNCTION, Choice, item_of
 from residua.encoding.memorised import warn_if_memorised
+from residua.encoding.output_layer import output_layer
+from residua.encoding.position import TIME_FIRST, position_read
 from residua.encoding.probe import answered, probe_like, watched
-from residua.errors import DtypeError, EncodeError, InputError, LabelError, ParameterError
+from residua.errors import DtypeError, EncodeError, InputError, KeyModuleError, LabelError, ParameterError
 from residua.progress import progress_bar
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -45,12 +48,18 @@ def encode_module(
     progress: bool | None,
     output: Choice,
     outputs: int | None,
+    position: str | None,
 ) -> Encoded:
     """Keys and logits of every example, in order. See ``residua.encode``, which reads its arguments for this.
 
     `outputs`: how many classes `like` has, for an embedder, which has none of its own.
     """
     model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
+    if isinstance(model, torch.jit.ScriptModule):
+        raise EncodeError(
+            f"this {type(model).__name__} is compiled to TorchScript, which shows no inner layers; expected the module "
+            "that it was made of: encode that, or bring arrays with rs.Encoded(keys, logits, labels)"
+        )
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
     dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
@@ -60,20 +69,30 @@ def encode_module(
     if name is None and keys_only:
         name = ":output"
     labels: list[np.ndarray] | None = [] if examples.labels is None else None
+    numbers: list[np.ndarray] = []
     keys, logits, head = _Rows(examples.n), _Rows(examples.n), None
     with progress_bar(progress, total=examples.n, desc="encode", unit="row") as bar, frozen(model):
-        batches = examples.batches(dtype)
+        batches = examples.batches(dtype, model)
         if (first := next(batches, None)) is None:
             raise InputError("the data hold no examples; expected at least one")
-        probe = first[0][:_PROBE]
-        key = name if name is not None else last_linear(model, lambda: _forward(model, probe.to(device)))
-        asked = like.probe if like is not None and like.probe is not None else probe_like(first[0])
-        source = replace(source_of_module(model, key), probe=None if watched(model) else answered(asked, model, key))
+        probe = first.x[:_PROBE].to(device)
+        if name is None:
+            key = output_layer(model, lambda: _tables(_forward(model, probe), len(probe), output), len(probe))
+        else:
+            key = name
+        if position is not None or like is None:
+            position = _position(model, key, probe, position)
+        elif like.position is not None:
+            position = like.position
+        asked = like.probe if like is not None and like.probe is not None else probe_like(main_input(first.x, model))
+        source = replace(source_of_module(model, key), position=position)
+        if not watched(model):
+            source = replace(source, probe=answered(asked, model, key, position=position))
         warn_if_unknown(source, stacklevel=4)
-        with Capture(model, key) as capture:
+        with Capture(model, key, position=position) as capture:
             if like is not None:
                 like.require(replace(source, output=like.output, item=output.recorded))
-            for x, y in chain([first], batches):
+            for x, y, named in chain([first], batches):
                 returned = _forward(model, x.to(device, non_blocking=True))
                 caught = capture.take()
                 if keys.count == 0 and output.item is None and len(caught) == len(x) and not keys_only:
@@ -84,21 +103,23 @@ def encode_module(
                     raise EncodeError(f"{what}; expected one each: name a module whose first dimension is the batch")
                 if keys.count == 0 and not keys_only:
                     head = linear_head(capture.module, key, caught, said)
-                    if head is None and name is None:
-                        log.warning("the last nn.Linear, %r, is not the model's output; its input is the key", key)
                 keys.extend(caught)
                 logits.extend(said)
                 if y is not None:
                     if labels is None:
                         raise ParameterError("labels= was given, and the items are pairs (x, y); pass one of the two")
                     labels.append(_label_array(y))
+                if named is not None:
+                    numbers.append(_label_array(named))
                 bar.update(len(x))
+    ids = _own_ids(numbers, ids)
     targets = _label_array(examples.labels) if labels is None else np.concatenate(labels) if labels else None
     if keys_only:
         found = _knowing_nothing(keys.count, targets, task, outputs)
     else:
         found = understood(logits.array(), targets, task, output.kind)
-    source = replace(source, output=KEYS_ONLY if keys_only else found.kind, item=output.recorded)
+    functions = Functions(output=output.item if callable(output.item) else None)
+    source = replace(source, output=KEYS_ONLY if keys_only else found.kind, item=output.recorded, functions=functions)
     _say(found, output)
     enc = _assemble(keys.array(), found, ids, source, head)
     warn_if_memorised(enc, "encode held-out examples instead", stacklevel=4)
@@ -116,6 +137,48 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+def _own_ids(numbers: list[np.ndarray], ids: ArrayLike | None) -> ArrayLike | None:
+    """`ids`, or the third part of items (x, y, number)."""
+    if not numbers:
+        return ids
+    if ids is not None:
+        raise ParameterError("ids= was given, and the items are (x, y, number); pass one of the two")
+    found = np.concatenate(numbers)
+    if len(np.unique(found)) < len(found):
+        raise InputError(
+            "the dataset's items have 3 parts, and the numbers in the third repeat; expected (x, y), or a number of "
+            "each row's own as the third part: give a collate_fn that makes pairs, and ids= where rows share one"
+        )
+    log.info("the third part of the items is taken for their ids")
+    return found
+
+
+def _position(model: nn.Module, key: str, probe: Tensor | Inputs, wanted: str | None) -> str | None:
+    """Where the key is to be read when it is a sequence (n, t, c): as `wanted`, else as is found with a few rows."""
+    n = len(probe)
+    with Capture(model, key, pool=False, position=wanted or "mean") as capture:
+        _forward(model, probe)
+        states = capture.take()
+        masked, time_first = capture.masked, len(states) != n
+        if states.ndim == 3 and states.shape[0] == states.shape[1] > 1:  # which of the two is the batch?
+            _forward(model, probe[: n - 1])
+            time_first = len(capture.take()) == n
+    convolved = type(capture.module).__name__.endswith("1d")
+    if states.ndim != 3 or convolved:
+        return None
+    found = wanted or position_read(model, partial(_forward, model, probe), n)
+    if found is None and masked:
+        log.info("keys of %r are the mean over the positions that the attention mask keeps", key)
+        found = "mean"
+    if found is None:
+        raise KeyModuleError(
+            f"the key module {key!r} gave sequences {tuple(states.shape)}, and it could not be seen at which position "
+            "the outputs are read from them; say which is the key: position='first', 'last' or 'mean', or name another "
+            "module with key="
+        )
+    return found.removesuffix(TIME_FIRST) + (TIME_FIRST if time_first else "")
 
 
 def linear_head(module: nn.Module, key: str, keys: Tensor, logits: Tensor) -> Head | None:
@@ -139,7 +202,9 @@ def linear_head(module: nn.Module, key: str, keys: Tensor, logits: Tensor) -> He
 
 def _as_before(output: Choice, like: Source) -> Choice:
     """The outputs that `like` was made of, unless others are named."""
-    item = like.item if output.item is None else output.item
+    item = output.item
+    if item is None:
+        item = like.item if like.functions.output is None else like.functions.output
     if item == FUNCTION and not callable(item):
         raise ParameterError("these outputs were picked by a function, which is not stored; pass output= with it again")
     return Choice(like.output or "logits" if output.kind == "auto" else output.kind, item)
@@ -166,6 +231,15 @@ def _place_of_head(module: nn.Module, key: str, keys: Tensor, returned: Any) -> 
     return None
 
 
+def _tables(returned: Any, n: int, output: Choice) -> list[Tensor]:
+    """What may be the outputs (n, L): the item that is meant, else each table of a tuple."""
+    if output.item is None and isinstance(returned, (tuple, list)) and not hasattr(returned, "logits"):
+        tables = [item for item in returned if isinstance(item, Tensor) and item.ndim in (1, 2) and len(item) == n]
+        if tables:
+            return tables
+    return [_outputs(returned, n, output)]
+
+
 def _outputs(returned: Any, n: int, output: Choice) -> Tensor:
     """The (n, L) tensor in what a model returned: the item that is meant, else itself, its ``.logits`` or
     ``["logits"]``, or a tuple's first."""
@@ -182,6 +256,13 @@ def _outputs(returned: Any, n: int, output: Choice) -> Tensor:
             f"the model returned {type(found).__name__}; expected a tensor of logits, an object with .logits, or a "
             "tuple whose first item is the logits: say which item they are with output= (its place or name), or wrap "
             "the model in a module that returns them"
+        )
+    if found.ndim == 3 and len(found) == n:
+        raise EncodeError(
+            f"the model's output has shape {tuple(found.shape)} for {n} examples: outputs at each position, as of "
+            "token classification, speech recognition or a language model; expected one row per example. Next tokens: "
+            "rs.encode((model, tokenizer), texts). Classes of tokens: bring each position that counts as a row, "
+            "rs.Encoded(states[kept], logits[kept], labels[kept])"
         )
     if found.ndim not in (1, 2) or len(found) != n:
         what = f"the model's output has shape {tuple(found.shape)} for {n} examples"
@@ -213,10 +294,11 @@ def _say(found: Understood, output: Choice) -> None:
         log.info("the model's outputs%s are %s: %s", what, found.kind, shown_kind(found.kind))
 
 
-def _forward(model: nn.Module, x: Tensor) -> Any:
+def _forward(model: nn.Module, x: Tensor | Inputs) -> Any:
     try:
-        return model(x)
+        return model(*x.args, **x.named) if isinstance(x, Inputs) else model(x)
     except (RuntimeError, NotImplementedError) as error:
+        x = main_input(x, model)
         dtypes = {tensor.dtype for tensor in model.parameters()}
         unfit = dtypes and x.dtype not in dtypes and not torch.is_autocast_enabled(x.device.type)
         if not unfit or "type" not in str(error).lower():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from residua.core import DenseLogits, Prediction, Task
 from residua.core.outputs import as_logits, as_spoken
-from residua.encoding.capture import Capture, at_least_float32, pooled
+from residua.encoding.capture import Capture, at_least_float32
 from residua.errors import EncodeError, InputError, NonFiniteError, ShapeError
 from residua.hooks.forward import at_positions, find_logits, loss_of, tokens_read, with_logits
 from residua.hooks.history import History
@@ -32,14 +32,15 @@ class Correction:
     (``ContinuousCache``), so that greedy decoding, sampling, beams and teacher forcing are one and the same.
     """
 
-    reader: Reader  # may be replaced at any moment by another of the same layer's keys
+    reader: Reader  # of the same layer's keys
     key: str  # as ``Capture`` names it
     paused: int  # open ``disabled`` blocks: while there are any, the model is its plain self
 
     def __init__(self, model: nn.Module, reader: Reader, key: str):
-        self.reader, self.key, self.paused = reader, key, 0
+        self.key, self.paused = key, 0
         self._model, self._history = model, History()
         self._capture = Capture(model, key, pool=False)
+        self.read_with(reader)
         self._capture.__enter__()
         # After the capture's hooks, which may be on this very module.
         self._hook = model.register_forward_hook(self, with_kwargs=True)
@@ -48,6 +49,11 @@ class Correction:
     def of(cls, model: nn.Module) -> Correction | None:
         """The correction attached to this very model, if any."""
         return next((h for h in model._forward_hooks.values() if isinstance(h, cls) and h._model is model), None)
+
+    def read_with(self, reader: Reader) -> None:
+        """Use a reader of the same layer's keys from the next forward pass on."""
+        source = reader.memory.source
+        self.reader, self._capture.position = reader, source and source.position
 
     def remove(self) -> None:
         """Take the hooks off the model; twice is once."""
@@ -66,7 +72,7 @@ class Correction:
             return None
         keys = self._capture.take().to(logits.device)
         if logits.ndim < 3:
-            keys = at_least_float32(keys) if keys.ndim == 2 else pooled(keys, self._capture.module)
+            keys = at_least_float32(keys) if keys.ndim == 2 else self._capture.pooled(keys)
             if len(keys) != len(logits):
                 raise EncodeError(
                     f"the model's output has shape {tuple(logits.shape)} for {len(keys)} examples; expected "

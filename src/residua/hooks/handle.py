@@ -135,7 +135,7 @@ class Handle:
         if not isinstance(reader, Reader) or reader.memory is not self.reader.memory:
             with self.disabled():
                 _key_of(self.model, reader, self.key)
-        self._correction.reader = reader
+        self._correction.read_with(reader)
 
     @property
     def attached(self) -> bool:
@@ -196,9 +196,9 @@ def _key_of(model: nn.Module, reader: Reader, key: str | None) -> str:
     if source is not None:
         # What the model cannot know (its tokenizer) cannot differ here.
         made = source_of_module(model, key, source.extra, norms=not source.projections)
-        made = replace(made, output=source.output, item=source.item)
+        made = replace(made, output=source.output, item=source.item, position=source.position)
         if source.probe is not None and not (watched(model) and source.difference(made) is None):
             with frozen(model):
-                made = replace(made, probe=answered(source.probe, model, key, twice=False))
+                made = replace(made, probe=answered(source.probe, model, key, position=source.position, twice=False))
         source.require(made)
     return key
