@@ -20,12 +20,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import get_scorer, log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -57,7 +59,12 @@ SMALL_X, SMALL_Y = X[:400] / 16, Y[:400]
 @parametrize_with_checks(
     [
         ResMemClassifier(LogisticRegression()),
-        ResMemClassifier(DecisionTreeClassifier(max_depth=4, random_state=0), space="logits", kernel="gaussian"),
+        # One of its checks sets min_weight_fraction_leaf of a tree itself, without which none passes it.
+        ResMemClassifier(
+            DecisionTreeClassifier(max_depth=4, min_weight_fraction_leaf=0.01, random_state=0),
+            space="logits",
+            kernel="gaussian",
+        ),
         ResMemRegressor(Ridge()),
     ]
 )
@@ -164,12 +171,12 @@ def test_missing_values_where_the_base_imputes_them():
     pipe = make_pipeline(SimpleImputer(), LogisticRegression(C=1e-3))
     assert ResMemClassifier(pipe, k=3).fit(holes, SMALL_Y).score(holes, SMALL_Y) > 0.9
     boosted = HistGradientBoostingClassifier(max_iter=2)
-    assert not get_tags(ResMemClassifier(boosted)).input_tags.allow_nan
     key = FunctionTransformer(np.nan_to_num).fit(SMALL_X).transform
-    assert get_tags(ResMemClassifier(boosted, key=key)).input_tags.allow_nan
+    for model in (ResMemClassifier(boosted, k=3), ResMemClassifier(boosted, k=3, key=key)):
+        assert get_tags(model).input_tags.allow_nan
+        assert model.fit(holes[:60], SMALL_Y[:60] > 4).predict(holes).shape == (400,)
     with pytest.raises(ValueError, match="NaN"):
-        ResMemClassifier(boosted).fit(holes[:60], SMALL_Y[:60] > 4)
-    assert ResMemClassifier(boosted, key=key).fit(holes[:60], SMALL_Y[:60] > 4).predict(holes).shape == (400,)
+        ResMemClassifier(LogisticRegression()).fit(holes[:60], SMALL_Y[:60] > 4)
 
 
 def test_kinds_are_known():
@@ -355,7 +362,11 @@ def test_tune_replaces_the_reader(fitted):
     )
     assert model.reader_.params == best.params
     assert model.reader_.best_params_["k"] in (0, 1, 3, 10)
-    assert model.k == 5
+    # What was chosen is the model's own now, and its clones'.
+    assert {name: model.get_params()[name] for name in best.best_params_} == best.best_params_
+    again = clone(model).fit(X[:250], Y[:250])
+    assert again.best_params_ == model.best_params_
+    np.testing.assert_array_equal(again.predict(X[350:]), model.predict(X[350:]))
 
 
 def test_sample_weights_reach_base_and_memory():
@@ -371,14 +382,6 @@ def test_sample_weights_reach_base_and_memory():
     assert len(model.add(X[:2], Y[:2], sample_weight=[1.0, 2.0])) == 2
     with pytest.raises(ParameterError, match="fitted without"):
         plain.add(X[:2], Y[:2], sample_weight=[1.0, 2.0])
-
-
-def test_fit_parameters_that_cannot_be_passed_on():
-    weight = np.ones(350)
-    with pytest.raises(ParameterError, match="torch module is not fitted again"):
-        ResMemClassifier(network(10)).fit(X[TRAIN], Y[TRAIN], sample_weight=weight)
-    with pytest.raises(ParameterError, match=r"cv=3 fits its clones without them"):
-        ResMemClassifier(WEAK, cv=3).fit(X[TRAIN], Y[TRAIN], sample_weight=weight)
 
 
 def test_keys_index_and_storage_are_the_users():
@@ -416,5 +419,66 @@ def test_bad_input():
     model = ResMemClassifier(FrozenEstimator(DecisionTreeClassifier(max_depth=3).fit(X, Y)), k=5).fit(X, Y)
     bad = X[:3].copy()
     bad[1, 1] = np.nan
+    assert model.predict(bad).shape == (3,)  # as a tree does; a key of one's own may not
+    model.key = lambda rows: rows
     with pytest.raises(NonFiniteError, match="1 NaN"):
         model.predict(bad)
+
+
+# --- the methods beside predict
+
+
+def test_decisions_and_log_probabilities_agree_with_predictions(fitted):
+    p = fitted.predict_proba(X[TEST])
+    np.testing.assert_allclose(fitted.predict_log_proba(X[TEST]), np.log(p))
+    np.testing.assert_array_equal(fitted.classes_[fitted.decision_function(X[TEST]).argmax(1)], fitted.predict(X[TEST]))
+    names = np.where(Y > 4, "high", "low")
+    two = ResMemClassifier(WEAK, k=5).fit(X[TRAIN], names[TRAIN])
+    decision = two.decision_function(X[TEST])
+    assert decision.shape == (150,)
+    np.testing.assert_array_equal(np.where(decision > 0, "low", "high"), two.predict(X[TEST]))
+    auc = roc_auc_score(names[TEST] == "low", two.predict_proba(X[TEST])[:, 1])
+    assert get_scorer("roc_auc")(two, X[TEST], names[TEST]) == pytest.approx(auc)
+    alone = ResMemClassifier(LinearSVC(), k=0).fit(X[TRAIN], Y[TRAIN])
+    np.testing.assert_array_equal(alone.decision_function(X[TEST]), alone.estimator_.decision_function(X[TEST]))
+
+
+def test_kneighbors_as_scikit_learn_has_them(fitted):
+    scaled = StandardScaler().fit(X[TRAIN])
+    plain = NearestNeighbors(n_neighbors=5).fit(scaled.transform(X[TRAIN]))
+    for given, queries in (((X[TEST],), (scaled.transform(X[TEST]),)), ((), ())):
+        distances, ids = fitted.kneighbors(*given)
+        expected, rows = plain.kneighbors(*queries)
+        np.testing.assert_allclose(distances, expected, rtol=1e-4, atol=1e-4)
+        assert (ids == rows).mean() > 0.99  # ties
+    assert fitted.kneighbors(X[:3], 2, return_distance=False).shape == (3, 2)
+    fitted.forget(ids[0])
+    assert not np.isin(fitted.kneighbors(X[:50], 1)[1], ids[0]).any()
+    with pytest.raises(ParameterError, match="n_neighbors=0; expected 1 to"):
+        fitted.kneighbors(X[:3], 0)
+
+
+def test_explanations_and_evaluations_are_residuas_own():
+    model = ResMemClassifier(WEAK, k=5).fit(X[TRAIN], NAMES[Y[TRAIN]])
+    whys = model.explain(X[TEST][:3], NAMES[Y[TEST]][:3])
+    assert [model.classes_[why.prediction] for why in whys] == model.predict(X[TEST][:3]).tolist()
+    assert whys[0].ids.tolist() == model.kneighbors(X[TEST][:1], 5)[1][0].tolist()
+    assert [model.classes_[why.label] for why in whys] == NAMES[Y[TEST]][:3].tolist()
+    result = model.evaluate(X[TEST], NAMES[Y[TEST]], confidence=0.9)
+    assert result.accuracy == pytest.approx(model.score(X[TEST], NAMES[Y[TEST]]))
+    assert result.base_accuracy == pytest.approx(model.estimator_.score(X[TEST], NAMES[Y[TEST]]))
+    assert result.confidence == 0.9
+    regressor = ResMemRegressor(Ridge(), k=4).fit(X[TRAIN], Y[TRAIN])
+    assert regressor.evaluate(X[TEST], Y[TEST]).r2 == pytest.approx(regressor.score(X[TEST], Y[TEST]), rel=1e-4)
+    assert regressor.explain(X[TEST][:1])[0].prediction == pytest.approx(regressor.predict(X[TEST][:1])[0], rel=1e-5)
+
+
+def test_relabel_by_class_name():
+    model = ResMemClassifier(WEAK, k=1, sigma=1.0).fit(X[TRAIN], NAMES[Y[TRAIN]])
+    assert model.relabel([0], ["digit 7"]) == 1
+    assert model.predict(X[:1]) == ["digit 7"]
+    with pytest.raises(LabelError, match="'eleven'"):
+        model.relabel([0], ["eleven"])
+    regressor = ResMemRegressor(Ridge(), k=1).fit(X[TRAIN], Y[TRAIN])
+    regressor.relabel([0, 1], [5.5, 6.5])
+    np.testing.assert_allclose(regressor.predict(X[:2]), [5.5, 6.5], rtol=1e-5)

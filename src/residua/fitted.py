@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from residua.core import Encoded
+from residua.core import ArrayLike, Encoded
 from residua.encoding.estimator import as_new_rows
 from residua.encoding.sklearn import import_sklearn
 from residua.memory import Memory
@@ -20,6 +20,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 FOLDS = 5
 LEAST_ROWS = 200
+LEAST_GROUPS = 10
 LEAST_OF_CLASS = 10  # in a fold
 MOST_ROWS = 8000  # that are answered: more cost time and change no setting
 
@@ -36,12 +37,13 @@ def fitted_reader(
     key: Any,
     cv: Any,
     fit_params: Mapping[str, Any],
+    groups: ArrayLike | None,
 ) -> ResMem:
     """The reader of the `memory` of `enc`, the rows (X, y) that `estimator` was fitted on, or that it was frozen for.
 
     `params` are ResMem's; those that are None are chosen, by rows answered as new ones: by clones that are fitted on
     the other folds; or, of a torch module and of what holds a ``FrozenEstimator``, without each row itself. Of too few
-    rows nothing is learned: the model alone, unless a k is given.
+    rows nothing is learned: the model alone, unless a k is given. Rows of a group never answer for each other.
     """
     check_evidence(evidence)
     given: dict[str, Any] = {name: value for name, value in params.items() if value is not None}
@@ -52,19 +54,23 @@ def fitted_reader(
     settled = {"k", "sigma"} <= set(given) and (memory.task == "regression" or "temperature" in given)
     if given.get("k") == 0 or (settled and evidence is None):
         return reader
-    if few := _too_few(enc):
+    if few := _too_few(enc, groups):
         log.info("%s to choose settings by: %s", few, "as given" if reader.k else "the model alone is used")
         return reader
     refitted = _is_refitted(estimator)
     about: dict[str, Any] = {"k": 1, "sigma": 1.0, "kernel": reader.kernel, "space": reader.space}
+    told = memory.source.class_weight if reader.class_weight is None and memory.source else reader.class_weight
+    about["class_weight"] = told
     if refitted:
-        fresh = {"key": key, "cv": cv, "fit_params": fit_params, "columns": enc.columns}
-        parts = as_new_rows(estimator, X, y, list(_folds(enc)), **fresh)
+        fresh: dict[str, Any] = {"fit_params": fit_params, "columns": enc.columns, "groups": groups}
+        parts = as_new_rows(estimator, X, y, list(_folds(enc, groups)), key=key, cv=cv, **fresh)
         folds = [(ResMem(Memory(seen), **about), new) for seen, new in parts]
     else:
         kept: dict[str, Any] = {"columns": enc.columns, "source": enc.source, "task": enc.task}
-        own = Encoded(enc.keys, enc.logits, enc.labels, memory.ids, **kept)
-        folds = [(reader.with_params(**about), own[new]) for _, new in _folds(enc)]
+        ids = memory.ids if groups is None else np.unique(groups, return_inverse=True)[1]
+        own = Encoded(enc.keys, enc.logits, enc.labels, ids, **kept)
+        there = reader.with_params(**about) if groups is None else ResMem(Memory(own), **about)
+        folds = [(there, own[new]) for _, new in _folds(enc, groups)]
     chosen = {name: given[name] for name in ("k", "sigma", "temperature") if name in given}
     return simulated(reader, folds, chosen, evidence, in_sample=not refitted)
 
@@ -77,10 +83,12 @@ def _is_refitted(estimator: Any) -> bool:
     return all(type(one).__name__ != "FrozenEstimator" for one in inside)
 
 
-def _too_few(enc: Encoded) -> str | None:
+def _too_few(enc: Encoded, groups: ArrayLike | None) -> str | None:
     """What there is too little of; None where it is enough."""
     if len(enc) < LEAST_ROWS:
         return f"{len(enc)} rows are too few (under {LEAST_ROWS})"
+    if groups is not None and (count := len(np.unique(groups))) < LEAST_GROUPS:
+        return f"{count} groups are too few (under {LEAST_GROUPS})"
     if enc.task == "regression" or enc.labels is None:
         return None
     classes, counts = np.unique(enc.labels, return_counts=True)
@@ -90,10 +98,11 @@ def _too_few(enc: Encoded) -> str | None:
     return None
 
 
-def _folds(enc: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _folds(enc: Encoded, groups: ArrayLike | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Row numbers, of each fold those that are remembered and (a sample of) those that are asked."""
     model_selection = import_sklearn().model_selection
-    kind = model_selection.KFold if enc.task == "regression" else model_selection.StratifiedKFold
+    kind = ("" if enc.task == "regression" else "Stratified") + ("KFold" if groups is None else "GroupKFold")
+    splitter = getattr(model_selection, kind)(FOLDS, shuffle=True, random_state=0)
     rng, most = np.random.default_rng(0), MOST_ROWS // FOLDS
-    for seen, new in kind(FOLDS, shuffle=True, random_state=0).split(np.zeros(len(enc)), enc.labels):
+    for seen, new in splitter.split(np.zeros(len(enc)), enc.labels, groups):
         yield seen, np.sort(rng.permutation(new)[:most])

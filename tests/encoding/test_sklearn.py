@@ -103,9 +103,12 @@ def test_inputs_that_are_no_keys():
     with pytest.raises(EncodeError, match="is not numbers"):
         keys_of(model, names)
     bad = X.copy()
+    bad[0, 0] = np.inf
+    with pytest.raises(NonFiniteError, match="1 infinite values"):
+        keys_of(model, bad)
     bad[0, 0] = np.nan
     with pytest.raises(NonFiniteError, match="1 NaN"):
-        keys_of(model, bad)
+        keys_of(model, X, key=lambda _: bad)
 
 
 def test_logits_of_classifiers():

@@ -259,12 +259,18 @@ def test_the_usual_width_is_the_memorys_own(memory):
 
 def test_with_params(memory):
     reader = rs.ResMem(
-        memory, k=np.int64(3), sigma=np.float32(0.5), temperature=2, epsilon=np.float32(0.25), skip=np.float32(0.5)
+        memory,
+        k=np.int64(3),
+        sigma=np.float32(0.5),
+        temperature=2,
+        epsilon=np.float32(0.25),
+        skip=np.float32(0.5),
+        class_weight={np.int64(1): np.float32(2)},
     )
     expected = dict(k=3, sigma=0.5, temperature=2.0, kernel="exponential", space="probabilities", epsilon=0.25)
-    expected["skip"] = 0.5
+    expected |= dict(skip=0.5, class_weight={1: 2.0})
     assert reader.params == expected and reader.parameter_names() == rs.ResMem.parameter_names() == tuple(expected)
-    assert [type(value) for value in reader.params.values()] == [int, float, float, str, str, float, float]
+    assert [type(value) for value in reader.params.values()] == [int, float, float, str, str, float, float, dict]
     other = reader.with_params(k=5, space="logits")
     assert other.params == expected | {"k": 5, "space": "logits"} and other.memory is memory
     assert reader.params == expected

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from residua.errors import SourceMismatchError
 
@@ -63,6 +63,9 @@ class Functions(NamedTuple):
 
 
 CALLABLE = "callable "  # begins the name of keys that a caller's function makes
+# How much rows of a class weigh: "balanced" is n / (L * the rows of the class), as scikit-learn has it; a class that is
+# not named weighs 1.
+ClassWeight: TypeAlias = dict[int, float] | Literal["balanced"]
 KEYS_ONLY = "none"  # the outputs of an embedder: it has keys, and says nothing of classes
 
 
@@ -75,8 +78,9 @@ class Source:
     dtype: str = "float32"  # the dtype of most parameters
     parameters: dict[str, tuple[list[int], float]] = field(default_factory=dict)  # shape and Euclidean norm of each
     extra: dict[str, str] = field(default_factory=dict)  # what else must be equal, such as a tokenizer's hash
-    # {"mean": ..., "scale": ...} that the keys were standardised with, a number per dimension; empty when they were not
-    statistics: dict[str, list[float]] = field(default_factory=dict)
+    # {"mean": ..., "scale": ...} that the keys were standardised with, a number per dimension, and "categories" where a
+    # table had some; empty when they were not
+    statistics: dict[str, list[Any]] = field(default_factory=dict)
     output: str | None = None  # what the outputs are, as in ``Encoded``, or ``KEYS_ONLY``; None: unknown
     item: int | str | None = None  # which item of what the model returns they are; None for the usual one
     # {parameter: {dtype: signed projection}}: of the parameter as it is, and rounded to each coarser dtype; empty where
@@ -88,6 +92,7 @@ class Source:
     probe: Probe | None = None  # what the model says of made-up inputs, where it takes them
     # What a caller's functions are by name in `key` and `item`; not stored, and no part of what is compared.
     functions: Functions = field(default=Functions(), compare=False, repr=False)
+    class_weight: ClassWeight | None = None  # by which the model was fitted, as far as is known
 
     @property
     def scale(self) -> str:
@@ -224,4 +229,6 @@ class Source:
         found |= {name: dict(data.get(name, {})) for name in ("projections", "structure")}
         if data.get("probe"):
             found["probe"] = Probe(**data["probe"] | {"answers": tuple(data["probe"]["answers"])})
+        weight = data.get("class_weight")
+        found["class_weight"] = {int(c): w for c, w in weight.items()} if isinstance(weight, dict) else weight
         return cls(data["name"], data["key"], data["dtype"], parameters, extra, statistics, **found)

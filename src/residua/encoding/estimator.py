@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 from residua.core import ArrayLike, Encoded, Source, Task
 from residua.core.source import Functions
+from residua.encoding.class_weight import class_weight_of
 from residua.encoding.fingerprint import source_of_estimator, warn_if_unknown
 from residua.encoding.memorised import warn_if_memorised
 from residua.encoding.options import Splitter
@@ -38,8 +39,10 @@ def encode_estimator(
     cv: int | Splitter | Iterable[Any] | None,
     task: Task | None,
     like: Source | None,
+    fit_params: Mapping[str, Any] | None = None,
+    groups: ArrayLike | None = None,
 ) -> Encoded:
-    """Keys and logits of every row of X. See ``residua.encode``."""
+    """Keys and logits of every row of X. See ``residua.encode``, and ``out_of_fold``."""
     if isinstance(data, tuple) and len(data) == 2:
         if labels is not None:
             raise ParameterError("labels= was given, and the data are a pair (X, y); pass one of the two")
@@ -59,7 +62,9 @@ def encode_estimator(
         said = logits_of(estimator, rows)
         return [keys_of(estimator, rows, key=key, statistics=keys.statistics or None).keys, said.reshape(len(said), -1)]
 
-    source = replace(source, probe=answered_by(asked, estimator, answers), functions=Functions(key=key))
+    weights = class_weight_of(estimator) if found == "classification" else None
+    known = {"functions": Functions(key=key), "class_weight": weights}
+    source = replace(source, probe=answered_by(asked, estimator, answers), **known)
     warn_if_unknown(source, stacklevel=4, saved=bool(source.structure))
     if like is not None:
         like.require(source)
@@ -68,7 +73,7 @@ def encode_estimator(
     else:
         if labels is None:
             raise LabelError(f"cv={cv!r} refits on parts of the data, and there are no labels; pass (X, y)")
-        logits = out_of_fold(estimator, X, labels, cv)
+        logits = out_of_fold(estimator, X, labels, cv, fit_params, groups)
     if labels is not None:
         one_class = found == "classification"
         labels = class_indices(estimator, labels) if one_class else np.asarray(labels, dtype=np.float64)
@@ -77,8 +82,16 @@ def encode_estimator(
     return enc
 
 
-def out_of_fold(estimator: Any, X: Any, y: Any, cv: int | Splitter | Iterable[Any]) -> np.ndarray:
-    """Logits (or predictions) of each row by a clone fitted on the folds the row is not in.
+def out_of_fold(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    cv: int | Splitter | Iterable[Any],
+    fit_params: Mapping[str, Any] | None = None,
+    groups: ArrayLike | None = None,
+) -> np.ndarray:
+    """Logits (or predictions) of each row by a clone fitted on the folds the row is not in, `groups` being for the
+    splitter. What has a value per row in the clones' `fit_params` is cut as the rows are.
 
     Columns are the given estimator's classes; one that a fold's training part lacks has probability 1e-7 in that fold.
     """
@@ -94,10 +107,10 @@ def out_of_fold(estimator: Any, X: Any, y: Any, cv: int | Splitter | Iterable[An
     columns = class_indices(estimator, y) if classifier and y.ndim == 1 else None
     out: np.ndarray | None = None
     times = np.zeros(X.shape[0], dtype=int)
-    for fold, (train, test) in enumerate(splitter.split(X, y)):
+    for fold, (train, test) in enumerate(_splits(splitter, X, y, groups, cv)):
         if columns is not None and len(np.unique(columns[train])) < 2:
             raise LabelError(f"fold {fold} of cv={cv!r} trains on one class alone; use fewer folds or StratifiedKFold")
-        clone = sk.base.clone(estimator).fit(_at(X, train), y[train])
+        clone = sk.base.clone(estimator).fit(_at(X, train), y[train], **_rows_of(fit_params, train, len(y)))
         said = _in_columns_of(estimator, clone, logits_of(clone, _at(X, test)))
         if out is None:
             out = np.empty((len(times), *said.shape[1:]), said.dtype)
@@ -119,12 +132,13 @@ def as_new_rows(
     cv: int | Splitter | Iterable[Any] | None = None,
     fit_params: Mapping[str, Any] | None = None,
     columns: Mapping[str, np.ndarray] | None = None,
+    groups: ArrayLike | None = None,
 ) -> Iterator[tuple[Encoded, Encoded]]:
     """What a memory and its queries would be, fold by fold: the rows that a clone of the fitted `estimator` was fitted
     on, and those that it never saw, both with the clone's own keys.
 
     `folds` are pairs of row numbers; `columns`, and of `fit_params` what has a value per row, are cut likewise. With
-    `cv` the logits of the first are out of fold, by further clones.
+    `cv` the logits of the first are out of fold, by further clones. Rows of a group share an id.
     """
     sk = import_sklearn()
     X, classifier = _rows(X), sk.base.is_classifier(estimator)
@@ -134,13 +148,16 @@ def as_new_rows(
     about: dict[str, Any] = {"output": "logits" if classifier else "predictions"}
     about |= {"task": "classification" if classifier else "regression"}
     for seen, new in folds:
-        own = {
-            name: _at(given, seen) if _size(given) == len(y) else given for name, given in (fit_params or {}).items()
-        }
+        own = _rows_of(fit_params, seen, len(y))
+        own_groups = None if groups is None else np.asarray(groups)[seen]
         clone = sk.base.clone(estimator).fit(_at(X, seen), y[seen], **own)
         keys = keys_of(clone, _at(X, seen), key=key)
         new_keys = keys_of(clone, _at(X, new), key=key, statistics=keys.statistics or None)
-        logits = logits_of(clone, _at(X, seen)) if cv is None else out_of_fold(clone, _at(X, seen), y[seen], cv)
+        logits = (
+            logits_of(clone, _at(X, seen))
+            if cv is None
+            else out_of_fold(clone, _at(X, seen), y[seen], cv, own, own_groups)
+        )
         logits = np.concatenate([logits, logits_of(clone, _at(X, new))])
         both = np.concatenate([seen, new])
         # Together, for a clone may be no better than chance at the few rows that it never saw, and that is no fault.
@@ -148,6 +165,7 @@ def as_new_rows(
             np.concatenate([keys.keys, new_keys.keys]),
             _in_columns_of(estimator, clone, logits),
             labels[both],
+            None if groups is None else np.unique(groups, return_inverse=True)[1][both],
             columns={name: column[both] for name, column in (columns or {}).items()},
             **about,
         )
@@ -163,6 +181,23 @@ def _in_columns_of(estimator: Any, clone: Any, said: np.ndarray) -> np.ndarray:
     out = np.repeat(floor, len(classes), axis=1)
     out[:, class_indices(estimator, clone.classes_)] = said
     return out
+
+
+def _splits(splitter: Any, X: Any, y: np.ndarray, groups: ArrayLike | None, cv: Any) -> Iterator[Any]:
+    try:
+        yield from splitter.split(X, y, groups)
+    except ValueError as error:
+        if groups is None and "groups" in str(error):
+            raise ParameterError(
+                f"cv={cv!r} splits by groups ({error}); pass groups= to fit, or cv as splits"
+            ) from error
+        raise
+
+
+def _rows_of(fit_params: Mapping[str, Any] | None, rows: np.ndarray, n: int) -> dict[str, Any]:
+    """What has a value for each of n rows is cut to some of them."""
+    given = (fit_params or {}).items()
+    return {name: _at(value, rows) if _size(value) == n else value for name, value in given}
 
 
 def _size(given: Any) -> int | None:

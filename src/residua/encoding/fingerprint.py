@@ -180,7 +180,7 @@ class _Found:
     seen: dict[int, object] = field(default_factory=dict)
 
 
-def source_of_estimator(estimator: Any, key: str, statistics: dict[str, list[float]]) -> Source:
+def source_of_estimator(estimator: Any, key: str, statistics: dict[str, list[Any]]) -> Source:
     """The fingerprint of a fitted scikit-learn estimator: the numbers in its learned attributes. What one attribute
     holds in all steps, members of ensembles and trees is one entry, so a forest's is as short as a tree's. XGBoost's,
     LightGBM's and CatBoost's are known by what they save, skorch's by their module."""

@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.special import expit, logit, softmax
 
 from residua.core.source import CALLABLE
+from residua.encoding.table_keys import Statistics, columns_of, standardised
 from residua.errors import EncodeError, LabelError, MissingDependencyError, NonFiniteError, ParameterError, ShapeError
 
 FLOOR = 1e-7  # the least probability that becomes a logit
@@ -23,7 +24,7 @@ class Keys(NamedTuple):
 
     keys: np.ndarray
     name: str
-    statistics: dict[str, list[float]]
+    statistics: Statistics
 
 
 def require_fitted(estimator: Any) -> bool:
@@ -51,7 +52,7 @@ def require_fitted(estimator: Any) -> bool:
 
 def gives_several(estimator: Any) -> bool:
     """Whether a fitted classifier may give one row several labels, each 0 or 1."""
-    for step in _nested(estimator):
+    for step in nested(estimator):
         if isinstance(getattr(step, "classes_", None), list) or getattr(step, "multilabel_", False):
             return True
         # A network and a ridge say it nowhere else.
@@ -65,12 +66,14 @@ def keys_of(
     X: Any,
     *,
     key: Callable[[Any], Any] | None = None,
-    statistics: dict[str, list[float]] | None = None,
+    statistics: Statistics | None = None,
 ) -> Keys:
     """Keys of the rows of X, float (n, d): the last hidden layer's activations of an ``MLP*``, else the input of
-    the last step (X itself without a pipeline), standardised by `statistics`, by default X's own.
+    the last step (X itself without a pipeline), standardised by `statistics`, by default X's own: missing numbers are
+    the mean, categories are one-hot.
 
-    ``key(X)`` gives others, used as they are; ``statistics = {"mean": (d,), "scale": (d,)}``.
+    ``key(X)`` gives others, used as they are; ``statistics = {"mean": (d,), "scale": (d,)}``, and
+    ``"categories"`` of columns that are no numbers.
     """
     if key is not None:
         if not callable(key):
@@ -78,20 +81,17 @@ def keys_of(
         return Keys(_numbers(key(X), "key(X)"), f"{CALLABLE}{getattr(key, '__qualname__', type(key).__name__)}", {})
     last, inputs = input_of_last_step(estimator, X)
     kind = type(last).__name__
-    inputs = _numbers(inputs, f"the input of {kind}")
-    sk = import_sklearn()
+    sk, names = import_sklearn(), {}
+    if (mixed := columns_of(inputs)) is not None:
+        inputs, names = mixed
+    inputs = _numbers(inputs, f"the input of {kind}", missing=True)
     if isinstance(last, (sk.neural_network.MLPClassifier, sk.neural_network.MLPRegressor)) and len(last.coefs_) > 1:
         activation = _ACTIVATIONS[last.activation]
         for weight, bias in zip(last.coefs_[:-1], last.intercepts_[:-1]):
             inputs = activation(inputs @ weight + bias)
         return Keys(inputs, f"{kind}:penultimate", {})
-    if statistics is None:
-        scaler = sk.preprocessing.StandardScaler().fit(inputs)
-        statistics = {"mean": scaler.mean_.tolist(), "scale": scaler.scale_.tolist()}
-    mean, scale = np.asarray(statistics["mean"]), np.asarray(statistics["scale"])
-    if mean.shape != (inputs.shape[1],):
-        raise ShapeError(f"the statistics are of {len(mean)} dimensions and the input of {kind} has {inputs.shape[1]}")
-    return Keys(((inputs - mean) / scale).astype(np.float32), f"{kind}:input", statistics)
+    keys, statistics = standardised(inputs, names, f"the input of {kind}", statistics)
+    return Keys(keys, f"{kind}:input", statistics)
 
 
 def logits_of(estimator: Any, X: Any) -> np.ndarray:
@@ -122,7 +122,7 @@ def logits_of(estimator: Any, X: Any) -> np.ndarray:
         raise EncodeError(f"{kind} has neither decision_function nor predict_proba; expected {expected}")
     if logits.shape[1] != len(estimator.classes_):
         raise EncodeError(f"{kind} gives {logits.shape[1]} columns for {len(estimator.classes_)} classes")
-    for step in _nested(estimator):
+    for step in nested(estimator):
         if type(step).__name__ in ("FixedThresholdClassifier", "TunedThresholdClassifierCV"):
             logits = _with_threshold(logits, step, estimator.predict(X))
     return logits.astype(np.float32)
@@ -147,7 +147,7 @@ def _label_logits(estimator: Any, X: Any) -> np.ndarray:
 
 
 def _classes_of_labels(estimator: Any) -> list[Any]:
-    classes = [step.classes_ for step in _nested(estimator) if isinstance(getattr(step, "classes_", None), list)]
+    classes = [step.classes_ for step in nested(estimator) if isinstance(getattr(step, "classes_", None), list)]
     return classes[0]
 
 
@@ -155,7 +155,7 @@ def _decision_of(estimator: Any, X: Any) -> np.ndarray | None:
     """The ``decision_function`` with a column per class, float64 (n, L); None where there is none."""
     if not hasattr(estimator, "decision_function"):
         return None
-    *_, last = _nested(estimator)
+    *_, last = nested(estimator)
     if getattr(last, "decision_function_shape", None) == "ovo" and len(estimator.classes_) > 2:
         what = "decides one-versus-one; set decision_function_shape='ovr' for logits per class"
         raise EncodeError(f"{type(estimator).__name__} {what}")
@@ -185,9 +185,10 @@ def _with_threshold(logits: np.ndarray, step: Any, predicted: np.ndarray) -> np.
 def input_of_last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
     """The estimator that predicts, inside pipelines, searches and ``FrozenEstimator``, and what reaches it."""
     last = estimator
-    for last in _nested(estimator):
-        if hasattr(last, "steps") and len(last.steps) > 1:
-            X = last[:-1].transform(X)
+    for last in nested(estimator):
+        for _, step in getattr(last, "steps", ())[:-1]:
+            if step not in (None, "passthrough") and not hasattr(step, "fit_resample"):  # which only fitting does
+                X = step.transform(X)
     return last, X
 
 
@@ -219,7 +220,7 @@ def import_sklearn() -> ModuleType:
     return import_module("sklearn")
 
 
-def _nested(estimator: Any) -> Iterator[Any]:
+def nested(estimator: Any) -> Iterator[Any]:
     """The estimator, and inward what predicts in it: a pipeline's last step, a search's winner, a frozen estimator."""
     while estimator is not None:
         yield estimator
@@ -231,7 +232,7 @@ def _nested(estimator: Any) -> Iterator[Any]:
             estimator = estimator.estimator if type(estimator).__name__ == "FrozenEstimator" else None
 
 
-def _numbers(values: Any, name: str) -> np.ndarray:
+def _numbers(values: Any, name: str, missing: bool = False) -> np.ndarray:
     if sparse.issparse(values):
         if values.shape[0] * values.shape[1] > _DENSE:
             what = f"{name} is sparse, {values.shape}, and too large to be made dense"
@@ -243,7 +244,10 @@ def _numbers(values: Any, name: str) -> np.ndarray:
         raise EncodeError(f"{name} is not numbers ({error}); pass key=, a callable that gives keys (n, d)") from error
     if values.ndim != 2:
         raise ShapeError(f"{name} has shape {values.shape}; expected (n, d)")
-    if not np.isfinite(values).all():
+    bad = np.isinf(values) if missing else ~np.isfinite(values)
+    if bad.any():
         cure = "impute them in a pipeline step, or pass key=, a callable that gives finite keys (n, d)"
-        raise NonFiniteError(f"{name} holds {int((~np.isfinite(values)).sum())} NaN or infinite values; {cure}")
+        raise NonFiniteError(
+            f"{name} holds {int(bad.sum())} {'infinite' if missing else 'NaN or infinite'} values; {cure}"
+        )
     return values

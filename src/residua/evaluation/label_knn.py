@@ -28,8 +28,9 @@ def label_reader(reader: NeighbourReader, k: int | None = None, sigma: float | N
     """Label k-NN over `reader`'s memory with its kernel, and its own k and sigma unless others are given."""
     k = min(reader.k, len(reader.memory)) if k is None else k
     sigma = reader.sigma if sigma is None else sigma
+    kernel, weights = KERNELS.get(reader.kernel), reader.class_weight
     return KNNLM(
-        reader.memory, k, lmbda=1.0, sigma=sigma, temperature=reader.temperature, kernel=KERNELS.get(reader.kernel)
+        reader.memory, k, 1.0, sigma=sigma, temperature=reader.temperature, kernel=kernel, class_weight=weights
     )
 
 

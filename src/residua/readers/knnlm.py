@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ class KNNLM(NeighbourReader):
         ``"exponential"``. None: the median nearest-neighbour distance (squared) in the memory.
     kernel : {"gaussian", "exponential"} or Kernel, default "gaussian"
         ``exp(-d²/sigma)``, the paper's; ``exp(-d/sigma)``, ResMem's; or your own.
-    temperature, epsilon, skip
+    temperature, epsilon, skip, class_weight
         As for ``ResMem``.
 
     Raises
@@ -66,8 +67,9 @@ class KNNLM(NeighbourReader):
         kernel: KernelName | Kernel = "gaussian",
         epsilon: float | None = None,
         skip: float | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
     ):
-        super().__init__(memory, k, sigma, temperature, kernel, epsilon, skip)
+        super().__init__(memory, k, sigma, temperature, kernel, epsilon, skip, class_weight)
         if not isinstance(lmbda, AdaptiveLambda):
             if not (isinstance(lmbda, Real) and 0 <= lmbda <= 1):
                 raise ParameterError(f"lmbda={lmbda!r}; expected a share between 0 and 1, or an AdaptiveLambda")

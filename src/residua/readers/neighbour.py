@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, Self, TypeAlias
@@ -16,8 +16,10 @@ from residua.core.logits import Base, DenseLogits, HeadLogits, Logits, Sigmoid, 
 from residua.core.neighbours import Neighbours
 from residua.core.prediction import Change, Prediction, Queries, Term, Values
 from residua.core.registry import Registry
+from residua.core.source import ClassWeight
 from residua.errors import ParameterError, ShapeError
 from residua.memory import Memory
+from residua.readers.class_weight import checked_class_weight, class_weights
 from residua.readers.reader import Reader, TextState
 
 NOTICE = 1e-18  # beside 1, in float32; the product of two such numbers is still a normal number
@@ -131,6 +133,7 @@ class NeighbourReader(Reader):
     sigma: float
     epsilon: float | None
     skip: float | None
+    class_weight: ClassWeight | None
 
     def __init__(
         self,
@@ -141,6 +144,7 @@ class NeighbourReader(Reader):
         kernel: KernelName | Kernel,
         epsilon: float | None = None,
         skip: float | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
     ):
         if not isinstance(memory, Memory):
             raise ParameterError(f"got a {type(memory).__name__} where a Memory is expected: rs.Memory(encoded)")
@@ -159,6 +163,8 @@ class NeighbourReader(Reader):
         self.skip = _fraction("skip", skip, "a probability in (0, 1], or None to search every row")
         if skip is not None and memory.task != "classification":
             raise ParameterError(f"skip compares class probabilities; a {memory.task} memory has none, leave skip=None")
+        self.class_weight = checked_class_weight(class_weight, memory)
+        self._class_weights: tuple[int, Tensor | None] | None = None
 
     def values(self, queries: int) -> Values:
         """What the memory's rows say; `queries` neighbourhoods will be read with it."""
@@ -169,10 +175,20 @@ class NeighbourReader(Reader):
         return weigh(neighbours, self.sigma, self._kernel, self.row_weights(neighbours))
 
     def row_weights(self, neighbours: Neighbours) -> Tensor | None:
-        """The neighbours' own weights float32 (q, k), of the memory's column ``weight``, if any."""
-        if not self.memory.has_column("weight"):
-            return None
-        return self.memory.column("weight")[neighbours.rows.clamp_min(0)]
+        """The neighbours' own weights float32 (q, k), of the memory's column ``weight`` and their classes, if any."""
+        rows, by_class = neighbours.rows.clamp_min(0), self.class_weights
+        own = self.memory.column("weight")[rows] if self.memory.has_column("weight") else None
+        if by_class is None:
+            return own
+        by_class = by_class[self.memory.column("label")[rows].long()]
+        return by_class if own is None else own * by_class
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """How much rows of each class weigh, float32 (L,), 1 in the mean over the remembered rows; None: all alike."""
+        if self._class_weights is None or self._class_weights[0] != self.memory.version:
+            self._class_weights = self.memory.version, class_weights(self.class_weight, self.memory)
+        return self._class_weights[1]
 
     def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
         """(what is left of the base, what multiplies the weights), where there are neighbours: numbers, or float32

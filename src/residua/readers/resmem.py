@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -49,6 +50,11 @@ class ResMem(NeighbourReader):
         Share of the base's probability that ``predict_proba`` never goes below; None: 1/L.
     skip : float in (0, 1], optional
         Queries whose base (at T) gives one class at least this probability are not searched and stay the base's.
+    class_weight : "balanced", dict of int to float, or None
+        How much remembered rows of each class weigh; ``"balanced"`` is n / (L * the class's rows), a class that a dict
+        lacks weighs 1. None: as the model's classes weighed when it was fitted, where ``encode`` could see it, else
+        all alike. A model of weighted classes speaks of other class shares than its rows have, and residuals that are
+        not weighed likewise take that back. ``{}``: all weigh alike.
 
     Raises
     ------
@@ -79,8 +85,9 @@ class ResMem(NeighbourReader):
         space: Space = "probabilities",
         epsilon: float | None = None,
         skip: float | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
     ):
-        super().__init__(memory, k, sigma, temperature, kernel, epsilon, skip)
+        super().__init__(memory, k, sigma, temperature, kernel, epsilon, skip, class_weight)
         if space not in SPACES:
             raise ParameterError(f"space={space!r}; expected one of {SPACES}")
         self.space = space

@@ -10,17 +10,22 @@ import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import Tags, check_array, get_tags
+from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from residua.core import ArrayLike, Encoded, Ids, Task
 from residua.encoding import encode
+from residua.encoding.estimator import encode_estimator
 from residua.encoding.sklearn import keys_of, logits_of
-from residua.errors import LabelError, ParameterError
+from residua.errors import LabelError, ParameterError, StorageError
+from residua.evaluation import Evaluation, evaluate
+from residua.explanation import Explanation, explain
 from residua.fitted import fitted_reader
 from residua.memory import Memory
 from residua.memory.schema import Objective
 from residua.readers import ResMem
 from residua.readers.evidence import Evidence
+from residua.sklearn.routing import routed, router
 from residua.tuning import tune
 
 
@@ -41,7 +46,15 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
     _memory_params: tuple[str, ...] = ("index", "index_params", "device")
     _reader_params: tuple[str, ...] = ("k", "sigma", "kernel")
 
-    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+        **fit_params: Any,
+    ) -> Self:
         """Fit the base, unless it is frozen or a torch module, and remember these rows.
 
         Parameters
@@ -50,28 +63,41 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
             Whatever the base takes; an array or tensor for a torch module.
         y : array-like of shape (n_samples,), or (n_samples, n_outputs) for a regressor
             Class names, or targets. A torch module's classes are indices.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weighs the rows of the base (the step that predicts, in pipelines and searches) and of the memory, and the
+            losses that settings are chosen by. Also as the base calls it, ``logisticregression__sample_weight``.
+        groups : array-like of shape (n_samples,), optional
+            For `cv`, and whatever else ``fit`` splits: rows of a group (a patient, a day) never answer for each other.
         **fit_params : dict
-            Passed to the base's ``fit``. A ``sample_weight`` weighs the remembered rows too.
+            For the base's ``fit``; what has a value per row is cut where clones are fitted on parts. Where
+            scikit-learn's metadata routing is enabled the base gets what it requests.
 
         Raises
         ------
-        ParameterError, EncodeError, LabelError, NonFiniteError
+        ParameterError, EncodeError, LabelError, NonFiniteError, ShapeError
+
+        Warns
+        -----
+        UserWarning
+            Where the base takes no ``sample_weight``.
         """
         X, y = self._rows(X, y, reset=True), self._targets(y)
+        share = routed(self, self.estimator, len(y), sample_weight, groups, fit_params, self._by_class(y))
         is_module = isinstance(self.estimator, torch.nn.Module)
-        if fit_params and (is_module or self.cv is not None):
-            why = "a torch module is not fitted again" if is_module else f"cv={self.cv!r} fits its clones without them"
-            raise ParameterError(f"fit got {sorted(fit_params)}, and {why}; leave them out")
         base: Any = self.estimator if is_module else clone(self.estimator)
-        self.estimator_ = base if is_module else base.fit(X, y, **fit_params)
+        self.estimator_ = base if is_module else base.fit(X, y, **share.base)
         classes = getattr(self.estimator_, "classes_", None)
         # CatBoost's regressors have an empty classes_.
         if self._task == "classification" and classes is not None and len(classes) < 2:
             raise LabelError(f"y holds 1 class, {classes[0]!r}; a classifier needs at least two")
-        enc = encode(self.estimator_, X, y, key=self.key, cv=self.cv, task=self._task, progress=False)
+        if is_module:
+            enc = encode(self.estimator_, X, y, key=self.key, cv=self.cv, task=self._task, progress=False)
+        else:
+            how: dict[str, Any] = {"key": self.key, "ids": None, "cv": self.cv, "task": self._task, "like": None}
+            enc = encode_estimator(self.estimator_, X, y, **how, fit_params=share.base, groups=groups)
         if self._task == "classification":
             self.classes_ = np.arange(enc.n_outputs) if is_module else self.estimator_.classes_
-        enc = labelled(enc, enc.labels, fit_params.get("sample_weight"))
+        enc = labelled(enc, enc.labels, share.weight)
         kept = {"temperature": getattr(self, "temperature", None) or 1.0}  # for storage="top-m"
         self.memory_ = Memory(enc, **kept, **{name: getattr(self, name) for name in self._memory_params})
         self.reader_ = fitted_reader(
@@ -80,11 +106,12 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
             enc,
             X,
             y,
-            params={name: getattr(self, name) for name in self._reader_params},
+            params=self._reader_settings(),
             evidence=self.evidence,
             key=self.key,
             cv=self.cv,
-            fit_params=fit_params,
+            fit_params=share.base,
+            groups=groups,
         )
         return self
 
@@ -137,12 +164,68 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
     ) -> Self:
         """Choose k, sigma and temperature on held-out rows, with `grid` and `objective` as in ``residua.tune``.
 
-        Rows of `X` that are remembered would make every setting look too good. Replaces ``reader_`` alone, whose
-        ``best_params_`` say what was chosen; returns self.
+        Rows of `X` that are remembered would make every setting look too good. ``reader_`` is replaced, and what was
+        chosen becomes this object's own parameters, so that ``get_params`` and clones have it (k = 0: no memory).
+        Returns self.
         """
         val = labelled(self._encode(X), self._encoded_targets(y))
         self.reader_ = tune(self.reader_, val, grid, objective=objective)
-        return self
+        tuned = {name: value for name, value in self.reader_.best_params_.items() if name in self._reader_params}
+        return self.set_params(**tuned)
+
+    def evaluate(self, X: Any, y: Any, **options: Any) -> Evaluation:
+        """Compare this model with its base alone on rows that neither has seen, with the options of
+        ``residua.evaluate``."""
+        return evaluate(self.reader_, labelled(self._encode(X), self._encoded_targets(y)), **options)
+
+    def explain(self, X: Any, y: Any = None) -> list[Explanation]:
+        """Of each row of `X`, which remembered rows moved its prediction, and by how much (``residua.explain``).
+
+        Ids are those that ``fit`` (row numbers) and ``add`` gave; ``why.to_frame(model.classes_)`` names classes.
+        """
+        enc = self._encode(X)
+        rows = enc if y is None else labelled(enc, self._encoded_targets(y))
+        return [explain(self.reader_, rows[row]) for row in range(len(rows))]
+
+    def kneighbors(
+        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> tuple[np.ndarray, np.ndarray] | np.ndarray:
+        """The nearest remembered rows of each row, as scikit-learn's neighbours give them.
+
+        Parameters
+        ----------
+        X : as for ``predict``, optional
+            None: every remembered row, whose neighbours then are others.
+        n_neighbors : int, optional
+            None: as many as predictions read, or 5 where these read none.
+        return_distance : bool, default True
+
+        Returns
+        -------
+        distances, ids
+            float32 and int64 (n_samples, n_neighbors), nearest first: distances between keys, and the ids that ``fit``
+            (row numbers) and ``add`` gave. The ids alone without `return_distance`.
+        """
+        check_is_fitted(self)
+        memory, own = self.memory_, None
+        keys = self._encode(X).keys if X is not None else memory.keys
+        if keys is None:
+            raise StorageError("this memory's keys were discarded; pass X")
+        if X is None:
+            own = memory.ids
+        most = len(memory) - (X is None)
+        count = min(self.reader_.k or 5, most) if n_neighbors is None else n_neighbors
+        if not 1 <= count <= most:
+            raise ParameterError(f"n_neighbors={count}; expected 1 to {most}, as many as there are to find")
+        found = memory.search(keys, count, exclude=own)
+        ids = memory.column("id")[found.rows].cpu().numpy()
+        return (found.distances.cpu().numpy(), ids) if return_distance else ids
+
+    def relabel(self, ids: Ids, y: Any) -> int:
+        """Give remembered rows, by ids, other classes (names out of ``classes_``) or targets, at once; returns how
+        many changed."""
+        check_is_fitted(self)
+        return self.memory_.relabel(ids, self._encoded_targets(y))
 
     @property
     def best_params_(self) -> dict[str, Any]:
@@ -157,12 +240,15 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return getattr(self.reader_, "evidence_", None)
 
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Who asks for what, where scikit-learn's metadata routing is enabled: the base's ``fit``."""
+        return router(self)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
             base = get_tags(self.estimator)
-            allow_nan = base.input_tags.allow_nan and self.key is not None  # between keys with NaN there is none
-            tags.input_tags = replace(base.input_tags, allow_nan=allow_nan, pairwise=False)
+            tags.input_tags = replace(base.input_tags, pairwise=False)
             tags.target_tags = replace(base.target_tags, required=True)
         return tags
 
@@ -197,6 +283,13 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
         # Images (n, c, h, w) for a torch module have no number of features.
         validate_data(self, X, y, reset=reset, skip_check_array=True, ensure_2d=rows.ndim <= 2)
         return rows.tocsr() if sparse.issparse(rows) else rows
+
+    def _reader_settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._reader_params}
+
+    def _by_class(self, y: np.ndarray) -> np.ndarray | None:
+        """What rows weigh by their class, if this model is told (n,)."""
+        return None
 
     def _targets(self, y: Any) -> np.ndarray:
         return np.asarray(y)

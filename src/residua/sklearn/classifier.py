@@ -1,13 +1,16 @@
 """The classifier."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils import Tags, column_or_1d, get_tags
+from sklearn.utils import Tags, column_or_1d, compute_sample_weight, get_tags
 
+from residua.core.probabilities import TINY
 from residua.encoding.sklearn import class_indices
+from residua.errors import ParameterError
 from residua.memory.storage import StorageName
 from residua.readers import Kernel
 from residua.readers.neighbour import KernelName
@@ -57,6 +60,10 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         How sure the gain in log-loss must be, in standard errors of its paired differences: of rows that were not
         fitted on, under settings that were chosen on others, over the base at its own best temperature. None: the best
         settings are used, whatever chance had to do with it.
+    class_weight : "balanced", dict of class name to float, or None
+        How much rows of each class weigh to the base, if it is fitted and takes a ``sample_weight``, and to the memory.
+        None: the base is as it is, and remembered rows weigh by its own ``class_weight``, if any: weighed alike they
+        would take back what that does for rare classes. ``{}``: remembered rows weigh alike.
 
     Attributes
     ----------
@@ -106,11 +113,12 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         storage: StorageName = "full",
         device: str = "cpu",
         evidence: float | None = USUAL,
+        class_weight: Mapping[Any, float] | str | None = None,
     ):
         self.estimator, self.cv, self.key = estimator, cv, key
         self.k, self.sigma, self.temperature, self.kernel, self.space = k, sigma, temperature, kernel, space
         self.index, self.index_params, self.storage, self.device = index, index_params, storage, device
-        self.evidence = evidence
+        self.evidence, self.class_weight = evidence, class_weight
 
     def predict(self, X: Any) -> np.ndarray:
         """The class of each row's best score, a name out of ``classes_``, (n_samples,); the base's own without a
@@ -127,6 +135,21 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         alone = self._model_alone("predict_proba", X)
         return self.reader_.predict_proba(self._encode(X)) if alone is None else alone
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of ``predict_proba``, -inf of zeros, (n_samples, n_classes)."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """What is greatest for the class predicted, (n_samples, n_classes): log-probabilities; of two classes the
+        second one's log-odds, (n_samples,), float64 and finite. Without a memory the base's own, where it has one.
+        """
+        alone = self._model_alone("decision_function", X)
+        if alone is not None:
+            return alone
+        logs = np.log(np.maximum(self.predict_proba(X).astype(np.float64), TINY))
+        return logs[:, 1] - logs[:, 0] if logs.shape[1] == 2 else logs
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = False
@@ -134,6 +157,25 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
             base = get_tags(self.estimator).classifier_tags or tags.classifier_tags
             tags.classifier_tags = replace(base, multi_label=False)
         return tags
+
+    def _reader_settings(self) -> dict[str, Any]:
+        weights = self.class_weight
+        if isinstance(weights, Mapping):
+            names = {name: at for at, name in enumerate(self.classes_.tolist())}
+            weights = {names[name]: weight for name, weight in weights.items() if name in names}
+        return super()._reader_settings() | {"class_weight": weights}
+
+    def _by_class(self, y: np.ndarray) -> np.ndarray | None:
+        weights = self.class_weight
+        if not weights:
+            return None
+        if isinstance(weights, Mapping):
+            names = np.unique(y).tolist()
+            if unknown := [name for name in weights if name not in names]:
+                raise ParameterError(f"class_weight names {unknown[:5]}; expected classes out of {names[:10]}")
+        elif weights != "balanced":
+            raise ParameterError(f'class_weight={weights!r}; expected None, "balanced", or weights by class name')
+        return compute_sample_weight(weights, y)
 
     def _targets(self, y: Any) -> np.ndarray:
         return column_or_1d(y, warn=True)

@@ -22,7 +22,7 @@ from residua.readers import NeighbourReader
 from residua.readers.evidence import Evidence
 from residua.readers.reader import Exclude
 from residua.tuning.likelihood import Interpolation, Targets
-from residua.tuning.objective import WHY, Grid, best_of, plain, settled, squared_error
+from residua.tuning.objective import WHY, Grid, best_of, importance, plain, settled, squared_error
 
 USUAL = 1.96  # standard errors: chance alone reaches them in 1 of 40 fair trials
 FEW = 10  # groups; the spread of fewer says little
@@ -41,7 +41,7 @@ class Judged:
     """Each validation row under some readers: losses float64 (readers, n), right answers bool (readers, n) or None."""
 
     measure: str
-    losses: np.ndarray
+    losses: np.ndarray  # by what each row weighs, where rows do not weigh alike
     right: np.ndarray | None
     groups: np.ndarray | None  # int (n,): rows that belong together; None where every row stands alone
     matched: np.ndarray  # bool (n,): rows whose very key or id is remembered
@@ -196,12 +196,14 @@ def from_targets(targets: Targets, sweep: Interpolation, best: NeighbourReader, 
 
 def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[Encoded], exclude: Exclude) -> Judged:
     """Every row under every reader of one memory, from one search."""
-    memory, losses, right, ids, matched = readers[0].memory, [], [], [], []
+    memory, losses, right, ids, matched, weights = readers[0].memory, [], [], [], [], []
     searching = max(readers, key=lambda reader: reader.k).searching_all()
     for part, prediction in searching.predictions(validation, exclude=exclude):
         keys, truth = as_tensor(part.keys), as_tensor(labels_of(part, WHY)).to(memory.device)
         truth = truth if memory.task == "classification" else truth.reshape(len(part), -1)
         found: list[Tensor] = []
+        weight = importance(readers[0], part, truth)
+        weights.append(np.ones(len(part)) if weight is None else weight.double().cpu().numpy())
         for reader in readers:
             now = reader.reread(prediction, keys, part.logits)
             if memory.task == "regression":
@@ -217,7 +219,8 @@ def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[En
     if right:
         n = len(readers)
         table = np.concatenate([np.stack(right[start : start + n]) for start in range(0, len(right), n)], axis=1)
-    whole = np.concatenate(losses, axis=1)
+    weight = np.concatenate(weights)
+    whole = np.concatenate(losses, axis=1) * weight / (weight.mean() or 1)
     names = None if any(part is None for part in ids) else np.concatenate([part for part in ids if part is not None])
     measure = "squared_error" if memory.task == "regression" else "log_loss"
     faultless = table is not None and bool(table[0].all())

@@ -114,10 +114,12 @@ class Interpolation:
 
     @staticmethod
     def serves(reader: NeighbourReader, grid: Grid, objective: Objective) -> bool:
-        """Whether this reader, grid and objective are an interpolation's, and no share leaves the base too little."""
+        """Whether this reader, grid and objective are an interpolation's, all rows weigh alike, and no share leaves the
+        base too little."""
         if objective != "log_loss" or set(grid) != set(SWEPT) or grid["lmbda"][-1] > largest_share(reader):
             return False
-        mixes = is_plain(reader) and type(reader).share is KNNLM.share
+        alike = reader.class_weights is None and not reader.memory.has_column("weight")
+        mixes = alike and is_plain(reader) and type(reader).share is KNNLM.share
         return mixes and isinstance(reader.values(1), LabelValues)
 
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:

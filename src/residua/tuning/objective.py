@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Task
+from residua.core import Encoded, Task
 from residua.errors import ParameterError
 from residua.memory.schema import Objective
-from residua.readers import Reader
+from residua.readers import NeighbourReader, Reader
 
 Grid: TypeAlias = dict[str, np.ndarray]  # of each tuned parameter the values that compete
 
@@ -44,17 +44,21 @@ class Tally:
     shape: tuple[int, ...]
     objective: Objective
     rows: int
+    weight: float  # of all rows, beside which losses are means
     base_right: int
     sums: dict[str, np.ndarray]
 
     def __init__(self, shape: tuple[int, ...], objective: Objective):
-        self.shape, self.objective, self.rows, self.base_right = shape, objective, 0, 0
+        self.shape, self.objective, self.rows, self.weight, self.base_right = shape, objective, 0, 0.0, 0
         names = {"log_loss": ("loss", "gained", "lost"), "squared_error": ("loss",)}.get(objective, ("gained", "lost"))
         self.sums = {name: np.zeros(shape) for name in names}
 
-    def count_base(self, truth: Tensor, right: Tensor | None, losses: list[tuple[Index, float]]) -> None:
+    def count_base(
+        self, truth: Tensor, right: Tensor | None, losses: list[tuple[Index, float]], weight: Tensor | None
+    ) -> None:
         """Count a block's rows, where the base is right, and the base's own summed loss at each index."""
         self.rows += len(truth)
+        self.weight += len(truth) if weight is None else float(weight.sum())
         if right is not None:
             self.base_right += int(right.sum())
         for index, loss in losses if "loss" in self.sums else ():
@@ -84,15 +88,26 @@ class Tally:
             gained, lost = self.sums["gained"], self.sums["lost"]
             out = {"accuracy": (self.base_right + gained - lost) / n, "tpr": gained / n, "fpr": lost / n}
         if self.objective == "log_loss":
-            out |= losses(-self.sums["loss"], n)
+            out |= losses(-self.sums["loss"], self.weight or 1)
         elif self.objective == "accuracy":
             out["score"] = out["accuracy"]
         elif self.objective == "conservative":
             out["score"] = np.where(out["fpr"] < max_fpr, out["tpr"], -np.inf)
         else:
-            out["squared_error"] = self.sums["loss"] / n
+            out["squared_error"] = self.sums["loss"] / (self.weight or 1)
             out["score"] = -out["squared_error"]
         return out
+
+
+def importance(reader: NeighbourReader, part: Encoded, truth: Tensor) -> Tensor | None:
+    """How much the loss of each row weighs (n,), as the rows of the memory do: by its own ``weight``, and its class."""
+    own = part.columns.get("weight")
+    by_class = reader.class_weights
+    weight = None if by_class is None else by_class[truth].to(truth.device)
+    if own is None:
+        return weight
+    own = torch.as_tensor(own, dtype=torch.float32, device=truth.device)
+    return own if weight is None else own * weight
 
 
 def squared_error(predictions: Tensor, truth: Tensor) -> Tensor:
@@ -106,8 +121,8 @@ def argmax(scores: Tensor) -> Tensor:
     return torch.from_numpy(scores.numpy().argmax(axis=-1)) if on_cpu else scores.argmax(dim=-1)
 
 
-def losses(summed: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """The measures of settings with these `summed` log-likelihoods of `n` rows."""
+def losses(summed: np.ndarray, n: float) -> dict[str, np.ndarray]:
+    """The measures of settings with these `summed` log-likelihoods of rows that weigh `n`."""
     loss = -summed / n
     return {"log_loss": loss, "perplexity": np.exp(np.minimum(loss, 700)), "score": -loss}
 

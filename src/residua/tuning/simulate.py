@@ -18,7 +18,7 @@ from residua.core import Encoded
 from residua.memory.schema import Objective
 from residua.readers import KERNELS, NeighbourReader
 from residua.readers.reader import OWN
-from residua.tuning.evidence import Judged, judged
+from residua.tuning.evidence import Judged, groups_of, judged
 from residua.tuning.objective import Grid, best_of, flat, losses, plain, settled
 from residua.tuning.sweep import QuickSweep, count_rows
 
@@ -52,7 +52,8 @@ def simulated(
     reader : NeighbourReader
         That is to be used.
     folds : sequence of (NeighbourReader, Encoded)
-        Readers of the same class, kernel and space, and the labelled rows that each is asked.
+        Readers of the same class, kernel and space, and the labelled rows that each is asked. Rows that share an id
+        belong together.
     given : dict
         Of ``k``, ``sigma`` and ``temperature`` those that are settled. A k that is given is used whatever is found.
     needed : float or None
@@ -82,7 +83,10 @@ def simulated(
         made = [_at(there, table, _best(others, among)) for among in (alone, used)]
         parts.append(judged([there.with_params(k=0, temperature=1.0), *made], rows, OWN))
     copies = None if given.get("k") else COPIES
-    found = Judged.join(parts).beyond_matches(2, 1, needed, False, copies, stacklevel=4)
+    joined, ids = Judged.join(parts), [rows.ids for _, rows in folds]
+    named = None if any(part is None for part in ids) else np.concatenate([part for part in ids if part is not None])
+    joined = replace(joined, groups=groups_of(named))
+    found = joined.beyond_matches(2, 1, needed, False, copies, stacklevel=4)
 
     grid = _grid(reader, given, most)
     measures = {"squared_error": -total / n, "score": total / n} if regression else losses(total, n)

@@ -25,7 +25,7 @@ from residua.progress import progress_bar
 from residua.readers import KNNLM, NeighbourReader, Reader
 from residua.readers.neighbour import log_weights, unnormalised
 from residua.readers.reader import Exclude
-from residua.tuning.objective import WHY, Grid, Index, Tally, argmax, plain, squared_error
+from residua.tuning.objective import WHY, Grid, Index, Tally, argmax, importance, plain, squared_error
 
 BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
 
@@ -100,6 +100,7 @@ class SlowSweep(Tally):
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
         """Count a block, whose prediction holds the neighbours."""
         keys, right, losses = as_tensor(part.keys), None, []
+        weight = importance(self.readers[0][1], part, truth)
         for index, reader in self.readers:
             now, loss, best = reader.reread(prediction, keys, part.logits), None, None
             if self.objective == "squared_error":
@@ -108,6 +109,8 @@ class SlowSweep(Tally):
                 best = now.argmax().to(truth.device)
             if self.objective == "log_loss":
                 loss = -now.log_prob(truth).to(truth.device)
+            if loss is not None and weight is not None:
+                loss = loss * weight
             if index[0] == 0:  # the base, at one temperature: all other parameters are the same to it
                 at = list(self.grid).index("temperature") if "temperature" in self.grid else 0
                 where = tuple(i if axis in (0, at) else slice(None) for axis, i in enumerate(index))
@@ -115,7 +118,7 @@ class SlowSweep(Tally):
                 right = best == truth if best is not None and best.ndim == 1 else None
             else:
                 self.count(index, best, loss, truth, right)
-        self.count_base(truth, right, losses)
+        self.count_base(truth, right, losses, weight)
 
 
 class QuickSweep(Tally):
@@ -134,7 +137,8 @@ class QuickSweep(Tally):
 
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
         """Count a block, whose prediction holds the neighbours."""
-        starts, right = self._base(part, truth)
+        weight = importance(self.reader, part, truth)
+        starts, right = self._base(part, truth, weight)
         if self.grid["k"][-1] == 0:
             return
         values = [reader.values(len(part)) for reader in self.at]
@@ -147,6 +151,7 @@ class QuickSweep(Tally):
             for index, scores, total, t in self._scored(prediction.neighbours[rows], begin, values, left):
                 if "loss" in counted.sums:
                     loss = self._loss(scores / total, begin[t], truth[rows], self.at[t])
+                    loss = loss if weight is None else loss * weight[rows, None]
                 if right is not None:
                     best, base_right = argmax(scores), right[rows]
                 counted.count(index, best, loss, truth[rows], base_right)
@@ -157,7 +162,7 @@ class QuickSweep(Tally):
         for _, counted in parallel_map(count, [slice(s, s + step) for s in range(0, len(part), step)]):
             self.merge(counted)
 
-    def _base(self, part: Encoded, truth: Tensor) -> tuple[list[Tensor], Tensor | None]:
+    def _base(self, part: Encoded, truth: Tensor, weight: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         """The base's own scores at each temperature, counted, and where they are right."""
         starts, losses = [], []
         for t, reader in enumerate(self.at):
@@ -166,10 +171,11 @@ class QuickSweep(Tally):
             # Arithmetic on denormal numbers is ten times slower, and no score can tell 1e-30 from 0.
             starts.append(torch.where(start.abs() < 1e-30, torch.full_like(start, 1e-30), start))
             if "loss" in self.sums:
-                loss = self._loss(starts[-1][:, None], starts[-1], truth, reader).sum()
-                losses.append(((0, slice(None), t), float(loss)))
+                loss = self._loss(starts[-1][:, None], starts[-1], truth, reader)[:, 0]
+                loss = loss if weight is None else loss * weight
+                losses.append(((0, slice(None), t), float(loss.sum())))
         right = argmax(starts[0]) == truth if self.reader.memory.task == "classification" else None
-        self.count_base(truth, right, losses)
+        self.count_base(truth, right, losses, weight)
         return starts, right
 
     def _loss(self, scores: Tensor, start: Tensor, truth: Tensor, reader: NeighbourReader) -> Tensor:
