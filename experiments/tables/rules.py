@@ -53,14 +53,16 @@ def compared(name: str, base: str, seed: int) -> dict:
     used = {rule: reader.evidence_.used for rule, reader in readers.items()}
     used["estimator"] = estimator.evidence_ is not None and estimator.evidence_.used
     if not by_class:
-        said = {"base": model.predict(X), "refitted": refitted.predict(X), "estimator": estimator.predict(X)}
+        # The base by the same arithmetic as its readers, so that no memory is no difference.
+        said = {"base": rs.ResMem(memory, k=0).predict(test)}
+        said |= {"refitted": refitted.predict(X), "estimator": estimator.predict(X)}
         said |= {rule: reader.predict(test) for rule, reader in readers.items()}
         losses = {rule: np.square(numbers - y) / y.var() for rule, numbers in said.items()}
         return _numbers(losses, {rule: 1 - loss for rule, loss in losses.items()}, used)
     readers["accuracy"] = rs.tune(rs.ResMem(memory), validation, objective="accuracy", progress=False)
     used["accuracy"] = readers["accuracy"].evidence_.used
     logits = np.asarray(test.logits, dtype=float)
-    proba = {"base": model.predict_proba(X), "refitted": refitted.predict_proba(X)}
+    proba = {"base": rs.ResMem(memory, k=0).predict_proba(test), "refitted": refitted.predict_proba(X)}
     proba |= {"scaled": np.exp(log_softmax(logits / _temperature(model, parts.train), axis=1))}
     proba |= {rule: reader.predict_proba(test) for rule, reader in readers.items()}
     proba["estimator"] = estimator.predict_proba(X)

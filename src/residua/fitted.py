@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -62,13 +63,12 @@ def fitted_reader(
     told = memory.source.class_weight if reader.class_weight is None and memory.source else reader.class_weight
     about["class_weight"] = told
     if refitted:
-        fresh: dict[str, Any] = {"fit_params": fit_params, "columns": enc.columns, "groups": groups}
-        parts = as_new_rows(estimator, X, y, list(_folds(enc, groups)), key=key, cv=cv, **fresh)
+        fresh: dict[str, Any] = {"fit_params": fit_params, "groups": groups}
+        parts = as_new_rows(estimator, X, y, enc, _folds(enc, groups), key=key, cv=cv, **fresh)
         folds = [(ResMem(Memory(seen), **about), new) for seen, new in parts]
     else:
-        kept: dict[str, Any] = {"columns": enc.columns, "source": enc.source, "task": enc.task}
-        ids = memory.ids if groups is None else np.unique(groups, return_inverse=True)[1]
-        own = Encoded(enc.keys, enc.logits, enc.labels, ids, **kept)
+        own = copy(enc)
+        own.ids = memory.ids if groups is None else np.unique(groups, return_inverse=True)[1]
         there = reader.with_params(**about) if groups is None else ResMem(Memory(own), **about)
         folds = [(there, own[new]) for _, new in _folds(enc, groups)]
     chosen = {name: given[name] for name in ("k", "sigma", "temperature") if name in given}
@@ -89,6 +89,8 @@ def _too_few(enc: Encoded, groups: ArrayLike | None) -> str | None:
         return f"{len(enc)} rows are too few (under {LEAST_ROWS})"
     if groups is not None and (count := len(np.unique(groups))) < LEAST_GROUPS:
         return f"{count} groups are too few (under {LEAST_GROUPS})"
+    if (enc.keys != enc.keys[0]).any(axis=1).sum() < LEAST_OF_CLASS:
+        return "rows with another key than the first are too few"
     if enc.task == "regression" or enc.labels is None:
         return None
     classes, counts = np.unique(enc.labels, return_counts=True)

@@ -79,6 +79,37 @@ def test_a_cache_that_does_not_help_is_given_nothing():
     assert best.lmbda == 0 and best.best_score_ == best.results_["score"][0]
 
 
+def test_a_cache_is_used_where_it_is_better_than_the_reader_under_it_beyond_doubt():
+    over, val = readers()[1], text(12, seed=1, first_id=50)
+    best = rs.tune(rs.ContinuousCache(over), val, GRID)
+    under, tuned = (r.predict_proba(val)[np.arange(len(val)), val.labels].astype(np.float64) for r in (over, best))
+    gains = np.array(
+        [np.log(tuned / under)[val.ids == i].sum() for i in np.unique(val.ids)]
+    )  # by document, 15 rows each
+    found = best.evidence_
+    assert found.used and best.lmbda > 0 and (found.groups, found.rows) == (12, 180)
+    assert found.gain == pytest.approx(gains.mean() / 15, rel=1e-3)
+    assert found.z == pytest.approx(gains.mean() / (gains.std(ddof=1) / np.sqrt(12)), rel=1e-3)
+    assert "the cache is used" in str(found) and "against the reader under it on 180 rows in 12 groups" in str(found)
+
+
+def test_a_lucky_cache_is_not_used():
+    lucky = used = 0
+    for seed in range(10):
+        val = text(12, seed=seed, first_id=50, shuffled=True)
+        val = rs.Encoded(
+            val.keys, np.zeros((len(val), V)), val.labels, val.ids, columns=val.columns
+        )  # all there is to know
+        grid = {"window": [1, 50], "theta": [0.1, 1.0], "lmbda": [0.01, 0.05]}
+        lucky += rs.tune(rs.ContinuousCache(readers()[0]), val, grid, evidence=None).lmbda > 0
+        best = rs.tune(rs.ContinuousCache(readers()[0]), val, grid)
+        used += best.lmbda > 0
+        assert best.evidence_.used == (best.lmbda > 0) and best.best_params_["lmbda"] == best.lmbda
+    assert used <= 1 < lucky
+    alone = rs.tune(rs.ContinuousCache(readers()[0]), val, {"lmbda": [0]})
+    assert alone.lmbda == 0 and not alone.evidence_.used
+
+
 def test_default_grids_and_bad_input():
     reader, val = rs.ContinuousCache(readers()[0]), text(3, seed=1, first_id=50)
     best = rs.tune(reader, val)

@@ -5,7 +5,7 @@ from scipy.stats import binomtest, norm
 
 import residua as rs
 from residua.errors import ParameterError
-from residua.tuning.evidence import paired_z
+from residua.tuning.evidence import Judged, paired_z
 
 GRID = {"k": [1, 5, 20, 50], "sigma": [0.2, 0.5, 1.0, 2.0], "temperature": [0.5, 1.0, 2.0]}
 
@@ -168,3 +168,14 @@ def test_a_gain_that_does_not_rest_on_them_is():
     remembered, fresh = rows(300, 0), rows(300, 1)
     best = rs.tune(rs.ResMem(rs.Memory(remembered)), iter([remembered[:10], fresh]), GRID)
     assert best.k > 0 and best.evidence_.matches == 10
+
+
+@pytest.mark.parametrize(("others", "matched", "rests"), [(0.2, 0.5, False), (0.05, 1.5, True)])
+def test_a_gain_rests_on_remembered_rows_where_the_others_show_no_sign_of_one(others, matched, rests):
+    known = np.arange(100) < 20
+    gains = np.where(known, matched, others) + np.tile([1.0, -1.0], 50)
+    seen = Judged("log_loss", np.stack([gains, gains, 0 * gains]), None, None, known, False)
+    found = seen.beyond_matches(2, 1, 1.96, by_accuracy=False)
+    assert found.z > 1.96 and not found.used and found.matches == 20
+    assert seen.unmatched().evidence(2, 1, 1.96, False).z < 1.96
+    assert found.rests_on_matches == rests

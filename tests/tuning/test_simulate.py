@@ -1,12 +1,11 @@
 """Settings from the rows of the memory itself: what is chosen, on what, and how sure it is."""
 
-import itertools
-
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 import residua as rs
-from residua.tuning.simulate import NEIGHBOURS, TEMPERATURES, WIDTHS, simulated
+from residua.tuning.simulate import NEIGHBOURS, TEMPERATURES, WIDTHS, own_temperature, simulated
 
 
 def rows(n, seed, hidden=2.0, regression=False, ids=None):
@@ -33,32 +32,46 @@ def losses(reader, enc):
     return -np.log(reader.predict_proba(enc)[np.arange(len(enc)), enc.labels].astype(float))
 
 
+def least(loss):
+    """The temperature of the least loss."""
+    return np.exp(minimize_scalar(lambda log: loss(np.exp(log)), bounds=(-3, 3), method="bounded").x)
+
+
 @pytest.mark.parametrize("regression", [False, True])
 def test_each_fold_is_judged_under_what_is_best_on_the_others(regression):
     enc = rows(150, 0, regression=regression)
     folds = five(enc)
-    temperatures = [1.0] if regression else TEMPERATURES
-    settings = list(itertools.product([5], [1.0], temperatures))
-    memory = np.array(
-        [[losses(there.with_params(k=k, sigma=s, temperature=t), new) for k, s, t in settings] for there, new in folds]
-    )
-    alone = np.array(
-        [[losses(there.with_params(k=0, temperature=t), new) for t in temperatures] for there, new in folds]
-    )
+
+    def alone(t, folds):
+        return np.concatenate([losses(there.with_params(k=0, temperature=t), new) for there, new in folds])
+
+    own = 1.0 if regression else least(lambda t: alone(t, folds).mean())
+    temperatures = [1.0] if regression else [1.0, *(TEMPERATURES * own)]
+    memory = [
+        [losses(there.with_params(k=5, sigma=1.0, temperature=t), new) for there, new in folds] for t in temperatures
+    ]
+    memory = np.array(memory)  # (temperatures, folds, 30)
     gains = []
-    for fold in range(5):
-        others = np.arange(5) != fold
-        best = [table[others].sum(axis=(0, 2)).argmin() for table in (alone, memory)]
-        gains.append(alone[fold, best[0]] - memory[fold, best[1]])
+    for i in range(5):
+        others = [fold for j, fold in enumerate(folds) if j != i]
+        base = alone(1.0 if regression else least(lambda t, others=others: alone(t, others).mean()), folds[i : i + 1])
+        best = np.delete(memory, i, axis=1).sum(axis=(1, 2)).argmin()
+        gains.append(base - memory[best, i])
     gains = np.concatenate(gains)
-    reader = rs.ResMem(rs.Memory(enc))
-    best = simulated(reader, folds, {"k": 5, "sigma": 1.0}, 1.96, in_sample=False)
-    assert best.evidence_.gain == pytest.approx(gains.mean(), rel=1e-4)
-    assert best.evidence_.z == pytest.approx(gains.mean() / (gains.std(ddof=1) / np.sqrt(150)), rel=1e-3)
+    best = simulated(rs.ResMem(rs.Memory(enc)), folds, {"k": 5, "sigma": 1.0}, 1.96, in_sample=False)
+    assert best.evidence_.gain == pytest.approx(gains.mean(), rel=1e-3)
+    assert best.evidence_.z == pytest.approx(gains.mean() / (gains.std(ddof=1) / np.sqrt(150)), rel=3e-3)
     # What is used is best over all folds.
-    k, sigma, temperature = settings[memory.sum(axis=(0, 2)).argmin()]
-    assert (best.k, best.sigma) == (k, sigma) and best.temperature == pytest.approx(temperature)
-    assert best.best_score_ == pytest.approx(-memory.sum(axis=(0, 2)).min() / 150, rel=1e-4)
+    assert (best.k, best.sigma) == (5, 1.0)
+    assert best.temperature == pytest.approx(temperatures[memory.sum(axis=(1, 2)).argmin()], rel=1e-2)
+    assert best.best_score_ == pytest.approx(-memory.sum(axis=(1, 2)).min() / 150, rel=1e-3)
+
+
+def test_a_model_that_is_only_too_unsure_needs_a_temperature_and_no_memory():
+    enc = rows(300, 5, hidden=0)
+    enc = rs.Encoded(enc.keys, np.asarray(enc.logits) / 20, enc.labels)
+    best = simulated(rs.ResMem(rs.Memory(enc), k=0), five(enc), {}, 1.96, in_sample=False)
+    assert best.k == 0 and own_temperature([enc], best) == pytest.approx(1 / 20, rel=0.3)
 
 
 def test_widths_are_in_units_of_each_memory():
@@ -110,6 +123,9 @@ def test_a_model_that_knows_its_rows_is_not_read_more_surely():
 def test_copies_are_no_evidence():
     once = rows(200, 4, hidden=0)
     enc = once[np.repeat(np.arange(200), 2)[np.random.default_rng(0).permutation(400)]]
-    with pytest.warns(UserWarning, match=r"of 400 rows that have the very key of another.*leave copies of rows out"):
-        best = simulated(rs.ResMem(rs.Memory(enc), k=0), five(enc), {"sigma": 1.0}, 1.96, in_sample=False)
-    assert best.k == 0 and best.evidence_.z > 1.96 and best.evidence_.matches > 200
+    best = simulated(rs.ResMem(rs.Memory(enc), k=0), five(enc), {"sigma": 1.0}, 1.96, in_sample=False)
+    found = best.evidence_
+    assert best.k == 0 and found.z > 1.96 and found.rests_on_matches and not found.used
+    assert f"not used: log loss -{found.gain:.4g}" in str(found)
+    assert str(found).endswith(f"on 400 rows, by the {found.matches} alone that sit on remembered ones")
+    assert simulated(rs.ResMem(rs.Memory(enc), k=0), five(enc), {"sigma": 1.0}, None, in_sample=False).k > 0

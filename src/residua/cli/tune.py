@@ -94,9 +94,10 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
         threshold = shown({"skip": best.params["skip"]}) or "none"
         lines.append(f"  skipping ({threshold}) saves {about['skipped']:.1%} of the searches")
     if options["cache"]:
-        best = choose(ContinuousCache(best), rows, progress=progress())
+        best = choose(ContinuousCache(best), rows, evidence=asked["evidence"], progress=asked["progress"])
         about["cache"], more = _found(best, best.results_["lmbda"] == 0, rows)
-        lines += more
+        about["cache"]["evidence"] = asdict(best.evidence_)
+        lines += [*more, f"  {best.evidence_}"]
     best.save(memory)
     report(about, "\n".join([*lines, f"saved as {memory / READER}"]), as_json, [next_step(memory, of_text)])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -126,27 +126,23 @@ def as_new_rows(
     estimator: Any,
     X: Any,
     y: np.ndarray,
+    enc: Encoded,
     folds: Iterable[tuple[np.ndarray, np.ndarray]],
     *,
     key: Callable[[Any], Any] | None = None,
     cv: int | Splitter | Iterable[Any] | None = None,
     fit_params: Mapping[str, Any] | None = None,
-    columns: Mapping[str, np.ndarray] | None = None,
     groups: ArrayLike | None = None,
 ) -> Iterator[tuple[Encoded, Encoded]]:
     """What a memory and its queries would be, fold by fold: the rows that a clone of the fitted `estimator` was fitted
-    on, and those that it never saw, both with the clone's own keys.
+    on, and those that it never saw, with the keys and logits of the clone, and the labels and columns of `enc`.
 
-    `folds` are pairs of row numbers; `columns`, and of `fit_params` what has a value per row, are cut likewise. With
-    `cv` the logits of the first are out of fold, by further clones. Rows of a group share an id.
+    `folds` are pairs of row numbers; of `fit_params` what has a value per row is cut likewise. With `cv` the logits of
+    the first are out of fold, by further clones. Rows of a group share an id.
     """
-    sk = import_sklearn()
-    X, classifier = _rows(X), sk.base.is_classifier(estimator)
-    labels = class_indices(estimator, y) if classifier else np.asarray(y)
+    sk, X = import_sklearn(), _rows(X)
     if isinstance(cv, Iterable) and not hasattr(cv, "split"):
         cv = len(list(cv))  # its row numbers are of all rows
-    about: dict[str, Any] = {"output": "logits" if classifier else "predictions"}
-    about |= {"task": "classification" if classifier else "regression"}
     for seen, new in folds:
         own = _rows_of(fit_params, seen, len(y))
         own_groups = None if groups is None else np.asarray(groups)[seen]
@@ -158,18 +154,22 @@ def as_new_rows(
             if cv is None
             else out_of_fold(clone, _at(X, seen), y[seen], cv, own, own_groups)
         )
-        logits = np.concatenate([logits, logits_of(clone, _at(X, new))])
-        both = np.concatenate([seen, new])
-        # Together, for a clone may be no better than chance at the few rows that it never saw, and that is no fault.
-        rows = Encoded(
-            np.concatenate([keys.keys, new_keys.keys]),
-            _in_columns_of(estimator, clone, logits),
-            labels[both],
-            None if groups is None else np.unique(groups, return_inverse=True)[1][both],
-            columns={name: column[both] for name, column in (columns or {}).items()},
-            **about,
-        )
-        yield rows[: len(seen)], rows[len(seen) :]
+        new_logits = _in_columns_of(estimator, clone, logits_of(clone, _at(X, new)))
+        seen_part = _as_rows_of(enc[seen], keys.keys, _in_columns_of(estimator, clone, logits))
+        new_part = _as_rows_of(enc[new], new_keys.keys, new_logits)
+        if groups is not None:
+            numbers = np.unique(groups, return_inverse=True)[1]
+            seen_part.ids, new_part.ids = numbers[seen], numbers[new]
+        yield seen_part, new_part
+
+
+def _as_rows_of(enc: Encoded, keys: np.ndarray, logits: np.ndarray) -> Encoded:
+    """The same rows with other keys and logits."""
+    output: Literal["logits", "predictions"] = "logits" if enc.task == "classification" else "predictions"
+    rows = Encoded(keys, logits, columns=enc.columns, task=enc.task, output=output)
+    # Now: a clone may be no better than chance at the few rows that it never saw, and that is nobody's mistake.
+    rows.labels = enc.labels
+    return rows
 
 
 def _in_columns_of(estimator: Any, clone: Any, said: np.ndarray) -> np.ndarray:

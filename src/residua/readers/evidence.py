@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Evidence:
-    """How surely the best setting with neighbours (k > 0) is better than the model alone, on the validation rows.
+    """How surely the best setting with neighbours (k > 0) is better than the model alone, on the validation rows; that
+    of a ``ContinuousCache``, than the reader it is over.
 
     Attributes
     ----------
@@ -31,7 +32,11 @@ class Evidence:
     needed : float or None
         The standard errors that were asked for (``evidence=``).
     used : bool
-        Whether the memory is used.
+        Whether the memory (or the cache) is used.
+    rests_on_matches : bool
+        Whether the memory would be used, and the other rows show no sign of a gain (z < 1).
+    against : str
+        "the model alone", or of a cache "the reader under it".
     """
 
     measure: str
@@ -44,10 +49,15 @@ class Evidence:
     p_value: float | None
     needed: float | None
     used: bool
+    rests_on_matches: bool = False
+    against: str = "the model alone"
 
     def __str__(self) -> str:
         said = f"{self.measure.replace('_', ' ')} {-self.gain:+.4g} (z = {self.z:.2f})"
         if self.p_value is not None:
             said += f", accuracy {100 * (self.accuracy_gain or 0):+.2f} points (p = {self.p_value:.2g})"
         where = f"{self.rows:,} rows" + (f" in {self.groups} groups" if self.groups < self.rows else "")
-        return f"the memory is {'used' if self.used else 'not used'}: {said}, against the model alone on {where}"
+        what = "the memory" if self.against == "the model alone" else "the cache"
+        if self.rests_on_matches:
+            where += f", by the {self.matches:,} alone that sit on remembered ones"
+        return f"{what} is {'used' if self.used else 'not used'}: {said}, against {self.against} on {where}"

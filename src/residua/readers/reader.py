@@ -70,7 +70,7 @@ class Reader(ABC):
     best_params_: dict[str, Any]
     best_score_: float
     results_: dict[str, np.ndarray]
-    evidence_: Evidence  # of a reader that weighs neighbours
+    evidence_: Evidence
     adaptive_: dict[str, float]
     skipped_: float
 

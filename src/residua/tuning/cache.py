@@ -1,8 +1,10 @@
-"""Tuning the continuous cache: every window, theta and share from one pass over the validation text."""
+"""Tuning the continuous cache: every window, theta and share from one pass over the validation text; and whether it is
+better than the reader under it beyond doubt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from residua.core import Encoded, Prediction, as_tensor
 from residua.errors import ParameterError
 from residua.readers import ContinuousCache
 from residua.readers.past import ROWS, CacheState, likeness
+from residua.tuning.evidence import Judged, groups_of
 from residua.tuning.grid import LMBDA, values_of
 from residua.tuning.likelihood import Targets
-from residua.tuning.objective import losses
+from residua.tuning.objective import best_of, losses
 from residua.tuning.sweep import parallel_map
 
 WINDOW = np.array([32, 128, 512, 2048])
@@ -28,9 +31,10 @@ class CacheSweep:
 
     grid: dict[str, np.ndarray]
     rows: int
+    kept: list[Targets]
 
     def __init__(self, reader: ContinuousCache, grid: Mapping[str, Any] | None):
-        self.grid, self.rows = cache_grid(reader, grid), 0
+        self.grid, self.rows, self.kept = cache_grid(reader, grid), 0, []
         self._past = CacheState(int(self.grid["window"][-1]), reader.theta, reader.memory.device)
         self._summed = np.zeros(tuple(len(values) for values in self.grid.values()))
 
@@ -43,7 +47,8 @@ class CacheSweep:
         stretches = self._past.stretches(as_tensor(part.keys).float(), part.ids, truth)
         given += [cached(*stretch, self.grid) for stretch in stretches]
         nothing = torch.zeros(1, len(part))
-        seen = Targets(torch.cat(given, dim=2), base, nothing, nothing[0], nothing[0].long())
+        seen = Targets(torch.cat(given, dim=2), base, nothing, nothing[0], torch.from_numpy(part.ids))
+        self.kept.append(seen)
         self._summed += seen.log_likelihood(self.grid["lmbda"])[:, :, 0]
         self.rows += len(part)
 
@@ -55,6 +60,25 @@ class CacheSweep:
         keep = results["lmbda"] > 0
         keep[0] = True  # without a share every window and theta is the same
         return {name: values[keep] for name, values in results.items()}
+
+    def proven(self, reader: ContinuousCache, needed: float | None) -> ContinuousCache:
+        """The best setting where it is better than the reader under the cache beyond doubt, by document; else none."""
+        results = self.results()
+        shared = np.flatnonzero(results["lmbda"])
+        chosen = int(shared[np.argmax(results["score"][shared])]) if len(shared) else 0
+        best = best_of(reader, results, self.grid, chosen)
+        seen = Targets.join(self.kept)
+        window, theta = (int(np.searchsorted(self.grid[name], getattr(best, name))) for name in ("window", "theta"))
+        without, with_it = -seen.log_p_base[0], -seen.per_row((window, theta, 0), best.lmbda)
+        table, groups = torch.stack([without, with_it]).numpy(), groups_of(seen.groups.numpy())
+        # What a text remembers is itself: nothing is found again by mistake.
+        judged = Judged("log_loss", table, None, groups, np.zeros(len(seen), bool), faultless=False)
+        found = replace(judged.evidence(1, 0, needed, by_accuracy=False), against="the reader under it")
+        if needed is None:
+            found = replace(found, used=best.best_score_ > results["score"][0])
+        best = best if found.used else best_of(reader, results, self.grid, 0)
+        best.evidence_ = found
+        return best
 
 
 def cache_grid(reader: ContinuousCache, grid: Mapping[str, Any] | None) -> dict[str, np.ndarray]:

@@ -27,11 +27,8 @@ from residua.tuning.objective import WHY, Grid, best_of, importance, plain, sett
 USUAL = 1.96  # standard errors: chance alone reaches them in 1 of 40 fair trials
 FEW = 10  # groups; the spread of fewer says little
 BLOCKS = 20  # consecutive rows that stand for groups where there are too few
+SIGN = 1.0  # standard errors, of a gain that there may be
 TIED = 16  # settings that score alike and are told apart
-MATCHED = (
-    "validation rows whose very key or id is remembered, and the model alone is kept; tune on rows that are not in the "
-    "memory"
-)
 
 N = TypeVar("N", bound=NeighbourReader)
 
@@ -69,21 +66,18 @@ class Judged:
             self.faultless,
         )
 
-    def beyond_matches(
-        self, memory: int, base: int, needed: float | None, by_accuracy: bool, rows: str | None, stacklevel: int
-    ) -> Evidence:
-        """The evidence, which the rows that are not remembered themselves must give as well; where they do not, a
-        warning of which `rows` the gain rests on, and of the cure."""
+    def beyond_matches(self, memory: int, base: int, needed: float | None, by_accuracy: bool) -> Evidence:
+        """The evidence, which the rows that are not remembered themselves must give as well.
+
+        Fewer rows give less: only where they show no sign of a gain does it rest on the others.
+        """
         found = self.evidence(memory, base, needed, by_accuracy)
         if needed is None or not found.used or not self.matched.any():
             return found
-        if not self.matched.all() and self.unmatched().evidence(memory, base, needed, by_accuracy).used:
-            return found
-        if rows is not None:
-            how_many = f"{int(self.matched.sum()):,} of {len(self.matched):,}"
-            message = f"the memory's gain rests on the {how_many} {rows}, or pass evidence=None"
-            warnings.warn(message, stacklevel=stacklevel + 1)
-        return replace(found, used=False)
+        if self.matched.all():
+            return replace(found, used=False, rests_on_matches=True)
+        rest = self.unmatched().evidence(memory, base, needed, by_accuracy)
+        return replace(found, used=rest.used, rests_on_matches=not rest.used and rest.z < SIGN)
 
     def evidence(self, memory: int, base: int, needed: float | None, by_accuracy: bool) -> Evidence:
         """Of reader number `memory` against number `base`; the model as it is has number 0.
@@ -155,7 +149,14 @@ def proven(
     scaled = objective == "log_loss" and surer
     if made:
         base = 1 if objective == "log_loss" else 0
-        found = seen.beyond_matches(2 + chosen, base, needed, by_accuracy, MATCHED, stacklevel=3)
+        found = seen.beyond_matches(2 + chosen, base, needed, by_accuracy)
+        if found.rests_on_matches:
+            warnings.warn(
+                f"the memory's gain rests on the {found.matches:,} of {found.rows:,} validation rows whose very key or "
+                "id is remembered, and the model alone is kept; tune on rows that are not in the memory, or pass "
+                "evidence=None",
+                stacklevel=3,
+            )
         if needed is None:
             found = replace(found, used=bool(best_score > score[alone].max()))
     else:

@@ -13,13 +13,16 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
 
-from residua.core import Encoded
+from residua.core import Encoded, Softmax, as_tensor
+from residua.core.encoded import labels_of
 from residua.memory.schema import Objective
 from residua.readers import KERNELS, NeighbourReader
 from residua.readers.reader import OWN
 from residua.tuning.evidence import Judged, groups_of, judged
-from residua.tuning.objective import Grid, best_of, flat, losses, plain, settled
+from residua.tuning.objective import WHY, Grid, best_of, flat, importance, losses, plain, settled
 from residua.tuning.sweep import QuickSweep, count_rows
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -27,8 +30,8 @@ log: logging.Logger = logging.getLogger(__name__)
 # A few of each: what chance picks grows with their number.
 NEIGHBOURS = 2 ** np.arange(8)
 WIDTHS = 2.0 ** np.arange(-2, 4)  # multiples of each memory's typical width
-TEMPERATURES = 2.0 ** np.arange(-1, 2.5, 0.5)
-COPIES = "rows that have the very key of another, and the model alone is kept; leave copies of rows out"
+TEMPERATURES = 2.0 ** np.arange(-1, 2.5, 0.5)  # multiples of the model's own
+LARGEST = 32.0  # temperature of a model's own, and 1 / the smallest
 
 N = TypeVar("N", bound=NeighbourReader)
 
@@ -60,7 +63,7 @@ def simulated(
         Standard errors, as ``evidence=`` of ``rs.tune``.
     in_sample : bool
         Whether the model may have learned these very rows. It then looks too unsure of them, never too sure, and the
-        memory is not read at temperatures below 1.
+        memory is not read at temperatures below 1; nor where the model is right on every row.
 
     Returns
     -------
@@ -69,26 +72,32 @@ def simulated(
     """
     regression = reader.memory.task == "regression"
     objective: Objective = "squared_error" if regression else "log_loss"
-    most = min(len(there.memory) for there, _ in folds) - 1
-    tables = [_swept(there, rows, _grid(there, given, most), objective) for there, rows in folds]
-    total, n = np.sum([table["score"] for table in tables], axis=0), sum(len(rows) for _, rows in folds)
+    asked, most = [rows for _, rows in folds], min(len(there.memory) for there, _ in folds) - 1
+    temperatures = np.ones(1) if regression else np.union1d([1.0], TEMPERATURES * own_temperature(asked, reader))
+    if "temperature" in given:
+        temperatures = np.union1d(temperatures, given["temperature"])
+    tables = [_swept(there, rows, _grid(there, given, most, temperatures), objective) for there, rows in folds]
+    total, n = np.sum([table["score"] for table in tables], axis=0), sum(map(len, asked))
     alone, temperature = tables[0]["k"] == 0, tables[0]["temperature"]
     used = ~alone
-    if not regression:
-        used &= temperature == given["temperature"] if "temperature" in given else temperature >= in_sample
+    if "temperature" in given:
+        used &= temperature == given["temperature"]
+    elif not regression and (in_sample or all(map(_is_faultless, asked))):
+        used &= temperature >= 1
 
     parts = []
-    for (there, rows), table in zip(folds, tables):
-        others = total - table["score"]
-        made = [_at(there, table, _best(others, among)) for among in (alone, used)]
-        parts.append(judged([there.with_params(k=0, temperature=1.0), *made], rows, OWN))
-    copies = None if given.get("k") else COPIES
-    joined, ids = Judged.join(parts), [rows.ids for _, rows in folds]
+    for fold, ((there, rows), table) in enumerate(zip(folds, tables)):
+        own = 1.0 if regression else own_temperature(asked[:fold] + asked[fold + 1 :], reader)
+        best = _best(total - table["score"], used)
+        best = there.with_params(**{name: plain(table[name][best]) for name in ("k", "sigma", "temperature")})
+        bases = [there.with_params(k=0, temperature=t) for t in (1.0, own)]
+        parts.append(judged([*bases, best], rows, OWN))
+    joined, ids = Judged.join(parts), [rows.ids for rows in asked]
     named = None if any(part is None for part in ids) else np.concatenate([part for part in ids if part is not None])
-    joined = replace(joined, groups=groups_of(named))
-    found = joined.beyond_matches(2, 1, needed, False, copies, stacklevel=4)
+    # Copies of rows make a leak, but many tables have them by nature: refused, and told in the evidence alone.
+    found = replace(joined, groups=groups_of(named)).beyond_matches(2, 1, needed, by_accuracy=False)
 
-    grid = _grid(reader, given, most)
+    grid = _grid(reader, given, most, temperatures)
     measures = {"squared_error": -total / n, "score": total / n} if regression else losses(total, n)
     results = flat({}, grid, reader) | measures
     if needed is None:
@@ -103,17 +112,35 @@ def simulated(
     return best
 
 
-def _grid(reader: NeighbourReader, given: Mapping[str, float], most: int) -> Grid:
-    """What competes, k = 0 among it; a given temperature among the others, at which the model alone competes."""
-    memory = reader.memory
+def own_temperature(parts: Sequence[Encoded], reader: NeighbourReader) -> float:
+    """The temperature of the model alone that has the least log-loss on some rows, weighed as `reader` weighs them."""
+
+    def loss(log_temperature: float) -> float:
+        temperature, total = float(np.exp(log_temperature)), 0.0
+        for rows, truth, weight in labelled:
+            each = Softmax(rows.logits, temperature).log_prob(truth)
+            total -= float((each if weight is None else each * weight.to(each.device)).sum())
+        return total
+
+    truths = [as_tensor(labels_of(rows, WHY)) for rows in parts]
+    labelled = [(rows, truth, importance(reader, rows, truth)) for rows, truth in zip(parts, truths)]
+    found = minimize_scalar(loss, bounds=(-np.log(LARGEST), np.log(LARGEST)), method="bounded", options={"xatol": 0.01})
+    return float(np.exp(found.x))
+
+
+def _is_faultless(rows: Encoded) -> bool:
+    """Whether the model is right on every row."""
+    return bool((Softmax(rows.logits, 1.0).argmax() == torch.as_tensor(rows.labels)).all())
+
+
+def _grid(reader: NeighbourReader, given: Mapping[str, float], most: int, temperatures: np.ndarray) -> Grid:
+    """What competes, k = 0 among it."""
     k = np.array([min(int(given["k"]), most)]) if "k" in given else NEIGHBOURS[most >= NEIGHBOURS]
-    grid: Grid = {"k": np.union1d([0], k)}
     if "sigma" in given:
-        grid["sigma"] = np.array([float(given["sigma"])])
+        sigma = np.array([float(given["sigma"])])
     else:
-        grid["sigma"] = WIDTHS * KERNELS.get(reader.kernel).typical_sigma(memory.median_nn_distance())
-    every = [1.0] if memory.task == "regression" else np.union1d(TEMPERATURES, given.get("temperature", 1.0))
-    return grid | {"temperature": np.asarray(every)}
+        sigma = WIDTHS * KERNELS.get(reader.kernel).typical_sigma(reader.memory.median_nn_distance())
+    return {"k": np.union1d([0], k), "sigma": sigma, "temperature": temperatures}
 
 
 def _swept(reader: NeighbourReader, rows: Encoded, grid: Grid, objective: Objective) -> dict[str, np.ndarray]:
@@ -125,7 +152,3 @@ def _swept(reader: NeighbourReader, rows: Encoded, grid: Grid, objective: Object
 
 def _best(scores: np.ndarray, among: np.ndarray) -> int:
     return int(np.argmax(np.where(among, scores, -np.inf)))
-
-
-def _at(reader: N, table: dict[str, np.ndarray], setting: int) -> N:
-    return reader.with_params(**{name: plain(table[name][setting]) for name in ("k", "sigma", "temperature")})

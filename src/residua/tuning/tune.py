@@ -13,7 +13,7 @@ from residua.tuning.cache import CacheSweep
 from residua.tuning.evidence import USUAL, check_evidence, from_counts, proven
 from residua.tuning.grid import SWEPT, full_grid, largest_share
 from residua.tuning.likelihood import Interpolation
-from residua.tuning.objective import best_of, check_objective, flat, settled
+from residua.tuning.objective import check_objective, flat, settled
 from residua.tuning.refine import check_tolerance, refined
 from residua.tuning.sweep import QuickSweep, SlowSweep, count_rows, is_plain
 
@@ -77,8 +77,9 @@ def tune(
         best temperature; with the squared error, below the model's; with ``"accuracy"`` and ``"conservative"`` the
         accuracy must be better at that level by McNemar's exact test, and the log-loss not so far above the model's.
         Else k is 0, and T is 1 unless another temperature has that evidence of its own. A model that is right on every
-        row is kept as it is: whatever is surer would look better. ``best.evidence_`` holds the numbers. None: the best
-        setting is used, whatever chance had to do with it.
+        row is kept as it is: whatever is surer would look better. A cache must be that much better than the reader it
+        is over, else ``lmbda`` is 0. ``best.evidence_`` holds the numbers. None: the best setting is used, whatever
+        chance had to do with it.
     progress : bool, optional
         A bar: always, or never; by default only on a terminal, after a second.
 
@@ -110,8 +111,11 @@ def tune(
             says = "a ContinuousCache is tuned for log_loss alone; adaptive= and skip= tune the reader under it, before"
             raise ParameterError(says)
         sweep = CacheSweep(reader, grid)
+        check_evidence(evidence)
         count_rows(sweep, reader.over, validation, exclude, 0, progress)
-        return best_of(reader, sweep.results(), sweep.grid)
+        best = sweep.proven(reader, evidence)
+        log.info("%s", best.evidence_)
+        return best
     if not isinstance(reader, NeighbourReader):
         raise ParameterError(f"{type(reader).__name__} searches no neighbours, and tune knows no other settings")
     memory = reader.memory
