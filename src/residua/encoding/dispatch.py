@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 _OF_TEXTS = "texts go with a language model and its tokenizer: rs.encode((model, tokenizer), texts)"
 
 
-# Numbers: an X, several of them by place or by name, or a pair (X, y).
-Numbers: TypeAlias = "ArrayLike | tuple[Any, ...] | Mapping[str, ArrayLike]"
-# Those; items (x, y); a data frame or a sparse matrix.
-Data: TypeAlias = "Numbers | Dataset[Any] | DataLoader[Any] | Items | sparray | spmatrix"
+# Numbers, an X or a pair (X, y), or inputs by name; items (x, y); a data frame or a sparse matrix.
+Data: TypeAlias = "Dataset[Any] | DataLoader[Any] | ArrayLike | tuple[Any, ...] | Mapping[str, ArrayLike] | Items | sparray | spmatrix"
 
 
 @overload
@@ -109,7 +107,7 @@ def encode(
     cv : int or splitter, optional
         Estimators only: each row's logits come from a clone fitted on the other folds. Keys come from
         `model`, which should be fitted on all rows.
-    task : {"classification", "regression", "multi-label"}, optional
+    task : {"classification", "regression"}, optional
         Inferred from the labels. A lone logit s with integer labels, or with ``task="classification"``, is
         the two columns [0, s].
     like : Encoded, TextStream, Memory, reader or Source, optional
