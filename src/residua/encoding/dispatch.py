@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 _OF_TEXTS = "texts go with a language model and its tokenizer: rs.encode((model, tokenizer), texts)"
 
 
-# Numbers, an X or a pair (X, y), or inputs by name; items (x, y); a data frame or a sparse matrix.
-Data: TypeAlias = "Dataset[Any] | DataLoader[Any] | ArrayLike | tuple[Any, ...] | Mapping[str, ArrayLike] | Items | sparray | spmatrix"
+# Numbers: an X, several of them by place or by name, or a pair (X, y).
+Numbers: TypeAlias = "ArrayLike | tuple[Any, ...] | Mapping[str, ArrayLike]"
+# Those; items (x, y); a data frame or a sparse matrix.
+Data: TypeAlias = "Numbers | Dataset[Any] | DataLoader[Any] | Items | sparray | spmatrix"
 
 
 @overload
