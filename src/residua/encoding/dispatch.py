@@ -109,7 +109,7 @@ def encode(
     cv : int or splitter, optional
         Estimators only: each row's logits come from a clone fitted on the other folds. Keys come from
         `model`, which should be fitted on all rows.
-    task : {"classification", "regression"}, optional
+    task : {"classification", "regression", "multi-label"}, optional
         Inferred from the labels. A lone logit s with integer labels, or with ``task="classification"``, is
         the two columns [0, s].
     like : Encoded, TextStream, Memory, reader or Source, optional
