@@ -65,11 +65,12 @@ def fitted_reader(
     if refitted:
         fresh: dict[str, Any] = {"fit_params": fit_params, "groups": groups}
         parts = as_new_rows(estimator, X, y, enc, _folds(enc, groups), key=key, cv=cv, **fresh)
-        folds = [(ResMem(Memory(seen), **about), new) for seen, new in parts]
+        folds = [(ResMem(Memory(seen, normalise=memory.schema.normalise), **about), new) for seen, new in parts]
     else:
         own = copy(enc)
         own.ids = memory.ids if groups is None else np.unique(groups, return_inverse=True)[1]
-        there = reader.with_params(**about) if groups is None else ResMem(Memory(own), **about)
+        alike = Memory(own, normalise=memory.schema.normalise) if groups is not None else memory
+        there = ResMem(alike, **about)
         folds = [(there, own[new]) for _, new in _folds(enc, groups)]
     chosen = {name: given[name] for name in ("k", "sigma", "temperature") if name in given}
     return simulated(reader, folds, chosen, evidence, in_sample=not refitted)

@@ -36,6 +36,7 @@ class RememberOptions(TextOptions, total=False):
 
     index_params: dict[str, Any] | None
     overfetch: float
+    normalise: bool
     m: int
     temperature: float
     device: str | torch.device
@@ -98,7 +99,7 @@ def remember(
         A bar: always, or never; by default only on a terminal, after a second.
     **options
         ``window``, ``stride``, ``min_context``, ``key``, ``batch_size`` and how texts are read, as in ``TextStream``;
-        all others (``index_params``, ``overfetch``, ``m``, ``temperature``, ...) as in ``Memory``.
+        all others (``index_params``, ``overfetch``, ``normalise``, ``m``, ``temperature``, ...) as in ``Memory``.
 
     Returns
     -------

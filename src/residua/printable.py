@@ -40,9 +40,10 @@ def shown_recall(value: float, k: int, queries: int) -> str:
     return f"recall@{k} = {value:.3f} on {queries} queries near its keys"
 
 
-def shown_keys(kept: bool, dtype: str) -> str:
-    """Whether a memory's keys are kept beside its index, in words."""
-    return f"kept as {dtype}" if kept else "discarded: the index keeps codes of them"
+def shown_keys(kept: bool, dtype: str, normalised: bool) -> str:
+    """Whether a memory's keys are kept beside its index, and are of length 1, in words."""
+    length = "normalised (cosine), " if normalised else ""
+    return length + (f"kept as {dtype}" if kept else "discarded: the index keeps codes of them")
 
 
 def shown_memory(summary: dict[str, Any]) -> dict[str, str]:
@@ -59,7 +60,7 @@ def shown_memory(summary: dict[str, Any]) -> dict[str, str]:
         }
     columns, source, recall = summary["bytes_per_row"], summary["source"], summary["recall"]
     storage = {name: value for name, value in summary["storage"].items() if name not in ("name", "classes")}
-    kept = shown_keys(summary["keys_kept"], summary["key_dtype"])
+    kept = shown_keys(summary["keys_kept"], summary["key_dtype"], summary.get("normalised", False))
     return {
         "task": f"{summary['task']}, {count(summary['outputs'], 'output')}",
         **of_its_kind,

@@ -32,6 +32,12 @@ def test_storage_options_arrive(run, encoded):
     assert (storage.name, storage.m, storage.temperature) == ("top-m", 2, 1.5)
 
 
+def test_keys_are_normalised_when_told(run, encoded):
+    done = run("build", "train.npz", "-o", "out", "--normalise")
+    assert "normalised (cosine), kept as float32" in done.stdout
+    assert rs.Memory.load("out").schema.normalise
+
+
 def test_index_options_arrive(run, encoded):
     pytest.importorskip("faiss")
     done = run("build", "train.npz", "-o", "out", "--index", "IVF2,Flat", "--index-param", "nprobe=2", "--overfetch", 8)

@@ -358,3 +358,10 @@ def test_progress_counts_tokens(tmp_path, capfd):
     stopped(tmp_path)
     quiet(tmp_path, progress=True, total=900)
     assert "900/900" in capfd.readouterr().err
+
+
+def test_a_build_of_normalised_keys(tmp_path):
+    made = build(text(), encode, tmp_path / "unit", normalise=True)
+    plain = build(text(), encode, tmp_path / "plain")
+    assert made.schema.normalise and not plain.schema.normalise
+    np.testing.assert_allclose(made.keys, plain.keys / np.linalg.norm(plain.keys, axis=1, keepdims=True), atol=1e-6)

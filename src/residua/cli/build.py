@@ -43,6 +43,7 @@ def _one_of(names: tuple[str, ...]):
 @click.option("--min-context", type=IntRange(min=0), help="Another way to say it: window - stride.")
 @click.option("--key", default="ffn", show_default=True, shell_complete=_one_of(KEYS), help=KEY)
 @click.option("--key-dtype", type=Choice(KEY_DTYPES), default="float16", show_default=True, help="Of kept keys.")
+@click.option("--normalise", is_flag=True, help="Give keys length 1, so that the nearest have the largest cosine.")
 @click.option("--no-keys", is_flag=True, help="Keep only the index's codes of the keys: a fraction of the disk.")
 @click.option("--index", shell_complete=_one_of(INDEXES), help=INDEX)
 @click.option("--index-param", "index_params", multiple=True, metavar="NAME=N", help="Such as nprobe=64.")
@@ -83,7 +84,7 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         from residua.core import Encoded
         from residua.memory import Memory
 
-        taken = ("index", "storage", "device", "index_params", "overfetch", "m", "temperature")
+        taken = ("index", "storage", "device", "index_params", "overfetch", "m", "temperature", "normalise")
         memory = Memory((Encoded.load(path) for path in encoded), **{name: options[name] for name in taken})
         memory.save(output)
     (output / READER).unlink(missing_ok=True)  # it was tuned on the memory that was here
@@ -121,7 +122,7 @@ def _summary(memory, output: Path) -> tuple[dict, str]:
     about |= {"index": memory.index.name, "recall": recall and recall.to_json(), "storage": memory.storage.name}
     about |= {"key": memory.source and memory.source.key, "output": str(output)}
     about["key_dtype"] = memory.schema.key_dtype if memory.keys_kept else None
-    kept = shown_keys(memory.keys_kept, memory.schema.key_dtype)
+    kept = shown_keys(memory.keys_kept, memory.schema.key_dtype, memory.schema.normalise)
     tokens = f"{count(len(memory), 'token')} of {count(len(memory.names), 'document')}" if text else None
     lines = [
         f"{output}: {tokens or count(len(memory), 'row')} remembered, {size(about['bytes_on_disk'])}",

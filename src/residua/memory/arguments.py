@@ -94,7 +94,11 @@ def checked_device(device: str | torch.device) -> torch.device:
 
 
 def check_settings(
-    storage: dict[str, Any], key_dtype: KeyDtype, about: dict[str, Any] | None, names: dict[int, str] | None
+    storage: dict[str, Any],
+    key_dtype: KeyDtype,
+    normalise: bool,
+    about: dict[str, Any] | None,
+    names: dict[int, str] | None,
 ) -> None:
     """Refuse what a memory cannot be kept with."""
     if key_dtype not in KEY_DTYPES:
@@ -102,6 +106,11 @@ def check_settings(
     if key_dtype == "bfloat16" and storage["name"] == "head":
         coarse = "bfloat16 keys are too coarse to recompute logits from (storage='head')"
         raise ParameterError(f"{coarse}; use float16 or float32")
+    if normalise not in (True, False):
+        raise ParameterError(f"normalise={normalise!r}; expected True or False")
+    if normalise and storage["name"] == "head":
+        short = "keys of length 1 do not tell what the last layer made of them (storage='head')"
+        raise ParameterError(f"{short}; with normalise=True use storage='full'")
     try:
         json.dumps(about)
     except (TypeError, ValueError) as error:

@@ -66,6 +66,7 @@ def build(
     m: int = 128,
     temperature: float = 1.0,
     key_dtype: KeyDtype = "float32",
+    normalise: bool = False,
     keep_keys: bool = True,
     about: dict[str, Any] | None = None,
     names: dict[int, str] | None = None,
@@ -94,8 +95,9 @@ def build(
     settings = {"index": index, "index_params": index_params, "overfetch": overfetch, "storage": storage, "m": m}
     settings |= {"temperature": temperature, "key_dtype": key_dtype, "keep_keys": keep_keys, "about": about}
     settings |= {"shard_rows": shard_rows, "train_rows": train_rows}
+    settings |= {"normalise": True} if normalise else {}  # which builds that 0.2 began do not say
     kept = describe_storage(storage, m=m, temperature=temperature)
-    arguments.check_settings(kept, key_dtype, about, None)
+    arguments.check_settings(kept, key_dtype, normalise, about, None)
     if not isinstance(index, str):
         raise ParameterError(f"index={index!r}; a build that may be resumed takes an index by its name")
     if min(shard_rows, train_rows) < 1:
@@ -274,7 +276,9 @@ class _Writer:
             raise InputError("encode returned rows with other labels or ids than its batch has")
         storage = self.storage
         if storage is None:
-            schema = Schema.of(encoded, key_dtype=self.state.settings["key_dtype"], storage=self.kept)
+            settings = self.state.settings
+            how = {"key_dtype": settings["key_dtype"], "normalise": settings.get("normalise", False)}
+            schema = Schema.of(encoded, storage=self.kept, **how)
             storage = self.storage = make_storage(schema)
             self._empty_index(storage)  # an index that cannot be is known before all else is encoded
         storage.schema = storage.schema.check(encoded)

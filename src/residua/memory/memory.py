@@ -21,7 +21,7 @@ from residua.memory import arguments, store
 from residua.memory.context import context
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
-from residua.memory.schema import KeyDtype, Schema
+from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table
@@ -53,6 +53,10 @@ class Memory:
         Where rows live and searches run.
     key_dtype : {"float32", "float16", "bfloat16"}, default "float32"
         What keys are stored as, less their centre. Distances are computed in float32, from the stored keys.
+    normalise : bool, default False
+        Divide keys by their Euclidean length, those of rows and those of queries: neighbours are then those of the
+        largest cosine, at plain Euclidean distances d between unit vectors, d^2 = 2 - 2 cos. A key of zeros is a
+        ``NonFiniteError``.
     about : dict, optional
         Anything of JSON types to save with the memory, such as how its text was cut into windows.
     names : dict of int to str, optional
@@ -120,17 +124,18 @@ class Memory:
         temperature: float = 1.0,
         device: str | torch.device = "cpu",
         key_dtype: KeyDtype = "float32",
+        normalise: bool = False,
         about: dict[str, Any] | None = None,
         names: dict[int, str] | None = None,
     ):
         kept = describe_storage(storage, m=m, temperature=temperature)
-        arguments.check_settings(kept, key_dtype, about, names)
+        arguments.check_settings(kept, key_dtype, normalise, about, names)
         table, batches = Table(arguments.checked_device(device)), arguments.labelled_batches(data)
         first = next(batches, None)
         if first is None:
             raise EmptyMemoryError("the data hold no rows; a memory needs at least one labelled example")
         wanted = {"index": index, "params": index_params, "overfetch": overfetch}
-        schema = Schema.of(first, key_dtype=key_dtype, storage=kept)
+        schema = Schema.of(first, key_dtype=key_dtype, storage=kept, normalise=normalise)
         self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=names), table, None)
         ids = self._append(chain([first], batches), None)
         self.index = self._make_index(table)
@@ -174,7 +179,7 @@ class Memory:
 
     @property
     def keys(self) -> np.ndarray | None:
-        """Keys, float64 (n, d), in row order; None when they were discarded."""
+        """Keys, float64 (n, d), in row order, of length 1 where they are normalised; None when they were discarded."""
         if self._keys is None:
             return None
         return self._keys[self.active_rows].cpu().double().add_(self.schema.key_centre).numpy()
@@ -277,6 +282,7 @@ class Memory:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ShapeError(f"queries have shape {tuple(queries.shape)}; this memory's keys are (n, {self.dim})")
         queries = queries.to(self.device)
+        queries = unit(queries) if self.schema.normalise else queries
         queries = (queries if self._centre is None else queries - self._centre).float()  # in float64, as the centre is
         excluded = None if exclude is None else arguments.excluded_ids(exclude, len(queries))
         # Ids that no row bears exclude nothing: a text that is not remembered is searched for as if there were none.

@@ -15,7 +15,7 @@ from residua.errors import InputError, LabelError, NonFiniteError, ShapeError, T
 KeyDtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 Objective: TypeAlias = Literal["accuracy", "log_loss", "conservative", "squared_error"]  # "better", in a word
 KEY_DTYPES: dict[KeyDtype, torch.dtype] = {name: getattr(torch, name) for name in get_args(KeyDtype)}
-_PLAIN = ("task", "dim", "n_outputs", "flat_labels", "key_dtype", "storage")  # JSON types as they are
+_PLAIN = ("task", "dim", "n_outputs", "flat_labels", "key_dtype", "storage", "normalise")  # JSON types as they are
 # A column whose mean is within so many standard deviations of 0 is kept as it is. Further out, exact search could vouch
 # for fewer of its answers: its bound grows with the keys' norms (with 1 for 0.5, up to six times as many had doubts).
 _SPREADS = 0.5
@@ -48,15 +48,23 @@ class Schema:
     key_centre: Tensor  # float64 (d,), on the CPU
     target_centre: Tensor | None  # float64 (L,), on the CPU; None unless this is a regression
     storage: dict[str, Any]  # what is kept of the logits, as `describe_storage` says it
+    normalise: bool = False  # whether keys are divided by their Euclidean length before all else
     source: Source | None = None  # whose keys these are, where that is known
 
     @classmethod
-    def of(cls, batch: Encoded, *, key_dtype: KeyDtype = "float32", storage: dict[str, Any] | None = None) -> Self:
+    def of(
+        cls,
+        batch: Encoded,
+        *,
+        key_dtype: KeyDtype = "float32",
+        storage: dict[str, Any] | None = None,
+        normalise: bool = False,
+    ) -> Self:
         """The schema of a memory that begins with the labelled rows of `batch`; ``LabelError``, ``InputError``."""
         labels, task = labelled(batch)
         for name in {"key", "label", "id"} & set(batch.columns):
             raise InputError(f"an extra column is called {name!r}, as one of the memory's own: give it another name")
-        numbers = task == "regression"
+        numbers, keys = task == "regression", as_tensor(batch.keys)
         return cls(
             task=task,
             dim=batch.dim,
@@ -64,9 +72,10 @@ class Schema:
             flat_labels=labels.ndim == 1,
             columns={name: (column.dtype.name, column.shape[1:]) for name, column in batch.columns.items()},
             key_dtype=key_dtype,
-            key_centre=centre_of(as_tensor(batch.keys)),
+            key_centre=centre_of(unit(keys) if normalise else keys),
             target_centre=centre_of(as_tensor(labels).reshape(len(batch), -1)) if numbers else None,
             storage=storage or {"name": "full"},
+            normalise=bool(normalise),
             source=batch.source,
         )
 
@@ -117,6 +126,8 @@ class Schema:
             raise ShapeError(f"{rows} with keys of {batch.dim} and {batch.n_outputs} outputs; {wanted}")
         if self.source is not None and self.source is not batch.source:
             self.source.require(batch.source)
+        if self.normalise:
+            largest_magnitudes(as_tensor(batch.keys))
 
     def rows(self, batch: Encoded, ids: np.ndarray) -> dict[str, Tensor]:
         """A batch as columns of the table; classes as int32, half of what ``Encoded`` holds.
@@ -163,8 +174,10 @@ class Schema:
         return labels.int() if self.task == "classification" else labels.bool()
 
     def centred(self, keys: ArrayLike) -> Tensor:
-        """Keys (n, d) as float32 differences from the centre."""
-        return _differences(as_tensor(keys), self.key_centre)
+        """Keys (n, d), of length 1 where they are normalised, as float32 differences from the centre, on their device;
+        ``NonFiniteError`` for a key of zeros that is to be normalised."""
+        table = as_tensor(keys)
+        return _differences(unit(table) if self.normalise else table, self.key_centre)
 
     def target_differences(self, values: ArrayLike) -> Tensor:
         """Targets or predictions as float32 differences from their centre, (n, L); logits as they are."""
@@ -223,7 +236,7 @@ class Schema:
             return torch.from_numpy(np.array(data[name] or [0.0] * width, np.float64).reshape(width))
 
         return cls(
-            **{name: data[name] for name in _PLAIN},
+            **{name: data[name] for name in _PLAIN if name in data},  # a folder of 0.1 or 0.2 does not say `normalise`
             key_centre=centre("key_centre", data["dim"]),
             target_centre=centre("target_centre", data["n_outputs"]) if data["task"] == "regression" else None,
             columns={name: (dtype, tuple(shape)) for name, (dtype, shape) in data["columns"].items()},
@@ -248,6 +261,26 @@ def _collapsed(keys: Tensor, stored: Tensor) -> bool:
 
 def _differences(values: Tensor, centre: Tensor | None) -> Tensor:
     return values.float() if centre is None or not centre.any() else (values.double() - centre).float()
+
+
+def largest_magnitudes(keys: Tensor) -> Tensor:
+    """The largest magnitude of each key (n, 1), by which it is divided before it is squared; ``NonFiniteError`` names
+    the first row that is all zeros and so has no direction."""
+    largest = keys.abs().amax(dim=1, keepdim=True)
+    if bool((largest == 0).any()):
+        zeros = (largest[:, 0] == 0).nonzero()[:, 0]
+        raise NonFiniteError(
+            f"{len(zeros)} of {len(keys)} keys are all zeros, the first in row {int(zeros[0])}: they have no direction "
+            "to normalise; leave these rows out, take another layer's output for the key, or use normalise=False"
+        )
+    return largest
+
+
+def unit(keys: Tensor) -> Tensor:
+    """Keys (n, d) divided by their Euclidean length; float64 stays float64, all else becomes float32."""
+    keys = keys if keys.dtype == torch.float64 else keys.float()
+    scaled = keys / largest_magnitudes(keys)  # neither overflows nor vanishes when it is squared
+    return scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
 
 
 def centre_of(values: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ def summary(memory: Memory) -> dict[str, Any]:
         "forgotten": memory.n_rows - len(memory),
         "dim": memory.dim,
         "key_dtype": schema.key_dtype,
+        "normalised": schema.normalise,
         "keys_kept": memory.keys_kept,
         "outputs": memory.n_outputs,
         "columns": list(schema.columns),

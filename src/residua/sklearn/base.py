@@ -43,7 +43,7 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
     classes_: np.ndarray
 
     _task: Task
-    _memory_params: tuple[str, ...] = ("index", "index_params", "device")
+    _memory_params: tuple[str, ...] = ("index", "index_params", "device", "normalise")
     _reader_params: tuple[str, ...] = ("k", "sigma", "kernel")
 
     def fit(

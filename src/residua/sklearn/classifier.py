@@ -56,6 +56,8 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
     storage : {"full", "head", "top-m"}, default "full"
         What is kept of the base's logits (see ``residua.Memory``).
     device : str, default "cpu"
+    normalise : bool, default False
+        Compare keys by their cosine (see ``residua.Memory``).
     evidence : float or None, default 1.96
         How sure the gain in log-loss must be, in standard errors of its paired differences: of rows that were not
         fitted on, under settings that were chosen on others, over the base at its own best temperature. None: the best
@@ -94,7 +96,7 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
     """
 
     _task = "classification"
-    _memory_params = ("index", "index_params", "storage", "device")
+    _memory_params = ("index", "index_params", "storage", "device", "normalise")
     _reader_params = ("k", "sigma", "temperature", "kernel", "space")
 
     def __init__(
@@ -112,13 +114,14 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         index_params: dict[str, Any] | None = None,
         storage: StorageName = "full",
         device: str = "cpu",
+        normalise: bool = False,
         evidence: float | None = USUAL,
         class_weight: Mapping[Any, float] | str | None = None,
     ):
         self.estimator, self.cv, self.key = estimator, cv, key
         self.k, self.sigma, self.temperature, self.kernel, self.space = k, sigma, temperature, kernel, space
         self.index, self.index_params, self.storage, self.device = index, index_params, storage, device
-        self.evidence, self.class_weight = evidence, class_weight
+        self.normalise, self.evidence, self.class_weight = normalise, evidence, class_weight
 
     def predict(self, X: Any) -> np.ndarray:
         """The class of each row's best score, a name out of ``classes_``, (n_samples,); the base's own without a

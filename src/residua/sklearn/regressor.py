@@ -19,7 +19,7 @@ class ResMemRegressor(RegressorMixin, ResMemEstimator):
 
     Parameters
     ----------
-    estimator, k, sigma, kernel, cv, key, index, index_params, device, evidence
+    estimator, k, sigma, kernel, cv, key, index, index_params, device, normalise, evidence
         As for ``ResMemClassifier``.
 
     Attributes
@@ -51,11 +51,13 @@ class ResMemRegressor(RegressorMixin, ResMemEstimator):
         index: str = "exact",
         index_params: dict[str, Any] | None = None,
         device: str = "cpu",
+        normalise: bool = False,
         evidence: float | None = USUAL,
     ):
         self.estimator, self.cv, self.key = estimator, cv, key
         self.k, self.sigma, self.kernel = k, sigma, kernel
-        self.index, self.index_params, self.device, self.evidence = index, index_params, device, evidence
+        self.index, self.index_params, self.device, self.normalise = index, index_params, device, normalise
+        self.evidence = evidence
 
     def predict(self, X: Any) -> np.ndarray:
         """The base's predictions plus the neighbours' weighted residuals, (n_samples,) or (n_samples, n_outputs); the
