@@ -69,7 +69,7 @@ def fitted_reader(
     else:
         own = copy(enc)
         own.ids = memory.ids if groups is None else np.unique(groups, return_inverse=True)[1]
-        alike = Memory(own, normalise=memory.schema.normalise) if groups is not None else memory
+        alike = memory if groups is None else Memory(own, normalise=memory.schema.normalise)
         there = ResMem(alike, **about)
         folds = [(there, own[new]) for _, new in _folds(enc, groups)]
     chosen = {name: given[name] for name in ("k", "sigma", "temperature") if name in given}

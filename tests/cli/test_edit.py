@@ -23,6 +23,13 @@ def test_add_refuses_known_ids_unless_replaced(run, mem):
     assert memory.keys[memory.ids == 7].tolist() == [[9.0, 9.0]]
 
 
+def test_add_takes_new_classes_when_told(run, mem):
+    rs.Encoded(np.full((1, 2), 9.0), np.zeros((1, 3)), [3], new_classes=True).save("new.npz")
+    assert "new_classes=True" in run("add", "mem", "new.npz", code=1).stderr
+    run("add", "mem", "new.npz", "--new-classes")
+    assert rs.Memory.load(mem).n_outputs == 4
+
+
 def test_forget(run, mem):
     (mem.parent / "ids.txt").write_text("5\n\n 6 \n")
     assert run("forget", "mem", "--id", 3, "--ids-file", "ids.txt").stdout == "mem: 3 rows forgotten; 57 left\n"

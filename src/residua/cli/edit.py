@@ -22,19 +22,21 @@ ids_options = together(
 @memory_argument
 @click.argument("encoded", nargs=-1, required=True, type=FILE)
 @click.option("--replace", is_flag=True, help="Forget rows that bear the same ids first.")
+@click.option("--new-classes", is_flag=True, help="Take in classes that the model has no output for.")
 @json_option
-def add(memory: Path, encoded, replace: bool, as_json: bool) -> None:
+def add(memory: Path, encoded, replace: bool, new_classes: bool, as_json: bool) -> None:
     """Remember the rows of encoded .npz files too, all or none.
 
     \b
     Examples:
       residua add mem/ more.npz
       residua add mem/ corrected.npz --replace
+      residua add mem/ koalas.npz --new-classes
     """
     opened = memory_at(memory, of_text=False, files=encoded)
     from residua.core import Encoded
 
-    ids = opened.add((Encoded.load(path) for path in encoded), replace=replace)
+    ids = opened.add((Encoded.load(path) for path in encoded), replace=replace, new_classes=new_classes)
     opened.save(memory)
     which = f", ids {ids.min()} to {ids.max()}" if len(ids) else ""
     text = f"{memory}: {count(len(ids), 'row')} added{which}; {len(opened):,} now"

@@ -34,8 +34,11 @@ KINDS = ("logits", "log-probabilities", "probabilities", "percentages", "predict
     default="auto",
     help=f"What the model's outputs are ({', '.join(KINDS)}), an item of what it returns, or none (an embedder).",
 )
+@click.option("--new-classes", is_flag=True, help="Labels may name classes that the model has no output for.")
 @json_option
-def encode(model, data, output: Path, key, batch_size, like, cv, task, kind: str, as_json: bool) -> None:
+def encode(
+    model, data, output: Path, key, batch_size, like, cv, task, kind: str, new_classes: bool, as_json: bool
+) -> None:
     """Run a trained model over data and keep keys, logits and labels.
 
     MODEL is module:factory; the factory takes nothing and gives the model, or a pair (model, data). DATA is
@@ -67,6 +70,7 @@ def encode(model, data, output: Path, key, batch_size, like, cv, task, kind: str
         raise InputError(f"{model!r} gives a model without data; name the data too: residua encode {model} DATA")
     picked = None if kind == "none" else int(kind) if kind.lstrip("-").isdecimal() else kind
     how = {"output": picked, "key": key, "batch_size": batch_size, "cv": cv, "task": task, "like": made_as(like)}
+    how["new_classes"] = new_classes
     enc = encode_data(source, examples, labels, ids=ids, progress=progress(), **how)
     enc.save(output)
     key = enc.source and enc.source.key

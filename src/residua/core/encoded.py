@@ -17,7 +17,7 @@ from torch import Tensor
 from residua.core.arrays import ArrayLike
 from residua.core.atomic import atomic_write
 from residua.core.chance import warn_if_chance
-from residua.core.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor
+from residua.core.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor, grown
 from residua.core.outputs import OutputKind, as_logits, checked_kind, kind_of, shown_kind, two_columns
 from residua.core.source import Source
 from residua.core.targets import one_per_row
@@ -64,6 +64,9 @@ class Encoded:
         The last layer, when ``logits == keys @ weight.T + bias``; lets a memory store no logits.
     output : {"auto", "logits", "log-probabilities", "probabilities", "percentages", "predictions"}, default "auto"
         What the array `logits` holds; "auto" judges by all of its numbers.
+    new_classes : bool, default False
+        Labels may name classes that the model has no output for: logits then get a column for each, in which the model
+        says 1/L of every row (see ``grown``).
 
     Raises
     ------
@@ -85,6 +88,7 @@ class Encoded:
     source: Source | None
     task: Task | None
     head: Head | None
+    new_classes: bool
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class Encoded:
         task: Task | None = None,
         head: Head | None = None,
         output: OutputKind | Literal["auto"] = "auto",
+        new_classes: bool = False,
     ):
         table = _array(keys)
         if table.ndim != 2 or table.shape[1] == 0:
@@ -124,6 +129,9 @@ class Encoded:
             raise ShapeError(
                 f"keys have {len(self.keys)} rows and logits {len(self.logits)}; expected one logit row per key"
             )
+        if new_classes and (wanted := _classes_named(labels, task)) > self.logits.shape[1] > 1:
+            self.logits, head = grown(self.logits, wanted), None
+            logits = self.logits
         self.labels, self.task = _labels(labels, self.logits, task)
         if self.task == "classification" and isinstance(logits, DenseLogits) and logits.table.dtype == torch.float64:
             self.logits = DenseLogits(logits.table.float())
@@ -132,8 +140,8 @@ class Encoded:
             raise IdError(f"ids have dtype {names.dtype} and shape {names.shape}; expected integers of shape ({n},)")
         self.ids = None if names is None else np.ascontiguousarray(int64_ids(names))
         self.columns = {name: _column(name, value, n) for name, value in (columns or {}).items()}
-        self.source, self.head = source, head
-        if "offset" not in self.columns:  # of texts, each batch would say it again
+        self.source, self.head, self.new_classes = source, head, bool(new_classes)
+        if "offset" not in self.columns and not new_classes:  # of texts, each batch would say it again
             warn_if_chance(self, stacklevel=2)
 
     @property
@@ -165,7 +173,13 @@ class Encoded:
         out.labels = None if self.labels is None else self.labels[chosen]
         out.ids = None if self.ids is None else self.ids[chosen]
         out.columns = {name: column[chosen] for name, column in self.columns.items()}
-        out.task, out.source, out.head = self.task, self.source, self.head
+        out.task, out.source, out.head, out.new_classes = self.task, self.source, self.head, self.new_classes
+        return out
+
+    def grown(self, n_outputs: int) -> Encoded:
+        """The same rows with logits of `n_outputs` classes: of each new one the model says 1/L."""
+        out = self[:]
+        out.logits, out.head, out.new_classes = grown(self.logits, n_outputs), None, True
         return out
 
     def __repr__(self) -> str:
@@ -182,7 +196,7 @@ class Encoded:
             arrays["logits"], head = self.logits.dense(), self.head
         if head is not None:
             arrays |= {"head.weight": head.weight, "head.bias": head.bias}
-        about = {"task": self.task, "source": self.source and self.source.to_json()}
+        about = {"task": self.task, "source": self.source and self.source.to_json(), "new_classes": self.new_classes}
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         present: dict[str, Any] = {name: _array(array) for name, array in arrays.items() if array is not None}
         with atomic_write(Path(path)) as part, open(part, "wb") as file:
@@ -215,6 +229,7 @@ class Encoded:
         columns = {name[7:]: column for name, column in arrays.items() if name.startswith("column.")}
         source, task = about.get("source") and Source.from_json(about["source"]), about.get("task")
         known = {"columns": columns, "source": source, "task": None if labels is None else task, "head": head}
+        known["new_classes"] = about.get("new_classes", False)
         return cls(keys, logits, labels, arrays.get("ids"), **known)
 
 
@@ -380,8 +395,16 @@ def _labels(given: ArrayLike | None, logits: Logits, task: Task | None) -> tuple
     labels = labels.astype(np.int64)
     if n and (labels.min() < 0 or labels.max() >= outputs):
         bad = labels[(labels < 0) | (labels >= outputs)][0]
-        raise LabelError(f"label {bad} is out of range; the logits have {outputs} classes, 0 ... {outputs - 1}")
+        hint = "" if bad < 0 else "; for classes that the model has no output for, pass new_classes=True"
+        raise LabelError(f"label {bad} is out of range; the logits have {outputs} classes, 0 ... {outputs - 1}{hint}")
     return labels, task
+
+
+def _classes_named(labels: ArrayLike | None, task: Task | None) -> int:
+    """How many classes labels of classes need; 0 for other labels."""
+    given = None if labels is None else _array(labels)
+    classes = given is not None and given.ndim == 1 and given.dtype.kind in "iu" and task in (None, "classification")
+    return int(given.max()) + 1 if given is not None and classes and len(given) else 0
 
 
 def _column(name: str, given: ArrayLike, n: int) -> np.ndarray:

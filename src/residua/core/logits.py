@@ -7,6 +7,7 @@ A classifier's logits, or a regressor's predictions, fit in memory (``DenseLogit
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,6 +110,22 @@ class DenseLogits(Logits):
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         array = (self.table if self.table.dtype == torch.float64 else self.table.float()).cpu().numpy()
         return array.astype(dtype or array.dtype, copy=bool(copy)) if copy or dtype else array
+
+
+def grown(logits: Logits, n_outputs: int) -> DenseLogits:
+    """Logits (n, L') with columns for classes that the model has never heard of, float32 (n, L), L = `n_outputs`.
+
+    Of each new class the model says 1/L (at T = 1); its shares among its own classes stay what they were, and so does
+    its answer: a new class gets the mean of exp(logits), never more than the largest. Growing twice is growing once.
+
+    Examples
+    --------
+    >>> grown(DenseLogits(torch.tensor([[0.75, 0.25]]).log()), 4).table.softmax(dim=1)
+    tensor([[0.3750, 0.1250, 0.2500, 0.2500]])
+    """
+    table, known = logits.dense(), logits.shape[1]
+    never_heard = torch.logsumexp(table, dim=1, keepdim=True) - math.log(known)
+    return DenseLogits(torch.cat([table, never_heard.expand(-1, n_outputs - known)], dim=1))
 
 
 @dataclass(frozen=True)

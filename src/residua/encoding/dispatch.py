@@ -52,6 +52,7 @@ def encode(
     progress: bool | None = None,
     output: OutputChoice = "auto",
     position: str | None = None,
+    new_classes: bool = False,
 ) -> Encoded: ...
 
 
@@ -69,6 +70,7 @@ def encode(
     progress: bool | None = None,
     output: OutputChoice = "auto",
     position: str | None = None,
+    new_classes: bool = False,
     **text_options: Any,
 ) -> Encoded | TextStream:
     """Run a trained model over data and keep what a memory needs: keys, logits, labels, and whose they are.
@@ -128,6 +130,9 @@ def encode(
         For torch, where the key is read of a sequence (n, t, c): at its first or last position, or their mean, leaving
         out what the attention mask says is padding ("of all": not). By default where the model itself reads the
         sequence that its outputs are made of, else the mean over the attention mask.
+    new_classes : bool, default False
+        For torch: labels may name classes that the model has no output for, which ``memory.add(enc,
+        new_classes=True)`` then remembers. ``enc.logits`` have a column for each: the model says 1/L of it.
     **text_options
         Of texts only: ``window``, ``stride``, ``min_context`` and ``logits``, and how texts are read
         (``text_column``, ``glob``, ``errors``; ``source_column``, ``target_column``). See ``TextStream``.
@@ -162,6 +167,7 @@ def encode(
             "task": task,
             "output": None if output == "auto" else repr(output),
             "position": position,
+            "new_classes": new_classes or None,
         }
         for name, value in given.items():
             if value is not None:
@@ -179,14 +185,24 @@ def encode(
         if key is not None and not isinstance(key, str):
             raise ParameterError(f"key={key!r}; for a torch model, expected a module's dotted name")
         examples = read_examples(data, labels, batch_size)
-        how = {"ids": ids, "task": task, "like": source, "progress": progress, "outputs": known and known.n_outputs}
-        how["position"] = checked_position(position)
+        how: dict[str, Any] = {
+            "ids": ids,
+            "task": task,
+            "like": source,
+            "progress": progress,
+            "outputs": known and known.n_outputs,
+            "position": checked_position(position),
+            "new_classes": new_classes,
+        }
         return encode_module(model, examples, key=key, output=choice_of(output), **how)
     if not isinstance(model, type) and all(hasattr(model, name) for name in ("fit", "predict", "get_params")):
         if position is not None:
             raise ParameterError(f"position={position!r} is for torch models; an estimator's rows are no sequences")
         if output != "auto":
             raise ParameterError(f"output={output!r} is for torch models; an estimator says what it predicts")
+        if new_classes:
+            by_hand = "rs.Encoded(enc.keys, enc.logits, class_indices, source=enc.source, new_classes=True)"
+            raise ParameterError(f"new_classes=True is for torch models; encode X without labels, then {by_hand}")
         return encode_estimator(model, data, labels, key=key, ids=ids, cv=cv, task=task, like=source)
     what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
     raise EncodeError(

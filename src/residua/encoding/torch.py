@@ -49,6 +49,7 @@ def encode_module(
     output: Choice,
     outputs: int | None,
     position: str | None,
+    new_classes: bool,
 ) -> Encoded:
     """Keys and logits of every example, in order. See ``residua.encode``, which reads its arguments for this.
 
@@ -121,7 +122,7 @@ def encode_module(
     functions = Functions(output=output.item if callable(output.item) else None)
     source = replace(source, output=KEYS_ONLY if keys_only else found.kind, item=output.recorded, functions=functions)
     _say(found, output)
-    enc = _assemble(keys.array(), found, ids, source, head)
+    enc = _assemble(keys.array(), found, ids, source, head, new_classes)
     warn_if_memorised(enc, "encode held-out examples instead", stacklevel=4)
     return enc
 
@@ -311,13 +312,16 @@ def _forward(model: nn.Module, x: Tensor | Inputs) -> Any:
         ) from error
 
 
-def _assemble(keys: np.ndarray, found: Understood, ids: ArrayLike | None, source: Source, head: Head | None) -> Encoded:
+def _assemble(
+    keys: np.ndarray, found: Understood, ids: ArrayLike | None, source: Source, head: Head | None, new_classes: bool
+) -> Encoded:
     if head is not None and found.kind in ("probabilities", "percentages"):
         head = None
     elif head is not None and found.logits.shape[1] > len(head.weight):  # a lone logit s is the two columns [0, s]
         bias = None if head.bias is None else torch.cat([torch.zeros(1), head.bias])
         head = Head(torch.cat([torch.zeros_like(head.weight), head.weight]), bias)
-    return Encoded(keys, DenseLogits(found.logits), found.labels, ids, source=source, task=found.task, head=head)
+    known: dict[str, Any] = {"source": source, "task": found.task, "head": head, "new_classes": new_classes}
+    return Encoded(keys, DenseLogits(found.logits), found.labels, ids, **known)
 
 
 def _label_array(labels: Any) -> np.ndarray:

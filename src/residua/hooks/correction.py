@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from residua.core import DenseLogits, Prediction, Task
+from residua.core.logits import grown
 from residua.core.outputs import as_logits, as_spoken
 from residua.encoding.capture import Capture, at_least_float32
 from residua.errors import EncodeError, InputError, NonFiniteError, ShapeError
@@ -82,7 +83,8 @@ class Correction:
             if logits.ndim < 3:
                 several = self.reader.memory.task == "multi-label"
                 changed = self.corrected(keys, as_logits(logits.view(len(keys), -1), kind, several))
-                spoken = as_spoken(changed, kind, several).to(logits.dtype).view(logits.shape)
+                spoken = as_spoken(changed, kind, several).to(logits.dtype)
+                spoken = spoken.view(logits.shape) if spoken.numel() == logits.numel() else spoken
                 return with_logits(output, spoken, item=item)
             given = dict(zip(self._parameters, args)) | kwargs
             changed = self._at_positions(keys, logits, given, getattr(output, "past_key_values", None))
@@ -107,13 +109,16 @@ class Correction:
     def corrected(self, keys: Tensor, logits: Tensor, mask: Tensor | None = None) -> Tensor:
         """``answer`` in blocks. Rows that are not set in `mask` (n,) keep their logits.
 
-        A lone logit s is the two columns [0, s], and comes back as their log-odds.
+        A lone logit s is the two columns [0, s], and comes back as their log-odds. Where the memory has more classes
+        than the model, so have the answers.
         """
         memory, outputs = self.reader.memory, logits.shape[1]
         dtype = torch.float64 if memory.task == "regression" else torch.float32
         lone = outputs == 1 and memory.task == "classification"
         if lone:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        if memory.schema.lacks_classes(logits.shape[1]):
+            logits, lone = grown(DenseLogits(logits), memory.n_outputs).table, False
         if logits.shape[1] != memory.n_outputs:
             raise ShapeError(f"the model gave {outputs} outputs; its memory has {memory.n_outputs}")
         rows = None if mask is None or bool(mask.all()) else mask.nonzero()[:, 0]

@@ -120,6 +120,14 @@ def check_settings(
             raise ParameterError(f"names hold {number!r}: {name!r}; expected the name, a str, of each id, an int")
 
 
+def check_growth(storage: str, is_text: bool) -> None:
+    """Refuse new classes where what the model said of them cannot be kept."""
+    if is_text:
+        raise StorageError("a vocabulary does not grow: a memory of text takes no new classes")
+    if storage not in ("full", "none"):
+        raise StorageError(f"new classes change all that the model says, and storage={storage!r} cannot; use 'full'")
+
+
 def check_discard(exact: bool, storage: str) -> None:
     """Refuse to discard keys that are needed."""
     if exact:

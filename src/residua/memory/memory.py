@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self, overload
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from residua import html
 from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Neighbours, Source, Task, as_tensor
+from residua.core.logits import grown
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, StorageError
 from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
@@ -309,7 +311,7 @@ class Memory:
             )
         return median
 
-    def add(self, data: Encoded | Iterable[Encoded], *, replace: bool = False) -> np.ndarray:
+    def add(self, data: Encoded | Iterable[Encoded], *, replace: bool = False, new_classes: bool = False) -> np.ndarray:
         """Remember more rows, at once; the id of each, int64 (m,). On any error the memory is as it was.
 
         Parameters
@@ -319,9 +321,16 @@ class Memory:
             `data` has ``names`` (dict of id to str), those of the added ids are taken over.
         replace : bool, default False
             Forget the rows that bear one of the ids first, instead of refusing with an ``IdError``.
+        new_classes : bool, default False
+            Take in classes that the model has no output for (encode them with ``new_classes=True``). The memory then
+            has more outputs, in the order of the labels, and adds columns to what the model says: 1/L for each new
+            class, the rest shared as before. So a base alone never answers with a new class. ``StorageError`` unless
+            logits are stored in full, or not at all.
         """
-        before = self.n_rows
-        ids = self._append(arguments.labelled_batches(data), self.index, replace)
+        before, batches = self.n_rows, arguments.labelled_batches(data)
+        batches = list(batches) if new_classes else batches
+        with self._grown(batches) if isinstance(batches, list) else nullcontext():
+            ids = self._append(batches, self.index, replace)
         if replace:
             self._forget_rows(self._table.active_with_ids(ids, before))
         self.names |= arguments.names_of(data, ids)
@@ -406,12 +415,35 @@ class Memory:
         memory._refresh()
         return memory
 
+    @contextmanager
+    def _grown(self, batches: list[Encoded]) -> Iterator[None]:
+        """As many outputs as `batches` have; as before when what is done in here fails."""
+        wanted = max([self.n_outputs, *(batch.n_outputs for batch in batches)])
+        if wanted == self.n_outputs:
+            yield
+            return
+        arguments.check_growth(self.storage.name, self.schema.is_text)
+        before, column = (self.schema, self.storage, self._saved), None
+        schema = self.schema.grown(wanted)
+        if self.storage.name == "full":
+            column = self._table.replace("logits", grown(DenseLogits(self._table.dense("logits")), wanted).table)
+        self.schema, self.storage, self._saved = schema, make_storage(schema), None
+        try:
+            yield
+        except BaseException:
+            self.schema, self.storage, self._saved = before
+            if column is not None:
+                self._table.replace("logits", column)
+            self._refresh()
+            raise
+
     def _append(self, batches: Iterable[Encoded], index: Index | None, replace: bool = False) -> np.ndarray:
         """All rows become rows of the table and the index, or none; with `replace`, others of their ids are left."""
         table, before, schema, next_id = self._table, len(self._table), self.schema, self._next_id
         added, keys = [np.empty(0, np.int64)], list[Tensor]()
         try:
             for batch in batches:
+                batch = schema.widened(batch)
                 schema = schema.check(batch)
                 for start in range(0, len(batch), _BATCH):
                     part = batch[start : start + _BATCH] if len(batch) > _BATCH else batch

@@ -15,7 +15,16 @@ from residua.errors import InputError, LabelError, NonFiniteError, ShapeError, T
 KeyDtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 Objective: TypeAlias = Literal["accuracy", "log_loss", "conservative", "squared_error"]  # "better", in a word
 KEY_DTYPES: dict[KeyDtype, torch.dtype] = {name: getattr(torch, name) for name in get_args(KeyDtype)}
-_PLAIN = ("task", "dim", "n_outputs", "flat_labels", "key_dtype", "storage", "normalise")  # JSON types as they are
+_PLAIN = (
+    "task",
+    "dim",
+    "n_outputs",
+    "flat_labels",
+    "key_dtype",
+    "storage",
+    "normalise",
+    "model_outputs",
+)  # JSON types as they are
 # A column whose mean is within so many standard deviations of 0 is kept as it is. Further out, exact search could vouch
 # for fewer of its answers: its bound grows with the keys' norms (with 1 for 0.5, up to six times as many had doubts).
 _SPREADS = 0.5
@@ -48,6 +57,7 @@ class Schema:
     key_centre: Tensor  # float64 (d,), on the CPU
     target_centre: Tensor | None  # float64 (L,), on the CPU; None unless this is a regression
     storage: dict[str, Any]  # what is kept of the logits, as `describe_storage` says it
+    model_outputs: int | None = None  # those of the model, where classes were added to them; None: all
     normalise: bool = False  # whether keys are divided by their Euclidean length before all else
     source: Source | None = None  # whose keys these are, where that is known
 
@@ -91,9 +101,17 @@ class Schema:
 
     def grown(self, n_outputs: int) -> Self:
         """The same with more classes; ``ShapeError`` for fewer, or where there are no classes."""
-        if self.task == "regression" or n_outputs < self.n_outputs:
+        if self.task != "classification" or n_outputs < self.n_outputs:
             raise ShapeError(f"{n_outputs} outputs for a {self.task} memory of {self.n_outputs}; only classes can grow")
-        return replace(self, n_outputs=n_outputs)
+        return replace(self, n_outputs=n_outputs, model_outputs=self.model_outputs or self.n_outputs)
+
+    def widened(self, batch: Encoded) -> Encoded:
+        """Rows of the model with columns for the classes that it has never heard of; others as they are."""
+        return batch.grown(self.n_outputs) if self.lacks_classes(batch.n_outputs) else batch
+
+    def lacks_classes(self, n_outputs: int) -> bool:
+        """Whether so many outputs are the model's own, or those of a time with fewer classes."""
+        return self.model_outputs is not None and self.model_outputs <= n_outputs < self.n_outputs
 
     def check(self, batch: Encoded) -> Self:
         """Refuse rows that do not fit; the schema of all rows with these, which may know their source at last.
@@ -101,7 +119,12 @@ class Schema:
         Raises ``LabelError``, ``TaskError``, ``ShapeError``, ``InputError`` or ``SourceMismatchError``.
         """
         labelled(batch)
-        self._check(batch, "rows", "rows", " (a new class needs a model that has it)")
+        self._check(
+            batch,
+            "rows",
+            "rows",
+            "; memory.add(rows, new_classes=True) takes in classes that the model has no output for",
+        )
         if batch.columns.keys() != self.columns.keys():
             own = list(self.columns)
             raise InputError(f"rows bring columns {sorted(batch.columns)}; this memory's rows have {own}")

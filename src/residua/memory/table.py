@@ -84,6 +84,11 @@ class Table:
         taken._length = len(rows)
         return taken
 
+    def replace(self, name: str, column: Tensor) -> Tensor:
+        """Put `column`, of at least as many rows, in the place of a dense one, which is returned."""
+        before, self._buffers[name] = self.dense(name), column
+        return before
+
     def drop(self, name: str) -> None:
         del self._buffers[name]
 

@@ -122,6 +122,7 @@ class Reader(ABC):
         given = _ids_to_exclude(exclude)
         state, first = self.start(), 0
         for batch in batches(data):
+            batch = self.memory.schema.widened(batch)
             self.memory.schema.check_query(batch)
             if state is not None:
                 for name in ("ids", "labels"):

@@ -121,6 +121,11 @@ class ResMem(NeighbourReader):
         elif memory.task == "multi-label":
             table = labels[:].float() - torch.sigmoid(logits.dense() / self.temperature)
         elif self.space == "logits":
+            if memory.schema.model_outputs is not None:
+                raise StorageError(
+                    "space='logits' moves logits towards their class's mean, and the model has none for classes that "
+                    "were added to this memory; use space='probabilities'"
+                )
             table = class_means(labels, logits, memory.active_rows)[labels] - logits.dense()
         elif fits and queries * self.k >= len(labels) // 4:
             table = residual_table(labels, logits, self.temperature)
