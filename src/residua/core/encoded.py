@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
@@ -18,6 +18,7 @@ from residua.core.arrays import ArrayLike
 from residua.core.atomic import atomic_write
 from residua.core.chance import warn_if_chance
 from residua.core.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor, grown
+from residua.core.naming import checked_classes
 from residua.core.outputs import OutputKind, as_logits, checked_kind, kind_of, shown_kind, two_columns
 from residua.core.source import Source
 from residua.core.targets import one_per_row
@@ -67,6 +68,10 @@ class Encoded:
     new_classes : bool, default False
         Labels may name classes that the model has no output for: logits then get a column for each, in which the model
         says 1/L of every row (see ``grown``).
+    classes : sequence of str of length L, optional
+        What the classes (or the regression outputs) are called, wherever one is shown.
+    names : sequence of str of length n, optional
+        What each example is called, such as the path of its picture.
 
     Raises
     ------
@@ -89,6 +94,8 @@ class Encoded:
     task: Task | None
     head: Head | None
     new_classes: bool
+    classes: tuple[str, ...] | None
+    names: np.ndarray | None
 
     def __init__(
         self,
@@ -103,6 +110,8 @@ class Encoded:
         head: Head | None = None,
         output: OutputKind | Literal["auto"] = "auto",
         new_classes: bool = False,
+        classes: Sequence[str] | None = None,
+        names: Sequence[str] | np.ndarray | None = None,
     ):
         table = _array(keys)
         if table.ndim != 2 or table.shape[1] == 0:
@@ -135,10 +144,12 @@ class Encoded:
         self.labels, self.task = _labels(labels, self.logits, task)
         if self.task == "classification" and isinstance(logits, DenseLogits) and logits.table.dtype == torch.float64:
             self.logits = DenseLogits(logits.table.float())
-        n, names = len(self), None if ids is None else _array(ids)
-        if names is not None and (names.dtype.kind not in "iu" or names.shape != (n,)):
-            raise IdError(f"ids have dtype {names.dtype} and shape {names.shape}; expected integers of shape ({n},)")
-        self.ids = None if names is None else np.ascontiguousarray(int64_ids(names))
+        n, numbers = len(self), None if ids is None else _array(ids)
+        if numbers is not None and (numbers.dtype.kind not in "iu" or numbers.shape != (n,)):
+            given = f"ids have dtype {numbers.dtype} and shape {numbers.shape}"
+            raise IdError(f"{given}; expected integers of shape ({n},)")
+        self.ids = None if numbers is None else np.ascontiguousarray(int64_ids(numbers))
+        self.classes, self.names = checked_classes(classes, self.n_outputs), _names(names, n)
         self.columns = {name: _column(name, value, n) for name, value in (columns or {}).items()}
         self.source, self.head, self.new_classes = source, head, bool(new_classes)
         if "offset" not in self.columns and not new_classes:  # of texts, each batch would say it again
@@ -174,12 +185,14 @@ class Encoded:
         out.ids = None if self.ids is None else self.ids[chosen]
         out.columns = {name: column[chosen] for name, column in self.columns.items()}
         out.task, out.source, out.head, out.new_classes = self.task, self.source, self.head, self.new_classes
+        out.classes, out.names = self.classes, None if self.names is None else self.names[chosen]
         return out
 
     def grown(self, n_outputs: int) -> Encoded:
         """The same rows with logits of `n_outputs` classes: of each new one the model says 1/L."""
         out = self[:]
         out.logits, out.head, out.new_classes = grown(self.logits, n_outputs), None, True
+        out.classes = self.classes and self.classes + tuple(map(str, range(self.n_outputs, n_outputs)))
         return out
 
     def __repr__(self) -> str:
@@ -190,6 +203,7 @@ class Encoded:
         """Write one ``.npz`` file; a failure (``MemoryFileError``) leaves an earlier file as it was."""
         columns = {f"column.{name}": column for name, column in self.columns.items()}
         arrays: dict[str, Any] = {"keys": self.keys, "labels": self.labels, "ids": self.ids, **columns}
+        arrays["names"] = self.names
         if isinstance(self.logits, HeadLogits):
             head = self.logits.head
         else:
@@ -197,6 +211,7 @@ class Encoded:
         if head is not None:
             arrays |= {"head.weight": head.weight, "head.bias": head.bias}
         about = {"task": self.task, "source": self.source and self.source.to_json(), "new_classes": self.new_classes}
+        about["classes"] = self.classes
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         present: dict[str, Any] = {name: _array(array) for name, array in arrays.items() if array is not None}
         with atomic_write(Path(path)) as part, open(part, "wb") as file:
@@ -230,6 +245,7 @@ class Encoded:
         source, task = about.get("source") and Source.from_json(about["source"]), about.get("task")
         known = {"columns": columns, "source": source, "task": None if labels is None else task, "head": head}
         known["new_classes"] = about.get("new_classes", False)
+        known |= {"classes": about.get("classes"), "names": arrays.get("names")}
         return cls(keys, logits, labels, arrays.get("ids"), **known)
 
 
@@ -405,6 +421,15 @@ def _classes_named(labels: ArrayLike | None, task: Task | None) -> int:
     given = None if labels is None else _array(labels)
     classes = given is not None and given.ndim == 1 and given.dtype.kind in "iu" and task in (None, "classification")
     return int(given.max()) + 1 if given is not None and classes and len(given) else 0
+
+
+def _names(given: Sequence[str] | np.ndarray | None, n: int) -> np.ndarray | None:
+    if given is None:
+        return None
+    names = np.asarray(given)
+    if names.shape != (n,) or (n and names.dtype.kind != "U"):
+        raise InputError(f"names have dtype {names.dtype} and shape {names.shape}; expected {n} names, each a str")
+    return names
 
 
 def _column(name: str, given: ArrayLike, n: int) -> np.ndarray:

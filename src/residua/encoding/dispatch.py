@@ -12,6 +12,7 @@ from residua.core import ArrayLike, Encoded, Task
 from residua.encoding.data import read_examples
 from residua.encoding.estimator import encode_estimator
 from residua.encoding.item import OutputChoice, choice_of
+from residua.encoding.names import with_names
 from residua.encoding.options import Estimator, Items, Known, Splitter, StreamOptions, Texts, Tokenizer, known_by
 from residua.encoding.position import checked_position
 from residua.encoding.stream import TextStream
@@ -194,7 +195,7 @@ def encode(
             "position": checked_position(position),
             "new_classes": new_classes,
         }
-        return encode_module(model, examples, key=key, output=choice_of(output), **how)
+        return with_names(encode_module(model, examples, key=key, output=choice_of(output), **how), data)
     if not isinstance(model, type) and all(hasattr(model, name) for name in ("fit", "predict", "get_params")):
         if position is not None:
             raise ParameterError(f"position={position!r} is for torch models; an estimator's rows are no sequences")

@@ -74,10 +74,15 @@ def encode_estimator(
         if labels is None:
             raise LabelError(f"cv={cv!r} refits on parts of the data, and there are no labels; pass (X, y)")
         logits = out_of_fold(estimator, X, labels, cv, fit_params, groups)
+    classes = getattr(labels, "columns", None)
+    if found == "classification":
+        classes = _words(estimator.classes_)
     if labels is not None:
         one_class = found == "classification"
         labels = class_indices(estimator, labels) if one_class else np.asarray(labels, dtype=np.float64)
     enc = Encoded(keys.keys, logits, labels, ids, source=source, task=found)
+    if classes is not None and len(classes) == enc.n_outputs:
+        enc.classes = tuple(map(str, classes))
     warn_if_memorised(enc, "encode held-out rows instead, or pass cv=5 for out-of-fold logits", stacklevel=4)
     return enc
 
@@ -198,6 +203,13 @@ def _rows_of(fit_params: Mapping[str, Any] | None, rows: np.ndarray, n: int) -> 
     """What has a value for each of n rows is cut to some of them."""
     given = (fit_params or {}).items()
     return {name: _at(value, rows) if _size(value) == n else value for name, value in given}
+
+
+def _words(classes: Any) -> list[str] | None:
+    """The classes' own names, or their numbers where these are not simply 0, 1, 2, …"""
+    own = np.asarray(classes)
+    plain = own.dtype.kind in "iufb" and np.array_equal(own, np.arange(len(own)))
+    return None if plain else list(map(str, own.tolist()))
 
 
 def _size(given: Any) -> int | None:

@@ -100,13 +100,15 @@ def evaluate(
     seconds: dict[str, float] = defaultdict(float)
     blocks: list[dict[str, np.ndarray]] = []
     columns: list[dict[str, np.ndarray]] = []
+    classes = memory.schema.classes
     depth = max((voter.k for voter in voters.values()), default=0)
     read = reader.predictions(timed("model", _labelled(test), seconds), exclude=exclude, depth=depth)
     with progress_bar(progress, desc="evaluate", unit="row") as bar:
         for part, prediction, block in timed("whole", _measured(memory, task.measure, read), seconds):
             for name, voter in voters.items():
                 block[name] = task.vote(voter, part, prediction, block)
-            blocks.append(block)
+            blocks.append(block if part.names is None else {"name": part.names} | block)
+            classes = classes or part.classes
             columns.append({name: column for name, column in part.columns.items() if column.ndim == 1})
             bar.update(len(part))
 
@@ -121,6 +123,7 @@ def evaluate(
         "confidence": float(confidence),
         "columns": _joined(columns),
         "names": names_of(test, rows["id"]) if "id" in rows else {},
+        "classes": classes,
         "label_knn_params": tuned and {name: tuned.params[name] for name in ("k", "sigma", "kernel")},
     }
     if not isinstance(test, (Encoded, Sequence)):  # batches that were there already say nothing about speed

@@ -12,8 +12,8 @@ import numpy as np
 from residua import html
 from residua.core import Task
 from residua.core.frame import data_frame
+from residua.core.naming import checked_classes
 from residua.core.renamed import renamed
-from residua.errors import ShapeError
 from residua.memory.schema import Objective
 from residua.printable import count, plain, short
 
@@ -63,6 +63,8 @@ class Evaluation:
     per_row, columns, names : dict
         What ``to_frame`` shows of each row: arrays of shape (n, ...) by column; those that the data themselves bring;
         and what the data call the ids.
+    classes : tuple of L str, or None
+        What the outputs are called, where the memory or the data know.
     gain_interval : (float, float) or None
         Paired percentile bootstrap interval of the gain, over groups; None for a single one.
     p_value : float
@@ -146,6 +148,7 @@ class Evaluation:
     rests_on_matches: bool = False
     tokens_per_second: float | None = None
     base_tokens_per_second: float | None = None
+    classes: tuple[str, ...] | None = None
 
     @property
     def row_gain(self) -> np.ndarray:
@@ -191,7 +194,7 @@ class Evaluation:
         Beyond 1000 outputs what has a number for each class is left out.
         """
         wide = self.support is not None and len(self.support) > WIDE
-        left = {"per_row", "columns", "names"} | ({"per_class_gain", "support"} if wide else set())
+        left = {"per_row", "columns", "names"} | ({"per_class_gain", "support", "classes"} if wide else set())
         names = [field.name for field in fields(self) if field.name not in left]
         names += ["perplexity", "base_perplexity", "perplexity_ratio"]
         return {name: plain(getattr(self, name)) for name in names}
@@ -204,12 +207,13 @@ class Evaluation:
         Parameters
         ----------
         classes : sequence of str of length L, optional
-            Names of the classes (or of the regression outputs, or of the tokens).
+            Names of the classes (or of the regression outputs, or of the tokens), if not the memory's own.
 
         Returns
         -------
         pandas.DataFrame
             - ``id`` and, where the data have names for ids, ``document``: only where all rows came with ids.
+            - ``name``: what each row is called, where the data say it.
             - ``label``, ``base_prediction``, ``prediction``: the truth, and what the model alone and the reader say.
               Of several regression outputs ``label_0``, ``label_1``, … (or by the names of `classes`).
             - ``outcome``: "fixed" (wrong made right), "broken" (right made wrong), or "same", which a wrong answer in
@@ -245,9 +249,8 @@ class Evaluation:
         [2]
         """
         width = self.per_row["label"].shape[1] if self.support is None else len(self.support)
-        if classes is not None and len(classes) != width:
-            raise ShapeError(f"{len(classes)} names for {width} outputs; expected one each")
-        names = None if classes is None else [str(name) for name in classes]
+        named = self.classes if classes is None else checked_classes([str(name) for name in classes], width)
+        names = None if named is None else list(named)
         table: dict[str, object] = {}
         for name, values in self.per_row.items():
             if name == "gain":
@@ -258,7 +261,7 @@ class Evaluation:
             elif names is not None and self.task == "classification" and name in ANSWERS:
                 table[name] = [names[label] for label in values]
             else:
-                table[name] = values
+                table[name] = values.tolist() if name == "name" else values
             if name == "id" and self.names:
                 table["document"] = [self.names.get(id, str(id)) for id in values.tolist()]
         return data_frame(table, self.columns)

@@ -119,6 +119,7 @@ def explain(
         n_outputs=memory.n_outputs,
         space=now.space,
         tokenizer=tokenizer,
+        classes=memory.schema.classes or query.classes,
     )
 
 

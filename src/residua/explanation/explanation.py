@@ -11,8 +11,8 @@ import numpy as np
 from residua import html
 from residua.core import ArrayLike, Task
 from residua.core.frame import data_frame
+from residua.core.naming import checked_classes, class_name
 from residua.core.renamed import renamed
-from residua.errors import ShapeError
 from residua.printable import one_line
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Explanation:
     task, n_outputs, space
         ``"classification"``, ``"regression"`` or ``"multi-label"``, L, and where scores live: ``"probability"`` or
         ``"logit"``.
+    classes : tuple of L str, or None
+        What the outputs are called, where the memory knows.
     """
 
     task: Task
@@ -88,6 +90,7 @@ class Explanation:
     n_outputs: int
     space: str = "probability"
     tokenizer: Decoder | None = None
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """How many neighbours there are."""
@@ -123,35 +126,38 @@ class Explanation:
         Parameters
         ----------
         classes : sequence of str of length L, optional
-            Names of the classes (or of the regression outputs, or of the tokens).
+            Names of the classes (or of the regression outputs, or of the tokens), if not the memory's own.
 
         Returns
         -------
         pandas.DataFrame
-            Columns ``id``, ``label``, ``distance``, ``weight`` (of text ``document``, ``offset``, ``context``,
-            ``next``, ``distance``, ``weight``); then as in ``contributions_to`` ``to_predicted``, ``to_base`` and, when
-            known, ``to_true``, or for regression ``to_output`` (of several ``to_<name>``, and ``label_<name>``). Then
-            the memory's own columns of one value per row; where a name is taken, ``column.<name>``. ``source`` comes
-            first where there are several.
+            Columns ``id`` (and ``name``, where ids have names), ``label``, ``distance``, ``weight`` (of text
+            ``document``, ``offset``, ``context``, ``next``, ``distance``, ``weight``); then as in ``contributions_to``
+            ``to_predicted``, ``to_base`` and, when known, ``to_true``, or for regression ``to_output`` (of several
+            ``to_<name>``, and ``label_<name>``). Then the memory's own columns of one value per row; where a name is
+            taken, ``column.<name>``. ``source`` comes first where there are several.
 
         Raises
         ------
         MissingDependencyError, ShapeError
         """
-        if classes is not None and len(classes) != self.n_outputs:
-            raise ShapeError(f"{len(classes)} names for {self.n_outputs} outputs; expected one each")
-        names = None if classes is None else [str(name) for name in classes]
+        named = self.classes if classes is None else checked_classes([str(name) for name in classes], self.n_outputs)
+        names = None if named is None else list(named)
         table: dict[str, object] = {"source": self.sources} if self._is_mixed else {}
         if self.contexts is not None:
             contexts = [self.text(tokens) for tokens in self.contexts]
             table |= {"document": [self._name(id) for id in self.ids], "offset": self.offsets, "context": contexts}
             table["next"] = [self.text(label) if names is None else names[label] for label in self.labels]
-        elif self.task == "classification":
-            table |= {"id": self.ids, "label": self.labels if names is None else [names[i] for i in self.labels]}
         else:
-            words = {"label": 0} if self.n_outputs == 1 else {f"label_{w}": i for w, i in self._places(names).items()}
-            labels = self.labels.reshape(-1, self.n_outputs)
-            table |= {"id": self.ids} | {word: labels[:, place] for word, place in words.items()}
+            called = {"name": [self._name(id) for id in self.ids]} if self.names else {}
+            table |= {"id": self.ids} | called
+            if self.task == "classification":
+                table["label"] = self.labels if names is None else [names[i] for i in self.labels]
+            else:
+                places = self._places(names)
+                words = {"label": 0} if self.n_outputs == 1 else {f"label_{w}": i for w, i in places.items()}
+                labels = self.labels.reshape(-1, self.n_outputs)
+                table |= {word: labels[:, place] for word, place in words.items()}
         table |= {"distance": self.distances, "weight": self.weights}
         table |= {f"to_{word}": self.contributions[:, place] for word, place in self._places(names).items()}
         own = {name: column for name, column in self.columns.items() if not (self.is_text and name == "offset")}
@@ -198,7 +204,7 @@ class Explanation:
         """What is left of the base, what is added, and the score, of each output worth a line; of text the best."""
         best = np.argsort(-self.scores, kind="stable")[:SHOWN] if self.is_text else self._shown_places
         left, added = self.scale * self.base[best], self.contributions[:, best].sum(axis=0)
-        names = [self.text(i)[:15] if self.is_text else str(i) for i in self.outputs[best]]
+        names = [self.text(i)[:15] if self.is_text else class_name(self.classes, i) for i in self.outputs[best]]
         return list(zip(names, left.tolist(), added.tolist(), self.scores[best].tolist()))
 
     def _neighbour_rows(self) -> list[list[str]]:
@@ -212,11 +218,13 @@ class Explanation:
                 rows.append([*said, *numbers, one_line(self._name(self.ids[n])), f"{self.columns['offset'][n]:,}"])
         else:
             number, places = "+.4g" if self.task == "regression" else "+.4f", self._shown_places
-            rows = [["id", "label", "distance", "weight", *(f"to {self.outputs[place]}" for place in places)]]
+            to = (f"to {class_name(self.classes, self.outputs[place])}" for place in places)
+            rows = [["id", "label", "distance", "weight", *to, *(["name"] if self.names else [])]]
             for n in near:
                 numbers = [f"{self.distances[n]:.4g}", f"{self.weights[n]:.4f}"]
                 added = [f"{self.contributions[n, place]:{number}}" for place in places]
-                rows.append([str(self.ids[n]), _number(self.labels[n]), *numbers, *added])
+                called = [one_line(self._name(self.ids[n]))] if self.names else []
+                rows.append([str(self.ids[n]), self._shown(self.labels[n]), *numbers, *added, *called])
         if self._is_mixed:
             rows = [[source, *row] for source, row in zip(["source", *map(one_line, self.sources)], rows)]
         return rows
@@ -231,7 +239,9 @@ class Explanation:
         return rest
 
     def _shown(self, value: Any) -> str:
-        return repr(self._decoded(value)) if self.is_text else _number(value)
+        if self.is_text:
+            return repr(self._decoded(value))
+        return class_name(self.classes, value) if self.task == "classification" else _number(value)
 
     def _decoded(self, tokens: ArrayLike) -> str:
         numbers = [int(token) for token in np.atleast_1d(tokens)]

@@ -62,7 +62,7 @@ class Memory:
     about : dict, optional
         Anything of JSON types to save with the memory, such as how its text was cut into windows.
     names : dict of int to str, optional
-        What to call an id, such as a document's title or path. Those of ``data.names``, if it has any, are added.
+        What to call an id, such as a document's title or path. Those that `data` have are added.
 
     Attributes
     ----------
@@ -139,9 +139,10 @@ class Memory:
         wanted = {"index": index, "params": index_params, "overfetch": overfetch}
         schema = Schema.of(first, key_dtype=key_dtype, storage=kept, normalise=normalise)
         self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=names), table, None)
+        given = dict(self.names)
         ids = self._append(chain([first], batches), None)
         self.index = self._make_index(table)
-        self.names = arguments.names_of(data, ids) | self.names
+        self.names = arguments.names_of(data, ids) | self.names | given
         self._refresh()
 
     def _begin(self, contents: store.Contents, table: Table, saved: store.Saved | None) -> None:
@@ -318,7 +319,7 @@ class Memory:
         ----------
         data : Encoded or iterable of Encoded
             Labelled rows. Rows without ids get the next never-used integers. Rows of one call may share an id. Where
-            `data` has ``names`` (dict of id to str), those of the added ids are taken over.
+            `data` have ``names`` (of each row, or a dict of id to str), those of the added ids are taken over.
         replace : bool, default False
             Forget the rows that bear one of the ids first, instead of refusing with an ``IdError``.
         new_classes : bool, default False
@@ -352,6 +353,7 @@ class Memory:
     def relabel(self, ids: Ids, labels: ArrayLike) -> int:
         """Give every row that bears ``ids[i]`` the label ``labels[i]`` (or one label for all); returns the row count.
 
+        A class is its index or, where the memory knows its classes' names, its name.
         ``IdError``, ``LabelError`` or ``ShapeError`` where an id is unknown or given twice, or a label is out of range;
         nothing is changed then.
         """
@@ -440,7 +442,7 @@ class Memory:
     def _append(self, batches: Iterable[Encoded], index: Index | None, replace: bool = False) -> np.ndarray:
         """All rows become rows of the table and the index, or none; with `replace`, others of their ids are left."""
         table, before, schema, next_id = self._table, len(self._table), self.schema, self._next_id
-        added, keys = [np.empty(0, np.int64)], list[Tensor]()
+        added, keys, names = [np.empty(0, np.int64)], list[Tensor](), dict[int, str]()
         try:
             for batch in batches:
                 batch = schema.widened(batch)
@@ -453,6 +455,8 @@ class Memory:
                         keys.append(rows.pop("key"))
                     table.append(rows)
                     added.append(ids)
+                    if part.names is not None:
+                        names |= zip(ids.tolist(), part.names.tolist())
                     next_id = max(next_id, int(ids.max()) + 1)
             ids = np.concatenate(added)
             if before and not replace and len(ids) and int(ids.min()) < self._next_id:
@@ -463,7 +467,7 @@ class Memory:
             if before:
                 self._undo(before)
             raise
-        self.schema, self._next_id = schema, next_id
+        self.schema, self._next_id, self.names = schema, next_id, self.names | names
         if index is not None and len(ids):
             self._refresh(before and len(self) + len(ids))
         return ids

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from residua.core import ArrayLike, Encoded, Source, Task, as_tensor
+from residua.core.naming import check_order, checked_classes, named_classes
 from residua.errors import InputError, LabelError, NonFiniteError, ShapeError, TaskError
 
 KeyDtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
@@ -60,6 +61,7 @@ class Schema:
     model_outputs: int | None = None  # those of the model, where classes were added to them; None: all
     normalise: bool = False  # whether keys are divided by their Euclidean length before all else
     source: Source | None = None  # whose keys these are, where that is known
+    classes: tuple[str, ...] | None = None  # what the classes (or outputs) are called, where that is known
 
     @classmethod
     def of(
@@ -87,6 +89,7 @@ class Schema:
             storage=storage or {"name": "full"},
             normalise=bool(normalise),
             source=batch.source,
+            classes=batch.classes,
         )
 
     @property
@@ -103,7 +106,9 @@ class Schema:
         """The same with more classes; ``ShapeError`` for fewer, or where there are no classes."""
         if self.task != "classification" or n_outputs < self.n_outputs:
             raise ShapeError(f"{n_outputs} outputs for a {self.task} memory of {self.n_outputs}; only classes can grow")
-        return replace(self, n_outputs=n_outputs, model_outputs=self.model_outputs or self.n_outputs)
+        more = tuple(map(str, range(self.n_outputs, n_outputs)))
+        grown = {"n_outputs": n_outputs, "classes": self.classes and self.classes + more}
+        return replace(self, **grown, model_outputs=self.model_outputs or self.n_outputs)
 
     def widened(self, batch: Encoded) -> Encoded:
         """Rows of the model with columns for the classes that it has never heard of; others as they are."""
@@ -114,7 +119,7 @@ class Schema:
         return self.model_outputs is not None and self.model_outputs <= n_outputs < self.n_outputs
 
     def check(self, batch: Encoded) -> Self:
-        """Refuse rows that do not fit; the schema of all rows with these, which may know their source at last.
+        """Refuse rows that do not fit; the schema of all rows with these, which may know their source or names at last.
 
         Raises ``LabelError``, ``TaskError``, ``ShapeError``, ``InputError`` or ``SourceMismatchError``.
         """
@@ -133,7 +138,8 @@ class Schema:
             if column.shape[1:] != shape or not np.can_cast(column.dtype, dtype):
                 given = f"column {name!r} has rows of shape {column.shape[1:]} and dtype {column.dtype}"
                 raise InputError(f"{given}; this memory's are of shape {shape} and dtype {dtype}")
-        return self if self.source is not None or batch.source is None else replace(self, source=batch.source)
+        known = self.source or batch.source, self.classes or batch.classes
+        return self if known == (self.source, self.classes) else replace(self, source=known[0], classes=known[1])
 
     def check_query(self, batch: Encoded) -> None:
         """Refuse rows that cannot be queries, which need no labels: another task, another width, another model."""
@@ -147,6 +153,7 @@ class Schema:
         if (batch.dim, batch.n_outputs) != (self.dim, self.n_outputs):
             wanted = f"this memory has keys of {self.dim} and {self.n_outputs} outputs{hint}"
             raise ShapeError(f"{rows} with keys of {batch.dim} and {batch.n_outputs} outputs; {wanted}")
+        check_order(self.classes, batch.classes)
         if self.source is not None and self.source is not batch.source:
             self.source.require(batch.source)
         if self.normalise:
@@ -218,8 +225,11 @@ class Schema:
         return differences.cpu().double() + (0 if self.target_centre is None else self.target_centre)
 
     def labels(self, labels: ArrayLike, count: int) -> Tensor:
-        """New labels for `count` ids, one each or one for all, checked and as the table stores them."""
+        """New labels (classes by index or name) for `count` ids, one each or one for all, checked and as the table
+        stores them."""
         labels, classes = np.asarray(labels), self.task == "classification"
+        if classes and labels.dtype.kind == "U":
+            labels = named_classes(labels, self.classes)
         kinds, expected = ("iub", "class indices") if classes else ("fiub", "numbers")
         if self.task == "multi-label":
             if labels.dtype.kind not in kinds or not np.isin(labels, (0, 1)).all():
@@ -249,6 +259,7 @@ class Schema:
             **{name: c.tolist() if c is not None and c.any() else None for name, c in centres.items()},
             "columns": {name: [dtype, list(shape)] for name, (dtype, shape) in self.columns.items()},
             "source": self.source and self.source.to_json(),
+            **({} if self.classes is None else {"classes": list(self.classes)}),
         }
 
     @classmethod
@@ -264,6 +275,7 @@ class Schema:
             target_centre=centre("target_centre", data["n_outputs"]) if data["task"] == "regression" else None,
             columns={name: (dtype, tuple(shape)) for name, (dtype, shape) in data["columns"].items()},
             source=data["source"] and Source.from_json(data["source"]),
+            classes=checked_classes(data.get("classes"), data["n_outputs"]),
         )
 
 
