@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from residua.cli.options import FILE, NUMBERS, json_option, memory_argument, together
+from residua.cli.options import FILE, json_option, memory_argument, number, together
 from residua.cli.output import report
 from residua.cli.store import memory_at, next_step
 from residua.errors import IdError, MemoryFileError, ShapeError
 from residua.printable import count
 
-LABEL = "The new label: one for all ids, or one for each in their order."
+LABEL = "The new label (a class by its number or name): one for all ids, or one for each in their order."
 ids_options = together(
     click.option("--id", "ids", type=int, multiple=True, help="An id; give it as often as needed."),
     click.option("--ids-file", type=FILE, help="A text file with one id per line."),
@@ -70,7 +70,7 @@ def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool)
 @click.command()
 @memory_argument
 @ids_options
-@click.option("--label", "labels", type=NUMBERS, multiple=True, required=True, help=LABEL)
+@click.option("--label", "labels", multiple=True, required=True, help=LABEL)
 @json_option
 def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
     """Give the rows that bear the ids another label, all or none.
@@ -79,18 +79,30 @@ def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
     Examples:
       residua relabel mem/ --id 12 --label 3
       residua relabel mem/ --id 12 --id 15 --label 3 --label 0
+      residua relabel mem/ --id 12 --label 'tabby cat'
     """
-    lengths = {len(label) for label in labels}
-    if len(lengths) > 1:
-        raise ShapeError(f"the labels have {sorted(lengths)} numbers; expected as many in each")
     wanted = wanted_ids(ids, ids_file)
     opened = memory_at(memory)
     import numpy as np
 
-    changed = opened.relabel(wanted, np.asarray(labels))
+    changed = opened.relabel(wanted, np.asarray(_labels(labels, opened.schema.classes or ())))
     opened.save(memory)
     text = f"{memory}: {count(changed, 'row')} relabelled; {len(opened):,} in all"
     report({"relabelled": changed, "rows": len(opened)}, text, as_json, [next_step(memory, opened.schema.is_text)])
+
+
+def _labels(given: tuple[str, ...], classes: tuple[str, ...]) -> list:
+    """Names of classes as they are; anything else as numbers, a row for each label, where it looks like them."""
+    if set(given) <= set(classes):
+        return list(given)
+    try:
+        labels = [[number(part) for part in label.split(",")] for label in given]
+    except ValueError:
+        return list(given)
+    lengths = {len(label) for label in labels}
+    if len(lengths) > 1:
+        raise ShapeError(f"the labels have {sorted(lengths)} numbers; expected as many in each")
+    return labels
 
 
 def wanted_ids(ids: tuple[int, ...], file: Path | None) -> list[int]:
@@ -100,11 +112,11 @@ def wanted_ids(ids: tuple[int, ...], file: Path | None) -> list[int]:
         lines = file.read_text(encoding="utf-8").splitlines() if file else []
     except (OSError, UnicodeDecodeError) as error:
         raise MemoryFileError(f"cannot read ids from {file}: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for place, line in enumerate(lines, 1):
         try:
             wanted += [int(line)] if line.strip() else []
         except ValueError as error:
-            raise IdError(f"{file}, line {number}: {line.strip()!r} is not an integer id") from error
+            raise IdError(f"{file}, line {place}: {line.strip()!r} is not an integer id") from error
     if not wanted:
         raise IdError("no ids were given; name them with --id 3 --id 4, or with --ids-file")
     return wanted

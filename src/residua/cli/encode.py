@@ -8,6 +8,7 @@ import click
 from residua.cli.loaders import check_npz, data_named, made_as, model_named
 from residua.cli.options import FILE, json_option
 from residua.cli.output import command, report
+from residua.cli.pictures import COLLECTIONS, classifier_of
 from residua.cli.store import checked
 from residua.cli.verbosity import progress
 from residua.errors import InputError, MemoryFileError
@@ -23,6 +24,7 @@ KINDS = ("logits", "log-probabilities", "probabilities", "percentages", "predict
 @click.argument("model")
 @click.argument("data", required=False)
 @click.option("-o", "--output", type=FILE, required=True, help="The .npz file to write.")
+@click.option("--checkpoint", type=FILE, help="timm: a file of weights for the model.")
 @click.option("--key", help="Module whose output (or, as NAME:input, input) is the key.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Rows per forward pass.")
 @click.option("--like", type=FILE, help="Encode as this memory or encoded .npz was: same key, same scaling.")
@@ -37,12 +39,15 @@ KINDS = ("logits", "log-probabilities", "probabilities", "percentages", "predict
 @click.option("--new-classes", is_flag=True, help="Labels may name classes that the model has no output for.")
 @json_option
 def encode(
-    model, data, output: Path, key, batch_size, like, cv, task, kind: str, new_classes: bool, as_json: bool
+    model, data, output: Path, checkpoint, key, batch_size, like, cv, task, kind: str, new_classes: bool, as_json: bool
 ) -> None:
     """Run a trained model over data and keep keys, logits and labels.
 
     MODEL is module:factory; the factory takes nothing and gives the model, or a pair (model, data). DATA is
     module:factory for a dataset, a loader or a pair (X, y), or an .npz with arrays x and y.
+
+    MODEL is timm:NAME (with --checkpoint, or its own weights are downloaded) or hf:FOLDER, a transformers classifier
+    that save_pretrained wrote, where DATA is a folder of pictures: a folder for each class, or pictures without labels.
 
     \b
     Examples:
@@ -50,6 +55,7 @@ def encode(
       residua encode net:model pictures.npz -o train.npz --key layer4
       residua encode net:model net:test -o test.npz --like mem/
       residua encode net:model net:train -o train.npz --kind probabilities
+      residua encode timm:resnet18 images/train -o train.npz --checkpoint resnet18.pt
     """
     if output.is_dir():
         kind = "a memory" if (output / MANIFEST).exists() else "a folder"
@@ -62,10 +68,18 @@ def encode(
         checked(like)
     elif like is not None:
         check_npz([like])
-    source, examples = model_named(model)
+    labels = ids = None
+    if model.partition(":")[0] in COLLECTIONS:
+        if data is None or not Path(data).is_dir():
+            raise InputError(f"DATA is {data!r}, and {model} takes pictures; expected a folder of them, or of folders")
+        source, examples = classifier_of(model, Path(data), checkpoint, kind == "none")
+    elif checkpoint is not None:
+        raise InputError(f"--checkpoint {checkpoint} is for timm's models, and {model!r} is none of them")
+    else:
+        source, examples = model_named(model)
+        examples, labels, ids = (examples, None, None) if data is None else data_named(data)
     from residua.encoding import encode as encode_data
 
-    examples, labels, ids = (examples, None, None) if data is None else data_named(data)
     if examples is None:
         raise InputError(f"{model!r} gives a model without data; name the data too: residua encode {model} DATA")
     picked = None if kind == "none" else int(kind) if kind.lstrip("-").isdecimal() else kind

@@ -68,7 +68,7 @@ def quiet() -> Iterator[None]:
         from huggingface_hub.utils import logging as hub
         from transformers.utils import logging
     except ImportError as error:
-        raise MissingDependencyError('language models need transformers: pip install "residua[lm]"') from error
+        raise MissingDependencyError('these models need transformers: pip install "residua[lm]"') from error
     verbosity, hub_verbosity, bars = logging.get_verbosity(), hub.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     hub.set_verbosity_error()
@@ -101,15 +101,22 @@ def _pretrained(spec: str):
             model, found = getattr(transformers, kind).from_pretrained(spec, output_loading_info=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(spec)
         except ImportError as error:
-            raise MissingDependencyError(f"{spec!r} cannot be loaded: {_first(error)}") from error
+            raise MissingDependencyError(f"{spec!r} cannot be loaded: {first_line(error)}") from error
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"no language model can be loaded from {spec!r}: {_first(error)}; {EXPECTED}") from error
-    missing = sorted(found["missing_keys"])
-    if missing:
-        lacks = f"{spec} lacks {len(missing)} of the weights of a {type(model).__name__}, such as {missing[0]}"
-        warnings.warn(f"{lacks}, and they are random: is it another kind of model?", UserWarning, stacklevel=3)
+            raise InputError(
+                f"no language model can be loaded from {spec!r}: {first_line(error)}; {EXPECTED}"
+            ) from error
+    warn_if_random(model, sorted(found["missing_keys"]), spec)
     return model, tokenizer
 
 
-def _first(error: Exception) -> str:
+def warn_if_random(model, missing: list[str], spec: str) -> None:
+    """Say it where a loaded model lacks weights."""
+    if missing:
+        lacks = f"{spec} lacks {len(missing)} of the weights of a {type(model).__name__}, such as {missing[0]}"
+        warnings.warn(f"{lacks}, and they are random: is it another kind of model?", UserWarning, stacklevel=4)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
