@@ -43,6 +43,10 @@ def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict[str, Any]:
     base, right = (rows[said] == rows["label"] for said in ("base_prediction", "prediction"))
     support = np.bincount(rows["label"], minlength=n_outputs)
     per_class = np.bincount(rows["label"], weights=rows["gain"], minlength=n_outputs)
+    by_class: dict[str, float] = {}
+    for prefix, said in (("base_", "base_prediction"), ("", "prediction")):
+        balanced, f1 = class_means(rows["label"], rows[said], n_outputs)
+        by_class |= {f"{prefix}balanced_accuracy": balanced, f"{prefix}f1_macro": f1}
     tpr, fpr = float((right & ~base).mean()), float((base & ~right).mean())
     return {
         "accuracy": float(right.mean()),
@@ -51,12 +55,25 @@ def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict[str, Any]:
         "base_log_loss": -float(rows["base_log_prob"].mean(dtype=np.float64)),
         "ece": expected_calibration_error(rows["confidence"], right),
         "base_ece": expected_calibration_error(rows["base_confidence"], base),
+        **by_class,
         "tpr": tpr,
         "fpr": fpr,
         "gain": tpr - fpr,
         "per_class_gain": np.where(support > 0, per_class / np.maximum(support, 1), np.nan),
         "support": support,
     }
+
+
+def class_means(truth: np.ndarray, said: np.ndarray, n_outputs: int) -> tuple[float, float]:
+    """Balanced accuracy and macro F1 of answers (n,): means over the classes that are true, and that are true or said.
+
+    >>> class_means(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 3)
+    (0.8333333333333333, 0.7333333333333334)
+    """
+    right = np.bincount(truth[truth == said], minlength=n_outputs)
+    support, given = (np.bincount(classes, minlength=n_outputs) for classes in (truth, said))
+    there, both = support > 0, support + given
+    return float((right[there] / support[there]).mean()), float((2 * right[both > 0] / both[both > 0]).mean())
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:

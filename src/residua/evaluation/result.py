@@ -76,6 +76,8 @@ class Evaluation:
         are softmax at temperature 1, the reader's its ``predict_proba``. Of several labels the mean over them.
     ece, base_ece : float or None
         Expected calibration error (15 bins) of the same probabilities.
+    balanced_accuracy, base_balanced_accuracy, f1_macro, base_f1_macro : float or None
+        The mean over classes of the share of each class's rows that are right, and of each class's F1.
     tpr, fpr : float or None
         ResMem, eq. 9-10: share of rows that the base gets wrong and the memory right, and the reverse.
     per_class_gain, support : float and int arrays of shape (L,), or None
@@ -124,6 +126,10 @@ class Evaluation:
     base_log_loss: float | None = None
     ece: float | None = None
     base_ece: float | None = None
+    balanced_accuracy: float | None = None
+    base_balanced_accuracy: float | None = None
+    f1_macro: float | None = None
+    base_f1_macro: float | None = None
     tpr: float | None = None
     fpr: float | None = None
     per_class_gain: np.ndarray | None = None
