@@ -149,7 +149,8 @@ class Encoded:
             given = f"ids have dtype {numbers.dtype} and shape {numbers.shape}"
             raise IdError(f"{given}; expected integers of shape ({n},)")
         self.ids = None if numbers is None else np.ascontiguousarray(int64_ids(numbers))
-        self.classes, self.names = checked_classes(classes, self.n_outputs), _names(names, n)
+        self.classes = None if classes is None else checked_classes(classes, self.n_outputs)
+        self.names = _names(names, n)
         self.columns = {name: _column(name, value, n) for name, value in (columns or {}).items()}
         self.source, self.head, self.new_classes = source, head, bool(new_classes)
         if "offset" not in self.columns and not new_classes:  # of texts, each batch would say it again
