@@ -153,7 +153,8 @@ class Schema:
         if (batch.dim, batch.n_outputs) != (self.dim, self.n_outputs):
             wanted = f"this memory has keys of {self.dim} and {self.n_outputs} outputs{hint}"
             raise ShapeError(f"{rows} with keys of {batch.dim} and {batch.n_outputs} outputs; {wanted}")
-        check_order(self.classes, batch.classes)
+        if self.classes != batch.classes:  # nearly always they are the same, or None
+            check_order(self.classes, batch.classes)
         if self.source is not None and self.source is not batch.source:
             self.source.require(batch.source)
         if self.normalise:
