@@ -42,7 +42,7 @@ rs.lm.encode(model, tokenizer, "texts/", glbo="*.py")               #!
 rs.encod(model, (x, y))                                             #!
 
 memory = rs.Memory(enc, storage="top-m", key_dtype="float16", index="IVF16,PQ8", device="cpu")
-reveal_type(memory.schema.task)                                     #: Literal['classification', 'regression']
+reveal_type(memory.schema.task)                      #: Literal['classification', 'regression', 'multi-label']
 reveal_type(memory.search(x, 3, exclude=[1] * 8))                   #: Neighbours
 reveal_type(rs.Memory.load("memory/"))                              #: Memory
 reveal_type(rs.lm.remember(model, tokenizer, ["a text"], m=64))     #: Memory
@@ -68,7 +68,7 @@ reveal_type(best)                                                   #: ResMem
 reveal_type(rs.tune(rs.ContinuousCache(best), enc))                 #: ContinuousCache
 reveal_type(best.best_params_)                                      #: dict[str, Any]
 reveal_type(best.best_score_)                                       #: float
-rs.tune(reader, enc, objective="acuracy")                           #!
+rs.tune(reader, enc, objective=3)                                   #!
 rs.tune(memory, enc)                                                #!
 
 result = rs.evaluate(best, enc, groups="ids", n_bootstrap=100)

@@ -66,7 +66,7 @@ def test_info_reads_the_manifest_alone(mem):
         (["tune", "mem", "--text", "."], 1, "mem is no memory of tokens"),
         (["tune", "mem", "val.npz", "--k", "many"], 2, "not a list of numbers"),
         (["tune", "mem", "val.npz", "--reader", "nonesuch"], 2, "there is no reader 'nonesuch'"),
-        (["tune", "mem", "val.npz", "--objective", "speed"], 2, "'speed' is not one of"),
+        (["tune", "mem", "val.npz", "--space", "speed"], 2, "'speed' is not one of"),
         (["evaluate", "mem", "test.npz"], 1, "run 'residua tune mem VALIDATION.npz' first"),
         (["evaluate", "mem", "test.npz", "--k", "3"], 1, "without a reader"),
         (["evaluate", "mem", "test.npz", "--reader", "resmem", "--validation", "none.npz"], 1, "no file none.npz"),

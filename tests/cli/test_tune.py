@@ -64,3 +64,9 @@ def test_wrong_wishes(run, mem):
     stderr = run("tune", "mem", "val.npz", "--objective", "squared_error", code=1).stderr
     assert "expected one of ('accuracy'" in stderr and "--objective" in stderr
     assert not (mem / "reader.json").exists()
+
+
+def test_an_objective_of_scikit_learns(run, mem):
+    out = run("tune", "mem", "val.npz", "--objective", "balanced_accuracy", "--k", 3).stdout
+    assert "settings compared by balanced_accuracy on" in out
+    assert "near names: 'f1_macro'" in run("tune", "mem", "val.npz", "--objective", "f1_maco", code=1).stderr

@@ -6,6 +6,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+import residua as rs
+from residua.errors import TaskError
 from residua.evaluation import Evaluation
 
 PERPLEXITIES = {"perplexity", "base_perplexity", "perplexity_ratio"}
@@ -198,3 +200,39 @@ def test_a_vocabulary_is_not_exported_class_by_class():
     wide = made(per_class_gain=np.zeros(1001), support=np.zeros(1001, int))
     assert {"per_class_gain", "support"} & set(wide.to_dict()) == set()
     assert len(wide.per_class_gain) == 1001
+
+
+def uneven():
+    """Three classes of 40, 10 and 2 test rows; the memory knows the rare one, and the model does not."""
+    labels = np.repeat([0, 1, 2], [40, 10, 2])
+    keys = np.stack([np.arange(52.0), 10.0 * labels], axis=1)
+    logits = np.where(labels[:, None] == 1, [0.0, 2.0, 0.0], [2.0, 0.0, 0.0])
+    memory = rs.Memory(rs.Encoded(keys + np.array([0.25, 0]), logits, labels))
+    return rs.evaluate(rs.ResMem(memory, k=1), rs.Encoded(keys, logits, labels))
+
+
+def test_each_class_and_the_rare_ones():
+    pytest.importorskip("pandas")
+    result = uneven()
+    frame = result.per_class(["many", "some", "few"])
+    assert frame["class"].tolist() == ["many", "some", "few"]
+    assert frame.support.tolist() == frame.remembered.tolist() == [40, 10, 2]
+    assert frame.base_recall.tolist() == [1, 1, 0] and frame.recall.tolist() == [1, 1, 1]
+    assert frame.base_precision.round(3).tolist()[:2] == [0.952, 1] and np.isnan(frame.base_precision[2])
+    assert frame.gain.tolist() == [0, 0, 1] == result.per_class_gain.tolist()
+    assert result.by_rarity == {
+        "rarest third of classes": (0, 1), "middle third": (1, 1), "most frequent third": (1, 1)
+    }  # fmt: skip
+    shown = str(result)
+    assert "balanced accuracy" in shown and "macro F1" in shown and "rarest third of classes" in shown
+    assert result.balanced_accuracy == 1 and result.base_balanced_accuracy == pytest.approx(2 / 3)
+
+
+def test_even_classes_are_not_cut_by_rarity():
+    labels = np.arange(30) % 3
+    rows = rs.Encoded(np.eye(3)[labels], np.zeros((30, 3)), labels)
+    result = rs.evaluate(rs.ResMem(rs.Memory(rows), k=1, sigma=1.0), rows)
+    assert result.by_rarity == {} and "balanced accuracy" not in str(result)
+    numbers = rs.Encoded([[0.0], [1.0]], [0.0, 1.0], [0.5, 0.5])
+    with pytest.raises(TaskError, match="no classes"):
+        rs.evaluate(rs.ResMem(rs.Memory(numbers), k=1), numbers).per_class()

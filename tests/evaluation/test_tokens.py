@@ -145,6 +145,7 @@ def test_tokens_and_the_same_rows_without_offsets_are_measured_alike(memory):
     text, plain = (rs.evaluate(rs.KNNLM(m, k=5, sigma=2.0), test).to_dict() for m in (memory, rows))
     assert (text.pop("objective"), plain.pop("objective")) == ("log_loss", "accuracy")
     assert text.pop("perplexity_ratio_interval") is not plain.pop("perplexity_ratio_interval") is None
+    assert text.pop("remembered") is None and sum(plain.pop("remembered")) == len(rows)
     assert text == plain
 
 

@@ -104,7 +104,7 @@ def test_evaluate_against_scikit_learn(memory):
     for prefix, p in (("base_", base), ("", made_of)):
         said = p > 0.5
         for average in ("micro", "macro"):
-            measured = getattr(result, f"{prefix}{average}_f1")
+            measured = getattr(result, f"{prefix}f1_{average}")
             assert measured == pytest.approx(metrics.f1_score(y, said, average=average), abs=1e-9)
         expected = metrics.average_precision_score(y, p, average="macro")
         assert getattr(result, f"{prefix}mean_average_precision") == pytest.approx(expected, abs=1e-9)
@@ -115,7 +115,7 @@ def test_evaluate_against_scikit_learn(memory):
     assert result.helps and result.significant
     assert result.label_knn > result.base_accuracy
     assert "mean average precision" in str(result) and "macro F1" in result._repr_html_()
-    assert result.to_dict()["micro_f1"] == result.micro_f1
+    assert result.to_dict()["f1_micro"] == result.f1_micro
     pytest.importorskip("pandas")
     frame = result.to_frame(["left", "up", "both"])
     assert {"label_left", "prediction_both", "probability_up"} <= set(frame.columns)
@@ -141,8 +141,8 @@ def test_tune_chooses_by_log_loss_and_wants_evidence(memory):
     assert rs.tune(rs.KNNLM(memory), validation).evidence_.used
     noise = [np.random.default_rng(seed).integers(0, 2, (400, L)) for seed in (0, 1)]
     seen, new = (rs.Encoded(rows.keys, 0 * rows.logits.table, y) for rows, y in zip((validation, test), noise))
-    with pytest.raises(ParameterError, match="'accuracy' for a multi-label memory"):
-        rs.tune(rs.ResMem(memory), validation, objective="accuracy")
+    with pytest.raises(ParameterError, match="'conservative' for a multi-label memory"):
+        rs.tune(rs.ResMem(memory), validation, objective="conservative")
     assert rs.tune(rs.ResMem(rs.Memory(seen)), new).k == 0
 
 

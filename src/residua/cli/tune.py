@@ -30,7 +30,12 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @click.argument("validation", nargs=-1, type=shared.FILE)
 @shared.text_options
 @click.option("--reader", type=shared.READER, metavar="NAME", help="What is tuned.  [resmem; knnlm for text]")
-@click.option("--objective", type=click.Choice(OBJECTIVES), help="log_loss; squared_error of a regression.")
+@click.option(
+    "--objective",
+    metavar="NAME",
+    shell_complete=lambda _context, _option, typed: [name for name in OBJECTIVES if name.startswith(typed)],
+    help=f"{', '.join(OBJECTIVES)}, or a scikit-learn scorer such as balanced_accuracy.  [log_loss; squared_error]",
+)
 @click.option("--max-fpr", type=float, default=0.05, show_default=True, help="The conservative objective's bound.")
 @click.option(
     "--evidence",
@@ -80,7 +85,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     asked["evidence"] = None if options["evidence"] < 0 else options["evidence"]
     asked["progress"] = progress()
     best = choose(cls(opened, **own), rows, grid or None, **asked)
-    about, lines = _found(best, best.results_["k"] == 0, rows)
+    about, lines = _found(best, best.results_["k"] == 0, rows, objective)
     about["evidence"] = asdict(best.evidence_)
     lines.insert(-1 if lines[-1] == NO_HELP else len(lines), f"  {best.evidence_}")
     about["adaptive"], about["skipped"] = getattr(best, "adaptive_", None), getattr(best, "skipped_", None)
@@ -102,10 +107,10 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     report(about, "\n".join([*lines, f"saved as {memory / READER}"]), as_json, [next_step(memory, of_text)])
 
 
-def _found(best, without, seen) -> tuple[dict, list[str]]:
+def _found(best, without, seen, asked=None) -> tuple[dict, list[str]]:
     """What a sweep chose, for machines and for people; `without` marks the settings that do not use what was tuned."""
     results, name = best.results_, type(best).__name__
-    objective = next(one for one in ("squared_error", "log_loss", "accuracy") if one in results)
+    objective = next((one for one in ("squared_error", "log_loss", "accuracy") if one in results), asked)
     if objective == "accuracy" and not (results["score"] == results["accuracy"]).all():
         objective = "conservative"
     # The base at every temperature: what the memory had to beat.
@@ -113,7 +118,7 @@ def _found(best, without, seen) -> tuple[dict, list[str]]:
     about = {"reader": name, "params": best.to_json()["params"], "objective": objective, "score": score}
     about |= {"base_score": base, "settings": len(results["score"]), "rows": seen.rows}
     about["documents"] = len(seen.groups) or None
-    measure, figures = MEASURES[objective], (f"{abs(base):.4g}", f"{abs(score):.4g}")
+    measure, figures = MEASURES.get(str(objective), str(objective)), (f"{abs(base):.4g}", f"{abs(score):.4g}")
     if objective == "log_loss":
         about |= {"perplexity": math.exp(-score), "base_perplexity": math.exp(-base)}
     if best.memory.schema.objective == "log_loss" == objective:

@@ -126,6 +126,8 @@ def evaluate(
         "classes": classes,
         "label_knn_params": tuned and {name: tuned.params[name] for name in ("k", "sigma", "kernel")},
     }
+    if memory.task == "classification" and not memory.schema.is_text:
+        about["remembered"] = np.bincount(memory.labels, minlength=memory.n_outputs)
     if not isinstance(test, (Encoded, Sequence)):  # batches that were there already say nothing about speed
         about |= {"tokens_per_second": n / seconds["whole"], "base_tokens_per_second": n / seconds["model"]}
 

@@ -57,8 +57,8 @@ def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict[str, Any]:
             f"{prefix}accuracy": float(right.mean()),
             f"{prefix}log_loss": -float(rows[f"{prefix}log_prob"].mean(dtype=np.float64)),
             f"{prefix}ece": expected_calibration_error(confidence.ravel(), right.ravel()),
-            f"{prefix}micro_f1": micro,
-            f"{prefix}macro_f1": macro,
+            f"{prefix}f1_micro": micro,
+            f"{prefix}f1_macro": macro,
             f"{prefix}mean_average_precision": mean_average_precision(has, label),
         }
     now, before = ((rows[said] > 0) == label for said in ("prediction", "base_prediction"))

@@ -14,6 +14,7 @@ from residua.core import Task
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes
 from residua.core.renamed import renamed
+from residua.errors import TaskError
 from residua.memory.schema import Objective
 from residua.printable import count, plain, short
 
@@ -82,8 +83,10 @@ class Evaluation:
         ResMem, eq. 9-10: share of rows that the base gets wrong and the memory right, and the reverse.
     per_class_gain, support : float and int arrays of shape (L,), or None
         The gain among the rows of each class (nan without any), and how many they are.
-    micro_f1, base_micro_f1, macro_f1, base_macro_f1 : float or None
-        Of several labels a row: F1 over all labels of all rows, and the mean of each label's own.
+    remembered : int array of shape (L,), or None
+        Rows of each class in the memory; None for tokens, numbers and several labels.
+    f1_micro, base_f1_micro : float or None
+        Of several labels a row: F1 over all labels of all rows; ``f1_macro`` is then the mean of each label's own.
     mean_average_precision, base_mean_average_precision : float or None
         Of several labels a row: the mean over labels of the area under precision by recall.
     perplexity_ratio_interval : (float, float) or None
@@ -134,10 +137,9 @@ class Evaluation:
     fpr: float | None = None
     per_class_gain: np.ndarray | None = None
     support: np.ndarray | None = None
-    micro_f1: float | None = None
-    base_micro_f1: float | None = None
-    macro_f1: float | None = None
-    base_macro_f1: float | None = None
+    remembered: np.ndarray | None = None
+    f1_micro: float | None = None
+    base_f1_micro: float | None = None
     mean_average_precision: float | None = None
     base_mean_average_precision: float | None = None
     perplexity_ratio_interval: tuple[float, float] | None = None
@@ -200,10 +202,73 @@ class Evaluation:
         Beyond 1000 outputs what has a number for each class is left out.
         """
         wide = self.support is not None and len(self.support) > WIDE
-        left = {"per_row", "columns", "names"} | ({"per_class_gain", "support", "classes"} if wide else set())
+        of_classes = {"per_class_gain", "support", "remembered", "classes"}
+        left = {"per_row", "columns", "names"} | (of_classes if wide else set())
         names = [field.name for field in fields(self) if field.name not in left]
         names += ["perplexity", "base_perplexity", "perplexity_ratio"]
         return {name: plain(getattr(self, name)) for name in names}
+
+    @property
+    def by_rarity(self) -> dict[str, tuple[float, float]]:
+        """Accuracy of the base and of the reader among rows of the rare, the middle and the frequent classes: thirds of
+        the classes by how many rows of each are remembered. Empty where no class has twice the rows of another, and
+        where there are fewer than three classes."""
+        if self.remembered is None or self.support is None:
+            return {}
+        there = np.flatnonzero(self.support)
+        counts = self.remembered[there]
+        if len(there) < 3 or counts.max() < 2 * counts.min():
+            return {}
+        thirds = np.array_split(there[np.argsort(counts, kind="stable")], 3)
+        found, label = {}, self.per_row["label"]
+        for name, third in zip(("rarest third of classes", "middle third", "most frequent third"), thirds):
+            own = np.isin(label, third)
+            right = (self.per_row[said][own] == label[own] for said in ("base_prediction", "prediction"))
+            base, now = (float(each.mean()) for each in right)
+            found[name] = base, now
+        return found
+
+    def per_class(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
+        """A pandas data frame with one row per class that is true or said: ``class``, ``support`` (test rows),
+        ``remembered`` (rows in the memory), ``base_recall``, ``base_precision``, ``recall``, ``precision`` and ``gain``
+        (of recall); nan where a class is never true, or never said.
+
+        Parameters
+        ----------
+        classes : sequence of str of length L, optional
+            Names of the classes, if not the memory's own.
+
+        Raises
+        ------
+        MissingDependencyError, ShapeError, TaskError
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded([[0.0], [1.0]], np.zeros((2, 2)), [0, 1]))
+        >>> test = rs.Encoded([[0.1], [0.8], [0.9]], np.zeros((3, 2)), [0, 0, 1])
+        >>> frame = rs.evaluate(rs.ResMem(memory, k=1), test).per_class(["cat", "dog"])
+        >>> frame[["class", "support", "base_recall", "recall", "precision"]]
+          class  support  base_recall  recall  precision
+        0   cat        2          1.0     0.5        1.0
+        1   dog        1          0.0     1.0        0.5
+        """
+        if self.task != "classification" or self.support is None:
+            raise TaskError(f"a {self.task} evaluation has no classes; to_frame shows each row")
+        width, label = len(self.support), self.per_row["label"]
+        named = self.classes if classes is None else checked_classes([str(name) for name in classes], width)
+        table: dict[str, Any] = {"class": list(named or range(width)), "support": self.support}
+        if self.remembered is not None:
+            table["remembered"] = self.remembered
+        there = self.support > 0
+        for prefix in ("base_", ""):
+            said = self.per_row[f"{prefix}prediction"]
+            hits, given = np.bincount(label[said == label], minlength=width), np.bincount(said, minlength=width)
+            table[f"{prefix}recall"] = np.where(self.support > 0, hits / np.maximum(self.support, 1), np.nan)
+            table[f"{prefix}precision"] = np.where(given > 0, hits / np.maximum(given, 1), np.nan)
+            there = there | (given > 0)
+        table["gain"] = table["recall"] - table["base_recall"]
+        return data_frame({name: np.asarray(values)[there] for name, values in table.items()}, {})
 
     def to_frame(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
         """A pandas data frame with one row per evaluated row, in the order of the data, numbered from 0.
@@ -350,12 +415,15 @@ class Evaluation:
             name, base, now = names[self.task], self.base_accuracy, self.accuracy
             rows.append((name, percent(known(base)), percent(known(now)), in_points(self.gain)))
             shares = {
-                "micro F1": (self.base_micro_f1, self.micro_f1),
-                "macro F1": (self.base_macro_f1, self.macro_f1),
+                "balanced accuracy": (self.base_balanced_accuracy, self.balanced_accuracy),
+                "micro F1": (self.base_f1_micro, self.f1_micro),
+                "macro F1": (self.base_f1_macro, self.f1_macro),
                 "mean average precision": (self.base_mean_average_precision, self.mean_average_precision),
-            }
-            for called, (base, now) in shares.items() if self.task == "multi-label" else ():
-                rows.append((called, percent(known(base)), percent(known(now)), in_points(known(now) - known(base))))
+            } | {f"accuracy, {called}": pair for called, pair in self.by_rarity.items()}
+            uneven = self.task == "multi-label" or (not text and _uneven(self.support))
+            for called, (base, now) in shares.items() if uneven else ():
+                if base is not None and now is not None:
+                    rows.append((called, percent(base), percent(now), in_points(now - base)))
             base, now = known(self.base_ece), known(self.ece)
             rows.append(("calibration error", percent(base), percent(now), in_points(now - base)))
             if not text:
@@ -393,6 +461,12 @@ class Evaluation:
     def _few(self) -> str:
         """What is to be said of an interval from a few groups."""
         return f"; of only {self._groups}, so it may well be too narrow" if self.n_groups < min(FEW, self.n) else ""
+
+
+def _uneven(support: np.ndarray | None) -> bool:
+    """Whether a class has twice the rows of another: accuracy says little of the rare ones then."""
+    there = np.zeros(0) if support is None else support[support > 0]
+    return len(there) > 1 and bool(there.max() >= 2 * there.min())
 
 
 def aligned(rows: list[tuple[str, str, str, str]]) -> str:

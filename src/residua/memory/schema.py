@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -15,6 +16,7 @@ from residua.errors import InputError, LabelError, NonFiniteError, ShapeError, T
 
 KeyDtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 Objective: TypeAlias = Literal["accuracy", "log_loss", "conservative", "squared_error"]  # "better", in a word
+Scorer: TypeAlias = Callable[[Any, Any, np.ndarray], float]  # of an estimator, X and y, as scikit-learn's
 KEY_DTYPES: dict[KeyDtype, torch.dtype] = {name: getattr(torch, name) for name in get_args(KeyDtype)}
 _PLAIN = (
     "task",

@@ -35,6 +35,9 @@ class Evidence:
         Whether the memory (or the cache) is used.
     rests_on_matches : bool
         Whether the memory would be used, and the other rows show no sign of a gain (z < 1).
+    score_gain, score_z : float or None
+        Where the objective is a scorer: by how much the score rises against the model as it is, and the same in
+        standard errors, by a paired bootstrap of rows or groups that leaves matches out.
     against : str
         "the model alone", or of a cache "the reader under it".
     """
@@ -50,12 +53,16 @@ class Evidence:
     needed: float | None
     used: bool
     rests_on_matches: bool = False
+    score_gain: float | None = None
+    score_z: float | None = None
     against: str = "the model alone"
 
     def __str__(self) -> str:
         said = f"{self.measure.replace('_', ' ')} {-self.gain:+.4g} (z = {self.z:.2f})"
         if self.p_value is not None:
             said += f", accuracy {100 * (self.accuracy_gain or 0):+.2f} points (p = {self.p_value:.2g})"
+        if self.score_gain is not None:
+            said = f"score {self.score_gain:+.4g} (z = {self.score_z:.2f}), {said}"
         where = f"{self.rows:,} rows" + (f" in {self.groups} groups" if self.groups < self.rows else "")
         what = "the memory" if self.against == "the model alone" else "the cache"
         if self.rests_on_matches:

@@ -22,7 +22,7 @@ from residua.evaluation import Evaluation, evaluate
 from residua.explanation import Explanation, explain
 from residua.fitted import fitted_reader
 from residua.memory import Memory
-from residua.memory.schema import Objective
+from residua.memory.schema import Objective, Scorer
 from residua.readers import ResMem
 from residua.readers.evidence import Evidence
 from residua.sklearn.routing import routed, router
@@ -34,6 +34,11 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
 
     estimator: Any
     k: int | None
+    sigma: float | None
+    index: str
+    index_params: dict[str, Any] | None
+    device: str
+    normalise: bool
     cv: Any
     key: Any
     evidence: float | None
@@ -160,7 +165,7 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
         y: Any,
         grid: Mapping[str, Iterable[Any] | float] | None = None,
         *,
-        objective: Objective | None = None,
+        objective: Objective | str | Scorer | None = None,
     ) -> Self:
         """Choose k, sigma and temperature on held-out rows, with `grid` and `objective` as in ``residua.tune``.
 

@@ -17,12 +17,13 @@ from residua.core import Encoded, as_tensor
 from residua.core.encoded import labels_of
 from residua.errors import ParameterError
 from residua.memory.exclusion import remembered
-from residua.memory.schema import Objective
+from residua.memory.schema import Scorer
 from residua.readers import NeighbourReader
 from residua.readers.evidence import Evidence
 from residua.readers.reader import Exclude
 from residua.tuning.likelihood import Interpolation, Targets
 from residua.tuning.objective import WHY, Grid, best_of, importance, plain, settled, squared_error
+from residua.tuning.scorer import ScorerSweep, score_gain
 
 USUAL = 1.96  # standard errors: chance alone reaches them in 1 of 40 fair trials
 FEW = 10  # groups; the spread of fewer says little
@@ -116,7 +117,7 @@ def proven(
     reader: N,
     results: dict[str, np.ndarray],
     grid: Grid,
-    objective: Objective,
+    objective: str | Scorer,
     sweep: object,
     validation: Encoded | Iterable[Encoded],
     exclude: Exclude,
@@ -128,14 +129,15 @@ def proven(
     """
     score, alone = results["score"], results["k"] == 0
     by_accuracy, names = objective in ("accuracy", "conservative"), reader.parameter_names()
+    ties = by_accuracy or isinstance(sweep, ScorerSweep)
     model: dict[str, Any] = {"k": 0} | ({"temperature": 1.0} if "temperature" in names else {})
     own = dict(model)
     if objective == "log_loss" and "temperature" in grid:
         own["temperature"] = float(results["temperature"][alone][np.argmax(score[alone])])
     best_score = score[~alone].max(initial=-np.inf)
     tied = np.flatnonzero(~alone & (score == best_score)) if np.isfinite(best_score) else np.empty(0, int)
-    tied = tied[np.linspace(0, len(tied) - 1, TIED).round().astype(int)] if by_accuracy and len(tied) > TIED else tied
-    tied = tied if by_accuracy else tied[:1]
+    tied = tied[np.linspace(0, len(tied) - 1, TIED).round().astype(int)] if ties and len(tied) > TIED else tied
+    tied = tied if ties else tied[:1]
     made = [reader.with_params(**{name: plain(results[name][at]) for name in grid}) for at in tied]
     bases = [reader.with_params(**model), reader.with_params(**own)]
     if isinstance(sweep, Interpolation) and made and from_counts(grid, exclude):
@@ -150,13 +152,18 @@ def proven(
     if made:
         base = 1 if objective == "log_loss" else 0
         found = seen.beyond_matches(2 + chosen, base, needed, by_accuracy)
-        if found.rests_on_matches:
+        if found.rests_on_matches and not isinstance(sweep, ScorerSweep):
             warnings.warn(
                 f"the memory's gain rests on the {found.matches:,} of {found.rows:,} validation rows whose very key or "
                 "id is remembered, and the model alone is kept; tune on rows that are not in the memory, or pass "
                 "evidence=None",
                 stacklevel=3,
             )
+        if isinstance(sweep, ScorerSweep) and needed is not None:
+            fair = ~seen.matched
+            gain, sure = score_gain(bases[0], made[chosen], sweep.scorer, validation, exclude, fair, seen.groups)
+            used = gain > 0 and sure > needed and found.z > -needed
+            found = replace(found, used=used, rests_on_matches=False, score_gain=gain, score_z=sure)
         if needed is None:
             found = replace(found, used=bool(best_score > score[alone].max()))
     else:
@@ -169,7 +176,7 @@ def proven(
         temperature = (own if scaled else model).get("temperature")
         counted = alone & (results["temperature"] == temperature) if "temperature" in grid else alone
         if by_accuracy or not counted.any():  # which no temperature moves; T = 1 need not be in the grid
-            best.best_score_ = float(score[alone].max()) if by_accuracy else -float(means[1 if scaled else 0])
+            best.best_score_ = float(score[alone].max()) if ties else -float(means[1 if scaled else 0])
         else:
             best.best_score_ = float(score[counted].max())
     best.evidence_ = found

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from residua.errors import ParameterError
-from residua.memory.schema import Objective
+from residua.memory.schema import Scorer
 from residua.readers import KERNELS, NeighbourReader
-from residua.tuning.objective import Grid
+from residua.tuning.objective import OBJECTIVES, Grid
 
 SWEPT = ("k", "sigma", "temperature", "lmbda")  # what every reader of that parameter is tuned over by default
 WHOLE = ("k", "window")  # parameters that are whole numbers
@@ -22,9 +22,10 @@ SIGMA = {False: 2.0 ** np.arange(-4, 3.5, 0.5), True: 2.0 ** np.arange(-3, 6)}  
 TEMPERATURE = {False: np.geomspace(0.25, 5, 12), True: np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5])}
 LMBDA = {False: np.array([0.05, *np.arange(1, 11) / 10]), True: np.linspace(0.05, 0.95, 19)}
 WIDE_K = 128
+THIN = 3  # every so many of them where a setting is costly
 
 
-def full_grid(reader: NeighbourReader, grid: Mapping[str, Any] | None, objective: Objective) -> Grid:
+def full_grid(reader: NeighbourReader, grid: Mapping[str, Any] | None, objective: str | Scorer) -> Grid:
     """The values of each tuned parameter: the user's where given, else the defaults for this reader.
 
     Numbers ascend; ``k`` always starts with 0, the base alone. A reader's own parameters compete where they are named.
@@ -70,7 +71,10 @@ def largest_share(reader: NeighbourReader) -> float:
     return 1 - reader.floor
 
 
-def _default(name: str, reader: NeighbourReader, objective: Objective) -> np.ndarray:
+def _default(name: str, reader: NeighbourReader, objective: str | Scorer) -> np.ndarray:
+    if objective not in OBJECTIVES[reader.memory.task]:  # a scorer reads every setting by itself
+        values = _default(name, reader, "squared_error" if reader.memory.task == "regression" else "log_loss")
+        return np.union1d(values[::THIN], [1.0]) if name == "temperature" else values[::THIN]
     memory, text = reader.memory, reader.memory.schema.is_text
     if name == "k":
         if not text:

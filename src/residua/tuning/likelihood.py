@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from residua.core import Encoded, LabelValues, Logits, Neighbours, Prediction, TopLogits
-from residua.memory.schema import Objective
+from residua.memory.schema import Scorer
 from residua.readers import KNNLM, NeighbourReader
 from residua.tuning.grid import SWEPT, largest_share
 from residua.tuning.objective import Grid, losses
@@ -113,7 +113,7 @@ class Interpolation:
         self.kept = []
 
     @staticmethod
-    def serves(reader: NeighbourReader, grid: Grid, objective: Objective) -> bool:
+    def serves(reader: NeighbourReader, grid: Grid, objective: str | Scorer) -> bool:
         """Whether this reader, grid and objective are an interpolation's, all rows weigh alike, and no share leaves the
         base too little."""
         if objective != "log_loss" or set(grid) != set(SWEPT) or grid["lmbda"][-1] > largest_share(reader):

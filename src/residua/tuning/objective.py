@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from residua.core import Encoded, Task
-from residua.errors import ParameterError
 from residua.memory.schema import Objective
 from residua.readers import NeighbourReader, Reader
 
@@ -23,13 +22,6 @@ OBJECTIVES: dict[Task, tuple[Objective, ...]] = {
     "regression": ("squared_error",),
     "multi-label": ("log_loss",),
 }
-
-
-def check_objective(objective: Objective | None, task: Task, usual: Objective) -> Objective:
-    """The objective's name; the `usual` one when None."""
-    if objective is not None and objective not in OBJECTIVES[task]:
-        raise ParameterError(f"objective={objective!r} for a {task} memory; expected one of {OBJECTIVES[task]}")
-    return usual if objective is None else objective
 
 
 Index: TypeAlias = tuple[int | slice, ...]  # of some settings, in arrays with an axis for each parameter

@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from residua.core import Encoded, batches
 from residua.errors import EmptyMemoryError, ParameterError
-from residua.memory.schema import Objective
+from residua.memory.schema import Objective, Scorer
 from residua.readers import ContinuousCache, NeighbourReader, Reader
 from residua.readers.reader import OWN, Exclude
 from residua.tuning.cache import CacheSweep
 from residua.tuning.evidence import USUAL, check_evidence, from_counts, proven
 from residua.tuning.grid import SWEPT, full_grid, largest_share
 from residua.tuning.likelihood import Interpolation
-from residua.tuning.objective import check_objective, flat, settled
+from residua.tuning.objective import OBJECTIVES, flat, settled
 from residua.tuning.refine import check_tolerance, refined
+from residua.tuning.scorer import ScorerSweep
 from residua.tuning.sweep import QuickSweep, SlowSweep, count_rows, is_plain
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def tune(
     validation: Encoded | Iterable[Encoded],
     grid: Mapping[str, Iterable[Any] | float] | None = None,
     *,
-    objective: Objective | None = None,
+    objective: Objective | str | Scorer | None = None,
     exclude: Exclude = OWN,
     max_fpr: float = 0.05,
     adaptive: int | None = None,
@@ -57,10 +58,12 @@ def tune(
         0.25 to 5, lmbda from 0.05 to 1. For a memory of text: k doubling from 1 to 1024, sigma from 1/8 to 32 times,
         lmbda from 0.05 to 0.95, temperature from 0.7 to 1.5. ContinuousCache: ``theta``, ``window`` and ``lmbda``, over
         the reader it holds, which stays as it is.
-    objective : str, optional
+    objective : str or callable, optional
         ``"accuracy"``, ``"log_loss"`` (of ``predict_proba``), ``"conservative"`` (the most examples corrected, TPR,
         while fewer than `max_fpr` of them are broken, FPR: ResMem, section 4.1), or, for regression,
-        ``"squared_error"``. By default log-loss, of which chance picks less than of accuracy.
+        ``"squared_error"``. By default log-loss, of which chance picks less than of accuracy. Or any scorer of
+        scikit-learn's, by its name (``"balanced_accuracy"``, ``"f1_macro"``, ``"roc_auc"``) or as a function
+        ``(estimator, X, y)``, where more is better and classes are indices: slower, so that fewer settings compete.
     exclude : "own", None, or int array of shape (n,) or (n, m)
         Ids whose rows are not neighbours of each row: by default its own, where the data came with ids.
     max_fpr : float, default 0.05
@@ -122,8 +125,9 @@ def tune(
     if not len(memory):
         raise EmptyMemoryError("the memory is empty; add rows before tuning")
     likely = adaptive is not None or skip is not None  # both are about likelihood
-    objective = check_objective(objective, memory.task, "squared_error" if memory.task == "regression" else "log_loss")
+    objective = objective or ("squared_error" if memory.task == "regression" else "log_loss")
     check_evidence(evidence)
+    by_scorer = objective not in OBJECTIVES[memory.task]
     if likely and objective != "log_loss":
         raise ParameterError(f"adaptive= and skip= are judged by log_loss, and objective={objective!r} was asked for")
     if skip is not None:
@@ -131,6 +135,7 @@ def tune(
         reader = reader.searching_all()
     full = full_grid(reader, grid, objective)
     quick = Interpolation.serves(reader, full, objective)
+    sweep: Any
     if adaptive is not None and not quick:
         raise ParameterError(
             "adaptive= fits the share of an interpolation such as KNNLM, with lmbda from 0 to 1 - epsilon = "
@@ -138,9 +143,11 @@ def tune(
         )
     if quick:
         sweep = Interpolation(reader, full)
+    elif by_scorer:
+        sweep = ScorerSweep(reader, full, objective)
     else:
         at_once = {"k", "sigma", "temperature"} <= set(full) <= set(SWEPT) and is_plain(reader)
-        sweep = (QuickSweep if at_once else SlowSweep)(reader, full, objective)
+        sweep = (QuickSweep if at_once else SlowSweep)(reader, full, cast(Objective, objective))
     # What scored best is read again, but where all that it takes is kept.
     if iter(validation) is validation and not (quick and from_counts(full, exclude)):
         validation = list(batches(validation))
