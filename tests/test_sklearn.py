@@ -482,3 +482,32 @@ def test_relabel_by_class_name():
     regressor = ResMemRegressor(Ridge(), k=1).fit(X[TRAIN], Y[TRAIN])
     regressor.relabel([0, 1], [5.5, 6.5])
     np.testing.assert_allclose(regressor.predict(X[:2]), [5.5, 6.5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_new_classes_come_by_name_and_go_again(k):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2)) + np.repeat([[0, 0], [8, 0], [0, 8], [8, 8]], 15, axis=0)
+    y = np.repeat(["b", "c", "z", "a"], 15)
+    model = ResMemClassifier(LogisticRegression(), k=k).fit(X[:30], y[:30])
+    base = model.estimator_.predict(X)
+    with pytest.raises(LabelError, match="not among the 2 classes"):
+        model.add(X[30:], y[30:])
+    with pytest.raises(LabelError, match="names of the same kind"):
+        model.add(X[30:], np.arange(30), new_classes=True)
+    assert model.classes_.tolist() == ["b", "c"]
+    ids = model.add(X[30:50], y[30:50], new_classes=True)
+    assert model.classes_.tolist() == ["b", "c", "a", "z"]
+    model.add(X[50:], y[50:])  # known by now
+    proba = model.predict_proba(X)
+    assert proba.shape == model.decision_function(X).shape == (60, 4)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+    if k:
+        assert model.score(X, y) == 1
+        np.testing.assert_array_equal(model.classes_[proba.argmax(axis=1)], y)
+    else:
+        np.testing.assert_allclose(proba[:, 2:], 0.25, rtol=1e-5)
+        np.testing.assert_array_equal(model.predict(X), base)
+    model.forget([*ids, *range(50, 60)])
+    np.testing.assert_array_equal(model.predict(X[:30]), base[:30])
+    assert set(model.predict(X)) <= {"b", "c"}

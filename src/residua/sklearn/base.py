@@ -152,7 +152,7 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
             raise ParameterError("sample_weight for a model that was fitted without; fit it with sample_weight as well")
         if weighted and sample_weight is None:
             sample_weight = np.ones(len(enc))
-        return self.memory_.add(labelled(enc, self._encoded_targets(y), sample_weight))
+        return self.memory_.add(labelled(enc, self._encoded_targets(y), sample_weight), new_classes=enc.new_classes)
 
     def forget(self, ids: Ids) -> int:
         """Forget remembered rows by their ids, at once; returns how many went. An unknown id raises ``IdError``."""

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags, column_or_1d, compute_sample_weight, get_tags
+from sklearn.utils.validation import check_is_fitted
 
+from residua.core import ArrayLike, Encoded
 from residua.core.probabilities import TINY
 from residua.encoding.sklearn import class_indices
-from residua.errors import ParameterError
+from residua.errors import LabelError, ParameterError
 from residua.memory.storage import StorageName
 from residua.readers import Kernel
 from residua.readers.neighbour import KernelName
@@ -78,7 +80,7 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         The numbers of that evidence, of a k that was given too; None where there was nothing to ask: too few rows,
         ``k=0``, or every setting given and ``evidence=None``.
     classes_ : array of shape (n_classes,)
-        Class names; the indices of the outputs for a torch module.
+        Class names; the indices of the outputs for a torch module. New ones that ``add`` took in stand at the end.
     n_features_in_, feature_names_in_
         As scikit-learn's own estimators have them.
 
@@ -123,6 +125,56 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         self.index, self.index_params, self.storage, self.device = index, index_params, storage, device
         self.normalise, self.evidence, self.class_weight = normalise, evidence, class_weight
 
+    def add(self, X: Any, y: Any, *, sample_weight: ArrayLike | None = None, new_classes: bool = False) -> np.ndarray:
+        """Remember more rows, at once; the base is not fitted again.
+
+        Parameters
+        ----------
+        X, y
+            As in ``fit``; classes out of ``classes_``.
+        sample_weight : array-like of shape (n_samples,), optional
+            Only where ``fit`` was given one, too; each row weighs 1 otherwise.
+        new_classes : bool, default False
+            Take in classes that the base never heard of: their names follow the others in ``classes_``, sorted, and
+            ``predict_proba`` has a column for each. There the base says 1/L of L classes, whichever row it is; only
+            remembered rows tell new classes apart, and once these are forgotten the base's answers are back.
+
+        Returns
+        -------
+        int64 array of shape (n_samples,)
+            Ids of the new rows, for ``forget``. The rows of ``fit`` have the ids 0 ... n_samples - 1.
+
+        Raises
+        ------
+        LabelError
+            Where `y` has names that are not among ``classes_``, without `new_classes`, or names of another kind
+            (numbers for text).
+        StorageError
+            Where new classes come to a ``storage`` that is not "full".
+
+        Warns
+        -----
+        UserWarning
+            Where ``fit`` found no evidence for a memory: more rows then change no prediction.
+
+        Examples
+        --------
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> model = ResMemClassifier(LogisticRegression(), k=1).fit([[0.0], [1.0], [2.0], [3.0]], list("aabb"))
+        >>> ids = model.add([[9.0]], ["new"], new_classes=True)
+        >>> model.classes_.tolist(), model.predict([[8.5]]).tolist(), model.predict_proba([[8.5]]).shape
+        (['a', 'b', 'new'], ['new'], (1, 3))
+        """
+        check_is_fitted(self)
+        known = self.classes_
+        if new_classes:
+            self.classes_ = _with_new(known, self._targets(y))
+        try:
+            return super().add(X, y, sample_weight=sample_weight)
+        except BaseException:
+            self.classes_ = known
+            raise
+
     def predict(self, X: Any) -> np.ndarray:
         """The class of each row's best score, a name out of ``classes_``, (n_samples,); the base's own without a
         memory."""
@@ -161,6 +213,16 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
             tags.classifier_tags = replace(base, multi_label=False)
         return tags
 
+    def _encode(self, X: Any) -> Encoded:
+        enc = super()._encode(X)
+        return enc if enc.n_outputs >= len(self.classes_) else enc.grown(len(self.classes_))
+
+    def _model_alone(self, method: str, X: Any) -> np.ndarray | None:
+        check_is_fitted(self)
+        grown = len(self.classes_) > len(getattr(self.estimator_, "classes_", self.classes_))
+        # The base has columns for its own classes alone.
+        return None if grown and method != "predict" else super()._model_alone(method, X)
+
     def _reader_settings(self) -> dict[str, Any]:
         weights = self.class_weight
         if isinstance(weights, Mapping):
@@ -185,3 +247,11 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
 
     def _encoded_targets(self, y: Any) -> np.ndarray:
         return class_indices(self, self._targets(y))
+
+
+def _with_new(classes: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`classes`, and after them, sorted, what else is in `y`."""
+    if (classes.dtype.kind == "U") != (y.dtype.kind == "U") and "O" not in (classes.dtype.kind, y.dtype.kind):
+        kinds = f"labels are of {y.dtype}, the classes {classes.tolist()[:5]} of {classes.dtype}"
+        raise LabelError(f"{kinds}; give new classes names of the same kind")
+    return np.concatenate([classes, np.setdiff1d(y, classes)])
