@@ -160,8 +160,7 @@ def proven(
                 stacklevel=3,
             )
         if isinstance(sweep, ScorerSweep) and needed is not None:
-            fair = ~seen.matched
-            gain, sure = score_gain(bases[0], made[chosen], sweep.scorer, validation, exclude, fair, seen.groups)
+            gain, sure = score_gain(sweep, bases[0], made[chosen], ~seen.matched, seen.groups)
             used = gain > 0 and sure > needed and found.z > -needed
             found = replace(found, used=used, rests_on_matches=False, score_gain=gain, score_z=sure)
         if needed is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from residua.core.encoded import labels_of
 from residua.errors import MissingDependencyError, ParameterError
 from residua.memory.schema import Scorer
 from residua.readers import NeighbourReader
-from residua.readers.reader import Exclude
 from residua.tuning.objective import OBJECTIVES, WHY, Grid, plain
 
 RESAMPLES = 200
@@ -23,9 +22,9 @@ RESAMPLES = 200
 
 def scorer_of(objective: str | Scorer, task: Task) -> Scorer:
     """The scorer of that name, or the function as it is; ``ParameterError`` for an unknown name."""
+    expected = f"one of {OBJECTIVES[task]}, a scikit-learn scorer's name, or a function (estimator, X, y)"
     if not isinstance(objective, str):
         if not callable(objective):
-            expected = f"one of {OBJECTIVES[task]}, a scikit-learn scorer's name, or a function (estimator, X, y)"
             raise ParameterError(f"objective={objective!r}; expected {expected}")
         return objective
     try:
@@ -38,7 +37,6 @@ def scorer_of(objective: str | Scorer, task: Task) -> Scorer:
     if objective not in (known := metrics.get_scorer_names()):
         near = difflib.get_close_matches(objective, [*OBJECTIVES[task], *known], n=3, cutoff=0.5)
         hint = f"; near names: {', '.join(map(repr, near))}" if near else ""
-        expected = f"one of {OBJECTIVES[task]}, a scikit-learn scorer's name, or a function (estimator, X, y)"
         raise ParameterError(f"objective={objective!r} for a {task} memory; expected {expected}{hint}")
     return metrics.get_scorer(objective)
 
@@ -133,19 +131,11 @@ def _estimator(reader: NeighbourReader, said: np.ndarray, sure: np.ndarray | Non
 
 
 def score_gain(
-    base: NeighbourReader,
-    memory: NeighbourReader,
-    scorer: Scorer,
-    validation: Encoded | Iterable[Encoded],
-    exclude: Exclude,
-    counted: np.ndarray,
-    groups: np.ndarray | None,
+    sweep: ScorerSweep, base: NeighbourReader, memory: NeighbourReader, counted: np.ndarray, groups: np.ndarray | None
 ) -> tuple[float, float]:
-    """By how much the score rises with the memory on the `counted` rows, bool (n,), and the same in standard errors:
-    those of paired bootstrap resamples of rows, or of whole `groups` (n,)."""
-    searching = max((base, memory), key=lambda reader: reader.k).searching_all()
-    kept = list(searching.predictions(validation, exclude=exclude))
-    before, now = Answers(base, kept), Answers(memory, kept)
+    """By how much the score rises with the memory on the `counted` rows, bool (n,), of those that a sweep has kept, and
+    the same in standard errors: those of paired bootstrap resamples of rows, or of whole `groups` (n,)."""
+    scorer, before, now = sweep.scorer, Answers(base, sweep.kept), Answers(memory, sweep.kept)
     rows, rng = np.flatnonzero(counted), np.random.default_rng(0)
     if not len(rows):
         return 0.0, 0.0
