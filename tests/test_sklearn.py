@@ -511,3 +511,9 @@ def test_new_classes_come_by_name_and_go_again(k):
     model.forget([*ids, *range(50, 60)])
     np.testing.assert_array_equal(model.predict(X[:30]), base[:30])
     assert set(model.predict(X)) <= {"b", "c"}
+
+
+def test_several_labels_of_a_row_are_refused_with_the_way_that_takes_them():
+    several = np.stack([SMALL_Y < 5, SMALL_Y % 2 == 0], axis=1).astype(int)
+    with pytest.raises(LabelError, match=r"y has shape \(400, 2\); expected a class per row.*rs.encode\(estimator"):
+        ResMemClassifier(MLPClassifier()).fit(SMALL_X, several)

@@ -86,7 +86,7 @@ def test_folders_that_are_no_outputs(run, images, hf):
 def test_what_cannot_be_read(run, here, images, hf):
     (here / "empty").mkdir()
     assert "holds no pictures" in run("encode", "hf:hf", "empty", "-o", "out.npz", code=1).stderr
-    assert "expected a folder of them" in run("encode", "hf:hf", "nowhere", "-o", "out.npz", code=1).stderr
+    assert "expected a folder of pictures" in run("encode", "hf:hf", "nowhere", "-o", "out.npz", code=1).stderr
     assert "no empty/config.json" in run("encode", "hf:empty", "images", "-o", "out.npz", code=1).stderr
     stderr = run("encode", "hf:hf", "images", "-o", "out.npz", "--checkpoint", "w.pt", code=1).stderr
     assert "--checkpoint w.pt is for timm's models" in stderr

@@ -1,6 +1,7 @@
 """What a fitted estimator sees and says: keys and logits against scikit-learn's own numbers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn.datasets import load_diabetes, load_digits
@@ -104,8 +105,11 @@ def test_inputs_that_are_no_keys():
         keys_of(model, names)
     bad = X.copy()
     bad[0, 0] = np.inf
-    with pytest.raises(NonFiniteError, match="1 infinite values"):
+    with pytest.raises(NonFiniteError, match="1 infinite values, such as in column 0"):
         keys_of(model, bad)
+    frame = pd.DataFrame({"kind": list("abcabc"), "age": [1.0, 2, 3, 4, 5, np.inf]})
+    with pytest.raises(NonFiniteError, match="1 infinite values, such as in column 'age'"):
+        keys_of(model, frame)
     bad[0, 0] = np.nan
     with pytest.raises(NonFiniteError, match="1 NaN"):
         keys_of(model, X, key=lambda _: bad)

@@ -38,11 +38,16 @@ def data_for(memory, path: Path, files: tuple[Path, ...], text: tuple[Path, ...]
 class Counted:
     """The same data, no more than `most` rows of them; ``rows`` and ``groups`` (ids) count what the last pass had."""
 
-    def __init__(self, data: Iterable, most: int | None = None):
+    data: Iterable[Any]
+    most: float
+    rows: int
+    groups: set[int]
+
+    def __init__(self, data: Iterable[Any], most: int | None = None):
         self.data, self.most = data, most or math.inf
         self.rows, self.groups = 0, set()
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[Any]:
         self.rows, self.groups = 0, set()
         for batch in self.data:
             left = self.most - self.rows

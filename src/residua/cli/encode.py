@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
+from residua.cli.collections import COLLECTIONS, classifier_of
 from residua.cli.loaders import check_npz, data_named, made_as, model_named
 from residua.cli.options import FILE, json_option
 from residua.cli.output import command, report
-from residua.cli.pictures import COLLECTIONS, classifier_of
 from residua.cli.store import checked
 from residua.cli.verbosity import progress
 from residua.errors import InputError, MemoryFileError
@@ -47,7 +47,8 @@ def encode(
     module:factory for a dataset, a loader or a pair (X, y), or an .npz with arrays x and y.
 
     MODEL is timm:NAME (with --checkpoint, or its own weights are downloaded) or hf:FOLDER, a transformers classifier
-    that save_pretrained wrote, where DATA is a folder of pictures: a folder for each class, or pictures without labels.
+    that save_pretrained wrote. DATA then is a folder of pictures: a folder for each class, or pictures without labels;
+    or for hf: a .csv (.tsv) file of texts: a column text, or a pair of columns, and a column label or none.
 
     \b
     Examples:
@@ -56,6 +57,7 @@ def encode(
       residua encode net:model net:test -o test.npz --like mem/
       residua encode net:model net:train -o train.npz --kind probabilities
       residua encode timm:resnet18 images/train -o train.npz --checkpoint resnet18.pt
+      residua encode hf:bert/ reviews.csv -o train.npz
     """
     if output.is_dir():
         kind = "a memory" if (output / MANIFEST).exists() else "a folder"
@@ -70,8 +72,8 @@ def encode(
         check_npz([like])
     labels = ids = None
     if model.partition(":")[0] in COLLECTIONS:
-        if data is None or not Path(data).is_dir():
-            raise InputError(f"DATA is {data!r}, and {model} takes pictures; expected a folder of them, or of folders")
+        if data is None:
+            raise InputError(f"{model} was given no DATA; expected a folder of pictures, or a .csv of texts for hf:")
         source, examples = classifier_of(model, Path(data), checkpoint, kind == "none")
     elif checkpoint is not None:
         raise InputError(f"--checkpoint {checkpoint} is for timm's models, and {model!r} is none of them")

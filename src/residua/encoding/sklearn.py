@@ -1,6 +1,6 @@
 """What a fitted scikit-learn estimator sees and says of rows: keys and logits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -82,9 +82,11 @@ def keys_of(
     last, inputs = input_of_last_step(estimator, X)
     kind = type(last).__name__
     sk, names = import_sklearn(), {}
+    columns = list(getattr(inputs, "columns", range(np.shape(inputs)[1]) if np.ndim(inputs) == 2 else ()))
     if (mixed := columns_of(inputs)) is not None:
         inputs, names = mixed
-    inputs = _numbers(inputs, f"the input of {kind}", missing=True)
+        columns = [column for place, column in enumerate(columns) if place not in names]
+    inputs = _numbers(inputs, f"the input of {kind}", columns, missing=True)
     if isinstance(last, (sk.neural_network.MLPClassifier, sk.neural_network.MLPRegressor)) and len(last.coefs_) > 1:
         activation = _ACTIVATIONS[last.activation]
         for weight, bias in zip(last.coefs_[:-1], last.intercepts_[:-1]):
@@ -232,7 +234,7 @@ def nested(estimator: Any) -> Iterator[Any]:
             estimator = estimator.estimator if type(estimator).__name__ == "FrozenEstimator" else None
 
 
-def _numbers(values: Any, name: str, missing: bool = False) -> np.ndarray:
+def _numbers(values: Any, name: str, columns: Sequence[Any] | None = None, missing: bool = False) -> np.ndarray:
     if sparse.issparse(values):
         if values.shape[0] * values.shape[1] > _DENSE:
             what = f"{name} is sparse, {values.shape}, and too large to be made dense"
@@ -247,7 +249,8 @@ def _numbers(values: Any, name: str, missing: bool = False) -> np.ndarray:
     bad = np.isinf(values) if missing else ~np.isfinite(values)
     if bad.any():
         cure = "impute them in a pipeline step, or pass key=, a callable that gives finite keys (n, d)"
-        raise NonFiniteError(
-            f"{name} holds {int(bad.sum())} {'infinite' if missing else 'NaN or infinite'} values; {cure}"
-        )
+        first = int(bad.any(axis=0).argmax())
+        where = repr(columns[first]) if columns else first
+        what = "infinite" if missing else "NaN or infinite"
+        raise NonFiniteError(f"{name} holds {int(bad.sum())} {what} values, such as in column {where}; {cure}")
     return values

@@ -243,6 +243,12 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         return compute_sample_weight(weights, y)
 
     def _targets(self, y: Any) -> np.ndarray:
+        shape = np.asarray(y).shape
+        if len(shape) == 2 and shape[1] > 1:
+            raise LabelError(
+                f"y has shape {shape}; expected a class per row. For several labels of a row fit the base, then "
+                "remember with rs.Memory(rs.encode(estimator, X, y))"
+            )
         return column_or_1d(y, warn=True)
 
     def _encoded_targets(self, y: Any) -> np.ndarray:
