@@ -15,6 +15,7 @@ from residua.core.logits import (
     TopLogits,
     as_tensor,
 )
+from residua.core.names import Names
 from residua.core.neighbours import Neighbours
 from residua.core.prediction import Change, LabelValues, Prediction, Queries, TableValues, Term, Values
 from residua.core.probabilities import SparseProbabilities
@@ -34,6 +35,7 @@ __all__ = [
     "Ids",
     "LabelValues",
     "Logits",
+    "Names",
     "Neighbours",
     "Prediction",
     "Queries",

@@ -56,7 +56,7 @@ class TextEncoder(LanguageEncoder):
         read = short = 0
         for document in documents(texts, self.tokenizer, **reading):
             self._check_tokens(document.tokens, f"text {document.name!r}")
-            self.names[document.id] = document.name
+            self.names.give(document.id, document.name)
             read += 1
             window = None
             for window in windows(document.id, document.tokens, self.windowing):

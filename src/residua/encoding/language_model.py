@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residua.core import AbsentLogits, DenseLogits, Encoded, Head, Source
+from residua.core import AbsentLogits, DenseLogits, Encoded, Head, Names, Source
 from residua.encoding.capture import Capture
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.key_layer import ffn_key, head_key
@@ -46,7 +46,7 @@ class LanguageEncoder(ABC):
     source: Source
     n_outputs: int
     head: Head | None
-    names: dict[int, str]
+    names: Names
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, *, key: str, logits: bool):
         model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
@@ -54,7 +54,7 @@ class LanguageEncoder(ABC):
             raise EncodeError(f"the model is a {type(model).__name__}; expected a transformers model with an LM head")
         self.model = model
         self.tokenizer, self.logits = tokenizer, logits
-        self.names = {}
+        self.names = Names()
         # Without a cache of attention's keys and values, which nothing reads again.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
         head = head_key(model)  # also asked for other keys: no head, no language model

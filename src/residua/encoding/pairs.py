@@ -75,7 +75,7 @@ class PairEncoder(LanguageEncoder):
                     source, target = _cut(whole_source, self.max_source), _cut(whole_target, self.max_target)
                     self._check_tokens(np.concatenate([source, target]), f"pair {number}")
                     document = document_id(source, target)
-                    self.names[document] = str(number)
+                    self.names.give(document, str(number))
                     yield Window(document, target, 0, 0, target, source)
                 else:
                     empty += 1

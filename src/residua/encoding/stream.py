@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
-from residua.core import Encoded, Source
+from residua.core import Encoded, Names, Source
 from residua.encoding.causal import TextEncoder
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.language_model import LanguageEncoder, position_limit
@@ -54,8 +54,8 @@ class TextStream:
     ----------
     source, key, n_outputs : Source, str, int
         Whose keys they are, from which module, and the width V of the model's logits.
-    names : dict of int to str
-        The documents' names by id, filled while they are read.
+    names : Names, a dict of int to str
+        The documents' names by id, filled while they are read; texts that are the same share an id.
     windowing, about : dict
         How texts were cut: ``window``, ``stride``, ``prefix`` (the token before each document); of pairs, ``window``.
         And what the memory keeps of it, ``{"windowing": windowing}``.
@@ -91,7 +91,7 @@ class TextStream:
     source: Source
     key: str
     n_outputs: int
-    names: dict[int, str]
+    names: Names
     windowing: dict[str, Any]
     about: dict[str, Any]
 

@@ -113,7 +113,7 @@ def explain(
         base_prediction=base_prediction,
         label=label if label is None or np.ndim(label) else label.item(),
         columns={name: _of_rows(memory, name, rows) for name in memory.schema.columns},
-        names={id: memory.names[id] for id in np.unique(ids).tolist() if id in memory.names},
+        names={id: ", ".join(memory.names.all(id)) for id in np.unique(ids).tolist() if id in memory.names},
         contexts=contexts,
         sources=tuple(sources),
         n_outputs=memory.n_outputs,

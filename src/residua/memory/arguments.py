@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import ArrayLike, Encoded, batches
+from residua.core import ArrayLike, Encoded, Names, batches
 from residua.core.encoded import int64_ids
 from residua.errors import IdError, InputError, ParameterError, StorageError
 from residua.memory.schema import KEY_DTYPES, KeyDtype
@@ -43,8 +43,14 @@ def labelled_batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
 
 def names_of(data: object, ids: np.ndarray) -> dict[int, str]:
     """What `data` calls `ids`, where it has ``names``, in their order."""
-    names, added = getattr(data, "names", None), set(np.unique(ids).tolist())
-    return {int(id): name for id, name in names.items() if id in added} if isinstance(names, dict) else {}
+    given, added = getattr(data, "names", None), set(np.unique(ids).tolist())
+    names = {int(id): name for id, name in given.items() if id in added} if isinstance(given, dict) else {}
+    if not isinstance(given, Names):
+        return names
+    found = Names(names)
+    for id in given.also.keys() & found.keys():
+        found.give(id, *given.also[id])
+    return found
 
 
 def integer_ids(ids: ArrayLike) -> np.ndarray:

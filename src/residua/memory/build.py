@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from residua.core import Encoded
+from residua.core import Encoded, Names
 from residua.core.atomic import write_json
 from residua.errors import EmptyMemoryError, InputError, MemoryFileError, ParameterError
 from residua.folder import BUILD, read_manifest
@@ -117,7 +117,7 @@ def build(
                 if len(batch):
                     writer.append(batch, encode(batch))
                     bar.update(len(batch))
-        writer.finish(names or {})
+        writer.finish(Names(names))
     memory = Memory.load(path, device)
     store.add_summary(path, summary(memory))
     (path / BUILD).unlink(missing_ok=True)
@@ -307,7 +307,7 @@ class _Writer:
         self.columns, self.rows, self.text = [], 0, 0
         self._checkpoint(storage)
 
-    def finish(self, names: dict[int, str]) -> None:
+    def finish(self, names: Names) -> None:
         """Index what is not indexed yet, and write the manifest: the folder is a memory."""
         storage, shards = self.storage, self.state.shards
         if storage is None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from residua import html
-from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Neighbours, Source, Task, as_tensor
+from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Names, Neighbours, Source, Task, as_tensor
 from residua.core.logits import grown
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, StorageError
@@ -100,7 +100,7 @@ class Memory:
     schema: Schema
     storage: Storage
     about: dict[str, Any]
-    names: dict[int, str]
+    names: Names
     device: torch.device
     version: int
     task: Task
@@ -138,17 +138,18 @@ class Memory:
             raise EmptyMemoryError("the data hold no rows; a memory needs at least one labelled example")
         wanted = {"index": index, "params": index_params, "overfetch": overfetch}
         schema = Schema.of(first, key_dtype=key_dtype, storage=kept, normalise=normalise)
-        self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=names), table, None)
+        self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=Names(names)), table, None)
         given = dict(self.names)
         ids = self._append(chain([first], batches), None)
         self.index = self._make_index(table)
-        self.names = arguments.names_of(data, ids) | self.names | given
+        said, self.names = self.names, Names(arguments.names_of(data, ids))
+        self.names |= said | given
         self._refresh()
 
     def _begin(self, contents: store.Contents, table: Table, saved: store.Saved | None) -> None:
         self.schema, self._table, self._saved = contents.schema, table, saved
         self.storage, self.about = contents.storage, dict(contents.about or {})
-        self.names = {int(id): name for id, name in (contents.names or {}).items()}
+        self.names = Names(contents.names)
         self.device, self.version = table.device, -1
         self._index_wanted, self._next_id = contents.index_wanted, contents.next_id
         self.keys_kept, self._median_nn_distance = contents.keys_kept, contents.median_nn_distance
@@ -467,7 +468,8 @@ class Memory:
             if before:
                 self._undo(before)
             raise
-        self.schema, self._next_id, self.names = schema, next_id, self.names | names
+        self.schema, self._next_id = schema, next_id
+        self.names |= names
         if index is not None and len(ids):
             self._refresh(before and len(self) + len(ids))
         return ids

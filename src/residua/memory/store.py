@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from residua.core import Head
+from residua.core import Head, Names
 from residua.core.atomic import write_json
 from residua.errors import MemoryFileError
 from residua.folder import FORMAT, MANIFEST, read_manifest
@@ -42,7 +42,7 @@ class Contents:
     keys_kept: bool = True
     median_nn_distance: float | None = None
     about: dict[str, Any] | None = None
-    names: dict[int, str] | None = None
+    names: Names | None = None
     summary: dict[str, Any] | None = None  # what `residua info` shows; only written
 
 
@@ -153,7 +153,7 @@ def write_manifest(
         manifest["head"] = put_head(path, generation, contents.storage.head)
     if contents.names:
         name = f"names-{generation}.json"
-        write_json(path / name, {str(number): text for number, text in contents.names.items()})
+        write_json(path / name, contents.names.to_json())
         manifest["names"] = files.described(path / name)
     index_files = index.save(path, f"index-{generation}")
     wanted, made = contents.index_wanted, index.to_json()
@@ -207,7 +207,7 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, Save
             keys_kept=keys_kept,
             median_nn_distance=manifest.get("median_nn_distance", manifest.get("typical_distance")),
             about=manifest.get("about"),
-            names={int(number): name for number, name in json.loads(names).items()},
+            names=Names.from_json(json.loads(names)),
         )
         return contents, index, table, Saved(path, manifest["generation"], shards, len(table))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
