@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -16,19 +17,19 @@ from torch import nn
 from residua import encoding, evaluation, explanation
 from residua.core import Encoded
 from residua.encoding import TextStream
-from residua.encoding.options import StreamOptions, TextOptions, Texts, Tokenizer
+from residua.encoding.options import ReadingOptions, StreamOptions, TextOptions, Texts, Tokenizer
 from residua.evaluation import Evaluation
 from residua.evaluation.significance import Groups
 from residua.explanation import Explanation
 from residua.index.nearest import faiss_installed
-from residua.memory import Memory
+from residua.memory import Memory, documents
 from residua.memory.build import build
 from residua.memory.schema import KeyDtype
 from residua.memory.storage import StorageName
 from residua.readers import Reader
 from residua.readers.reader import Exclude
 
-__all__ = ["encode", "evaluate", "explain", "remember"]
+__all__ = ["encode", "evaluate", "explain", "forget", "remember", "update"]
 
 
 class RememberOptions(TextOptions, total=False):
@@ -150,6 +151,75 @@ def explain(
     ``rs.explain`` of the state there, with its `options` (``exclude``, ``context``)."""
     query = encoding.last_row((model, tokenizer), text, like=reader)
     return explanation.explain(reader, query, tokenizer=tokenizer, **options)
+
+
+def update(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    texts: Texts,
+    memory: Memory,
+    *,
+    missing: documents.Missing = "forget",
+    replace: bool = True,
+    dry_run: bool = False,
+    progress: bool | None = None,
+    **options: Unpack[ReadingOptions],
+) -> documents.Update:
+    """Make a memory follow its documents, by name: new and changed ones are read, what is gone is forgotten.
+
+    Only documents that say something new pass through the model. A text that is remembered under another name already
+    (a moved file, a copy) is not read again. Unless ``memory.save`` follows, only the memory in RAM changes.
+
+    Parameters
+    ----------
+    model, tokenizer
+        Those that the memory was made by; others are refused.
+    texts
+        As in ``remember``, with names: the folder as it is now, or ``(name, text)`` pairs.
+    memory : Memory
+    missing : {"forget", "keep"}, default "forget"
+        What becomes of remembered documents that are not among `texts`.
+    replace : bool, default True
+        False refuses texts that are not what the memory has under their names (``InputError``).
+    dry_run : bool, default False
+        Change nothing, and say what would be done.
+    progress : bool, optional
+        As in ``remember``.
+    **options
+        How texts are read, as in ``TextStream``.
+
+    Returns
+    -------
+    Update
+        Names of documents ``added``, ``changed`` and ``removed``, how many are ``unchanged``, and
+        ``tokens_added`` and ``tokens_forgotten``.
+
+    Raises
+    ------
+    InputError
+        Where no text is called like a document of the memory, which `missing` would have forgotten whole.
+    SourceMismatchError, StorageError
+
+    Examples
+    --------
+    ::
+
+        print(rs.lm.update(model, tokenizer, "src/", memory))  # 1 document added, 10 changed, ...
+        memory.save("mem/")
+    """
+    documents.require_text(memory)
+    stream = encode(model, tokenizer, texts, like=memory, progress=progress, **options)
+    how: dict[str, Any] = {"like": memory, "logits": memory.storage.name != "none", "progress": progress}
+    new = partial(encode, model, tokenizer, **how)
+    return documents.update(memory, stream.documents(), new, missing=missing, replace=replace, dry_run=dry_run)
+
+
+def forget(memory: Memory, *names: str) -> int:
+    """Forget documents by name, all or none; how many tokens went. A text stays while another document has it, too.
+
+    ``IdError`` where no document, or several, bear a name; ``StorageError`` for a memory of no text.
+    """
+    return documents.forget(memory, names)[0]
 
 
 def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -84,10 +84,10 @@ class Names(dict[int, str]):
         return names
 
     def _put(self, id: int, names: Collection[str]) -> None:
-        first, *others = names or [None]
-        if first is None:
+        if not names:
             self.pop(id, None)
             return
+        first, *others = names
         self[id] = first
         self.also.pop(id, None)
         if others:

@@ -13,7 +13,7 @@ from residua.encoding.fingerprint import source_of_module
 from residua.encoding.language_model import LanguageEncoder, position_limit
 from residua.encoding.options import Known, ReadingOptions, Text, Texts, Tokenizer, known_by
 from residua.encoding.pairs import PairEncoder
-from residua.encoding.text import bos_token, estimate_tokens
+from residua.encoding.text import Document, bos_token, documents, estimate_tokens
 from residua.encoding.windows import TokenBatch, Windowing
 from residua.errors import EncodeError, InputError, KeyModuleError, ParameterError
 from residua.progress import progress_bar
@@ -142,6 +142,12 @@ class TextStream:
             raise InputError(f"{what}; pass a list, a path or a dataset to read them again")
         self._used_up = isinstance(self.texts, Iterator)
         yield from self.encoder.batches(self.texts, self.batch_size, **self.reading)
+
+    def documents(self) -> Iterator[Document]:
+        """The texts' names, ids and tokens, in order; no model runs. ``InputError`` for pairs of texts."""
+        if not isinstance(self.encoder, TextEncoder):
+            raise InputError("an encoder-decoder reads pairs, which are no documents with names")
+        return documents(self.texts, self.encoder.tokenizer, **self.reading)
 
     def encode(self, batch: TokenBatch) -> Encoded:
         """One of ``batches``, by one forward pass of the model, which is left as it was."""

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -41,6 +41,9 @@ def documents(
         raise InputError(f"the tokenizer is a {type(tokenizer).__name__}; expected a transformers tokenizer")
     if errors not in ("strict", "replace"):
         raise ParameterError(f"errors={errors!r}; expected 'strict' or 'replace'")
+    if isinstance(texts, list) and texts and all(isinstance(one, Document) for one in texts):
+        yield from cast("list[Document]", texts)  # they are read already
+        return
     number = empty = 0
     for group in _groups(_named(texts, text_column, glob, errors)):
         for (name, _), tokens in zip(group, encode_texts(tokenizer, [text for _, text in group])):
