@@ -162,6 +162,7 @@ def update(
     missing: documents.Missing = "forget",
     replace: bool = True,
     dry_run: bool = False,
+    batch_size: int | None = None,
     progress: bool | None = None,
     **options: Unpack[ReadingOptions],
 ) -> documents.Update:
@@ -183,7 +184,7 @@ def update(
         False refuses texts that are not what the memory has under their names (``InputError``).
     dry_run : bool, default False
         Change nothing, and say what would be done.
-    progress : bool, optional
+    batch_size, progress
         As in ``remember``.
     **options
         How texts are read, as in ``TextStream``.
@@ -209,8 +210,8 @@ def update(
     """
     documents.require_text(memory)
     stream = encode(model, tokenizer, texts, like=memory, progress=progress, **options)
-    how: dict[str, Any] = {"like": memory, "logits": memory.storage.name != "none", "progress": progress}
-    new = partial(encode, model, tokenizer, **how)
+    how: dict[str, Any] = {"like": memory, "progress": progress, "batch_size": batch_size}
+    new = partial(encode, model, tokenizer, logits=memory.storage.name != "none", **how)
     return documents.update(memory, stream.documents(), new, missing=missing, replace=replace, dry_run=dry_run)
 
 

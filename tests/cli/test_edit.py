@@ -44,8 +44,19 @@ def test_forget_for_good(run, mem):
     assert any(gone in file.read_bytes() for file in mem.iterdir())
     run("forget", "mem", "--id", 3, "--json")
     assert any(gone in file.read_bytes() for file in mem.iterdir())
-    assert json.loads(run("forget", "mem", "--id", 4, "--rebuild", "--json").stdout) == {"forgotten": 1, "rows": 58}
+    said = json.loads(run("forget", "mem", "--id", 4, "--rebuild", "--json").stdout)
+    assert said == {"forgotten": 1, "kept": {}, "rows": 58}
     assert not any(gone in file.read_bytes() for file in mem.iterdir())
+
+
+def test_purge(run, mem):
+    said = run("forget", "mem", "--id", 3)
+    assert "residua purge mem  # remove them from the files, too" in said.stderr
+    done = run("purge", "mem")
+    assert done.stdout.startswith("mem: 1 row removed; ")
+    assert done.stdout.endswith(" bytes: none is left\n")
+    assert json.loads(run("purge", "mem", "--json").stdout)["rows"] == 0
+    assert rs.Memory.load(mem).n_rows == 59
 
 
 def test_relabel(run, mem):

@@ -230,6 +230,49 @@ def test_info_and_forget_speak_of_documents(run):
     assert "empty" in run("evaluate", "tuned", "--text", "test", code=1).stderr
 
 
+def test_a_memory_follows_its_folder(here, run):
+    (here / "src" / "new.py").write_text("import os\nimport sys\n")
+    (here / "src" / "copy.py").write_text(DOCUMENTS["src/add.py"])
+    (here / "src" / "deep" / "count.py").write_text("def count(self):\n    return 0\n")
+    (here / "src" / "add.py").unlink()
+    words = ["update", "tuned", "--text", "src", "--glob", "**/*.py"]
+    planned = run(*words, "--dry-run").stdout
+    assert "2 documents added, 1 changed, 1 removed, 0 unchanged" in planned and "nothing was changed" in planned
+    assert set(rs.Memory.load("tuned").names.values()) == {"add.py", "deep/count.py"}
+    done = run(*words).stdout.splitlines()
+    lines = ["  added    copy.py", "  added    new.py", "  changed  deep/count.py", "  removed  add.py"]
+    assert done[0].startswith("tuned: 2 documents added, 1 changed, 1 removed, 0 unchanged: ") and done[1:] == lines
+    again = json.loads(run(*words, "--json").stdout)
+    assert (again["unchanged"], again["tokens_added"], again["tokens_forgotten"]) == (3, 0, 0)
+    assert again["rows"] == len(rs.Memory.load("tuned"))
+    assert json.loads(run(*BUILD, "fresh", "--json").stdout)["rows"] == again["rows"]
+    assert "saved beside the memory" in run("evaluate", "tuned", "--text", "test", "-v").stderr  # it stays
+    assert ": none is left" in run("purge", "tuned").stdout
+
+
+def test_texts_are_added_by_name(here, run):
+    (here / "more").mkdir()
+    (here / "more" / "new.py").write_text("import os\nimport sys\n")
+    assert "1 document added, 0 changed, 0 removed" in run("add", "mem", "--text", "more").stdout
+    assert set(rs.Memory.load("mem").names.values()) == {"add.py", "deep/count.py", "new.py"}
+    (here / "more" / "new.py").write_text("import json\n")
+    stderr = run("add", "mem", "--text", "more", code=1).stderr
+    assert "'new.py': remembered with another text; replace what is there (--replace" in stderr
+    assert "1 changed" in run("add", "mem", "--text", "more", "--replace").stdout
+    assert "expected --text PATH" in run("update", "mem", code=2).stderr
+    np.savez("rows.npz", keys=np.eye(3))
+    assert "takes text and no .npz file: residua add mem --text" in run("add", "mem", "rows.npz", code=1).stderr
+
+
+def test_a_copied_text_stays_until_its_last_name_goes(here, run):
+    (here / "src" / "copy.py").write_text(DOCUMENTS["src/add.py"])
+    run("update", "mem", "--text", "src", "--glob", "**/*.py")
+    done = run("forget", "mem", "--document", "add.py")
+    assert "add.py is forgotten; its text stays, for it is also that of copy.py" in done.stderr
+    assert done.stdout.startswith("mem: 0 rows forgotten; ")
+    assert not run("forget", "mem", "--document", "copy.py").stdout.startswith("mem: 0 rows")
+
+
 def test_residuals_are_read_too(run):
     run(*BUILD, "res", "--storage", "top-m", "--m", 16)
     assert "ResMem(k=8" in run("evaluate", "res", "--text", "test", "--reader", "resmem", "--k", 8).stdout

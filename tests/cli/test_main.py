@@ -186,7 +186,20 @@ def test_version(run):
 
 def test_help_lists_every_verb_in_order(run):
     text = run("--help").stdout.partition("Commands:")[2]
-    verbs = ["demo", "encode", "build", "tune", "evaluate", "explain", "add", "forget", "relabel", "info"]
+    verbs = [
+        "demo",
+        "encode",
+        "build",
+        "tune",
+        "evaluate",
+        "explain",
+        "add",
+        "update",
+        "forget",
+        "purge",
+        "relabel",
+        "info",
+    ]
     places = [text.index(f"\n  {verb} ") for verb in verbs]
     assert places == sorted(places)
 

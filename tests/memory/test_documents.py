@@ -74,10 +74,10 @@ def test_what_changed_is_read_and_nothing_else(remember, update, monkeypatch, ti
 @given(before=FILES, after=FILES)
 def test_an_updated_memory_is_one_made_of_the_new_files(remember, update, before, after, tiny_tokenizer):
     memory = remember(before)
-    if before.keys() & after.keys():
+    if before.keys() & after.keys() or {*before.values()} & {*after.values()}:
         update(after, memory)
     else:
-        with pytest.raises(InputError, match="an update would forget all of them"):
+        with pytest.raises(InputError, match="an update would forget all"):
             update(after, memory)
         assert texts_of(memory, tiny_tokenizer) == before
         update(after, memory, missing="keep")

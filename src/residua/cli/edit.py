@@ -1,15 +1,27 @@
-"""``residua add``, ``forget`` and ``relabel``: change what is remembered, in its folder."""
+"""``residua add``, ``forget``, ``relabel`` and ``purge``: change what is remembered, in its folder."""
 
-from difflib import get_close_matches
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from residua.cli.options import FILE, json_option, memory_argument, number, together
-from residua.cli.output import report
+from residua.cli.documents import follow
+from residua.cli.options import (
+    FILE,
+    device_and_json,
+    json_option,
+    memory_argument,
+    number,
+    text_options,
+    text_or_files,
+    together,
+)
+from residua.cli.output import command, report
 from residua.cli.store import memory_at, next_step
+from residua.cli.verbosity import note, progress
 from residua.errors import IdError, MemoryFileError, ShapeError
-from residua.printable import count
+from residua.printable import count, one_line
 
 LABEL = "The new label (a class by its number or name): one for all ids, or one for each in their order."
 ids_options = together(
@@ -20,19 +32,26 @@ ids_options = together(
 
 @click.command()
 @memory_argument
-@click.argument("encoded", nargs=-1, required=True, type=FILE)
-@click.option("--replace", is_flag=True, help="Forget rows that bear the same ids first.")
+@click.argument("encoded", nargs=-1, type=FILE)
+@text_options
+@click.option("--replace", is_flag=True, help="Forget rows of the same ids, or documents of the same names, first.")
 @click.option("--new-classes", is_flag=True, help="Take in classes that the model has no output for.")
-@json_option
-def add(memory: Path, encoded, replace: bool, new_classes: bool, as_json: bool) -> None:
-    """Remember the rows of encoded .npz files too, all or none.
+@device_and_json
+def add(
+    memory: Path, encoded, text, replace: bool, new_classes: bool, device: str, as_json: bool, **options: Any
+) -> None:
+    """Remember the rows of encoded .npz files, or texts, too, all or none.
 
     \b
     Examples:
       residua add mem/ more.npz
       residua add mem/ corrected.npz --replace
       residua add mem/ koalas.npz --new-classes
+      residua add mem/ --text src/
     """
+    if text_or_files(text, encoded, "ENCODED", files_only=("new_classes",)):
+        follow(memory, text, options, device, as_json, missing="keep", replace=replace)
+        return
     opened = memory_at(memory, of_text=False, files=encoded)
     from residua.core import Encoded
 
@@ -59,12 +78,36 @@ def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool)
     """
     wanted = wanted_ids(ids, ids_file) if ids or ids_file or not documents else []
     opened = memory_at(memory)
-    gone = opened.forget([*(document_id(opened, document) for document in documents), *wanted])
+    from residua.memory.documents import forget as forget_documents
+
+    if wanted:
+        opened.rows_with_ids(wanted)  # an unknown id is refused before a document is forgotten
+    gone, kept = forget_documents(opened, documents)
+    gone += opened.forget([id for id in wanted if id in opened]) if wanted else 0
     if rebuild:
         opened.rebuild()
     opened.save(memory)
+    for name, others in kept.items():
+        note(f"{one_line(name)} is forgotten; its text stays, for it is also that of {one_line(', '.join(others))}")
     text = f"{memory}: {count(gone, 'row')} forgotten; {len(opened):,} left"
-    report({"forgotten": gone, "rows": len(opened)}, text, as_json, [next_step(memory, opened.schema.is_text)])
+    then = [next_step(memory, opened.schema.is_text), command("purge", memory, why="remove them from the files, too")]
+    about = {"forgotten": gone, "kept": {name: list(others) for name, others in kept.items()}, "rows": len(opened)}
+    report(about, text, as_json, then[: 1 if rebuild or not gone else 2])
+
+
+@click.command()
+@memory_argument
+@json_option
+def purge(memory: Path, as_json: bool) -> None:
+    """Remove forgotten rows from the files too, and search every byte of the folder to prove it.
+
+    \b
+    Examples:
+      residua purge mem/
+    """
+    opened = memory_at(memory)
+    done = opened.purge(memory, progress=progress())
+    report(asdict(done) | {"left": len(opened)}, f"{memory}: {done}", as_json)
 
 
 @click.command()
@@ -120,18 +163,3 @@ def wanted_ids(ids: tuple[int, ...], file: Path | None) -> list[int]:
     if not wanted:
         raise IdError("no ids were given; name them with --id 3 --id 4, or with --ids-file")
     return wanted
-
-
-def document_id(memory, document: str) -> int:
-    """The id of the document of that name, or of that id."""
-    found = [id for id, name in memory.names.items() if name == document and id in memory]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        which = " or --id ".join(map(str, found))
-        raise IdError(f"{len(found)} documents are called {document!r}; say which by --id {which}")
-    if document.lstrip("-").isdigit():
-        return int(document)
-    near = get_close_matches(document, memory.names.values(), cutoff=0.4)
-    hint = f"; there are {', '.join(map(repr, near))}" if near else ""
-    raise IdError(f"no remembered document is called {document!r}{hint}")

@@ -11,7 +11,8 @@ import click
 from residua import __version__
 from residua.cli.build import build
 from residua.cli.demo import demo
-from residua.cli.edit import add, forget, relabel
+from residua.cli.documents import update
+from residua.cli.edit import add, forget, purge, relabel
 from residua.cli.encode import encode
 from residua.cli.evaluate import evaluate
 from residua.cli.explain import explain
@@ -93,16 +94,17 @@ class Verbs(click.Group):
 def main(modules: tuple[str, ...]) -> None:
     """An explicit memory for models you have already trained.
 
-    encode, build, tune, evaluate and explain are the journey; add, forget and relabel change a memory. A model, or
-    data, is named module:factory: a function of your own, in a module of this folder or an installed one. Data may
-    also be an .npz file. Language models need no encode: build, tune, evaluate and explain take --text, and generate
-    shows what the memory does.
+    encode, build, tune, evaluate and explain are the journey; add, update, forget, purge and relabel change a memory. A
+    model, or data, is named module:factory: a function of your own, in a module of this folder or an installed one.
+    Data may also be an .npz file. Language models need no encode: build, tune, evaluate and explain take --text, and
+    generate shows what the memory does.
     """
     for module in modules:
         imported(module)
 
 
-for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, add, forget, relabel, info):
+EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel)
+for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, *EDITING, info):
     main.add_command(verb)
 
 

@@ -90,17 +90,17 @@ def update(
             f"{_some(changed)}: remembered with another text; replace what is there (--replace, replace=True), or give "
             "another name"
         )
-    if here and given and len(removed) == len(here):
+    held = {*memory.names, *np.unique(memory.ids).tolist()}
+    if here and given and len(removed) == len(here) and not any(one.id in held for one in given.values()):
         one, known = next(iter(given)), next(iter(here))
         raise InputError(
-            f"none of {count(len(given), 'document')}, such as {one!r}, is called like one of the {len(here)} "
-            f"remembered ones, such as {known!r}: an update would forget all of them. Names are paths below the folder that was given; "
-            "give the folder that was remembered, or missing='keep' to add to what is there"
+            f"none of {count(len(given), 'document')}, such as {one!r}, is called like a remembered one, such as "
+            f"{known!r}: an update would forget all {len(here)}. Names are paths below the folder that was given; give "
+            "the folder that was remembered, or missing='keep' to add to what is there"
         )
     plan = Update(added, changed, removed, len(given) - len(added) - len(changed))
     if dry_run:
         return plan
-    held = {*memory.names, *np.unique(memory.ids).tolist()}
     fresh = {one.id: one for one in given.values() if one.id not in held}
     before = memory.n_rows
     if fresh:

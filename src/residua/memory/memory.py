@@ -23,6 +23,7 @@ from residua.memory import arguments, store
 from residua.memory.context import context
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
+from residua.memory.purge import Purge, purge
 from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
@@ -408,6 +409,15 @@ class Memory:
         inner = self._index_wanted, self._next_id, self.keys_kept, self._median_nn_distance
         contents = store.Contents(self.schema, self.storage, *inner, self.about, self.names, summary(self))
         self._saved = store.save(Path(path), contents, self.index, self._table, self._saved)
+
+    def purge(self, path: str | os.PathLike[str], *, progress: bool | None = None) -> Purge:
+        """``rebuild``, ``save``, and prove that the folder holds nothing of a forgotten row any more.
+
+        Pieces of the forgotten rows that no remembered row has are looked for at every byte of every file there; one
+        that is found is a ``MemoryFileError`` that names the file (a copy that somebody else put there). What is a
+        figure over many rows stays: the keys' centre, a tuned reader's parameters.
+        """
+        return purge(self, self._table, Path(path), progress)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:

@@ -1,0 +1,59 @@
+"""``residua update``: a memory of text follows its documents."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from residua.cli.data import texts_at
+from residua.cli.language import model_of
+from residua.cli.options import device_and_json, memory_argument, text_options
+from residua.cli.output import report
+from residua.cli.store import memory_at, next_step
+from residua.cli.verbosity import progress
+from residua.printable import one_line
+
+SHOWN = 20  # names of each kind
+
+
+@click.command()
+@memory_argument
+@text_options
+@click.option("--keep", is_flag=True, help="Keep remembered documents that are not among these.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@device_and_json
+def update(memory: Path, text, keep: bool, dry_run: bool, device: str, as_json: bool, **options: Any) -> None:
+    """Make a memory of text hold what is in these files now, by their names.
+
+    Changed files are read again, new ones are added, removed ones forgotten, all others left as they are. Give the
+    folder that was remembered: names are paths below it.
+
+    \b
+    Examples:
+      residua update mem/ --text src/ --glob '**/*.py'
+      residua update mem/ --text src/ --dry-run
+    """
+    if not text:
+        raise click.UsageError("expected --text PATH: the folder as it is now")
+    follow(memory, text, options, device, as_json, missing="forget" if not keep else "keep", dry_run=dry_run)
+
+
+def follow(memory: Path, text: tuple[Path, ...], options: dict, device: str, as_json: bool, **how: Any) -> None:
+    """Update the memory in a folder from these texts, read as `options` say, and report it."""
+    opened = memory_at(memory, device, of_text=True)
+    language, tokenizer = model_of(opened, memory, options["model"], options["dtype"])
+    import residua as rs
+
+    texts, reading = texts_at(text, language, {name: options[name] for name in ("glob", "errors")})
+    how |= {"progress": progress(), "batch_size": options["batch_size"]}
+    done = rs.lm.update(language, tokenizer, texts, opened, **how, **reading)
+    if not how.get("dry_run"):
+        opened.save(memory)
+    now = "nothing was changed (--dry-run)" if how.get("dry_run") else f"{len(opened):,} now"
+    lines = [f"{memory}: {done}; {now}"]
+    for kind in ("added", "changed", "removed"):
+        names = getattr(done, kind)
+        lines += [f"  {kind:<8} {one_line(name)}" for name in names[:SHOWN]]
+        lines += [f"  {kind:<8} and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    report(asdict(done) | {"rows": len(opened)}, "\n".join(lines), as_json, [next_step(memory, of_text=True)])

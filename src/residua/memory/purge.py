@@ -1,0 +1,153 @@
+"""Forgotten rows leave the files, too, and a search of every byte shows that they did."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residua.errors import MemoryFileError
+from residua.printable import count
+from residua.progress import progress_bar
+
+if TYPE_CHECKING:
+    from residua.memory.memory import Memory
+    from residua.memory.table import Table
+
+_PIECE = 32  # bytes that are looked for
+_ENOUGH = 16  # of them at least so many are no zeros, which are everywhere
+_TOKENS = 8  # labels one after another: as many bytes
+_AT_ONCE = 1 << 24  # bytes searched at a time
+_BITS = 24  # of a hash, by which most places are passed over: a table of 16 MB
+_SHIFT = np.uint64(64 - _BITS)
+# One for each 8 bytes of a piece: odd numbers, multiplied by which words differ in their high bits.
+_FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F], np.uint64)
+
+
+@dataclass(frozen=True)
+class Purge:
+    """What a purge removed, and what it searched to prove it.
+
+    Attributes
+    ----------
+    rows : int
+        Forgotten rows that the memory and its files held until now.
+    traces : int
+        Pieces of 32 bytes of these rows - of their keys, of what the model said, of eight tokens in a row - that no
+        remembered row has, and so no file may have.
+    files, bytes : int
+        What was searched for each of them, at every byte.
+
+    Examples
+    --------
+    >>> print(Purge(3, 3, 4, 20_000))
+    3 rows removed; 3 traces of them looked for in 4 files, 20,000 bytes: none is left
+    """
+
+    rows: int
+    traces: int
+    files: int
+    bytes: int
+
+    def __str__(self) -> str:
+        searched = f"{count(self.files, 'file')}, {self.bytes:,} bytes"
+        proof = f"{count(self.traces, 'trace')} of them looked for in {searched}: none is left"
+        return f"{count(self.rows, 'row')} removed; {proof}"
+
+
+def purge(memory: Memory, table: Table, path: Path, progress: bool | None = None) -> Purge:
+    """See ``Memory.purge``; `table` holds the memory's rows."""
+    rows = memory.n_rows - len(memory)
+    traces = traces_of(table, memory.schema.is_text)
+    held = set(np.unique(memory.ids).tolist())
+    for id in [id for id in memory.names if id not in held]:
+        memory.names.pop(id)
+    if rows:
+        memory.rebuild()
+    memory.save(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    sizes = [file.stat().st_size for file in files]
+    with progress_bar(progress, desc="search", unit="B", unit_scale=True, total=sum(sizes)) as bar:
+        for file, size in zip(files, sizes):
+            left = int(_within(traces, np.memmap(file, np.uint8, "r")).sum()) if size else 0
+            if left:
+                raise MemoryFileError(
+                    f"{file} still holds {count(left, 'trace')} of forgotten rows, and this memory does not own that "
+                    "file; remove it, and purge again"
+                )
+            bar.update(size)
+    return Purge(rows, len(traces), len(files), sum(sizes))
+
+
+def traces_of(table: Table, is_text: bool) -> np.ndarray:
+    """Pieces of the rows of a table that are forgotten, uint8 (m, 32), that no remembered row has."""
+    active, found = table.dense("active"), [np.empty((0, _PIECE), np.uint8)]
+    gone, kept = (~active).nonzero()[:, 0], active.nonzero()[:, 0]
+    for name in table.names if len(gone) else ():
+        if name not in ("id", "active", "edited"):
+            values = _bytes(table[name][gone])
+            of_tokens = is_text and name == "label"
+            pieces = _runs(values, table["id"][gone].cpu().numpy()) if of_tokens else _telling(values)
+            pieces = np.unique(pieces, axis=0)
+            found.append(pieces[~_within(pieces, _bytes(table[name][kept]).reshape(-1))])
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _bytes(values: Tensor) -> np.ndarray:
+    """Values (n, ...) as bytes, uint8 (n, bytes of a row)."""
+    return values.cpu().reshape(len(values), math.prod(values.shape[1:])).contiguous().view(torch.uint8).numpy()
+
+
+def _telling(values: np.ndarray) -> np.ndarray:
+    """The most telling 32 bytes of each row, of those that tell enough."""
+    blocks = values.shape[1] // _PIECE
+    if not blocks:
+        return np.empty((0, _PIECE), np.uint8)
+    cut = values[:, : blocks * _PIECE].reshape(len(values), blocks, _PIECE)
+    telling, rows = (cut != 0).sum(axis=2), np.arange(len(values))
+    best = telling.argmax(axis=1)
+    return cut[rows, best][telling[rows, best] >= _ENOUGH]
+
+
+def _runs(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Eight labels (int32) one after another, of one document, all over it."""
+    starts = np.arange(0, len(ids) - _TOKENS + 1, _TOKENS)
+    starts = starts[ids[starts] == ids[starts + _TOKENS - 1]]
+    return labels.reshape(-1)[4 * starts[:, None] + np.arange(_PIECE)]
+
+
+def _within(pieces: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Which pieces, uint8 (m, 32), each given once, are in `data`, uint8 (n,), wherever they begin; bool (m,)."""
+    found = np.zeros(len(pieces), bool)
+    if not len(pieces):
+        return found
+    hashes = _hashed(np.ascontiguousarray(pieces).reshape(-1))[:: _PIECE // 8]
+    order = np.argsort(hashes)
+    hashes = hashes[order]
+    likely = np.zeros(1 << _BITS, bool)
+    likely[hashes >> _SHIFT] = True
+    for start in range(0, len(data), _AT_ONCE):
+        block = np.array(data[start : start + _AT_ONCE + _PIECE - 1])
+        for shift in range(8):
+            here = _hashed(block[shift : shift + (len(block) - shift) // 8 * 8])
+            places = np.flatnonzero(likely[here >> _SHIFT])
+            which = np.minimum(np.searchsorted(hashes, here[places]), len(hashes) - 1)
+            same = hashes[which] == here[places]
+            which, places = order[which[same]], shift + 8 * places[same]
+            equal = (block[places[:, None] + np.arange(_PIECE)] == pieces[which]).all(axis=1)
+            found[which[equal]] = True
+    return found
+
+
+def _hashed(data: np.ndarray) -> np.ndarray:
+    """A number of every 32 bytes that begin at a multiple of 8, uint64; none where fewer are left."""
+    words = data.view(np.uint64)
+    hashes = np.zeros(max(len(words) - len(_FACTORS) + 1, 0), np.uint64)
+    for n, factor in enumerate(_FACTORS):
+        hashes += words[n : n + len(hashes)] * factor
+    return hashes
