@@ -100,7 +100,7 @@ def test_labels_of_a_padded_batch_give_the_memory_s_loss(attached, tiny_tokenize
         ids = ids_of(tiny_tokenizer, text)
         read = torch.tensor([[model.config.decoder_start_token_id, *target[:-1]]])
         wanted = by_hand.knn(model, reader, ids, decoder_input_ids=read)
-        np.testing.assert_allclose(got.logits[row, : len(target)].double().numpy(), wanted, atol=1e-4)
+        np.testing.assert_allclose(got.logits[row, : len(target)].log_softmax(dim=-1).numpy(), wanted, atol=1e-4)
         losses += [-said[token] for said, token in zip(wanted, target, strict=True)]
     assert float(got.loss) == pytest.approx(np.mean(losses), abs=1e-4)
     assert float(as_tuple[0]) == pytest.approx(np.mean(losses), abs=1e-4)
@@ -167,7 +167,7 @@ def test_resmem_adds_the_largest_residuals(attached, tiny_tokenizer, m, by_hand)
     ids = ids_of(tiny_tokenizer, NEW[0])
     read = torch.tensor([[model.config.decoder_start_token_id, 5, 6, 7]])
     with rs.attach(model, rs.ResMem(memory, k=3, sigma=2.0)), torch.no_grad():
-        got = model(input_ids=ids, decoder_input_ids=read).logits[0].double().numpy()
+        got = model(input_ids=ids, decoder_input_ids=read).logits[0].double().log_softmax(dim=-1).numpy()
     # By hand: what the model said of the remembered rows, then the residuals of the three nearest.
     said = []
     for source, target in PAIRS:
@@ -196,7 +196,7 @@ class TestContinuousCache:
         ids = ids_of(tiny_tokenizer, NEW[0])
         read = torch.tensor([[model.config.decoder_start_token_id, *labels[0, :-1].tolist()]])
         with rs.attach(model, self.reader(memory)), torch.no_grad():
-            got = model(input_ids=ids, labels=labels).logits[0].double().numpy()
+            got = model(input_ids=ids, labels=labels).logits[0].double().log_softmax(dim=-1).numpy()
         np.testing.assert_allclose(
             got, by_hand.cache(model, self.reader(memory), ids, decoder_input_ids=read), atol=1e-4
         )
@@ -226,7 +226,7 @@ def test_a_source_alone_is_what_bart_reads(tiny_model, tiny_tokenizer, by_hand):
     ids = ids_of(tiny_tokenizer, NEW[1])
     read = torch.tensor([[model.config.decoder_start_token_id, *ids[0, :-1].tolist()]])
     with rs.attach(model, reader), torch.no_grad():
-        got = model(input_ids=ids).logits[0].double().numpy()
+        got = model(input_ids=ids).logits[0].double().log_softmax(dim=-1).numpy()
     np.testing.assert_allclose(got, by_hand.cache(model, reader, ids, decoder_input_ids=read), atol=1e-4)
 
 

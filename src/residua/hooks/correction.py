@@ -134,10 +134,10 @@ class Correction:
         return out[:, 1:] - out[:, :1] if lone else out
 
     def answer(self, keys: Tensor, logits: Tensor, **text: Any) -> Tensor:
-        """What the reader makes of keys (n, d) and logits (n, L): log-probabilities float32 (of several labels their
-        log-odds), or predictions float64, (n, L); `text` is what ``Reader.read`` takes for a reader that looks back."""
+        """What the reader makes of keys (n, d) and logits (n, L): logits float32 (of several labels their log-odds), or
+        predictions float64, (n, L); `text` is what ``Reader.read`` takes for a reader that looks back."""
         said: dict[Task, Callable[[Prediction], Tensor]] = {
-            "classification": lambda now: now.log_probabilities(),
+            "classification": in_gauge,
             "multi-label": lambda now: torch.logit(now.probabilities, EDGE),
             "regression": lambda now: now.scores,
         }
@@ -169,3 +169,10 @@ class Correction:
 
     def __reduce__(self) -> NoReturn:
         raise InputError("the model is attached to a memory; detach it before pickling it, or save its state_dict")
+
+
+def in_gauge(prediction: Prediction) -> Tensor:
+    """Logits float32 (n, L) whose softmax are the probabilities, and whose logsumexp is that of the model's own logits:
+    a repetition or length penalty, which looks at more than differences, means the same with a memory as without."""
+    changed = prediction.log_probabilities()
+    return changed.add_(prediction.softmax.at(1.0).partition.to(changed.device)[:, None])

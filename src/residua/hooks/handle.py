@@ -49,8 +49,9 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
 
     Notes
     -----
-    Logits become log-probabilities, whose ``softmax`` is ``reader.predict_proba`` and ``argmax`` ``reader.predict`` (to
-    the precision of the model's dtype, which the output keeps, like its device); a lone logit becomes the log-odds, and
+    Logits become those whose ``softmax`` is ``reader.predict_proba`` and ``argmax`` ``reader.predict`` (to the
+    precision of the model's dtype, which the output keeps, like its device), with the ``logsumexp`` of the model's own:
+    a memory without influence changes nothing, whatever is done with them. A lone logit becomes the log-odds, and
     predictions become corrected predictions. A model that gives probabilities or percentages goes on giving them, and
     an item of a tuple is replaced in its place, as the memory's source says.
 

@@ -35,7 +35,7 @@ class History:
         tokens: Tensor | None,
         past: Any,
     ) -> Tensor:
-        """Log-probabilities float32 (b, s, V) of the last s positions; the logits (b, s, V) where the mask is not set.
+        """Logits float32 (b, s, V) of the last s positions, those given where the mask is not set.
 
         `fresh` is ``reader.start()``, for a text that begins; `answer` is ``Correction.answer``. Keys (b, t, d), mask
         and tokens (b, t) are what the model read, and `past` its transformers cache: None where every call is a whole
