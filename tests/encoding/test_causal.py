@@ -205,7 +205,7 @@ def test_texts_with_nothing_to_predict(tiny_model, tiny_tokenizer):
     assert batch.offsets.tolist() == list(range(1, len(batch) + 1))
     with pytest.raises(InputError, match="all 1 texts have one token"):
         list(encoder.batches(["x"]))
-    with pytest.raises(InputError, match="pass a list"):
+    with pytest.raises(InputError, match="a path that does not exist, or a text"):
         list(encoder.batches("a text"))
 
 

@@ -72,15 +72,6 @@ def test_an_eos_is_not_added_twice(tiny_model, tiny_tokenizer):
     assert batch.labels.tolist() == [*tiny_tokenizer("b")["input_ids"], 0]
 
 
-@pytest.mark.parametrize(
-    ("texts", "said"),
-    [("a pair", "pass a list"), (["a"], "item 0 is str"), ([("a", "b"), ("a", None)], "item 1 is tuple")],
-)
-def test_what_is_no_pair(texts, said, tiny_model, tiny_tokenizer):
-    with pytest.raises(InputError, match=said):
-        list(PairEncoder(tiny_model("t5"), tiny_tokenizer).batches(texts))
-
-
 def test_which_encoder_and_which_lengths(tiny_model, tiny_tokenizer):
     assert type(text_encoder(tiny_model("gpt2"), tiny_tokenizer)) is TextEncoder
     assert PairEncoder(tiny_model("bart"), tiny_tokenizer).max_target == 128

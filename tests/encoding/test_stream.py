@@ -200,7 +200,7 @@ def test_texts_without_a_tokenizer_name_the_pair(texts, gpt2):
     [
         ({"labels": [1]}, "labels= is not for texts"),
         ({"ids": [1]}, "ids= is not for texts"),
-        ({"glub": "*"}, r"unexpected glub=; .*'text_column', 'glob', 'errors'"),
+        ({"glub": "*"}, r"unexpected glub=; .*'text_column', 'name_column', 'glob', 'errors'"),
         ({"source_column": "a"}, "unexpected source_column="),
         ({"window": 500}, "128 positions"),
     ],

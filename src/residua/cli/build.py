@@ -7,7 +7,7 @@ import click
 from click import Choice, IntRange
 from click.shell_completion import CompletionItem
 
-from residua.cli.data import texts_at
+from residua.cli.data import reading_for
 from residua.cli.language import language_model
 from residua.cli.loaders import check_npz, needed
 from residua.cli.options import AT_LEAST_1, FILE, device_and_json, has_imports, number, text_options, text_or_files
@@ -93,7 +93,7 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
     report(*_summary(memory, output), as_json, then)
 
 
-def _of_text(text: tuple[Path, ...], output: Path, *, model, dtype, device, glob, errors, no_keys, **options):
+def _of_text(text: tuple[Path, ...], output: Path, *, model, dtype, device, no_keys, **options):
     """The memory of these texts in folder `output`, built now or finished."""
     if model is None:
         raise click.UsageError("--text needs --model: a folder, a name on the hub, or module:factory")
@@ -103,11 +103,11 @@ def _of_text(text: tuple[Path, ...], output: Path, *, model, dtype, device, glob
     language, tokenizer = language_model(model, dtype, device)
     import residua as rs
 
-    texts, reading = texts_at(text, language, {"glob": glob, "errors": errors})
+    reading = reading_for(language, options)
     known_as = str(Path(model).resolve()) if Path(model).is_dir() else model
     options |= {"keep_keys": not no_keys, "about": {"model": known_as}, "progress": progress()}
     try:
-        return rs.lm.remember(language, tokenizer, texts, output, **options, **reading)
+        return rs.lm.remember(language, tokenizer, list(text), output, **options, **reading)
     except KeyboardInterrupt:
         done = unfinished(output)
         if done:

@@ -1,6 +1,5 @@
 """What a verb was given to work on: encoded rows, or texts and prompts before a language model."""
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from residua.cli.language import model_of
+from residua.cli.options import READING
 from residua.errors import InputError
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -16,11 +16,10 @@ log: logging.Logger = logging.getLogger(__name__)
 def data_for(memory, path: Path, files: tuple[Path, ...], text: tuple[Path, ...], options: dict) -> Iterable:
     """Batches for a reader of `memory`, which is in folder `path`; they can be read any number of times.
 
-    `options` are the text options of the command line, which are taken out.
+    `options` has the text options of the command line; those that are read are taken out.
     """
     import residua as rs
 
-    reading = {name: options.pop(name) for name in ("glob", "errors")}
     model, dtype, batch_size = (options.pop(name) for name in ("model", "dtype", "batch_size"))
     if not text:
         rows = [rs.Encoded.load(file) for file in files]
@@ -28,9 +27,9 @@ def data_for(memory, path: Path, files: tuple[Path, ...], text: tuple[Path, ...]
             log.info("data %s: %r", file, one)
         return rows
     language, tokenizer = model_of(memory, path, model, dtype)
-    texts, reading = texts_at(text, language, reading)
+    reading = reading_for(language, options)
     # Without a bar, beside that of the verb that reads this.
-    data = rs.encode((language, tokenizer), texts, like=memory, batch_size=batch_size, progress=False, **reading)
+    data = rs.encode((language, tokenizer), list(text), like=memory, batch_size=batch_size, progress=False, **reading)
     log.info("data %s: %r", ", ".join(map(str, text)), data)
     return data
 
@@ -59,50 +58,10 @@ class Counted:
                 return
 
 
-def texts_at(paths: tuple[Path, ...], model, reading: dict) -> tuple[Any, dict]:
-    """What ``rs.lm`` reads: `paths` themselves, or, for an encoder-decoder, the pairs in these files; and how.
-
-    Pairs are the lines of ``.jsonl`` files, each an object with "source" and "target", or of ``.tsv`` files, each a
-    source, a tab and a target. `reading` (``glob``, ``errors``) is for plain texts alone.
-    """
-    if not getattr(model.config, "is_encoder_decoder", False):
-        return list(paths), reading
-    for path in paths:
-        if path.suffix not in (".jsonl", ".tsv"):
-            pairs = "a .jsonl file with a source and a target per line, or a .tsv file with a tab between them"
-            raise InputError(f"{path}: an encoder-decoder reads pairs; expected {pairs}")
-    return _pairs(paths, reading["errors"]), {}
-
-
-def _pairs(paths: tuple[Path, ...], errors: str) -> Iterator[tuple[str, str]]:
-    for path in paths:
-        parsed, form = _PAIR[path.suffix]
-        try:
-            with open(path, encoding="utf-8", errors=errors, newline="\n") as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        pair = parsed(line.rstrip("\r\n"))
-                        if len(pair) != 2:
-                            raise InputError(f"{path}, line {number}: no pair; expected {form}")
-                        yield pair
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8: {error.reason}; pass errors='replace'") from error
-
-
-def _json_pair(line: str) -> tuple:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return ()
-    return (row["source"], row["target"]) if isinstance(row, dict) and {"source", "target"} <= set(row) else ()
-
-
-_PAIR = {
-    ".jsonl": (_json_pair, '{"source": ..., "target": ...}'),
-    ".tsv": (lambda line: tuple(line.split("\t")), "source TAB target"),
-}
+def reading_for(model, options: dict) -> dict:
+    """How a model's texts are read, taken out of a verb's options; those for a folder's files are not for pairs."""
+    reading = {name: options.pop(name) for name in READING}
+    return {"errors": reading["errors"]} if getattr(model.config, "is_encoder_decoder", False) else reading
 
 
 def prompt_of(text: str | None, file: Path | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from residua.cli.data import texts_at
+from residua.cli.data import reading_for
 from residua.cli.language import model_of
 from residua.cli.options import device_and_json, memory_argument, text_options
 from residua.cli.output import report
@@ -45,9 +45,9 @@ def follow(memory: Path, text: tuple[Path, ...], options: dict, device: str, as_
     language, tokenizer = model_of(opened, memory, options["model"], options["dtype"])
     import residua as rs
 
-    texts, reading = texts_at(text, language, {name: options[name] for name in ("glob", "errors")})
+    reading = reading_for(language, options)
     how |= {"progress": progress(), "batch_size": options["batch_size"]}
-    done = rs.lm.update(language, tokenizer, texts, opened, **how, **reading)
+    done = rs.lm.update(language, tokenizer, list(text), opened, **how, **reading)
     if not how.get("dry_run"):
         opened.save(memory)
     now = "nothing was changed (--dry-run)" if how.get("dry_run") else f"{len(opened):,} now"

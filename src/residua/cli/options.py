@@ -13,7 +13,7 @@ from residua.cli.language import DTYPES
 
 # Click shows choices without importing the rooms that define them; a test holds the two equal.
 SPACES = ("probabilities", "logits")
-ERRORS = ("strict", "replace")
+ERRORS = ("strict", "replace", "skip")
 READERS = ("resmem", "knnlm")  # those of a memory; a cache is put on top by its own options
 KERNELS = ("exponential", "gaussian")
 
@@ -158,15 +158,17 @@ model_options = together(
 )
 
 _FOUND = click.Path(path_type=Path, exists=True)
-_UNREADABLE = "Of bytes that are not UTF-8: refuse, or read U+FFFD."
+_UNREADABLE = "Of files that are not UTF-8: refuse, read U+FFFD, or leave out."
 text_options = together(
     option("--text", "text", multiple=True, type=_FOUND, help="A text file, or a folder of them; repeatable."),
     option("--glob", default="**/*", show_default=True, help="Which files of a folder, such as '**/*.py'."),
+    option("--hidden", is_flag=True, help="Also hidden files, and those that git ignores."),
     option("--errors", type=Choice(ERRORS), default="strict", show_default=True, help=_UNREADABLE),
     option("--batch-size", type=AT_LEAST_1, default=16, show_default=True, help="Texts at a time."),
     model_options,
 )
-TEXT_ONLY = ("model", "dtype", "glob", "errors", "batch_size")
+READING = ("glob", "hidden", "errors")
+TEXT_ONLY = ("model", "dtype", *READING, "batch_size")
 
 
 def text_or_files(text: tuple, files: tuple, metavar: str, text_only: tuple = (), files_only: tuple = ()) -> bool:

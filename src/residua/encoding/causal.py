@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from residua.encoding.documents import Reading
 from residua.encoding.language_model import LanguageEncoder, padded, position_limit
 from residua.encoding.options import Text, Texts, Tokenizer
 from residua.encoding.text import bos_token, documents, encode_texts
@@ -23,7 +24,7 @@ class TextEncoder(LanguageEncoder):
 
     windowing: Windowing
     cut: dict[str, Any]
-    reading: tuple[str, ...] = ("text_column", "glob", "errors")
+    reading: tuple[str, ...] = tuple(field.name for field in fields(Reading))
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class TextEncoder(LanguageEncoder):
 
     def _windows(self, texts: Texts, **reading: Any) -> Iterator[Window]:
         read = short = 0
-        for document in documents(texts, self.tokenizer, **reading):
+        for document in documents(texts, self.tokenizer, Reading(**reading)):
             self._check_tokens(document.tokens, f"text {document.name!r}")
             self.names.give(document.id, document.name)
             read += 1

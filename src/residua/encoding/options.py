@@ -10,8 +10,17 @@ from residua.core import Source, Task
 from residua.errors import ParameterError
 
 Tokenizer: TypeAlias = Callable[..., Any]  # a transformers tokenizer, or what can be called like one
+
+
+class Frame(Protocol):
+    """A data frame of any library, whose columns are taken by their names."""
+
+    def __getitem__(self, name: Any, /) -> Any: ...
+    def __dataframe__(self, *args: Any, **options: Any) -> Any: ...
+
+
 Text: TypeAlias = str | tuple[str, str] | os.PathLike[str] | Mapping[str, Any]  # (name, text), or (source, target)
-Texts: TypeAlias = str | os.PathLike[str] | Iterable[Text]
+Texts: TypeAlias = str | os.PathLike[str] | Iterable[Text] | Mapping[str, Iterable[Any]] | Frame
 
 
 class Items(Protocol):
@@ -56,8 +65,11 @@ class ReadingOptions(TypedDict, total=False):
     """How texts are read, as in ``TextStream``."""
 
     text_column: str
+    name_column: str | None
     glob: str
-    errors: Literal["strict", "replace"]
+    errors: Literal["strict", "replace", "skip"]
+    hidden: bool
+    root: str | os.PathLike[str] | None
     source_column: str
     target_column: str
 

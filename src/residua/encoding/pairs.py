@@ -7,7 +7,7 @@ the target so far; labels are the target's tokens.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from residua.encoding.language_model import LanguageEncoder, padded, position_limit
 from residua.encoding.options import Text, Texts, Tokenizer
-from residua.encoding.text import check_iterable, column, document_id, encode_texts, report_empty
+from residua.encoding.text import document_id, encode_texts, report_empty
+from residua.encoding.text_pairs import text_pairs
 from residua.encoding.windows import WINDOW, TokenBatch, Window
-from residua.errors import EncodeError, InputError, ParameterError
+from residua.errors import EncodeError, ParameterError
 
 _AT_ONCE = 256  # pairs per call of the tokenizer
 _IGNORED = -100  # a label that is not one, by transformers' convention
@@ -36,7 +37,7 @@ class PairEncoder(LanguageEncoder):
     max_source: int
     max_target: int
     cut: dict[str, Any]
-    reading: tuple[str, ...] = ("source_column", "target_column")
+    reading: tuple[str, ...] = ("source_column", "target_column", "errors")
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class PairEncoder(LanguageEncoder):
     def _windows(self, texts: Texts, **reading: Any) -> Iterator[Window]:
         number = empty = cut = 0
         end = getattr(self.tokenizer, "eos_token_id", None)
-        pairs = _pairs(texts, **reading)
+        pairs = text_pairs(texts, **reading)
         while group := list(islice(pairs, _AT_ONCE)):
             sources = encode_texts(self.tokenizer, [source for source, _ in group], add_special_tokens=True)
             targets = self.tokenizer(text_target=[target for _, target in group], verbose=False)["input_ids"]
@@ -96,17 +97,6 @@ class PairEncoder(LanguageEncoder):
         labels, _ = padded([window.targets for window in windows], _IGNORED, self.device)
         inputs = {"input_ids": source, "decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels)}
         return inputs if mask is None else {**inputs, "attention_mask": mask}, labels.shape[1]
-
-
-def _pairs(texts: Texts, source_column: str = "source", target_column: str = "target") -> Iterator[tuple[str, str]]:
-    for count, item in enumerate(check_iterable(texts, "an iterable of (source, target) pairs or of rows")):
-        pair = item
-        if isinstance(item, Mapping):
-            pair = column(item, source_column, "source_column"), column(item, target_column, "target_column")
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-            kind = type(item).__name__
-            raise InputError(f"item {count} is {kind}; expected a pair of texts (source, target), or a row")
-        yield pair[0], pair[1]
 
 
 def _cut(tokens: list[int], length: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import nn
 
 from residua.core import Encoded, Names, Source
 from residua.encoding.causal import TextEncoder
+from residua.encoding.documents import Reading
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.language_model import LanguageEncoder, position_limit
 from residua.encoding.options import Known, ReadingOptions, Text, Texts, Tokenizer, known_by
@@ -30,9 +31,10 @@ class TextStream:
     ----------
     model, tokenizer : transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase
         A causal language model, or an encoder-decoder one, whose `texts` are then pairs (source, target).
-    texts : path, or iterable of str, of (name, str), of os.PathLike, or of dict
-        A folder is read recursively; the rows of a ``datasets.Dataset`` have their text in ``text_column="text"``.
-        One text is one document: no context reaches from one to another.
+    texts : path, iterable of str, of (name, str), of os.PathLike or of dict, or table
+        One text is one document: no context reaches from one to another. A str alone is the path of a file or folder,
+        in a list it is a text. A table is a data frame of any library, or a dict of columns; its texts, and those of a
+        dataset's rows, are in `text_column`. What could be two things is an ``InputError``.
     key : str, optional
         ``"ffn"`` (the default), the input of the last feed-forward block, as both papers found best; ``"head"``, the
         input of the language modelling head; or any module, by dotted name, for its output (``:input`` for its input).
@@ -46,9 +48,20 @@ class TextStream:
         As in ``rs.encode``.
     logits : bool, default True
         False leaves the head out: enough for a memory of labels.
-    **reading
-        How texts are read: ``text_column``, ``glob``, ``errors`` (of undecodable bytes, ``"strict"`` or
-        ``"replace"``); of pairs, ``source_column``, ``target_column``.
+    text_column, name_column : str
+        Columns of a table: of the texts, by default ``"text"``, and of their names, by default their numbers.
+    glob : str, default "**/*"
+        Which files of a folder. A file's name is its path inside the folder given, with ``/``; of several paths that
+        follow each other, inside the folder that holds them all; or inside `root`.
+    root : path, optional
+        The folder that files' names begin at, for names as those of an earlier call.
+    hidden : bool, default False
+        Also the files of a folder that are hidden (``.git``), or ignored by git (``.gitignore``).
+    errors : {"strict", "replace", "skip"}, default "strict"
+        Of files that are no UTF-8 (or UTF-16 with a byte-order mark): refuse, read U+FFFD, or leave them out, and those
+        that cannot be read, and count them in a warning. Binary files of a folder are left out and counted always.
+    source_column, target_column : str
+        Columns of a table of pairs, by default ``"source"`` and ``"target"``.
 
     Attributes
     ----------
@@ -147,7 +160,7 @@ class TextStream:
         """The texts' names, ids and tokens, in order; no model runs. ``InputError`` for pairs of texts."""
         if not isinstance(self.encoder, TextEncoder):
             raise InputError("an encoder-decoder reads pairs, which are no documents with names")
-        return documents(self.texts, self.encoder.tokenizer, **self.reading)
+        return documents(self.texts, self.encoder.tokenizer, Reading(**self.reading))
 
     def encode(self, batch: TokenBatch) -> Encoded:
         """One of ``batches``, by one forward pass of the model, which is left as it was."""
@@ -157,7 +170,7 @@ class TextStream:
         """About how many rows there are; None where that is not known before the texts are read."""
         if isinstance(self.encoder, PairEncoder):
             return None
-        return estimate_tokens(self.texts, self.encoder.tokenizer, **self.reading)
+        return estimate_tokens(self.texts, self.encoder.tokenizer, Reading(**self.reading))
 
     def __repr__(self) -> str:
         cut = ", ".join(f"{name} {value}" for name, value in self.windowing.items())

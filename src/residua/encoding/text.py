@@ -1,4 +1,4 @@
-"""Texts, from wherever they come, as numbered documents of tokens."""
+"""Texts as documents of tokens, known by a hash of them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from residua.encoding.options import Text, Texts, Tokenizer
-from residua.errors import InputError, ParameterError
+from residua.encoding.documents import Reading, items, named_text, named_texts
+from residua.encoding.files import report_left_out
+from residua.encoding.options import Texts, Tokenizer
+from residua.errors import InputError
 
 _SAMPLE = 1 << 16  # characters whose tokens tell how many there are in all
 _AT_ONCE = 1 << 20  # characters per call of the tokenizer, which works on several texts in parallel
@@ -28,24 +29,16 @@ class Document(NamedTuple):
     tokens: np.ndarray
 
 
-def documents(
-    texts: Texts, tokenizer: Tokenizer, *, text_column: str = "text", glob: str = "**/*", errors: str = "strict"
-) -> Iterator[Document]:
-    """Texts become tokens, lazily and in order, without special tokens; empty ones are counted in a warning at the end.
-
-    `texts` is a file or folder, or an iterable of texts, of (name, text), of a dataset's rows (dictionaries, whose
-    `text_column` is read) or of files (``os.PathLike``, UTF-8; a folder stands for its files that match `glob`, sorted
-    by path). A text without a name is called by its number, a file by its path (inside its folder).
-    """
+def documents(texts: Texts, tokenizer: Tokenizer, reading: Reading | None = None) -> Iterator[Document]:
+    """Texts become tokens, lazily and in order, without special tokens; a warning at the end counts those left out."""
     if not callable(tokenizer):
         raise InputError(f"the tokenizer is a {type(tokenizer).__name__}; expected a transformers tokenizer")
-    if errors not in ("strict", "replace"):
-        raise ParameterError(f"errors={errors!r}; expected 'strict' or 'replace'")
     if isinstance(texts, list) and texts and all(isinstance(one, Document) for one in texts):
         yield from cast("list[Document]", texts)  # they are read already
         return
     number = empty = 0
-    for group in _groups(_named(texts, text_column, glob, errors)):
+    left_out: list[str] = []
+    for group in _groups(named_texts(texts, reading or Reading(), left_out)):
         for (name, _), tokens in zip(group, encode_texts(tokenizer, [text for _, text in group])):
             if len(tokens):
                 array = np.asarray(tokens, dtype=np.int64)
@@ -53,6 +46,7 @@ def documents(
             else:
                 empty += 1
             number += 1
+    report_left_out(left_out, number + len(left_out))
     report_empty(empty, number)
 
 
@@ -64,22 +58,19 @@ def document_id(*tokens: np.ndarray) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def estimate_tokens(
-    texts: Texts, tokenizer: Tokenizer, *, text_column: str = "text", glob: str = "**/*", errors: str = "strict"
-) -> int | None:
+def estimate_tokens(texts: Texts, tokenizer: Tokenizer, reading: Reading) -> int | None:
     """About how many tokens `texts` hold, by their size and the tokens of their beginning; None when that is not known
     before they are read: an iterator, a dataset, files that cannot be read."""
-    texts = _listed(texts)
-    if not isinstance(texts, (list, tuple)):
-        return None
-    size, beginning = 0, ""
     try:
-        for count, item in enumerate(texts):
-            if isinstance(item, os.PathLike):
-                size += sum(path.stat().st_size for _, path in _files(Path(item), glob))
-            else:
-                size += len(_named_text(item, count, text_column)[1])
-        for _, text in _named(texts, text_column, glob, errors):
+        listed = items(texts, {}) if isinstance(texts, (str, os.PathLike)) else texts
+        if not isinstance(listed, (list, tuple)):
+            return None
+        paths = [item for item in listed if isinstance(item, os.PathLike)]
+        size = sum(file.size for file in reading.files(paths)) if paths else 0
+        others = (item for item in listed if not isinstance(item, os.PathLike))
+        size += sum(len(named_text(item, number, reading)[1]) for number, item in enumerate(others))
+        beginning = ""
+        for _, text in named_texts(listed, reading, []):
             beginning += text[:_SAMPLE]
             if len(beginning) >= _SAMPLE:
                 break
@@ -122,77 +113,6 @@ def bos_token(tokenizer: object) -> int | None:
     """The token to put before a document: the tokenizer's bos, else its eos, else None."""
     tokens = (getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
     return next((int(token) for token in tokens if token is not None), None)
-
-
-def check_iterable(texts: Texts, what: str) -> Iterable[Text]:
-    """`texts` itself, unless it is one text, a mapping, or nothing that can be read in turn."""
-    if isinstance(texts, (str, bytes, os.PathLike)):
-        kind = type(texts).__name__
-        raise InputError(f"texts is one {kind}, and no file is called so; expected {what}: pass a list, [text]")
-    if isinstance(texts, Mapping):
-        raise InputError(f"texts is a mapping of {list(texts)[:5]}; expected {what}: pass a value of it, or items()")
-    if not isinstance(texts, Iterable) and not hasattr(texts, "__getitem__"):
-        raise InputError(f"texts is a {type(texts).__name__}; expected {what}")
-    return texts
-
-
-def column(row: Mapping[str, Any], name: str, option: str) -> str:
-    """One column of a dataset's row; ``InputError`` lists those there are."""
-    if name not in row:
-        raise InputError(f"a row has columns {sorted(map(str, row))}, and no {name!r}; pass {option}=")
-    return row[name]
-
-
-def _listed(texts: Texts) -> Texts:
-    """A file or folder, given by its path or as a str that names one, as the list of it; else `texts` itself."""
-    if isinstance(texts, os.PathLike) or (isinstance(texts, str) and os.path.exists(texts)):
-        return [Path(texts)]
-    return texts
-
-
-def _named(texts: Texts, text_column: str, glob: str, errors: str) -> Iterator[tuple[str, str]]:
-    """(name, text) of each text."""
-    count = 0
-    for item in check_iterable(_listed(texts), "an iterable of texts, rows or files"):
-        if isinstance(item, os.PathLike):
-            for name, path in _files(Path(item), glob):
-                yield name, _read(path, errors)
-                count += 1
-        else:
-            yield _named_text(item, count, text_column)
-            count += 1
-
-
-def _named_text(item: Text, count: int, text_column: str) -> tuple[str, str]:
-    name, text = str(count), item
-    if isinstance(item, Mapping):
-        text = column(item, text_column, "text_column")
-    elif isinstance(item, tuple) and len(item) == 2:
-        name, text = str(item[0]), item[1]
-    if not isinstance(text, str):
-        expected = "expected a str, a pair (name, str), a dataset's row, or a path"
-        raise InputError(f"text {count} is a {type(text).__name__}; {expected}")
-    return name, text
-
-
-def _files(path: Path, glob: str) -> list[tuple[str, Path]]:
-    if not path.is_dir():
-        return [(str(path), path)]
-    found = sorted(file for file in path.glob(glob) if file.is_file())
-    if not found:
-        raise InputError(f"no file in {path} matches glob={glob!r}")
-    return [(file.relative_to(path).as_posix(), file) for file in found]
-
-
-def _read(path: Path, errors: str) -> str:
-    try:
-        return path.read_bytes().decode("utf-8", errors)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        what = f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
-        cure = "pass errors='replace', or leave it out (glob= chooses a folder's files)"
-        raise InputError(f"{what}; {cure}") from error
 
 
 def _groups(items: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
