@@ -251,15 +251,6 @@ class TestContinuousCache:
             alone = [model.generate(ids_of(tiny_tokenizer, prompt), **settings)[0, -6:] for prompt in prompts]
         assert together.tolist() == [row.tolist() for row in alone]
 
-    def test_what_rewrites_the_text_is_refused(self, gpt2, tiny_model, tiny_tokenizer):
-        model, memory = gpt2
-        ids = ids_of(tiny_tokenizer)
-        with rs.attach(model, self.cached(memory)):
-            with pytest.raises(ParameterError, match="beam search"):
-                model.generate(ids, max_new_tokens=4, num_beams=2, pad_token_id=1, eos_token_id=NEVER)
-            sampled = model.generate(ids, max_new_tokens=4, do_sample=True, pad_token_id=1, eos_token_id=NEVER)
-        assert sampled.shape[1] == ids.shape[1] + 4
-
     def test_embeddings_in_place_of_tokens_are_refused(self, gpt2):
         model, memory = gpt2
         with rs.attach(model, self.cached(memory)), pytest.raises(ParameterError, match="inputs_embeds"):

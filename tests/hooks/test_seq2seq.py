@@ -209,14 +209,20 @@ class TestContinuousCache:
             ids = ids_of(tiny_tokenizer, text)
             assert row.tolist() == greedily(model, self.reader(memory), ids, by_hand.cache)
 
-    def test_what_cannot_be_looked_back_at_is_refused(self, attached, tiny_tokenizer):
+    def test_beams_look_back_at_their_own_targets(self, attached, tiny_tokenizer):
+        model, memory = attached
+        settings = {**sources(tiny_tokenizer, NEW), **GREEDY, "num_beams": 3}
+        with rs.attach(model, self.reader(memory)):
+            assert model.generate(**settings).tolist() == model.generate(**settings, use_cache=False).tolist()
+
+    def test_embeddings_in_place_of_tokens_are_refused(self, attached, tiny_tokenizer):
         model, memory = attached
         ids = ids_of(tiny_tokenizer, NEW[0])
-        with rs.attach(model, self.reader(memory)):
-            with pytest.raises(ParameterError, match="beam search"):
-                model.generate(input_ids=ids, **GREEDY, num_beams=2)
-            with pytest.raises(ParameterError, match="decoder_inputs_embeds"):
-                model(input_ids=ids, decoder_inputs_embeds=torch.zeros(1, 3, 32))
+        with (
+            rs.attach(model, self.reader(memory)),
+            pytest.raises(ParameterError, match="decoder_inputs_embeds"),
+        ):
+            model(input_ids=ids, decoder_inputs_embeds=torch.zeros(1, 3, 32))
 
 
 def test_a_source_alone_is_what_bart_reads(tiny_model, tiny_tokenizer, by_hand):

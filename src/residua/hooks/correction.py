@@ -1,10 +1,11 @@
-"""Two forward hooks on a model: one catches the keys, the other replaces the logits."""
+"""Forward hooks on a model: one catches the keys, another replaces the logits."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -15,12 +16,14 @@ from residua.core import DenseLogits, Prediction, Task
 from residua.core.logits import grown
 from residua.core.outputs import as_logits, as_spoken
 from residua.encoding.capture import Capture, at_least_float32
-from residua.errors import EncodeError, InputError, NonFiniteError, ShapeError
+from residua.errors import EncodeError, InputError, NonFiniteError, ParameterError, ShapeError
+from residua.hooks.followed import open_text, text_of
 from residua.hooks.forward import at_positions, find_logits, loss_of, tokens_read, with_logits
-from residua.hooks.history import History
 from residua.readers import Reader
 
 EDGE = 2**-24  # the least probability of one of several labels whose log-odds are finite in float32
+# Of this thread, or of this asyncio task: whose ``disabled`` blocks are open.
+_PAUSED: ContextVar[tuple[Correction, ...]] = ContextVar("paused", default=())
 ROWS = 2048  # rows read at a time
 ENTRIES = 2**22  # and logits
 
@@ -29,22 +32,23 @@ class Correction:
     """The model's own logits go in, what the reader makes of them comes out.
 
     Where the model returns (n, L), each example is a row, and its key is pooled; where it returns (b, t, L), each
-    position is one. Nothing is kept between forward passes unless the reader looks back at the text so far
-    (``ContinuousCache``), so that greedy decoding, sampling, beams and teacher forcing are one and the same.
+    position is one. Nothing is kept between forward passes, so that greedy decoding, sampling, beams and teacher
+    forcing are one and the same; for a reader that looks back (``ContinuousCache``) the model's cache keeps the text.
     """
 
     reader: Reader  # of the same layer's keys
     key: str  # as ``Capture`` names it
-    paused: int  # open ``disabled`` blocks: while there are any, the model is its plain self
 
     def __init__(self, model: nn.Module, reader: Reader, key: str):
-        self.key, self.paused = key, 0
-        self._model, self._history = model, History()
+        self.key, self._model = key, model
         self._capture = Capture(model, key, pool=False)
         self.read_with(reader)
         self._capture.__enter__()
         # After the capture's hooks, which may be on this very module.
-        self._hook = model.register_forward_hook(self, with_kwargs=True)
+        self._hooks = (
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self, with_kwargs=True),
+        )
 
     @classmethod
     def of(cls, model: nn.Module) -> Correction | None:
@@ -58,13 +62,40 @@ class Correction:
 
     def remove(self) -> None:
         """Take the hooks off the model; twice is once."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         self._capture.__exit__()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block the model is its plain self, to whoever is in it."""
+        token = _PAUSED.set((*_PAUSED.get(), self))
+        try:
+            yield
+        finally:
+            _PAUSED.reset(token)
+
+    def _is_silent(self, model: nn.Module) -> bool:
+        # A copy of an attached model carries these hooks too, and has no memory of its own.
+        return self in _PAUSED.get() or model.training or model is not self._model or self.reader.is_base
+
+    def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the model is called with instead; None leaves it."""
+        if self._is_silent(model) or self.reader.start() is None:
+            return None
+        open_text(self._given(args, kwargs), self.key)
+        # At the head itself there are keys only where logits are asked for, and the text has more positions.
+        kept, head = kwargs.get("logits_to_keep"), getattr(model, "get_output_embeddings", lambda: None)()
+        if isinstance(kept, int) and self._capture.module is head:
+            return args, kwargs | {"logits_to_keep": _Every(kept)}
+        return None
+
+    def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(self._parameters, args)) | kwargs
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """What replaces `output`; None leaves it."""
-        # A copy of an attached model carries this hook too, and has no memory of its own.
-        if self.paused or model.training or model is not self._model or self.reader.is_base:
+        if self._is_silent(model):
             return None
         source = self.reader.memory.source
         kind, item = (None, None) if source is None else (source.output, source.item)
@@ -86,8 +117,10 @@ class Correction:
                 spoken = as_spoken(changed, kind, several).to(logits.dtype)
                 spoken = spoken.view(logits.shape) if spoken.numel() == logits.numel() else spoken
                 return with_logits(output, spoken, item=item)
-            given = dict(zip(self._parameters, args)) | kwargs
-            changed = self._at_positions(keys, logits, given, getattr(output, "past_key_values", None))
+            given = self._given(args, kwargs)
+            changed = self._at_positions(keys, logits, given, output)
+            kept = given.get("logits_to_keep")
+            changed = changed[:, -kept.asked :] if isinstance(kept, _Every) else changed
             # In float32, whatever the model's dtype: half precision would blur the probabilities of a vocabulary.
             return with_logits(output, changed, loss_of(model, changed, given))
 
@@ -154,7 +187,7 @@ class Correction:
     def _parameters(self) -> tuple[str, ...]:
         return tuple(inspect.signature(self._model.forward).parameters)
 
-    def _at_positions(self, keys: Tensor, logits: Tensor, given: dict[str, Any], past: Any) -> Tensor:
+    def _at_positions(self, keys: Tensor, logits: Tensor, given: dict[str, Any], output: Any) -> Tensor:
         keys, mask = at_positions(self._model, keys, logits, given)
         fresh = self.reader.start()
         if fresh is None:
@@ -162,13 +195,39 @@ class Correction:
             rows = (part.flatten(0, 1) for part in (keys[:, last], logits, mask[:, last]))
             return self.corrected(*rows).view(logits.shape)
         tokens = tokens_read(self._model, given)
-        return self._history.corrected(self.reader, fresh, self.answer, keys, logits, mask, tokens, past)
+        if tokens is None:
+            raise ParameterError(
+                "a ContinuousCache needs the tokens, and the model was called with inputs_embeds (or "
+                "decoder_inputs_embeds): pass input_ids (or decoder_input_ids)"
+            )
+        if isinstance(given.get("logits_to_keep"), Tensor):
+            raise ParameterError(
+                "a ContinuousCache reads every position in order; let logits_to_keep be a number, how many of the last"
+            )
+        if tokens.shape != mask.shape:
+            raise ParameterError(
+                f"a ContinuousCache needs the key of every token, and the key module {self.key!r} ran at "
+                f"{mask.shape[1]} of {tokens.shape[1]} positions: make the memory of an earlier layer's keys"
+            )
+        text = text_of(self._model, given, output, self.key, *tokens.shape)
+        return text.corrected(self.reader, fresh, self.answer, keys, logits, mask, tokens)
 
     def __deepcopy__(self, memo: object) -> Correction:
         return self
 
     def __reduce__(self) -> NoReturn:
         raise InputError("the model is attached to a memory; detach it before pickling it, or save its state_dict")
+
+
+class _Every(int):
+    """0, which asks for the logits of every position; and of how many of the last the caller did."""
+
+    asked: int
+
+    def __new__(cls, asked: int) -> _Every:
+        every = super().__new__(cls, 0)
+        every.asked = asked
+        return every
 
 
 def in_gauge(prediction: Prediction) -> Tensor:

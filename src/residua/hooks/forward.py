@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -91,13 +92,36 @@ def at_positions(model: object, keys: Tensor, logits: Tensor, given: dict[str, A
             "expected one at each position: name another module"
         )
     keys = flat.view(batch, -1, flat.shape[1])
-    mask = given.get("decoder_attention_mask" if has_decoder(model) else "attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= keys.shape[1]:
+    mask = padding_in(model, given)
+    if mask is not None and mask.shape[1] >= keys.shape[1]:
         mask = mask[:, mask.shape[1] - keys.shape[1] :].to(keys.device).bool()
     else:
         mask = keys.new_ones(keys.shape[:2]).bool()
     kept = given.get("logits_to_keep")
     return (keys[:, kept], mask[:, kept]) if isinstance(kept, Tensor) else (keys, mask)  # positions by number
+
+
+def padding_in(model: object, given: Mapping[str, Any]) -> Tensor | None:
+    """The mask (b, n), 0 or False for padding, of the positions read and perhaps of those before; None without one."""
+    mask = given.get("decoder_attention_mask" if has_decoder(model) else "attention_mask")
+    if isinstance(mask, Mapping):  # one for each kind of layer
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if not isinstance(mask, Tensor):
+        return None
+    return mask if mask.ndim == 2 else _attending_themselves(mask) if mask.ndim == 4 else None
+
+
+def _attending_themselves(mask: Tensor) -> Tensor | None:
+    """Of a mask (b, 1, t, n), which of t positions read attend to themselves (b, t): padding does not."""
+    allowed = mask[:, 0] > torch.finfo(mask.dtype).min / 2 if mask.is_floating_point() else mask[:, 0].bool()
+    read, width = allowed.shape[1:]
+    if read != width:  # a static cache has room for what will come
+        seen = allowed[:, -1].any(dim=0).nonzero()
+        if not len(seen):
+            return None
+        width = int(seen[-1]) + 1
+    positions = torch.arange(read, device=mask.device)
+    return allowed[:, positions, (positions + width - read).clamp_min(0)]
 
 
 def tokens_read(model: Any, given: dict[str, Any]) -> Tensor | None:

@@ -145,12 +145,10 @@ class Handle:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Within the block the model is the base alone. Blocks may be nested."""
-        self._correction.paused += 1
-        try:
+        """Within the block the model is the base alone, for the thread or asyncio task that opened it: another one's
+        calls keep the memory. Blocks may be nested."""
+        with self._correction.paused():
             yield
-        finally:
-            self._correction.paused -= 1
 
     def detach(self) -> None:
         """Give the model back as it was; twice is once."""
