@@ -165,13 +165,13 @@ def test_source_knows_model_key_and_tokenizer(tiny_model, tiny_tokenizer):
         ours.require(TextEncoder(tiny_model("gpt2"), Other(), windowing=SMALL).source)
 
 
-def test_the_log_says_which_key(tiny_model, tiny_tokenizer, caplog):
+def test_it_is_said_which_key(tiny_model, tiny_tokenizer, caplog):
     with caplog.at_level(logging.INFO, logger="residua"):
         assert TextEncoder(tiny_model("gpt2"), tiny_tokenizer).key == "transformer.h.1.mlp.c_fc:input"
     assert "'transformer.h.1.mlp.c_fc:input'" in caplog.text
-    caplog.clear()
-    assert TextEncoder(tiny_model("gpt2", n_inner=32), tiny_tokenizer).key == "lm_head:input"
-    assert "no feed-forward network" in caplog.text
+    with pytest.warns(UserWarning, match="no feed-forward network .* key='head'"):
+        assert TextEncoder(tiny_model("gpt2", n_inner=32), tiny_tokenizer).key == "lm_head:input"
+    assert TextEncoder(tiny_model("gpt2", n_inner=32), tiny_tokenizer, key="head").key == "lm_head:input"
 
 
 def test_any_module_can_be_the_key(tiny_model, tiny_tokenizer):

@@ -24,15 +24,19 @@ def test_every_architecture_by_its_structure(kind, tiny_model):
     inputs = {"input_ids": torch.tensor([[5, 6, 7]])}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = inputs["input_ids"]
-    assert ffn_key(model, lambda: model(**inputs)) == f"{KEYS[kind]}:input"
+    assert ffn_key(model, lambda: model(**inputs), 3) == f"{KEYS[kind]}:input"
     assert model.get_submodule(head_key(model).removesuffix(":input")) is model.get_output_embeddings()
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 class Blocks(nn.Module):
+    """Residual blocks of width 4 and a head, without a list or a name that would tell anything."""
+
     def __init__(self, *blocks):
         super().__init__()
-        self.blocks, self.head = nn.ModuleList(blocks), nn.Linear(4, 50)
+        for number, block in enumerate(blocks):
+            self.add_module(f"part{number}", block)
+        self.blocks, self.head = blocks, nn.Linear(4, 50)
 
     def forward(self, x):
         for block in self.blocks:
@@ -40,65 +44,127 @@ class Blocks(nn.Module):
         return self.head(x)
 
 
-class SelfAttention(nn.Sequential):
-    pass
+class Mixer(nn.Module):
+    """A module that mixes positions between a layer that widens and one that narrows, as Mamba's and attention do."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(4, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.narrow(self.wide(x).cumsum(1))
 
 
-def key_of(*blocks):
-    model = Blocks(*blocks)
-    return ffn_key(model, lambda: model(torch.zeros(2, 3, 4)))
+class Mixture(nn.Module):
+    """Two experts in matrices of their own; each position goes to one of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.experts = nn.Linear(4, 2), Experts()
+
+    def forward(self, x):
+        flat = x.reshape(-1, 4)
+        return self.experts(flat, self.gate(flat).argmax(1)).view(x.shape)
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(2, 4, 3)), nn.Parameter(torch.randn(2, 3, 4))
+
+    def forward(self, x, chosen):
+        return torch.einsum("ni,nij,njk->nk", x, self.up[chosen], self.down[chosen])
+
+
+class Listed(nn.Module):
+    """The same with a list of experts, which see the positions that were sent to them."""
+
+    def __init__(self, shared=None):
+        super().__init__()
+        self.gate, self.experts, self.shared = nn.Linear(4, 2), nn.ModuleList([ffn(), ffn()]), shared
+
+    def forward(self, x):
+        chosen, out = torch.tensor([[0, 1, 0]]), torch.zeros_like(x)
+        self.gate(x)
+        for number, expert in enumerate(self.experts):
+            out[chosen == number] = expert(x[chosen == number])
+        return out if self.shared is None else out + self.shared(x)
+
+
+class Parallel(nn.Module):
+    """Attention and a feed-forward network side by side, on the same vectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixer, self.up, self.down = Mixer(), nn.Linear(4, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        wide = self.up(x)
+        return self.mixer(x) + self.down(wide.relu())
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.up, self.down = nn.Linear(4, 9), nn.Linear(4, 9), nn.Linear(9, 4)
+
+    def forward(self, x):
+        return self.down(self.up(x) * self.gate(x).sigmoid())
 
 
 def ffn():
-    return nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 4))
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 4))
 
 
-def test_attention_is_passed_over_by_class_and_by_name():
-    wide = nn.Sequential(nn.Linear(4, 12), nn.Linear(12, 4))
-    assert key_of(nn.Sequential(SelfAttention(nn.Linear(4, 12), nn.Linear(12, 4)), ffn())) == "blocks.0.1.0:input"
-    named = nn.Sequential()
-    named.add_module("cross_attn", wide)
-    named.add_module("mlp", ffn())
-    assert key_of(named) == "blocks.0.mlp.0:input"
+def bottleneck():
+    return nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 4))
 
 
-def test_none_where_nothing_widens():
-    assert key_of(nn.Sequential(nn.Linear(4, 4))) is None
+def twice():
+    network = ffn()
+    return nn.Sequential(network, network)
+
+
+def key_of(*blocks):
+    torch.manual_seed(0)
+    model, x = Blocks(*blocks), torch.randn(1, 3, 4)
+    return ffn_key(model, lambda: model(x), 3)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "key"),
+    [
+        ([ffn(), Mixer()], "part0.0:input"),
+        ([Mixer(), ffn()], "part1.0:input"),
+        ([ffn(), nn.Sequential(nn.LayerNorm(4), Mixer())], "part0.0:input"),
+        ([Parallel(), Mixer()], "part0.up:input"),
+        ([Gated()], "part0.up:input"),
+        ([Mixture(), Mixer()], "part0:input"),
+        ([Mixer(), nn.Sequential(nn.LayerNorm(4), Mixture())], "part1.1:input"),
+        ([Listed()], "part0:input"),
+        ([Listed(shared=ffn())], "part0.shared.0:input"),
+        ([Listed(shared=bottleneck())], "part0:input"),
+        ([ffn(), bottleneck()], "part0.0:input"),  # an adapter behind the network
+        ([Mixer()], None),
+        ([nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))], None),
+        ([twice()], None),
+        ([ffn(), twice()], None),  # not the one before the last
+    ],
+)
+def test_what_it_does_decides(blocks, key):
+    assert key_of(*blocks) == key
+
+
+def test_a_linear_layer_alone():
     model = nn.Linear(4, 9)
-    assert ffn_key(model, lambda: model(torch.zeros(1, 4))) is None  # no list of blocks: the head is no block
-
-
-def test_an_expert_that_sees_some_positions_is_passed_over():
-    class Mixture(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.gate, self.experts, self.shared = nn.Linear(4, 2), nn.ModuleList([ffn(), ffn()]), ffn()
-
-        def forward(self, x):
-            self.gate(x)
-            self.experts[1](x[:, :1])
-            return self.shared(x)
-
-    assert key_of(Mixture()) == "blocks.0.shared.0:input"
-
-
-def test_a_layer_that_runs_twice_is_no_key():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 4)
-
-        def forward(self, x):
-            return self.down(self.up(x) + self.up(x))
-
-    assert key_of(Twice()) is None
+    assert ffn_key(model, lambda: model(torch.zeros(1, 4)), 1) is None
 
 
 def test_hooks_leave_when_the_pass_fails():
     model = Blocks(ffn())
     with pytest.raises(RuntimeError):
-        ffn_key(model, lambda: model(torch.zeros(1, 5)))
-    assert not any(module._forward_pre_hooks for module in model.modules())
+        ffn_key(model, lambda: model(torch.zeros(1, 5)), 1)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
 
 
 def test_no_head(tiny_model):

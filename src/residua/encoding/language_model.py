@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,12 +112,16 @@ class LanguageEncoder(ABC):
     def _resolve(self, key: str, head: str) -> str:
         if key != "ffn":
             return head if key == "head" else key
-        inputs, _ = self._inputs(self._probe())
+        inputs, length = self._inputs(self._probe())
         with frozen(self.model):
-            found = ffn_key(self.model, lambda: self.model(**inputs, **self._options))
+            found = ffn_key(self.model, lambda: self.model(**inputs, **self._options), length)
         if found is None:
-            kind = type(self.model).__name__
-            log.warning("%s has no feed-forward network in its last block; the key is %r", kind, head)
+            warnings.warn(
+                f"no feed-forward network of {type(self.model).__name__} runs once and on every position, as far as is "
+                f"seen; the key is {head!r}. Pass key= with the name of the module whose input is better, or "
+                "key='head' for this one",
+                stacklevel=2,
+            )
             return head
         log.info("the key is %r, where the last block's feed-forward network begins", found)
         return found
