@@ -109,11 +109,16 @@ def remember(
 
     Examples
     --------
-    ::
+    With a transformers `model` and its `tokenizer`:
 
-        memory = rs.lm.remember(model, tokenizer, "src/", out="mem/", window=256)
-        reader = rs.tune(rs.KNNLM(memory), rs.lm.encode(model, tokenizer, "validation/", like=memory))
-        print(rs.lm.evaluate(model, tokenizer, "test/", reader))
+    >>> import residua as rs
+    >>> memory = rs.lm.remember(model, tokenizer, "src/", out="mem/", window=256)
+    >>> sorted(memory.names.values())
+    ['add.py', 'locks.py']
+    >>> reader = rs.tune(rs.KNNLM(memory), rs.lm.encode(model, tokenizer, "validation/", like=memory))
+    >>> result = rs.lm.evaluate(model, tokenizer, "test/", reader)
+    >>> result.perplexity < result.base_perplexity
+    True
     """
     reading, given = _split(options)
     stream = encode(model, tokenizer, texts, logits=storage != "none", progress=progress, **reading)
@@ -203,10 +208,11 @@ def update(
 
     Examples
     --------
-    ::
-
-        print(rs.lm.update(model, tokenizer, "src/", memory))  # 1 document added, 10 changed, ...
-        memory.save("mem/")
+    >>> import residua as rs
+    >>> memory = rs.lm.remember(model, tokenizer, "src/", window=256)
+    >>> print(rs.lm.update(model, tokenizer, [("add.py", "def add(*terms):")], memory))
+    0 documents added, 1 changed, 1 removed, 0 unchanged: 11 tokens added, 414 forgotten
+    >>> memory.save("mem/")
     """
     documents.require_text(memory)
     stream = encode(model, tokenizer, texts, like=memory, progress=progress, **options)

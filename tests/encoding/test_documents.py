@@ -94,6 +94,7 @@ def test_a_table_is_its_column(table):
 def test_a_column_alone_is_texts():
     frame = pandas.DataFrame({"text": ["a", "b"]}, index=["columns", "features"])
     assert read(frame["text"]) == read(frame["text"].to_numpy()) == [("0", "a"), ("1", "b")]
+    assert read(ArrowColumn(["a", "b"])) == read({"text": ("a", "b")}) == [("0", "a"), ("1", "b")]
 
 
 @pytest.mark.parametrize(

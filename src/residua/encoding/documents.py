@@ -75,6 +75,7 @@ def items(texts: Any, columns: Mapping[str, str | None]) -> Iterable[Any]:
         raise InputError("texts is a tuple of two str: one pair, or two texts? Write [pair], or a list of the two")
     if (names := _column_names(texts)) is not None:
         return _rows(texts, names, columns)
+    texts = _plain(texts)
     if not isinstance(texts, Iterable) and not hasattr(texts, "__getitem__"):
         raise InputError(f"texts is a {type(texts).__name__}; expected a path, an iterable of texts, or a table")
     return texts
@@ -132,6 +133,8 @@ def _column_names(texts: Any) -> list[str] | None:
     kind = type(texts)  # where no column's name can hide an attribute
     if hasattr(kind, "features"):  # a datasets.Dataset gives its rows one after another, without reading them all
         return None
+    if hasattr(kind, "collect_schema") and not hasattr(kind, "iter_rows"):
+        raise InputError(f"texts is a {kind.__name__}, which is not computed yet; pass texts.collect()")
     names = getattr(getattr(texts, "dtype", None), "names", None)
     for attribute in ("column_names", "columns"):  # pyarrow has names in one, and arrays in the other
         if names is None and hasattr(kind, attribute):
@@ -149,10 +152,14 @@ def _rows(table: Any, names: list[str], columns: Mapping[str, str | None]) -> It
         if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
             raise InputError(f"the column {name!r} is a {type(value).__name__}; expected a list of texts, or an array")
     try:
-        # pyarrow's arrays give wrapped values.
-        for row in zip(*(getattr(value, "to_pylist", lambda value=value: value)() for value in values), strict=True):
+        for row in zip(*map(_plain, values), strict=True):
             yield dict(zip(wanted, row))
     except ValueError as error:
         raise InputError(
             f"the columns {list(wanted)} have different lengths; expected as many texts as names"
         ) from error
+
+
+def _plain(column: Any) -> Any:
+    """A column; one of pyarrow's, whose values are wrapped, as a list."""
+    return column.to_pylist() if hasattr(type(column), "to_pylist") else column
