@@ -211,7 +211,7 @@ def update(
     >>> import residua as rs
     >>> memory = rs.lm.remember(model, tokenizer, "src/", window=256)
     >>> print(rs.lm.update(model, tokenizer, [("add.py", "def add(*terms):")], memory))
-    0 documents added, 1 changed, 1 removed, 0 unchanged: 11 tokens added, 414 forgotten
+    0 documents added, 1 changed, 1 removed, 0 unchanged: 1... tokens added, 4... forgotten
     >>> memory.save("mem/")
     """
     documents.require_text(memory)
