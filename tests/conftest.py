@@ -82,8 +82,8 @@ def tiny_model():
     """``tiny_model(kind)``: a new randomly initialised transformers model of width 32 over `tiny_tokenizer`'s 300
     tokens, in evaluation mode, the same weights each time.
 
-    Kinds: gpt2, llama, qwen2, qwen3, opt, gpt_neox, bloom (causal; 128 positions), t5, bart (seq2seq). Weights are
-    large enough for its predictions to be far from uniform. Options go to its config.
+    Kinds: gpt2, llama, qwen2, qwen3, opt, gpt_neox, bloom (causal; 128 positions), t5, and any whose config is like
+    BART's (seq2seq). Weights are large enough for its predictions to be far from uniform. Options go to its config.
     """
     return _tiny_model
 
@@ -103,12 +103,11 @@ def _tiny_model(kind: str, **options):
         "gpt_neox": small | {"intermediate_size": 64, "initializer_range": 0.3},
         "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.3},
         "t5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 1},
-        "bart": layers
-        | {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 128}
-        | {"init_std": 0.3, "decoder_start_token_id": 0, "forced_eos_token_id": None},
-    }[kind]
+    }
+    like_bart = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 128}
+    like_bart |= {"init_std": 0.3, "decoder_start_token_id": 0, "forced_eos_token_id": None}
     tokens = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    config = AutoConfig.for_model(kind, **{**tokens, **own, **options})
+    config = AutoConfig.for_model(kind, **{**tokens, **own.get(kind, layers | like_bart), **options})
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

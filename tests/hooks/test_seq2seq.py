@@ -135,6 +135,28 @@ def test_beam_search_scores_are_the_memory_s(attached, tiny_tokenizer, by_hand):
         assert float(score) == pytest.approx(sum(said[i, t] for i, t in enumerate(tokens[1:].tolist())), abs=1e-3)
 
 
+def test_a_forced_language_and_the_labels_of_a_model_without_a_shift_of_its_own(tiny_model, tiny_tokenizer, by_hand):
+    """M2M-100 and NLLB: generation begins with the language's code, which is forced and costs nothing."""
+    model, code = tiny_model("m2m_100"), 299
+    memory = rs.lm.remember(model, tiny_tokenizer, PAIRS, key_dtype="float32", progress=False)
+    reader = rs.KNNLM(memory, k=6, lmbda=0.6, sigma=5.0)
+    settings = {"num_beams": 3, "max_new_tokens": 5, "length_penalty": 0.0, "forced_bos_token_id": code}
+    inputs, labels = sources(tiny_tokenizer, NEW), torch.tensor([[code, 5, 6, 0]] * 3)
+    with rs.attach(model, reader), torch.no_grad():
+        out = model.generate(**inputs, **settings, output_scores=True, return_dict_in_generate=True)
+        loss = float(model(**inputs, labels=labels).loss)
+    losses = []
+    for tokens, score, text in zip(out.sequences, out.sequences_scores, NEW, strict=True):
+        assert tokens[1] == code
+        ids = ids_of(tiny_tokenizer, text)
+        said = by_hand.knn(model, reader, ids, decoder_input_ids=tokens[None, :-1])
+        kept = [said[i, t] for i, t in enumerate(tokens[1:].tolist()) if t != 1]
+        assert float(score) == pytest.approx(sum(kept[1:]), abs=1e-3)
+        said = by_hand.knn(model, reader, ids, decoder_input_ids=torch.tensor([[0, code, 5, 6]]))
+        losses += [-said[i, t] for i, t in enumerate(labels[0].tolist())]
+    assert loss == pytest.approx(np.mean(losses), abs=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_remembered_pairs_are_translated_by_heart(attached, tiny_tokenizer, beams):

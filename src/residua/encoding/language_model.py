@@ -150,11 +150,12 @@ class LanguageEncoder(ABC):
         # The head's weights may be used without calling it as a module.
         return caught.reshape(positions, -1)[wanted], said if narrowed else said[asked]
 
-    def _check_tokens(self, tokens: np.ndarray, what: str) -> None:
-        if len(tokens) and tokens.max() >= self.n_outputs:
+    def _check_tokens(self, tokens: np.ndarray, what: str, vocabulary: int | None = None) -> None:
+        vocabulary = self.n_outputs if vocabulary is None else vocabulary
+        if len(tokens) and tokens.max() >= vocabulary:
             raise InputError(
                 f"{what} has token {tokens.max()}, of a tokenizer of {len(self.tokenizer)}, and the model's vocabulary "
-                f"has {self.n_outputs}: use the tokenizer the model was trained with, or resize_token_embeddings"
+                f"has {vocabulary}: use the tokenizer the model was trained with, or resize_token_embeddings"
             )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from residua.core.source import Probe
 from residua.encoding.capture import Capture
+from residua.encoding.decoder import has_decoder
 from residua.encoding.fingerprint import scrambled, weights
 
 COLUMNS = 4096  # of a table whose ranges are kept
@@ -122,13 +123,9 @@ def _inputs(probe: Probe) -> Tensor:
 
 def _answers(model: nn.Module, key: str, position: str | None, inputs: Tensor) -> tuple[float, ...]:
     with Capture(model, key, position=position) as capture:
-        said = _first_tensor(model(inputs, decoder_input_ids=inputs) if _has_decoder(model) else model(inputs))
+        said = _first_tensor(model(inputs, decoder_input_ids=inputs) if has_decoder(model) else model(inputs))
         keys = capture.take()
     return tuple(number for rows in (keys, said) for number in _numbers(rows))
-
-
-def _has_decoder(model: nn.Module) -> bool:
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def _numbers(rows: Tensor) -> list[float]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from residua.core import Encoded, Names, Source
 from residua.encoding.causal import TextEncoder
+from residua.encoding.decoder import has_decoder
 from residua.encoding.documents import Reading
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.language_model import LanguageEncoder, position_limit
@@ -208,13 +209,15 @@ def text_encoder(
     known = known_by(like)
     windowing = known.windowing if known else {}
     key = key or (known.source.key if known else "ffn")
+    longest = window  # of a target
     if window is None and stride is None and min_context is None:
         window, stride = windowing.get("window"), windowing.get("stride")
+        longest = windowing.get("max_target", window)
     try:
-        if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        if has_decoder(model):
             if stride is not None or min_context is not None:
                 raise ParameterError("stride= and min_context= cut long texts; an encoder-decoder reads pairs whole")
-            encoder = PairEncoder(model, tokenizer, key=key, max_source=window, max_target=window, logits=logits)
+            encoder = PairEncoder(model, tokenizer, key=key, max_source=window, max_target=longest, logits=logits)
         else:
             prefix = windowing.get("prefix", bos_token(tokenizer))
             cut = Windowing.of(window, stride, min_context, prefix, position_limit(model))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from residua.encoding.decoder import IGNORED, decoder_inputs, has_decoder
 from residua.encoding.item import item_of
 from residua.errors import EncodeError, ShapeError
 
@@ -74,11 +75,6 @@ def _places(items: Iterable[Any]) -> Iterator[int]:
     return (place for place, item in enumerate(items) if isinstance(item, Tensor) and item.ndim)
 
 
-def has_decoder(model: object) -> bool:
-    """Whether the positions are those of an encoder-decoder's decoder."""
-    return getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-
-
 def at_positions(model: object, keys: Tensor, logits: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Keys (b, t, d) of the positions that the model read, and a bool mask (b, t) of those that are no padding.
 
@@ -132,7 +128,7 @@ def tokens_read(model: Any, given: dict[str, Any]) -> Tensor | None:
         return given.get("decoder_input_ids")
     # The model makes them by itself then: from the labels or, as BART does, from the source.
     made_of = given["labels"] if given.get("labels") is not None else given["input_ids"]
-    return model.prepare_decoder_input_ids_from_labels(made_of)
+    return decoder_inputs(model, made_of)
 
 
 def loss_of(model: Any, logits: Tensor, given: dict[str, Any]) -> Tensor | None:
@@ -141,7 +137,7 @@ def loss_of(model: Any, logits: Tensor, given: dict[str, Any]) -> Tensor | None:
     if labels is None:
         return None
     if has_decoder(model):
-        return cross_entropy(logits.flatten(0, 1), labels.reshape(-1), ignore_index=-100)
+        return cross_entropy(logits.flatten(0, 1), labels.reshape(-1), ignore_index=IGNORED)
     if not hasattr(model, "loss_function"):
         return None
     return model.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], config=model.config)
