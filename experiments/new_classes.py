@@ -11,7 +11,7 @@ import residua as rs
 from experiments.cifar100 import networks
 from experiments.cifar100.data import CLASS_NAMES, normalise
 from experiments.cifar100.resnet import load
-from experiments.figures import BASE, INK, KNN, MIXED, RESMEM, beside, legend_below, panels
+from experiments.figures import BASE, DARK, INK, LIGHT, dot, legend_below, panels
 from experiments.halves import RESAMPLES, paired, percent
 from experiments.machine import device_of
 from experiments.shown import interval, settings
@@ -40,6 +40,8 @@ NAMES = {
     "label_knn": "label k-NN, accuracy, finer grid",
     "class_mean": "nearest class mean",
 }
+
+COLUMNS = (("old", "old classes", DARK), ("new", "new classes", LIGHT), ("harmonic", "harmonic mean", INK))
 
 
 def measure(
@@ -231,25 +233,17 @@ def tables(results: dict) -> dict[str, Table]:
     return {"accuracies": Table(columns, rows), "settings": Table(("", "settings (even rows; odd rows)"), chosen)}
 
 
-COLOURS = {"interpolation": MIXED, "label_knn": KNN, "class_mean": INK}
-
-
 def draw(results: dict):
-    """Every reader's accuracy on the known classes against that on the new ones, and lines of equal harmonic mean."""
-    figure, ((axes,),) = panels(1, 1, (8, 6.2))
-    points = results["readers"].items()
-    low = min(min(reader["old"], reader["new"]) for _, reader in points) - 3
-    high = max(results["base"], *(max(reader["old"], reader["new"]) for _, reader in points)) + 3
-    old, new = np.meshgrid(*[np.linspace(max(low, 1), high, 100)] * 2)
-    lines = axes.contour(old, new, harmonic(old, new), levels=np.arange(0, 100, 2.5), colors="0.8")
-    axes.clabel(lines, fmt="%g", fontsize=8)
+    """Of every reader the accuracies on old and new classes and their harmonic mean, a row each."""
+    readers = results["readers"]
+    figure, ((axes,),) = panels(1, 1, (10, 0.45 * len(readers) + 1.8))
     axes.axvline(results["base"], color=BASE, label=f"the head of {results['known']}, asked for these alone")
-    for number, (name, reader) in enumerate(points, start=1):
-        style = {"color": COLOURS.get(name, RESMEM), "label": f"{number}: {NAMES[name].replace('`', '')}"}
-        axes.plot(reader["old"], reader["new"], "o", ms=6.5, **style)
-        beside(axes, reader["old"], reader["new"], str(number), at=(6, 4))
-    axes.set(xlabel=f"accuracy on the {results['known']} classes of the head, %")
-    axes.set(ylabel=f"accuracy on the {results['classes'] - results['known']} new ones, %")
-    axes.set_title(f"All {results['classes']} classes may be said; grey: equal harmonic means", fontsize=11)
-    legend_below(figure, axes, columns=2)
+    for at, reader in enumerate(readers.values()):
+        axes.plot([reader["old"], reader["new"]], [at, at], color="0.75", lw=2, zorder=1)
+        for name, label, colour in COLUMNS:
+            dot(axes, reader[name], at, colour=colour, label=label)
+    axes.set_yticks(range(len(readers)), labels=[NAMES[name].replace("`", "") for name in readers], fontsize=9)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"accuracy, %, where all {results['classes']} classes can be said")
+    legend_below(figure, axes)
     return figure
