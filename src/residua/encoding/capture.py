@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from residua.core.source import bare
 from residua.encoding.position import at_position, mask_of
-from residua.errors import KeyModuleError
+from residua.errors import EncodeError, KeyModuleError
 
 
 class Capture:
@@ -43,8 +44,10 @@ class Capture:
         self.position = position
         self._caught = _Caught()
         self._handles: list[RemovableHandle] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(uncompiled(self._model))
         # A forward that failed half way leaves what it caught behind; the next one starts clean.
         self._handles = [self._model.register_forward_pre_hook(self._start, prepend=True, with_kwargs=True)]
         if self._of_input:
@@ -57,10 +60,16 @@ class Capture:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._stack.close()
         self._caught.values.clear()
 
     def take(self) -> Tensor:
         """What the last forward pass caught: (n, d), or the module's own tensor when not pooling."""
+        if not self._caught.values and next(_compiled(self._model), None):
+            raise KeyModuleError(
+                f"the key module {self.key!r} did not run as it was written: the model was compiled after its memory "
+                "was attached; compile first, then attach, and it runs uncompiled while it is attached"
+            )
         if len(self._caught.values) != 1:
             what = f"the key module {self.key!r} ran {len(self._caught.values)} times in one forward pass"
             raise KeyModuleError(f"{what}; expected exactly once: pass key= with the name of a module that does")
@@ -100,6 +109,45 @@ class Capture:
             raise KeyModuleError(f"the key module {self.key!r} gave {kinds}; expected a tensor: name another module")
         # Copied now: the next layer may work in place (`out += shortcut`) on the very tensor the hook was shown.
         self._caught.values.append(self.pooled(tensor) if self._pool else tensor.detach().clone())
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Within, what of a model was compiled, in place or not, runs as it was written: hooks that came after the first
+    run are optimised away otherwise."""
+    kept = [(module, name, getattr(module, name)) for module, name, _ in _compiled(model)]
+    for module, name, written in [*_compiled(model)]:
+        setattr(module, name, written)
+    try:
+        yield
+    finally:
+        for module, name, compiled in kept:
+            setattr(module, name, compiled)
+
+
+def _compiled(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """The attributes by which modules run compiled, and what stands there where they do not."""
+    for module in model.modules():
+        own = vars(module)
+        if own.get("_compiled_call_impl") is not None:  # module.compile()
+            yield module, "_compiled_call_impl", None
+        # Of torch.compile(module), and of module.forward = torch.compile(module.forward).
+        if (written := getattr(own.get("forward"), "_torchdynamo_orig_callable", None)) is not None:
+            yield module, "forward", written
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs. Of weights that were offloaded only a shell is left, and accelerate moves what
+    the layers are given; a model of shells alone, which nobody fills, is an ``EncodeError``."""
+    devices = [tensor.device for tensor in (*model.parameters(), *model.buffers())]
+    if "meta" not in {device.type for device in devices[:1]}:
+        return devices[0] if devices else torch.device("cpu")
+    if not any(hasattr(module, "_hf_hook") for module in model.modules()):
+        raise EncodeError(
+            f"this {type(model).__name__} has no weights: they are on the meta device, and nothing puts them in place "
+            "when it runs; load them, as from_pretrained does"
+        )
+    return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
 
 
 class _Caught(threading.local):

@@ -85,9 +85,25 @@ def warn_if_unknown(source: Source, stacklevel: int, saved: bool = False) -> Non
 
 
 def _told_apart_by(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    named = (*model.named_parameters(), *model.named_buffers())
+    for name, tensor in (part for one in named for part in _parts(*one)):
         if tensor.is_floating_point() and not tensor.is_meta and name.rpartition(".")[2] not in _COUNTERS:
             yield name, tensor
+
+
+def is_made_of_parts(tensor: Tensor) -> bool:
+    """Whether a tensor is quantised by torchao or such, and hardly anything can be computed of it."""
+    return hasattr(tensor, "__tensor_flatten__")
+
+
+def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """A tensor, or those that a quantised one is made of, such as its scales."""
+    if not is_made_of_parts(tensor):
+        yield name, tensor
+        return
+    quantised: Any = tensor
+    for part in quantised.__tensor_flatten__()[0]:
+        yield from _parts(f"{name}.{part}", getattr(tensor, part))
 
 
 def _name(dtype: torch.dtype) -> str:

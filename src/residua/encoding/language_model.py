@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from residua.core import AbsentLogits, DenseLogits, Encoded, Head, Names, Source
-from residua.encoding.capture import Capture
+from residua.encoding.capture import Capture, device_of
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.key_layer import ffn_key, head_key
 from residua.encoding.options import Text, Texts, Tokenizer
@@ -71,7 +71,7 @@ class LanguageEncoder(ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return device_of(self.model)
 
     def batches(self, texts: Texts, batch_size: int = 16, **reading: Any) -> Iterator[TokenBatch]:
         """Texts as batches of `batch_size` windows (or pairs), read lazily; no model runs."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from residua.core.source import Probe
-from residua.encoding.capture import Capture
+from residua.encoding.capture import Capture, device_of
 from residua.encoding.decoder import has_decoder
 from residua.encoding.fingerprint import scrambled, weights
 
@@ -91,10 +91,9 @@ def answered(
     if probe is None:
         return None
     tensor = next((tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()), None)
-    device, dtype = (torch.device("cpu"), torch.float32) if tensor is None else (tensor.device, tensor.dtype)
-    inputs = _inputs(probe).to(device)
-    inputs = inputs if probe.whole else inputs.to(dtype)
     try:
+        inputs = _inputs(probe).to(device_of(model))
+        inputs = inputs if probe.whole else inputs.to(torch.float32 if tensor is None else tensor.dtype)
         first = _answers(model, key, position, inputs)
         second = _answers(model, key, position, inputs) if twice else first
     except Exception:  # noqa: BLE001 whatever a model says of noise that it does not take

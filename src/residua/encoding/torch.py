@@ -20,9 +20,9 @@ from residua.core.encoded import Understood, understood
 from residua.core.outputs import shown_kind
 from residua.core.source import KEYS_ONLY, Functions
 from residua.core.targets import one_per_row
-from residua.encoding.capture import Capture, at_least_float32
+from residua.encoding.capture import Capture, at_least_float32, device_of, uncompiled
 from residua.encoding.data import Examples, Inputs, main_input
-from residua.encoding.fingerprint import source_of_module, warn_if_unknown
+from residua.encoding.fingerprint import is_made_of_parts, source_of_module, warn_if_unknown
 from residua.encoding.item import FUNCTION, Choice, item_of
 from residua.encoding.memorised import warn_if_memorised
 from residua.encoding.output_layer import output_layer
@@ -62,7 +62,7 @@ def encode_module(
             "that it was made of: encode that, or bring arrays with rs.Encoded(keys, logits, labels)"
         )
     tensors = [*model.parameters(), *model.buffers()]
-    device = tensors[0].device if tensors else torch.device("cpu")
+    device = device_of(model)
     dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
     name = key if key is not None or like is None else like.key
     output = output if like is None else _as_before(output, like)
@@ -129,11 +129,11 @@ def encode_module(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation and inference mode; every submodule's own training flag is put back by every exit."""
+    """Evaluation and inference mode, uncompiled; every submodule's own training flag is put back by every exit."""
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.inference_mode():
+        with uncompiled(model), torch.inference_mode():
             yield
     finally:
         for module, training in flags:
@@ -186,7 +186,9 @@ def linear_head(module: nn.Module, key: str, keys: Tensor, logits: Tensor) -> He
     """The key's linear layer, if it reproduces the logits of a batch to their dtype's precision."""
     if not isinstance(module, nn.Linear) or not key.endswith(":input"):
         return None
-    if (module.out_features, module.in_features) != (logits.shape[1], keys.shape[1]):
+    shape, weight = (logits.shape[1], keys.shape[1]), module.weight
+    # Of quantised and offloaded layers the weight itself is no matrix to compute with.
+    if weight.shape != shape or weight.is_meta or not weight.is_floating_point() or is_made_of_parts(weight):
         return None
     head = Head(module.weight.detach(), None if module.bias is None else module.bias.detach())
     with torch.autocast(keys.device.type, enabled=False):  # a memory recomputes logits in float32
