@@ -42,6 +42,7 @@ class RememberOptions(TextOptions, total=False):
     temperature: float
     device: str | torch.device
     shard_rows: int
+    checkpoint_every: float
     train_rows: int
 
 

@@ -365,3 +365,44 @@ def test_a_build_of_normalised_keys(tmp_path):
     plain = build(text(), encode, tmp_path / "plain")
     assert made.schema.normalise and not plain.schema.normalise
     np.testing.assert_allclose(made.keys, plain.keys / np.linalg.norm(plain.keys, axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"index": "IVF8,SQ8", "keep_keys": False, "train_rows": 300}])
+def test_what_a_kill_loses_is_bounded_by_time(tmp_path, options):
+    """Whenever rows go to disk, the memory is the same."""
+    stopped(tmp_path / "often", after=4, checkpoint_every=1e-9, **options)
+    stopped(tmp_path / "often", after=1, checkpoint_every=1e-9, **options)
+    counting, calls = broken(-1)
+    memory = quiet(tmp_path / "often", encode=counting, checkpoint_every=3600, **options)
+    assert len(calls) == 18 - 5  # nothing was lost
+    assert_same(memory, quiet(tmp_path / "never", checkpoint_every=3600, **options))
+    assert len(list((tmp_path / "often").iterdir())) == len(list((tmp_path / "never").iterdir()))
+
+
+def test_rows_of_an_unfinished_shard_are_compared_too(tmp_path):
+    stopped(tmp_path, after=2, checkpoint_every=1e-9)
+    other = list(text())
+    other[1].labels[7] += 1
+    with pytest.raises(InputError, match=r"tokens 50 to 99 .* are not those that the unfinished build began with"):
+        quiet(tmp_path, other)
+    with pytest.raises(InputError, match="the text ends after 50 tokens, and the unfinished build holds 100"):
+        quiet(tmp_path, text(50))
+    with pytest.raises(ParameterError, match="key_dtype"):
+        quiet(tmp_path, key_dtype="float16")
+    with pytest.raises(ParameterError, match="checkpoint_every=0; expected a number of seconds"):
+        quiet(tmp_path, checkpoint_every=0)
+
+
+def test_one_build_in_a_folder_at_a_time(tmp_path):
+    def another(batch):
+        with pytest.raises(MemoryFileError, match=r"another build is writing to .* at this moment; wait until it ends"):
+            quiet(tmp_path)
+        return encode(batch)
+
+    assert_same(quiet(tmp_path, encode=another), quiet(tmp_path.with_name("other")))
+    assert not (tmp_path / "build.json.lock").exists()
+
+
+def test_a_bar_says_that_the_index_is_trained(tmp_path, capfd):
+    quiet(tmp_path, progress=True, index="IVF8,SQ8")
+    assert "training the index IVF8,SQ8" in capfd.readouterr().err

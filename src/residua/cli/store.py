@@ -103,7 +103,8 @@ def unfinished(path: Path) -> int | None:
     if (path / MANIFEST).exists() or not (path / BUILD).exists():
         return None
     try:
-        return sum(shard["rows"] for shard in json.loads((path / BUILD).read_text(encoding="utf-8"))["shards"])
+        state = json.loads((path / BUILD).read_text(encoding="utf-8"))
+        return sum(block["rows"] for block in (*state["shards"], *state.get("parts", ())))
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 

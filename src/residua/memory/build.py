@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from torch import Tensor
 
@@ -71,6 +73,7 @@ def build(
     about: dict[str, Any] | None = None,
     names: dict[int, str] | None = None,
     shard_rows: int = 131_072,
+    checkpoint_every: float = 60.0,
     train_rows: int = 1_000_000,
     overwrite: bool = False,
     progress: bool | None = None,
@@ -85,7 +88,9 @@ def build(
     Each of `batches` has a length and int64 arrays ``labels``, ``ids`` and ``offsets`` of that length, known without a
     model; `encode` makes an ``Encoded`` of it, with these labels and ids. `names` may still grow while they are read.
 
-    `shard_rows` are written at a time, rounded up to whole batches: what a kill can lose. Without `keep_keys` the index
+    A shard has `shard_rows` rows, rounded up to whole batches. What a kill can lose is the work of `checkpoint_every`
+    seconds, for after so long the rows of an unfinished shard are written, too. One call builds in a folder at a time;
+    another, in this process or elsewhere, is a ``MemoryFileError``. Without `keep_keys` the index
     is trained when `train_rows` rows wait, and takes in as many at a time, so the folder is never larger than the
     memory, one copy of its index and these keys; with them, it is built over all, at the end. `overwrite` replaces a
     finished memory, once this one is complete, or starts over an unfinished build with other settings. The rest is as
@@ -102,26 +107,52 @@ def build(
         raise ParameterError(f"index={index!r}; a build that may be resumed takes an index by its name")
     if min(shard_rows, train_rows) < 1:
         raise ParameterError(f"shard_rows={shard_rows}, train_rows={train_rows}; expected at least 1 of each")
+    if not checkpoint_every > 0:
+        raise ParameterError(f"checkpoint_every={checkpoint_every!r}; expected a number of seconds above 0")
     if not keep_keys:
         arguments.check_discard(index == "exact", storage)
-    state, finished = open_build(path, settings, overwrite)
-    if not finished:
-        batches = iter(batches)
-        state.skip_done(batches)
-        if state.rows:
-            log.info("%s: %d rows are on disk already; going on", path, state.rows)
-        writer = _Writer(path, state, kept)
-        shown = {"desc": "remember", "unit": "token", "unit_scale": True, "initial": state.rows, "total": total}
-        with progress_bar(progress, leave=True, **shown) as bar:
-            for batch in batches:
-                if len(batch):
-                    writer.append(batch, encode(batch))
-                    bar.update(len(batch))
-        writer.finish(Names(names))
-    memory = Memory.load(path, device)
-    store.add_summary(path, summary(memory))
-    (path / BUILD).unlink(missing_ok=True)
+    with _alone(path):
+        state, finished = open_build(path, settings, overwrite)
+        if not finished:
+            batches = iter(batches)
+            state.skip_done(batches)
+            if state.saved_rows:
+                log.info("%s: %d rows are on disk already; going on", path, state.saved_rows)
+            shown = {"desc": "remember", "unit": "token", "unit_scale": True, "initial": state.saved_rows}
+            with progress_bar(progress, leave=True, total=total, **shown) as bar:
+                writer = _Writer(path, state, kept, checkpoint_every, bar.set_postfix_str)
+                for batch in batches:
+                    if len(batch):
+                        writer.append(batch, encode(batch))
+                        bar.update(len(batch))
+                writer.finish(Names(names))
+        memory = Memory.load(path, device)
+        store.add_summary(path, summary(memory))
     return memory
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """The one build in folder `path`, and the end of it; the lock of a process that has died holds nothing."""
+    lock = path / f"{BUILD}.lock"
+    with files.writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, timeout=0)
+        try:
+            held.acquire()
+        except Timeout as error:
+            what = f"another build is writing to {path} at this moment"
+            raise MemoryFileError(f"{what}; wait until it ends, or build into another folder") from error
+    finished = False
+    try:
+        yield
+        finished = True
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        if finished:  # last of all: what a killed call leaves is removed by the next, which finds this
+            (path / BUILD).unlink(missing_ok=True)
+        held.release()
 
 
 @dataclass
@@ -137,10 +168,17 @@ class BuildState:
     waiting: list[dict[str, Any]] = field(default_factory=list)  # files whose keys are not in the index yet, described
     index: dict[str, Any] | None = None  # the index so far: about, file, how many rows, median_nn_distance
     head: dict[str, Any] | None = None  # the file of the model's last layer, described
+    parts: list[dict[str, Any]] = field(default_factory=list)  # of the next shard; `text` is the checksum so far
 
     @property
     def rows(self) -> int:
+        """Rows in whole shards."""
         return sum(shard["rows"] for shard in self.shards)
+
+    @property
+    def saved_rows(self) -> int:
+        """All rows on disk."""
+        return self.rows + sum(part["rows"] for part in self.parts)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -169,7 +207,7 @@ class BuildState:
 
     def sweep(self, path: Path) -> None:
         """Remove this build's files that are not named here."""
-        named = {about["file"] for about in (*self.shards, *self.waiting)}
+        named = {about["file"] for about in (*self.shards, *self.parts, *self.waiting)}
         named |= {self.index["file"]["file"]} if self.index else set()
         named |= {self.head["file"]} if self.head else set()
         found = (*path.glob(f"*-{self.name}*"), *path.glob(f"{BUILD}.*.part"), *path.glob(".tmp*"))
@@ -184,17 +222,19 @@ class BuildState:
         """Consume from `batches` what is on disk already; refuse other text, and the same in other batches, whose rows
         would not be computed alike."""
         otherwise = "give the same text and batch_size to go on, or build into a new folder"
-        done = 0
-        for shard, checksum in zip(self.shards, self.text, strict=True):
-            rows, found, documents = 0, 0, []
-            while rows < shard["rows"]:
+        done = found = 0
+        sums = [*self.text, *(part["text"] for part in self.parts)]
+        for number, (block, checksum) in enumerate(zip([*self.shards, *self.parts], sums, strict=True)):
+            rows, documents = 0, []
+            found = found if number > len(self.shards) else 0
+            while rows < block["rows"]:
                 batch = next(batches, None)
                 if batch is None:
-                    ends = f"the text ends after {done + rows} tokens, and the unfinished build holds {self.rows}"
+                    ends = f"the text ends after {done + rows} tokens, and the unfinished build holds {self.saved_rows}"
                     raise InputError(f"{ends}: {otherwise}")
                 documents += [batch.ids[0], batch.ids[-1]] if len(batch) else []
                 rows, found = rows + len(batch), _checksum(batch, found)
-            if rows != shard["rows"]:
+            if rows != block["rows"]:
                 raise ParameterError(
                     "the text comes in other batches than those that the unfinished build began with (another "
                     f"batch_size, or other text): {otherwise}"
@@ -216,8 +256,6 @@ def _checksum(batch: TextBatch, value: int = 0) -> int:
 def open_build(path: Path, settings: dict[str, Any], overwrite: bool) -> tuple[BuildState, bool]:
     """The build that folder `path` holds or now begins, and whether it only lacks the removal of its ``build.json``."""
     settings = json.loads(json.dumps(settings))
-    with files.writing(path):
-        path.mkdir(parents=True, exist_ok=True)
     if (path / BUILD).exists():
         state = BuildState.read(path)
         if state.made(path):
@@ -227,7 +265,7 @@ def open_build(path: Path, settings: dict[str, Any], overwrite: bool) -> tuple[B
         elif state.settings == settings:
             state.sweep(path)
             return state, False
-        elif state.shards and not overwrite:  # one that holds no rows yet has nothing to lose
+        elif state.saved_rows and not overwrite:  # one that holds no rows yet has nothing to lose
             names = [name for name, value in settings.items() if state.settings.get(name) != value]
             differing = ", ".join(f"{name}={settings[name]!r} (there {state.settings.get(name)!r})" for name in names)
             raise ParameterError(
@@ -249,16 +287,29 @@ def _equal(given: np.ndarray | None, expected: np.ndarray) -> bool:
     return given is not None and np.array_equal(given, expected)
 
 
+def _joined(columns: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([one[name] for one in columns]) for name in columns[0]}
+
+
 class _Writer:
     """Goes on with an unfinished build: ``append`` each batch, then ``finish``."""
 
-    def __init__(self, path: Path, state: BuildState, kept: dict[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        state: BuildState,
+        kept: dict[str, Any],
+        checkpoint_every: float,
+        tell: Callable[[str], None],
+    ):
         self.path, self.state, self.kept = path, state, kept
+        self.tell, self.checkpoint_every, self.written = tell, checkpoint_every, time.monotonic()
         self.keep_keys: bool = state.settings["keep_keys"]
         self.storage: Storage | None = None  # of the first batch on
         self.index: Index | None = None
         self.median: float | None = None
-        self.columns: list[dict[str, Tensor]] = []  # rows that are not on disk yet
+        self.columns: list[dict[str, Tensor]] = []  # rows that are in no shard yet
+        self.in_parts = 0  # how many of those are in one of its parts
         self.next_id, self.rows, self.text = state.next_id, 0, 0
         if state.schema is None:
             return
@@ -270,6 +321,10 @@ class _Writer:
             self.index = load_index(state.index["about"], path, None, torch.empty(0), device="cpu", n=rows)
             self.median = state.index["median_nn_distance"]
         self._checkpoint(self.storage)  # a kill may have come between the shard and this
+        for part in state.parts:
+            self.columns.append({name: column[:] for name, column in store.get_rows(path, part).items()})
+            self.rows, self.text = self.rows + part["rows"], part["text"]
+        self.in_parts = len(self.columns)
 
     def append(self, batch: TextBatch, encoded: Encoded) -> None:
         if not (_equal(encoded.labels, batch.labels) and _equal(encoded.ids, batch.ids)):
@@ -287,24 +342,42 @@ class _Writer:
         self.rows, self.text = self.rows + len(encoded), _checksum(batch, self.text)
         if self.rows >= self.state.settings["shard_rows"]:
             self.flush(storage)
+        elif time.monotonic() - self.written >= self.checkpoint_every:
+            self.put_part(storage)
+
+    def put_part(self, storage: Storage) -> None:
+        """Put on disk those rows in hand that are not there yet, before they are a shard."""
+        state, number = self.state, f"{len(self.state.shards):05}-{len(self.state.parts):05}"
+        with self._writing():
+            rows = _joined(self.columns[self.in_parts :])
+            part = store.put_rows(self.path, f"rows-{state.name}-part-{number}.safetensors", rows)
+            self._describe(storage)
+            state.parts.append(part | {"text": self.text})
+            state.write(self.path)
+        self.in_parts, self.written = len(self.columns), time.monotonic()
+
+    def _describe(self, storage: Storage) -> None:
+        state = self.state
+        if state.head is None and storage.head is not None:
+            state.head = store.put_head(self.path, state.name, storage.head)
+        state.schema, state.next_id = storage.schema.to_json(), self.next_id
 
     def flush(self, storage: Storage) -> None:
-        """Put the rows in hand on disk, then say so."""
+        """Make the rows in hand a shard on disk, then say so."""
         state, number = self.state, len(self.state.shards)
-        rows = {name: torch.cat([columns[name] for columns in self.columns]) for name in self.columns[0]}
+        rows = _joined(self.columns)
         with self._writing():
             keys = None if self.keep_keys else {"key": rows.pop("key")}
             waiting = shard = store.put_rows(self.path, f"rows-{state.name}-{number:05}.safetensors", rows)
             if keys is not None:
                 waiting = files.put_tensors(self.path, f"index-{state.name}-keys-{number:05}.safetensors", keys)
-            if state.head is None and storage.head is not None:
-                state.head = store.put_head(self.path, state.name, storage.head)
-            state.schema, state.next_id = storage.schema.to_json(), self.next_id
+            self._describe(storage)
+            state.parts = []
             state.shards.append(shard)
             state.text.append(self.text)
             state.waiting.append(waiting)
             state.write(self.path)
-        self.columns, self.rows, self.text = [], 0, 0
+        self.columns, self.in_parts, self.rows, self.text, self.written = [], 0, 0, 0, time.monotonic()
         self._checkpoint(storage)
 
     def finish(self, names: Names) -> None:
@@ -326,7 +399,7 @@ class _Writer:
             store.write_manifest(self.path, generation, contents, index, shards)
 
     def _writing(self) -> AbstractContextManager[None]:
-        rows = self.state.rows
+        rows = self.state.saved_rows
         return files.writing(self.path, f"; {rows} rows are safe, and the same call goes on from there" if rows else "")
 
     def _waiting_rows(self) -> int:
@@ -347,9 +420,12 @@ class _Writer:
         keys = torch.cat([self._keys(waiting) for waiting in state.waiting])
         if self.index is None:
             log.info("%s: training index %s on %d rows", self.path, index.name, len(keys))
+            self.tell(f"training the index {index.name}")
             index.build(keys)
         else:
+            self.tell(f"indexing {len(keys):,} more keys")
             index.add(keys)
+        self.tell("")
         self.index = index
         if not self.keep_keys and (self.median is None or len(keys) >= 1000):
             first = index.n - len(keys)
