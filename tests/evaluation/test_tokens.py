@@ -146,7 +146,82 @@ def test_tokens_and_the_same_rows_without_offsets_are_measured_alike(memory):
     assert (text.pop("objective"), plain.pop("objective")) == ("log_loss", "accuracy")
     assert text.pop("perplexity_ratio_interval") is not plain.pop("perplexity_ratio_interval") is None
     assert text.pop("remembered") is None and sum(plain.pop("remembered")) == len(rows)
+    assert text.pop("tokens").keys() == {"rarity", "distance", "recital"}
     assert text == plain
+
+
+def perplexities(result, rows):
+    frame = result.to_frame()[rows]
+    return len(frame), *(pytest.approx(np.exp(-frame[name].mean())) for name in ("base_log_prob", "log_prob"))
+
+
+def test_tokens_by_rarity_and_by_distance(memory):
+    result = rs.evaluate(rs.KNNLM(memory, k=5, lmbda=0.4, sigma=2.0), tokens(1, [10, 11, 12]))
+    times = np.bincount(REMEMBERED.labels, minlength=V)
+    frame = result.to_frame()
+    assert frame.remembered.tolist() == times[frame.label].tolist()
+    assert set(times) & set(range(1, 10)) and set(times) & set(range(10, 100))
+    assert result.tokens["rarity"] == {
+        "1 to 9 times remembered": perplexities(result, times[frame.label] < 10),
+        "10 to 99 times remembered": perplexities(result, times[frame.label] >= 10),
+    }
+    quarters = result.tokens["distance"]
+    assert [n for n, *_ in quarters.values()] == [23, 23, 22, 22]
+    assert quarters["nearest quarter"] == perplexities(result, frame.distance <= np.sort(frame.distance)[22])
+    assert "nearest quarter" in str(result) and "second quarter" not in str(result)
+    skipped = rs.evaluate(rs.KNNLM(memory, k=5, sigma=2.0, skip=0.5), tokens(1, [10, 11, 12]))
+    searched = sum(n for n, *_ in skipped.tokens["distance"].values())
+    assert searched == skipped.to_frame().distance.notna().sum() < 90
+
+
+def test_a_token_that_is_not_remembered_is_rare():
+    test = tokens(1, [10, 11])
+    memory = rs.Memory(REMEMBERED[REMEMBERED.labels != 2], storage="none")
+    result = rs.evaluate(rs.KNNLM(memory, k=5, sigma=2.0), test)
+    assert result.tokens["rarity"]["never remembered"] == perplexities(result, test.labels == 2)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+def test_recited_tokens_and_new_ones_are_told_apart(noise):
+    """A document whose second half is remembered under another id: by its very keys, or by what comes before."""
+    rng = np.random.default_rng(0)
+    rows = tokens(0, [1, 2], length=60)
+    memory = rs.Memory(rows, storage="none")
+    new = tokens(7, [3], length=40)
+    keys = np.concatenate([new.keys[:10], rows.keys[60:90]]) + rng.normal(size=(40, V), scale=noise)
+    labels = np.concatenate([new.labels[:10], rows.labels[60:90]])
+    test = rs.Encoded(keys, new.logits, labels, new.ids, columns={"offset": np.arange(40)})
+    result = rs.evaluate(rs.KNNLM(memory, k=3, lmbda=0.9, sigma=1e-3), [test[:25], test[25:]])
+    recited = np.arange(40) >= (10 if noise == 0 else 10 + 20)  # without a key the text must agree for 20 tokens
+    assert result.per_row["recited"].tolist() == recited.tolist()
+    assert result.tokens["recital"] == {"recited": perplexities(result, recited), "new": perplexities(result, ~recited)}
+    assert "  recited (" in str(result) and "  new (" in str(result)
+    # The same labels in a document that a gap parts are no recital.
+    gap = rs.Encoded(keys, new.logits, labels, new.ids, columns={"offset": np.arange(40) + 5 * (np.arange(40) > 25)})
+    held = rs.evaluate(rs.KNNLM(memory, k=3, lmbda=0.9, sigma=1e-3), gap)
+    assert held.per_row["recited"].sum() == (30 if noise == 0 else 0)
+
+
+def test_bits_per_byte_count_the_bytes_of_the_texts(tiny_model, tiny_tokenizer):
+    model, texts = tiny_model("gpt2"), ["def naïve(x):", "return x", "return x", "→"]
+    memory = rs.lm.remember(model, tiny_tokenizer, ["x = naïve(y)"], progress=False)
+    result = rs.lm.evaluate(model, tiny_tokenizer, texts, rs.KNNLM(memory, k=2, sigma=5.0))
+    size = sum(len(text.encode()) for text in texts)
+    assert result.bits_per_byte == pytest.approx(result.n * np.log2(result.perplexity) / size)
+    assert result.base_bits_per_byte == pytest.approx(result.n * np.log2(result.base_perplexity) / size)
+    assert "bits per byte" in str(result) and result.to_dict()["bits_per_byte"] == result.bits_per_byte
+    rows = list(rs.lm.encode(model, tiny_tokenizer, texts, like=memory))
+    assert rs.evaluate(rs.KNNLM(memory, k=2, sigma=5.0), rows).bits_per_byte is None  # who knows what texts these were
+
+
+def test_bits_per_byte_of_pairs_are_those_of_targets(tiny_model, tiny_tokenizer):
+    model, pairs = tiny_model("t5"), [("x", "def add"), ("y", "naïve")]
+    memory = rs.lm.remember(model, tiny_tokenizer, [("z", "add")], progress=False)
+    reader = rs.KNNLM(memory, k=2, sigma=5.0)
+    result = rs.lm.evaluate(model, tiny_tokenizer, pairs, reader)
+    assert result.bits_per_byte == pytest.approx(result.n * np.log2(result.perplexity) / 13)
+    with pytest.warns(UserWarning, match="were cut"):
+        assert rs.lm.evaluate(model, tiny_tokenizer, pairs, reader, window=3).bits_per_byte is None
 
 
 def test_the_result_is_json_and_a_table(memory):

@@ -51,7 +51,7 @@ def lm_eval(
 
 
 def _table(scores: dict, reader: str) -> str:
-    from residua.evaluation.result import aligned
+    from residua.evaluation.cells import aligned
 
     def cell(found: dict, side: str) -> str:
         error = found[f"{side}_stderr"]

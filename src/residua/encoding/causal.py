@@ -58,6 +58,8 @@ class TextEncoder(LanguageEncoder):
         for document in documents(texts, self.tokenizer, Reading(**reading)):
             self._check_tokens(document.tokens, f"text {document.name!r}")
             self.names.give(document.id, document.name)
+            if self.windowing.prefix is not None:  # else the first token is no row
+                self.sizes[document.id] = document.size
             read += 1
             window = None
             for window in windows(document.id, document.tokens, self.windowing):

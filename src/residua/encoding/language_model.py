@@ -34,7 +34,8 @@ class LanguageEncoder(ABC):
     """What ``TextEncoder`` and ``PairEncoder`` share: everything but how sequences are made.
 
     Has ``key`` (resolved), ``source``, ``n_outputs`` (of the logits: an embedding may be padded beyond the tokenizer),
-    ``head`` (when the key is its input and it reproduces the logits) and the documents' ``names``, by id.
+    ``head`` (when the key is its input and it reproduces the logits) and, by id, the documents' ``names`` and ``sizes``
+    (bytes, of those of which every token is a row).
     """
 
     reading: tuple[str, ...]  # the options of ``batches``
@@ -48,6 +49,7 @@ class LanguageEncoder(ABC):
     n_outputs: int
     head: Head | None
     names: Names
+    sizes: dict[int, int]
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, *, key: str, logits: bool):
         model = getattr(model, "_orig_mod", model)  # a compiled module's hooks would be optimised away
@@ -55,7 +57,7 @@ class LanguageEncoder(ABC):
             raise EncodeError(f"the model is a {type(model).__name__}; expected a transformers model with an LM head")
         self.model = model
         self.tokenizer, self.logits = tokenizer, logits
-        self.names = Names()
+        self.names, self.sizes = Names(), {}
         # Without a cache of attention's keys and values, which nothing reads again.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
         head = head_key(model)  # also asked for other keys: no head, no language model

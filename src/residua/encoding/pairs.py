@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from residua.encoding.decoder import IGNORED, decoder_inputs, has_decoder
 from residua.encoding.language_model import LanguageEncoder, padded, position_limit
 from residua.encoding.options import Text, Texts, Tokenizer
-from residua.encoding.text import document_id, encode_texts, report_empty
+from residua.encoding.text import document_id, encode_texts, report_empty, utf8_bytes
 from residua.encoding.text_pairs import text_pairs
 from residua.encoding.windows import WINDOW, TokenBatch, Window
 from residua.errors import EncodeError, ParameterError
@@ -80,12 +80,15 @@ class PairEncoder(LanguageEncoder):
             targets = [[*one, end] if end is not None and end not in one[-2:] else one for one in targets]
             for (source_text, target_text), whole_source, whole_target in zip(group, sources, targets):
                 if source_text and target_text:
-                    cut += len(whole_source) > self.max_source or len(whole_target) > self.max_target
-                    source, target = _cut(whole_source, self.max_source), _cut(whole_target, self.max_target)
+                    whole = len(whole_target) <= self.max_target
+                    cut += len(whole_source) > self.max_source or not whole
+                    source, target = _cut(whole_source, self.max_source, end), _cut(whole_target, self.max_target, end)
                     self._check_tokens(source, f"the source of pair {number}", self._sources)
                     self._check_tokens(target, f"the target of pair {number}")
                     document = document_id(source, target)
                     self.names.give(document, str(number))
+                    if whole:
+                        self.sizes[document] = utf8_bytes(target_text)
                     yield Window(document, target, 0, 0, target, source)
                 else:
                     empty += 1

@@ -106,6 +106,7 @@ class TextStream:
     key: str
     n_outputs: int
     names: Names
+    sizes: dict[int, int]
     windowing: dict[str, Any]
     about: dict[str, Any]
 
@@ -134,7 +135,7 @@ class TextStream:
         self.texts, self.batch_size, self.progress = texts, batch_size or 16, progress
         self.reading = dict(reading)
         self.source, self.key, self.n_outputs = self.encoder.source, self.encoder.key, self.encoder.n_outputs
-        self.names, self.windowing = self.encoder.names, self.encoder.cut
+        self.names, self.sizes, self.windowing = self.encoder.names, self.encoder.sizes, self.encoder.cut
         self.about = {"windowing": self.windowing}
         self._used_up = False
 

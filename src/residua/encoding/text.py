@@ -21,12 +21,13 @@ _AT_ONCE = 1 << 20  # characters per call of the tokenizer, which works on sever
 
 
 class Document(NamedTuple):
-    """One text: its tokens int64 (n,), its name, and its id, a hash of the tokens: a memory can leave a document's own
-    rows out, whatever it was called and wherever it was read first."""
+    """One text: its tokens int64 (n,), its name, its length in bytes of UTF-8, and its id, a hash of the tokens: a
+    memory can leave a document's own rows out, whatever it was called and wherever it was read first."""
 
     id: int
     name: str
     tokens: np.ndarray
+    size: int
 
 
 def documents(texts: Texts, tokenizer: Tokenizer, reading: Reading | None = None) -> Iterator[Document]:
@@ -39,15 +40,20 @@ def documents(texts: Texts, tokenizer: Tokenizer, reading: Reading | None = None
     number = empty = 0
     left_out: list[str] = []
     for group in _groups(named_texts(texts, reading or Reading(), left_out)):
-        for (name, _), tokens in zip(group, encode_texts(tokenizer, [text for _, text in group])):
+        for (name, text), tokens in zip(group, encode_texts(tokenizer, [text for _, text in group])):
             if len(tokens):
                 array = np.asarray(tokens, dtype=np.int64)
-                yield Document(document_id(array), name, array)
+                yield Document(document_id(array), name, array, utf8_bytes(text))
             else:
                 empty += 1
             number += 1
     report_left_out(left_out, number + len(left_out))
     report_empty(empty, number)
+
+
+def utf8_bytes(text: str) -> int:
+    """How long a text is in UTF-8."""
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def document_id(*tokens: np.ndarray) -> int:

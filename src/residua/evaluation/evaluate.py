@@ -10,7 +10,7 @@ import numpy as np
 
 from residua.core import Encoded, Prediction, batches
 from residua.errors import EmptyMemoryError, InputError, ParameterError
-from residua.evaluation import classification, multilabel, regression
+from residua.evaluation import classification, multilabel, regression, tokens
 from residua.evaluation.label_knn import label_reader, truth_of, tune_label_knn
 from residua.evaluation.result import Evaluation
 from residua.evaluation.significance import Groups, check_resampling, checked_groups, group_numbers, paired
@@ -113,7 +113,12 @@ def evaluate(
             bar.update(len(part))
 
     rows = _joined(blocks)
-    n, exact, tuned = len(rows["distance"]), rows.pop("remembered"), voters.get("label_knn_tuned")
+    n, exact, tuned = len(rows["distance"]), rows.pop("exact"), voters.get("label_knn_tuned")
+    brought = _joined(columns)
+    size = None
+    if memory.schema.is_text:
+        rows |= tokens.columns_of(memory, rows, brought.get("offset"), exact)
+        size = tokens.text_bytes(test, rows, brought.get("offset"))
     numbers = group_numbers(given, rows.get("id"), n)
     about: dict[str, Any] = {
         "task": memory.task,
@@ -121,7 +126,7 @@ def evaluate(
         "reader": type(reader).__name__,
         "params": reader.to_json()["params"],
         "confidence": float(confidence),
-        "columns": _joined(columns),
+        "columns": brought,
         "names": names_of(test, rows["id"]) if "id" in rows else {},
         "classes": classes,
         "label_knn_params": tuned and {name: tuned.params[name] for name in ("k", "sigma", "kernel")},
@@ -130,6 +135,9 @@ def evaluate(
         about["remembered"] = np.bincount(memory.labels, minlength=memory.n_outputs)
     if not isinstance(test, (Encoded, Sequence)):  # batches that were there already say nothing about speed
         about |= {"tokens_per_second": n / seconds["whole"], "base_tokens_per_second": n / seconds["model"]}
+
+    if size is not None:
+        about |= {f"{of}bits_per_byte": tokens.bits_per_byte(rows[f"{of}log_prob"], size) for of in ("base_", "")}
 
     def result_of(rows: dict[str, np.ndarray], numbers: np.ndarray | None, matches: int) -> Evaluation:
         n, rng = len(rows["distance"]), np.random.default_rng(seed)
@@ -196,7 +204,7 @@ def _measured(
             distance[asked] = near.distances[:, 0].masked_fill(~near.found[:, 0], np.nan).cpu().numpy()
         own = {} if part.ids is None else {"id": part.ids}
         known = remembered(prediction.neighbours, memory.column("id"), part.ids).cpu().numpy()
-        yield part, prediction, {**own, **measure(part, prediction), "distance": distance, "remembered": known}
+        yield part, prediction, {**own, **measure(part, prediction), "distance": distance, "exact": known}
 
 
 def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

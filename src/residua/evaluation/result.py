@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from residua.core.frame import data_frame
 from residua.core.naming import checked_classes
 from residua.core.renamed import renamed
 from residua.errors import TaskError
+from residua.evaluation import by_class, tokens
+from residua.evaluation.cells import aligned, change, in_points, known, percent
 from residua.memory.schema import Objective
 from residua.printable import count, plain, short
 
@@ -105,6 +107,9 @@ class Evaluation:
     exact_matches, rests_on_matches : int, bool
         Rows with a neighbour of the very same key (distance 0) or of their own id, perhaps remembered themselves; and
         whether a gain beyond chance is none without them: it is then not called significant.
+    bits_per_byte, base_bits_per_byte : float or None
+        Of a text: -log2(probability) of all its tokens, over the UTF-8 bytes of the texts that they make (of pairs,
+        the targets), which no tokenizer changes. None where not every token is a row: a cut target, or no prefix.
     tokens_per_second, base_tokens_per_second : float or None
         Rows per second with the memory and without: of making the data, searching and reading; of making the data.
         None for data that were there already. The time of label k-NN does not count.
@@ -154,6 +159,8 @@ class Evaluation:
     label_knn_params: dict[str, Any] | None = None
     exact_matches: int = 0
     rests_on_matches: bool = False
+    bits_per_byte: float | None = None
+    base_bits_per_byte: float | None = None
     tokens_per_second: float | None = None
     base_tokens_per_second: float | None = None
     classes: tuple[str, ...] | None = None
@@ -205,7 +212,7 @@ class Evaluation:
         of_classes = {"per_class_gain", "support", "remembered", "classes"}
         left = {"per_row", "columns", "names"} | (of_classes if wide else set())
         names = [field.name for field in fields(self) if field.name not in left]
-        names += ["perplexity", "base_perplexity", "perplexity_ratio"]
+        names += ["perplexity", "base_perplexity", "perplexity_ratio", *(["tokens"] if self.tokens else [])]
         return {name: plain(getattr(self, name)) for name in names}
 
     @property
@@ -215,18 +222,18 @@ class Evaluation:
         where there are fewer than three classes."""
         if self.remembered is None or self.support is None:
             return {}
-        there = np.flatnonzero(self.support)
-        counts = self.remembered[there]
-        if len(there) < 3 or counts.max() < 2 * counts.min():
+        return by_class.by_rarity(self.per_row, self.support, self.remembered)
+
+    @property
+    def tokens(self) -> dict[str, tokens.Groups]:
+        """Of a text, how many tokens there are, and perplexity of the base and of the reader, in groups: ``"rarity"``,
+        by how often a token is remembered; ``"distance"``, by the nearest neighbour's, in quarters; ``"recital"``,
+        "recited" and "new". Tokens are recited where their key or id is remembered, or where the 20 tokens before
+        them are remembered in a row: the same text. Empty for what is no text."""
+        if "recited" not in self.per_row:
             return {}
-        thirds = np.array_split(there[np.argsort(counts, kind="stable")], 3)
-        found, label = {}, self.per_row["label"]
-        for name, third in zip(("rarest third of classes", "middle third", "most frequent third"), thirds):
-            own = np.isin(label, third)
-            right = (self.per_row[said][own] == label[own] for said in ("base_prediction", "prediction"))
-            base, now = (float(each.mean()) for each in right)
-            found[name] = base, now
-        return found
+        ways = {"rarity": tokens.by_rarity, "distance": tokens.by_distance, "recital": tokens.by_recital}
+        return {name: groups(self.per_row) for name, groups in ways.items()}
 
     def per_class(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
         """A pandas data frame with one row per class that is true or said: ``class``, ``support`` (test rows),
@@ -255,20 +262,10 @@ class Evaluation:
         """
         if self.task != "classification" or self.support is None:
             raise TaskError(f"a {self.task} evaluation has no classes; to_frame shows each row")
-        width, label = len(self.support), self.per_row["label"]
+        width = len(self.support)
         named = self.classes if classes is None else checked_classes([str(name) for name in classes], width)
-        table: dict[str, Any] = {"class": list(named or range(width)), "support": self.support}
-        if self.remembered is not None:
-            table["remembered"] = self.remembered
-        there = self.support > 0
-        for prefix in ("base_", ""):
-            said = self.per_row[f"{prefix}prediction"]
-            hits, given = np.bincount(label[said == label], minlength=width), np.bincount(said, minlength=width)
-            table[f"{prefix}recall"] = np.where(self.support > 0, hits / np.maximum(self.support, 1), np.nan)
-            table[f"{prefix}precision"] = np.where(given > 0, hits / np.maximum(given, 1), np.nan)
-            there = there | (given > 0)
-        table["gain"] = table["recall"] - table["base_recall"]
-        return data_frame({name: np.asarray(values)[there] for name, values in table.items()}, {})
+        table = by_class.recall_and_precision(self.per_row, self.support, named or range(width), self.remembered)
+        return data_frame(dict(table), {})
 
     def to_frame(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
         """A pandas data frame with one row per evaluated row, in the order of the data, numbered from 0.
@@ -298,6 +295,7 @@ class Evaluation:
               none, or none was searched: ``k=0``, or a row that the reader skips.
             - ``label_knn``, ``label_knn_tuned``: whether label k-NN is right, or its squared error; where the result
               has them.
+            - Of a text ``remembered``, how often the token is in the memory, and ``recited`` (see ``tokens``).
             - The columns of one value per row that the data bring, such as a token's ``offset``; where a name is
               taken, ``column.<name>``.
 
@@ -407,9 +405,8 @@ class Evaluation:
         rows, text = [("", "base", "memory", "change")], self.objective == "log_loss"
         measure = "{:.5g}".format if self.task == "regression" else percent
         if text:
-            change = f"{100 * (known(self.perplexity_ratio) - 1):+.1f} %"
-            perplexities = f"{known(self.base_perplexity):.3f}", f"{known(self.perplexity):.3f}"
-            rows.append(("perplexity", *perplexities, change))
+            base, now = known(self.base_perplexity), known(self.perplexity)
+            rows += [("perplexity", f"{base:.3f}", f"{now:.3f}", change(base, now)), *self._of_tokens()]
         if self.task != "regression":
             names = {"classification": "next-token accuracy" if text else "accuracy", "multi-label": "labels right"}
             name, base, now = names[self.task], self.base_accuracy, self.accuracy
@@ -449,6 +446,16 @@ class Evaluation:
             rows.append(("tokens per second", f"{base:,.0f}", f"{now:,.0f}", f"{base / now:.2f}x the time"))
         return rows
 
+    def _of_tokens(self) -> Iterator[tuple[str, str, str, str]]:
+        """Perplexity in groups of tokens, and bits per byte."""
+        for way, groups in self.tokens.items():
+            for name, (n, base, now) in groups.items():
+                if way != "distance" or name in (tokens.QUARTERS[0], tokens.QUARTERS[-1]):
+                    yield f"  {name} ({100 * n / self.n:.0f} %)", f"{base:.3f}", f"{now:.3f}", change(base, now)
+        if self.bits_per_byte is not None:
+            base, now = known(self.base_bits_per_byte), self.bits_per_byte
+            yield "bits per byte", f"{base:.4f}", f"{now:.4f}", change(base, now)
+
     def _interval(self) -> str:
         if self.gain_interval is None or self.objective == "log_loss":
             return ""
@@ -467,29 +474,3 @@ def _uneven(support: np.ndarray | None) -> bool:
     """Whether a class has twice the rows of another: accuracy says little of the rare ones then."""
     there = np.zeros(0) if support is None else support[support > 0]
     return len(there) > 1 and bool(there.max() >= 2 * there.min())
-
-
-def aligned(rows: list[tuple[str, str, str, str]]) -> str:
-    """Rows of four cells as text: names to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = (
-        f"{name:<{widths[0]}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:]))
-        for name, *cells in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def known(measure: float | None) -> float:
-    """A measure that the task has."""
-    assert measure is not None, "a measure of another task"
-    return measure
-
-
-def percent(share: float) -> str:
-    """A share as percent."""
-    return f"{100 * share:.2f} %"
-
-
-def in_points(share: float) -> str:
-    """A difference of shares in percentage points."""
-    return f"{100 * share:+.2f} points"
