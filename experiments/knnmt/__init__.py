@@ -20,11 +20,12 @@ def measure(
     base: tuple[str, ...] = ("weblate", "plone.app.locales", "django", "sphinx", "jupyterlab-language-pack-de-DE"),
     domain: str = "wagtail",
     language: str = "de",
-    steps: int = 1200,
+    longest: int = 80,
+    steps: int = 700,
     width: int = 128,
     layers: int = 2,
     vocabulary: int = 3000,
-    beams: int = 5,
+    beams: int = 4,
     checkpoints: str = "out/knnmt",
 ) -> dict:
     """Train a translator on some packages' messages, remember some of another's, translate the rest.
@@ -37,6 +38,8 @@ def measure(
         Another one: 70 % of its messages are remembered, 12 % tuned on, 18 % scored.
     language : str
         Translated into, from English.
+    longest : int
+        Characters of a message or its translation; longer ones are left out.
     steps : int
         Of training.
     width : int
@@ -50,15 +53,16 @@ def measure(
     checkpoints : str
         Folder for the trained translator.
     """
-    if min(steps, width, layers, vocabulary, beams) < 1:
-        raise ParameterError("steps, width, layers, vocabulary and beams; expected at least 1 of each")
+    if min(longest, steps, width, layers, vocabulary, beams) < 1:
+        raise ParameterError("longest, steps, width, layers, vocabulary and beams; expected at least 1 of each")
     settings = {name: value for name, value in locals().items() if name != "work"}
     return work.map(compare, [(settings,)], desc="knnmt")[0]
 
 
 def compare(settings: dict) -> dict:
     """The translator alone and with its memory: likelihood of the references, and translations of both decodings."""
-    own = pairs(settings["domain"], settings["language"])
+    taken = settings["language"], settings["longest"]
+    own = pairs(settings["domain"], *taken)
     parts = split(own)
     known = {source for source, _ in own}  # what both packages have is left to the memory
     trained = [

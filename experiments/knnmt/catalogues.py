@@ -20,13 +20,15 @@ class Split(NamedTuple):
     score: list[Pair]
 
 
-def pairs(place: str, language: str) -> list[Pair]:
+def pairs(place: str, language: str, longest: int) -> list[Pair]:
     """(English, translation) of the catalogues in a folder, or else of an installed package, sorted; each English
-    message once, with its first translation. What stays as it is in the translation is left out."""
+    message once, with its first translation. What stays as it is in the translation, and what has more than `longest`
+    characters, is left out."""
     found: dict[str, str] = {}
     for path in catalogues(place, language):
         for source, target in messages(path.read_bytes()):
-            if source and target and source != target and source not in found:
+            short = source and target and max(len(source), len(target)) <= longest
+            if short and source != target and source not in found:
                 found[source] = target
     if not found:
         raise InputError(

@@ -33,7 +33,7 @@ def test_messages_are_those_of_the_file(order):
 
 def test_pairs_come_from_the_catalogues_of_one_language(tmp_path):
     for region, entries in {
-        "de": [("Open", "Öffnen"), ("OK", "OK"), ("New", "")],
+        "de": [("Open", "Öffnen"), ("OK", "OK"), ("New", ""), ("Long", "l" * 21)],
         "de_AT": [("Open", "Aufmachen"), ("Save", "Speichern")],
         "fr": [("Open", "Ouvrir")],
     }.items():
@@ -41,11 +41,11 @@ def test_pairs_come_from_the_catalogues_of_one_language(tmp_path):
         folder.mkdir(parents=True)
         (folder / "app.mo").write_bytes(mo(entries))
     assert len(catalogues(str(tmp_path), "de")) == 2
-    assert pairs(str(tmp_path), "de") == [("Open", "Öffnen"), ("Save", "Speichern")]
+    assert pairs(str(tmp_path), "de", 20) == [("Open", "Öffnen"), ("Save", "Speichern")]
     with pytest.raises(InputError, match="no message in 'sv'"):
-        pairs(str(tmp_path), "sv")
+        pairs(str(tmp_path), "sv", 20)
     with pytest.raises(InputError, match="neither a folder nor an installed package"):
-        pairs("no-such-package-anywhere", "de")
+        pairs("no-such-package-anywhere", "de", 20)
 
 
 def test_a_split_parts_every_pair():
