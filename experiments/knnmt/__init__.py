@@ -64,11 +64,8 @@ def compare(settings: dict) -> dict:
     taken = settings["language"], settings["longest"]
     own = pairs(settings["domain"], *taken)
     parts = split(own)
-    known = {source for source, _ in own}  # what both packages have is left to the memory
-    trained = [
-        pair for place in settings["base"] for pair in pairs(place, settings["language"]) if pair[0] not in known
-    ]
-    trained = sorted(dict(trained).items())
+    others = dict(pair for place in settings["base"] for pair in pairs(place, *taken))
+    trained = sorted((source, others[source]) for source in others.keys() - dict(own).keys())  # none in both
     model, tokenizer = translator(trained, settings)
     memory = rs.lm.remember(model, tokenizer, parts.memory, index="exact", progress=False)
     reader = rs.tune(rs.KNNLM(memory), rs.lm.encode(model, tokenizer, parts.tune, like=memory), progress=False)

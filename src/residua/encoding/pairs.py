@@ -68,11 +68,11 @@ class PairEncoder(LanguageEncoder):
     def _windows(self, texts: Texts, **reading: Any) -> Iterator[Window]:
         number = empty = cut = 0
         end = getattr(self.tokenizer, "eos_token_id", None)
-        pairs = text_pairs(texts, **reading)
         if getattr(self.tokenizer, "tgt_lang", "") is None:
             marked = f"targets are marked as {getattr(self.tokenizer, 'src_lang', None)!r}, the sources' language"
             lacks = f"the tokenizer does not know the targets' language, so {marked}: set tokenizer.tgt_lang"
             warnings.warn(lacks, stacklevel=2)
+        pairs = text_pairs(texts, **reading)
         while group := list(islice(pairs, _AT_ONCE)):
             sources = encode_texts(self.tokenizer, [source for source, _ in group], add_special_tokens=True)
             targets = self.tokenizer(text_target=[target for _, target in group], verbose=False)["input_ids"]
@@ -116,9 +116,10 @@ class PairEncoder(LanguageEncoder):
         return inputs if mask is None else {**inputs, "attention_mask": mask}, labels.shape[1]
 
 
-def _cut(tokens: list[int], length: int) -> np.ndarray:
-    # The last token, which closes the text, stays.
-    kept = tokens if len(tokens) <= length else [*tokens[: length - 1], tokens[-1]]
+def _cut(tokens: list[int], length: int, end: int | None) -> np.ndarray:
+    # What closes the text stays: its last token, and an eos before that.
+    closing = 2 if end is not None and tokens[-2:-1] == [end] else 1
+    kept = tokens if len(tokens) <= length else [*tokens[: length - closing], *tokens[-closing:]]
     return np.asarray(kept, dtype=np.int64)
 
 
