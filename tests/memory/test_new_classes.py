@@ -126,7 +126,7 @@ def test_an_attached_model_answers_with_all_classes(model, known, new, test):
     x, _ = rows(200, range(ALL), 3)
     reader = rs.ResMem(known, k=9)
     with torch.no_grad(), rs.attach(model, reader) as handle:
-        np.testing.assert_allclose(model(x).exp(), reader.predict_proba(test), atol=1e-5)
+        np.testing.assert_allclose(model(x).softmax(dim=1), reader.predict_proba(test), atol=1e-5)
         handle.reader = rs.ResMem(known, k=0)
         assert model(x).shape == (200, KNOWN)  # no memory is no change
 
