@@ -18,7 +18,7 @@ from residua.core.outputs import as_logits, as_spoken
 from residua.encoding.capture import Capture, at_least_float32
 from residua.errors import EncodeError, InputError, NonFiniteError, ParameterError, ShapeError
 from residua.hooks.followed import open_text, text_of
-from residua.hooks.forward import at_positions, find_logits, loss_of, tokens_read, with_logits
+from residua.hooks.forward import at_positions, find_logits, loss_of, padding_name, tokens_read, with_logits
 from residua.readers import Reader
 
 EDGE = 2**-24  # the least probability of one of several labels whose log-odds are finite in float32
@@ -40,7 +40,7 @@ class Correction:
     key: str  # as ``Capture`` names it
 
     def __init__(self, model: nn.Module, reader: Reader, key: str):
-        self.key, self._model = key, model
+        self.key, self._model, self._mask_name = key, model, padding_name(model)
         self._capture = Capture(model, key, pool=False)
         self.read_with(reader)
         self._capture.__enter__()
@@ -188,7 +188,7 @@ class Correction:
         return tuple(inspect.signature(self._model.forward).parameters)
 
     def _at_positions(self, keys: Tensor, logits: Tensor, given: dict[str, Any], output: Any) -> Tensor:
-        keys, mask = at_positions(self._model, keys, logits, given)
+        keys, mask = at_positions(self._mask_name, keys, logits, given)
         fresh = self.reader.start()
         if fresh is None:
             last = slice(-logits.shape[1], None)
@@ -209,7 +209,7 @@ class Correction:
                 f"a ContinuousCache needs the key of every token, and the key module {self.key!r} ran at "
                 f"{mask.shape[1]} of {tokens.shape[1]} positions: make the memory of an earlier layer's keys"
             )
-        text = text_of(self._model, given, output, self.key, *tokens.shape)
+        text = text_of(self._mask_name, given, output, self.key, *tokens.shape)
         return text.corrected(self.reader, fresh, self.answer, keys, logits, mask, tokens)
 
     def __deepcopy__(self, memo: object) -> Correction:

@@ -30,12 +30,12 @@ def open_text(given: Mapping[str, Any], key: str) -> None:
         _hang(past, Text(None))
 
 
-def text_of(model: object, given: Mapping[str, Any], output: Any, key: str, sequences: int, read: int) -> Text:
+def text_of(mask_name: str, given: Mapping[str, Any], output: Any, key: str, sequences: int, read: int) -> Text:
     """The text that goes on with the positions just read, `read` of each sequence, or that they are the whole of;
     ``ParameterError`` where what came before is not known."""
     past, kept = _past_in(given), _past_in(output)
     if past is None:
-        mask = padding_in(model, given)
+        mask = padding_in(mask_name, given)
         goes_on = mask is not None and mask.shape[1] > read
         will_go_on = kept is not None and bool(given.get("use_cache"))
         if (goes_on or will_go_on) and not _counts(kept):

@@ -75,7 +75,12 @@ def _places(items: Iterable[Any]) -> Iterator[int]:
     return (place for place, item in enumerate(items) if isinstance(item, Tensor) and item.ndim)
 
 
-def at_positions(model: object, keys: Tensor, logits: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def padding_name(model: object) -> str:
+    """By what name the mask of the positions is given."""
+    return "decoder_attention_mask" if has_decoder(model) else "attention_mask"
+
+
+def at_positions(mask_name: str, keys: Tensor, logits: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Keys (b, t, d) of the positions that the model read, and a bool mask (b, t) of those that are no padding.
 
     The logits (b, s, L) are of the last s. `given`: what the model was called with, by name.
@@ -88,7 +93,7 @@ def at_positions(model: object, keys: Tensor, logits: Tensor, given: dict[str, A
             "expected one at each position: name another module"
         )
     keys = flat.view(batch, -1, flat.shape[1])
-    mask = padding_in(model, given)
+    mask = padding_in(mask_name, given)
     if mask is not None and mask.shape[1] >= keys.shape[1]:
         mask = mask[:, mask.shape[1] - keys.shape[1] :].to(keys.device).bool()
     else:
@@ -97,9 +102,9 @@ def at_positions(model: object, keys: Tensor, logits: Tensor, given: dict[str, A
     return (keys[:, kept], mask[:, kept]) if isinstance(kept, Tensor) else (keys, mask)  # positions by number
 
 
-def padding_in(model: object, given: Mapping[str, Any]) -> Tensor | None:
+def padding_in(mask_name: str, given: Mapping[str, Any]) -> Tensor | None:
     """The mask (b, n), 0 or False for padding, of the positions read and perhaps of those before; None without one."""
-    mask = given.get("decoder_attention_mask" if has_decoder(model) else "attention_mask")
+    mask = given.get(mask_name)
     if isinstance(mask, Mapping):  # one for each kind of layer
         mask = mask.get("full_attention", next(iter(mask.values()), None))
     if not isinstance(mask, Tensor):
