@@ -284,3 +284,38 @@ def test_a_trained_model_scores_as_it_does_in_transformers(shared):
                 count, scored = count + end - scored, end
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert 17 < np.exp(ours / count) < 21
+
+
+def test_a_model_that_looks_ahead_is_refused(tiny_bert, tiny_tokenizer):
+    assert TextEncoder(tiny_bert("bert", is_decoder=True), tiny_tokenizer).key.endswith("intermediate.dense:input")
+    with pytest.raises(EncodeError, match=r"depends on the tokens after it.*is_decoder=True"):
+        TextEncoder(tiny_bert("bert"), tiny_tokenizer)
+
+
+def test_positions_that_padding_takes_are_none(tiny_bert, tiny_tokenizer):
+    model = tiny_bert("roberta", is_decoder=True, max_position_embeddings=20)
+    encoder = TextEncoder(model, tiny_tokenizer)
+    assert encoder.windowing.window == 18  # the padding token is 1
+    for batch in encoder.batches(["x" * 60]):
+        encoder.encode(batch)
+
+
+def test_more_tokens_than_a_model_reads(tiny_model, tiny_tokenizer):
+    model = tiny_model("gpt2")
+    model.config.n_positions = -1  # as a model without a limit says
+    encoder = TextEncoder(model, tiny_tokenizer, windowing=Windowing.of(window=200, prefix=0))
+    with pytest.raises(EncodeError, match=r"cannot read 200 tokens.*pass window= with fewer"):
+        encoder.encode(next(encoder.batches(["x" * 600])))
+
+
+@pytest.fixture
+def tiny_bert():
+    def make(kind, **options):
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+        sizes["initializer_range"] = 0.3
+        config = AutoConfig.for_model(kind, **sizes, vocab_size=300, bos_token_id=0, pad_token_id=1, **options)
+        return AutoModelForCausalLM.from_config(config).eval()
+
+    return make

@@ -14,8 +14,12 @@ from residua.encoding.documents import Reading
 from residua.encoding.language_model import LanguageEncoder, padded, position_limit
 from residua.encoding.options import Text, Texts, Tokenizer
 from residua.encoding.text import bos_token, documents, encode_texts
+from residua.encoding.torch import frozen
 from residua.encoding.windows import TokenBatch, Window, Windowing, windows
-from residua.errors import InputError, ParameterError
+from residua.errors import EncodeError, InputError, ParameterError
+
+
+AHEAD = 0.05  # of the logits' length: what a token may change before it, by the steps of 8-bit numbers it shares
 
 
 class TextEncoder(LanguageEncoder):
@@ -41,6 +45,7 @@ class TextEncoder(LanguageEncoder):
             raise ParameterError(f"windows of {self.windowing.window} tokens, and the model has {limit} positions")
         self.cut = asdict(self.windowing)
         super().__init__(model, tokenizer, key=key, logits=logits)
+        self._check_causal()
         if self.windowing.prefix is not None:
             self._check_tokens(np.array([self.windowing.prefix]), "the prefix")
 
@@ -70,6 +75,20 @@ class TextEncoder(LanguageEncoder):
             if short == read:
                 raise InputError(f"all {read} texts {why}")
             warnings.warn(f"{short} of {read} texts {why}; they were left out", stacklevel=2)
+
+    def _check_causal(self) -> None:
+        (first,) = self._probe()
+        tokens = first.tokens.copy()
+        tokens[-1] = tokens[0]
+        with frozen(self.model):
+            _, said = self._rows([first, Window(0, tokens, 0, 0, tokens)], logits=True)
+        here, there = (part[:-1].float() for part in said.chunk(2))  # of all positions before the token that differs
+        if bool(((here - there).norm(dim=1) > AHEAD * here.norm(dim=1)).any()):
+            raise EncodeError(
+                f"what this {type(self.model).__name__} says at a token depends on the tokens after it, which a memory "
+                "would learn to copy; expected a causal language model: BERT and its kind are one with "
+                "config.is_decoder=True, XLM with config.causal=True"
+            )
 
     def _probe(self) -> list[Window]:
         tokens = np.arange(min(8, self.windowing.window)) % self.model.get_input_embeddings().weight.shape[0]

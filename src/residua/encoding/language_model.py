@@ -139,7 +139,13 @@ class LanguageEncoder(ABC):
         # The capture comes first: it needs every position.
         watched = Capture(self.model, self.key, pool=False)
         with watched as capture, _only(self._head, asked, positions) as narrowed:
-            output = self.model(**inputs, **self._options)
+            try:
+                output = self.model(**inputs, **self._options)
+            except IndexError as error:  # of an embedding: of tokens, or of positions that no configuration told of
+                raise EncodeError(
+                    f"the model cannot read {length} tokens, or has no embedding for one of them ({error}); pass "
+                    f"window= with fewer than {length}, or the tokenizer that it was trained with"
+                ) from error
             caught = capture.take()
         if caught.numel() != positions * caught.shape[-1]:
             given = f"shape {tuple(caught.shape)} for {len(windows)} sequences of {length} tokens"
@@ -194,5 +200,11 @@ def position_limit(model: object) -> int | None:
     """The most positions a model has, by its configuration; None when it names no such limit (T5, BLOOM, XLNet)."""
     config = getattr(model, "config", None)
     config = getattr(config, "get_text_config", lambda **_: config)(decoder=True)
-    limit = getattr(config, "max_position_embeddings", None)
-    return limit if limit and limit > 0 else None
+    named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_target_positions"))
+    limit = next((limit for limit in named if isinstance(limit, int) and limit > 0), None)
+    for name, table in model.named_modules() if limit and isinstance(model, nn.Module) else ():
+        # Of a table of positions that has a row for padding (RoBERTa's), this one and those before it are not used.
+        padded = isinstance(table, nn.Embedding) and table.padding_idx is not None and "position" in name
+        if padded and table.num_embeddings == limit:
+            return limit - table.padding_idx - 1
+    return limit
