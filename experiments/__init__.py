@@ -12,4 +12,15 @@ came out. An experiment is a module of this package with
 A new one is one name more in ``NAMES``.
 """
 
-NAMES = ("cifar100", "examples", "imagenet", "knnlm", "knnmt", "new_classes", "tables", "tabular", "theorem33")
+NAMES = (
+    "architectures",
+    "cifar100",
+    "examples",
+    "imagenet",
+    "knnlm",
+    "knnmt",
+    "new_classes",
+    "tables",
+    "tabular",
+    "theorem33",
+)

@@ -18,7 +18,6 @@ from residua.encoding.torch import frozen
 from residua.encoding.windows import TokenBatch, Window, Windowing, windows
 from residua.errors import EncodeError, InputError, ParameterError
 
-
 AHEAD = 0.05  # of the logits' length: what a token may change before it, by the steps of 8-bit numbers it shares
 
 

@@ -202,9 +202,10 @@ def position_limit(model: object) -> int | None:
     config = getattr(config, "get_text_config", lambda **_: config)(decoder=True)
     named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_target_positions"))
     limit = next((limit for limit in named if isinstance(limit, int) and limit > 0), None)
-    for name, table in model.named_modules() if limit and isinstance(model, nn.Module) else ():
+    if limit is None or not isinstance(model, nn.Module):
+        return limit
+    for name, table in model.named_modules():
         # Of a table of positions that has a row for padding (RoBERTa's), this one and those before it are not used.
-        padded = isinstance(table, nn.Embedding) and table.padding_idx is not None and "position" in name
-        if padded and table.num_embeddings == limit:
-            return limit - table.padding_idx - 1
+        if isinstance(table, nn.Embedding) and table.num_embeddings == limit and "position" in name:
+            return limit if table.padding_idx is None else limit - int(table.padding_idx) - 1
     return limit
