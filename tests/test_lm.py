@@ -41,7 +41,7 @@ def memory(gpt2, tiny_tokenizer):
 def test_every_token_is_a_row_once_and_documents_have_names(memory, tiny_tokenizer):
     assert len(memory.context(5, 3)) == 3 and list(memory.names.values()) == [name for name, _ in TEXTS]
     for document, (_, text) in zip(memory.names, TEXTS, strict=True):
-        assert tiny_tokenizer.decode(memory.labels[memory.ids == document]) == text
+        assert tiny_tokenizer.decode(memory.labels[memory.ids == document]) == f"{text}<|endoftext|>"
     assert memory.source.key == "transformer.h.1.mlp.c_fc:input"
 
 
@@ -57,7 +57,7 @@ def test_a_memory_on_disk_is_the_one_in_ram(gpt2, tiny_tokenizer, memory, tmp_pa
 
 
 def test_it_is_the_verbs_of_rows_over_a_stream(gpt2, tiny_tokenizer, memory):
-    assert sorted(rs.lm.__all__) == ["encode", "evaluate", "explain", "forget", "remember", "update"]
+    assert sorted(rs.lm.__all__) == ["encode", "evaluate", "explain", "forget", "prompt", "remember", "update"]
     stream = rs.encode((gpt2, tiny_tokenizer), TEXTS, like=memory)
     again = rs.Memory(stream, storage="none", about=stream.about)
     np.testing.assert_array_equal(np.asarray(again.keys), np.asarray(memory.keys))
@@ -77,7 +77,7 @@ def test_a_folder_may_be_named_by_a_str(gpt2, tiny_tokenizer, tmp_path):
 
 def test_perplexity_of_the_base_is_the_model_s_own(gpt2, tiny_tokenizer, memory):
     result = rs.lm.evaluate(gpt2, tiny_tokenizer, NEW, rs.KNNLM(memory, k=0), window=64)
-    ids = torch.tensor([[0, *tiny_tokenizer(NEW[0][1])["input_ids"]]])
+    ids = torch.tensor([[0, *tiny_tokenizer(NEW[0][1])["input_ids"], 0]])
     assert ids.shape[1] <= 64
     with torch.no_grad():
         loss = gpt2(ids, labels=ids).loss
@@ -112,14 +112,14 @@ def test_forgetting_a_document_forgets_all_its_tokens(gpt2, tiny_tokenizer):
     rows = len(memory)
     document = next(i for i, name in memory.names.items() if name == "counter.py")
     count = memory.forget(document)
-    assert count == (len(tiny_tokenizer(TEXTS[1][1])["input_ids"])) and len(memory) == rows - count
+    assert count == (len(tiny_tokenizer(TEXTS[1][1])["input_ids"])) + 1 and len(memory) == rows - count
     assert document not in memory.ids
 
 
 def test_another_text_is_added_to_a_memory(gpt2, tiny_tokenizer):
     memory = rs.lm.remember(gpt2, tiny_tokenizer, TEXTS[:1], window=24, progress=False)
     ids = memory.add(rs.lm.encode(gpt2, tiny_tokenizer, TEXTS[1:2], like=memory))
-    assert len(set(ids)) == 1 and tiny_tokenizer.decode(memory.labels[memory.ids == ids[0]]) == TEXTS[1][1]
+    assert len(set(ids)) == 1 and tiny_tokenizer.decode(memory.labels[memory.ids == ids[0]]).startswith(TEXTS[1][1])
     with pytest.raises(rs.errors.IdError, match="in the memory already"):
         memory.add(rs.lm.encode(gpt2, tiny_tokenizer, TEXTS[1:2], like=memory))
 

@@ -16,6 +16,8 @@ from residua.errors import InputError, MissingDependencyError
 from residua.memory.manifest import MANIFEST
 from residua.readers import Reader
 
+# Most texts are cut to a number of tokens: where they end nothing ends.
+PIECES = {"end_of_text": False, "split_special_tokens": False}
 K = 1024  # the paper's, and the most neighbours that compete
 
 
@@ -46,7 +48,7 @@ class Language:
         if (folder / MANIFEST).exists():
             memory = rs.Memory.load(folder)
         else:
-            memory = rs.lm.remember(self.model, self.tokenizer, texts, folder, progress=False, **options)
+            memory = rs.lm.remember(self.model, self.tokenizer, texts, folder, progress=False, **PIECES, **options)
         return searched_once(memory)
 
     def encoded(self, texts: list[Text], memory: rs.Memory) -> Iterable[Encoded]:

@@ -17,7 +17,7 @@ from torch import nn
 from residua import encoding, evaluation, explanation
 from residua.core import Encoded
 from residua.encoding import TextStream
-from residua.encoding.options import ReadingOptions, StreamOptions, TextOptions, Texts, Tokenizer
+from residua.encoding.options import ReadingOptions, StreamOptions, Text, TextOptions, Texts, Tokenizer
 from residua.evaluation import Evaluation
 from residua.evaluation.significance import Groups
 from residua.explanation import Explanation
@@ -29,7 +29,7 @@ from residua.memory.storage import StorageName
 from residua.readers import Reader
 from residua.readers.reader import Exclude
 
-__all__ = ["encode", "evaluate", "explain", "forget", "remember", "update"]
+__all__ = ["encode", "evaluate", "explain", "forget", "prompt", "remember", "update"]
 
 
 class RememberOptions(TextOptions, total=False):
@@ -151,12 +151,30 @@ def evaluate(
 
 
 def explain(
-    model: nn.Module, tokenizer: Any, text: str | tuple[str, str], reader: Reader, **options: Unpack[ExplainOptions]
+    model: nn.Module, tokenizer: Any, text: Text, reader: Reader, **options: Unpack[ExplainOptions]
 ) -> Explanation:
-    """Why the model and its memory predict what they do after `text`, a str or a pair (source, target so far):
-    ``rs.explain`` of the state there, with its `options` (``exclude``, ``context``)."""
+    """Why the model and its memory predict what they do after `text`, a str, a list of messages, or a pair (source,
+    target so far): ``rs.explain`` of the state there, with its `options` (``exclude``, ``context``)."""
     query = encoding.last_row((model, tokenizer), text, like=reader)
     return explanation.explain(reader, query, tokenizer=tokenizer, **options)
+
+
+def prompt(model: nn.Module, tokenizer: Tokenizer, text: Text, reader: Reader) -> dict[str, torch.Tensor]:
+    """A prompt as ``model.generate`` takes it, ``input_ids`` and ``attention_mask``, int64 (1, t): with the token that
+    the memory's documents begin with, so that what is generated is what ``explain`` explains.
+
+    `text` is a str, or a list of messages to be answered; for an encoder-decoder, a source.
+
+    Examples
+    --------
+    >>> import residua as rs
+    >>> reader = rs.KNNLM(rs.lm.remember(model, tokenizer, "src/", window=256))
+    >>> with rs.attach(model, reader):
+    ...     made = model.generate(**rs.lm.prompt(model, tokenizer, "def add(", reader), max_new_tokens=3)
+    >>> tokenizer.decode(made[0])
+    '<|endoftext|>def add(...'
+    """
+    return encoding.prompt((model, tokenizer), text, like=reader)
 
 
 def update(

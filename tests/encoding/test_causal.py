@@ -187,10 +187,10 @@ def test_any_module_can_be_the_key(tiny_model, tiny_tokenizer):
 
 
 def test_windows_follow_the_model(tiny_model, tiny_tokenizer):
-    assert TextEncoder(tiny_model("gpt2"), tiny_tokenizer).windowing == Windowing(128, 96, 0)
-    assert text_encoder(tiny_model("bloom"), tiny_tokenizer).windowing == Windowing(1024, 768, 0)
+    assert TextEncoder(tiny_model("gpt2"), tiny_tokenizer).windowing == Windowing(128, 96, 0, 0, True)
+    assert text_encoder(tiny_model("bloom"), tiny_tokenizer).windowing == Windowing(1024, 768, 0, 0, True)
     chosen = text_encoder(tiny_model("gpt2"), tiny_tokenizer, window=100, min_context=30, key="head", logits=False)
-    assert chosen.windowing == Windowing(100, 70, 0) and chosen.key == "lm_head:input" and not chosen.logits
+    assert chosen.windowing == Windowing(100, 70, 0, 0, True) and chosen.key == "lm_head:input" and not chosen.logits
     for make in (text_encoder, TextEncoder):
         with pytest.raises(ParameterError, match="128 positions"):
             options = {"window": 129} if make is text_encoder else {"windowing": Windowing(129, 96)}

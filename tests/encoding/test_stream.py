@@ -34,7 +34,9 @@ def test_it_gives_the_same_rows_each_time(gpt2, tiny_tokenizer):
     for part in ("labels", "ids", "keys"):
         np.testing.assert_array_equal(rows(first, part), rows(second, part))
     assert list(stream.names.values()) == ["add", "short", "count"]
-    assert stream.windowing == {"window": 16, "stride": 12, "prefix": 0} == stream.about["windowing"]
+    assert (
+        stream.windowing == {**CUT, "prefix": 0, "suffix": 0, "split_special_tokens": True} == stream.about["windowing"]
+    )
     assert (stream.key, stream.n_outputs) == ("transformer.h.1.mlp.c_fc:input", 300)
 
 

@@ -29,6 +29,15 @@ def test_without_a_prefix_the_first_token_is_no_target():
     assert cut(0, Windowing(8, 6, prefix=0)) == []
 
 
+def test_a_document_ends_with_the_suffix_once():
+    targets = [window.targets.tolist() for window in cut(3, Windowing(3, 2, prefix=9, suffix=8))]
+    assert targets == [[100, 101, 102], [8]]
+    assert [w.targets.tolist() for w in cut(3, Windowing(9, 6, prefix=100, suffix=102))] == [[101, 102]]
+    assert [w.targets.tolist() for w in cut(1, Windowing(9, 6, suffix=100))] == [[100]]
+    (only,) = cut(2, Windowing(9, 6, prefix=100, suffix=8))
+    assert only.tokens.tolist() == [100, 101] and only.targets.tolist() == [101, 8] and only.offset == 1
+
+
 def test_the_papers_numbers():
     """ResMem: 256 and 192, so that all but the first window have 64 tokens before their first target's own."""
     found = cut(600, Windowing.of(window=256, stride=192, prefix=0))

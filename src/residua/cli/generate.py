@@ -66,16 +66,14 @@ def writer(model, tokenizer, memory, prompt: str, *, max_new_tokens, beams, seed
     """
     import torch
 
+    from residua.encoding import prompt as as_remembered
     from residua.encoding.language_model import position_limit
-    from residua.encoding.text import bos_token
     from residua.hooks import attach
 
     pairs = bool(model.config.is_encoder_decoder)
-    tokens = tokenizer(prompt, add_special_tokens=pairs, verbose=False)["input_ids"]
+    tokens = as_remembered((model, tokenizer), prompt, like=memory)["input_ids"][0].tolist()
     if not pairs:
-        about = memory.about
-        prefix = about["windowing"].get("prefix") if "windowing" in about else bos_token(tokenizer)
-        tokens = _cut([*([] if prefix is None else [prefix]), *tokens], max_new_tokens, position_limit(model))
+        tokens = _cut(tokens, max_new_tokens, position_limit(model))
     inputs = torch.tensor([tokens], device=model.device)
     sampling = {name: value for name, value in sampling.items() if value is not None}
     ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)

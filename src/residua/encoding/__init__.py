@@ -3,7 +3,17 @@
 from residua.encoding.causal import TextEncoder
 from residua.encoding.dispatch import encode
 from residua.encoding.pairs import PairEncoder
-from residua.encoding.stream import TextStream, last_row, text_encoder
+from residua.encoding.stream import TextStream, last_row, prompt, text_encoder
 from residua.encoding.windows import TokenBatch, Windowing
 
-__all__ = ["PairEncoder", "TextEncoder", "TextStream", "TokenBatch", "Windowing", "encode", "last_row", "text_encoder"]
+__all__ = [
+    "PairEncoder",
+    "TextEncoder",
+    "TextStream",
+    "TokenBatch",
+    "Windowing",
+    "encode",
+    "last_row",
+    "prompt",
+    "text_encoder",
+]

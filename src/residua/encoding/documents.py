@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from residua.encoding import files
 from residua.errors import InputError, ParameterError
 
+Prompt: TypeAlias = "str | Sequence[Mapping[str, Any]]"  # a text, or the messages of a conversation
 ERRORS = ("strict", "replace", "skip")
 _PATH_LENGTH = 4096  # no path is longer
 
@@ -37,7 +40,7 @@ class Reading:
         return files.find(paths, glob=self.glob, hidden=self.hidden, root=self.root)
 
 
-def named_texts(texts: Any, reading: Reading, left_out: list[str]) -> Iterator[tuple[str, str]]:
+def named_texts(texts: Any, reading: Reading, left_out: list[str]) -> Iterator[tuple[str, Prompt]]:
     """(name, text) of each text, lazily and in order. One without a name is called by its number.
 
     Files that hold no text are noted in `left_out`, as ``files.read`` says.
@@ -81,10 +84,12 @@ def items(texts: Any, columns: Mapping[str, str | None]) -> Iterable[Any]:
     return texts
 
 
-def named_text(item: Any, number: int, reading: Reading) -> tuple[str, str]:
+def named_text(item: Any, number: int, reading: Reading) -> tuple[str, Prompt]:
     """(name, text) of one that is no file; ``InputError`` for a str that is a path, and what holds no text."""
     name, text = str(number), item
     if isinstance(item, Mapping):
+        if _is_message(item) and reading.text_column not in item:
+            raise InputError(f"text {number} is one message; a conversation is a list of messages: write [messages]")
         text = column(item, reading.text_column, "text_column")
         if reading.name_column is not None:
             name = str(column(item, reading.name_column, "name_column"))
@@ -95,10 +100,22 @@ def named_text(item: Any, number: int, reading: Reading) -> tuple[str, str]:
             f"text {number} is {item!r}: the path that exists, or the text? Write pathlib.Path({item!r}), or "
             f"('name', {item!r})"
         )
-    if not isinstance(text, str):
+    if not isinstance(text, str) and not is_conversation(text):
         kind = f"{text!r}" if text is None or text != text else f"a {type(text).__name__}"
-        raise InputError(f"text {number} is {kind}; expected a str, a pair (name, str), a dataset's row, or a path")
+        raise InputError(
+            f"text {number} is {kind}; expected a str, a pair (name, str), a list of messages, a "
+            "dataset's row, or a path"
+        )
     return name, text
+
+
+def is_conversation(text: Any) -> bool:
+    """Whether it is a list of messages, as chat templates take them: dictionaries with a role and its content."""
+    return isinstance(text, (list, tuple, np.ndarray)) and len(text) > 0 and all(map(_is_message, text))
+
+
+def _is_message(item: Any) -> bool:
+    return isinstance(item, Mapping) and {"role", "content"} <= item.keys()
 
 
 def column(row: Mapping[str, Any], name: str, option: str) -> Any:

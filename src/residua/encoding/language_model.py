@@ -100,6 +100,10 @@ class LanguageEncoder(ABC):
         """A batch whose last row's key is the state after `text`; the label of that row means nothing."""
 
     @abstractmethod
+    def prompt(self, text: Text) -> dict[str, Tensor]:
+        """What the model's ``generate`` takes to go on from `text` as a text of a memory goes on."""
+
+    @abstractmethod
     def _windows(self, texts: Texts, **reading: Any) -> Iterator[Window]:
         """The sequences of all texts, in order."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict
 
 from residua.core import Source, Task
@@ -19,7 +19,8 @@ class Frame(Protocol):
     def __dataframe__(self, *args: Any, **options: Any) -> Any: ...
 
 
-Text: TypeAlias = str | tuple[str, str] | os.PathLike[str] | Mapping[str, Any]  # (name, text), or (source, target)
+# A text, (name, text), (source, target), a file, a row, the messages of a conversation.
+Text: TypeAlias = str | tuple[str, Any] | os.PathLike[str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Texts: TypeAlias = str | os.PathLike[str] | Iterable[Text] | Mapping[str, Iterable[Any]] | Frame
 
 
@@ -81,6 +82,8 @@ class TextOptions(ReadingOptions, total=False):
     window: int | None
     stride: int | None
     min_context: int | None
+    end_of_text: bool | None
+    split_special_tokens: bool | None
     batch_size: int | None
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from residua.encoding.decoder import IGNORED, decoder_inputs, has_decoder
@@ -20,7 +21,7 @@ from residua.encoding.options import Text, Texts, Tokenizer
 from residua.encoding.text import document_id, encode_texts, report_empty, utf8_bytes
 from residua.encoding.text_pairs import text_pairs
 from residua.encoding.windows import WINDOW, TokenBatch, Window
-from residua.errors import EncodeError, ParameterError
+from residua.errors import EncodeError, InputError, ParameterError
 
 _AT_ONCE = 256  # pairs per call of the tokenizer
 
@@ -64,6 +65,12 @@ class PairEncoder(LanguageEncoder):
     def last_row(self, text: Text) -> TokenBatch:
         (batch,) = self.batches([text])  # the row of the closing token comes after the target
         return batch
+
+    def prompt(self, text: Text) -> dict[str, Tensor]:
+        if not isinstance(text, str) or not text:
+            raise InputError(f"text={text!r}; expected a source, a str")
+        inputs = torch.tensor(encode_texts(self.tokenizer, [text], add_special_tokens=True), device=self.device)
+        return {"input_ids": inputs, "attention_mask": torch.ones_like(inputs)}
 
     def _windows(self, texts: Texts, **reading: Any) -> Iterator[Window]:
         number = empty = cut = 0

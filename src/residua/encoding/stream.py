@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Unpack
 
-from torch import nn
+from torch import Tensor, nn
 
 from residua.core import Encoded, Names, Source
-from residua.encoding.causal import TextEncoder
+from residua.encoding.causal import TextEncoder, windowing_of
 from residua.encoding.decoder import has_decoder
 from residua.encoding.documents import Reading
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.language_model import LanguageEncoder, position_limit
 from residua.encoding.options import Known, ReadingOptions, Text, Texts, Tokenizer, known_by
 from residua.encoding.pairs import PairEncoder
-from residua.encoding.text import Document, bos_token, documents, estimate_tokens
+from residua.encoding.text import Document, estimate_tokens
 from residua.encoding.windows import TokenBatch, Windowing
 from residua.errors import EncodeError, InputError, KeyModuleError, ParameterError
 from residua.progress import progress_bar
@@ -34,8 +34,10 @@ class TextStream:
         A causal language model, or an encoder-decoder one, whose `texts` are then pairs (source, target).
     texts : path, iterable of str, of (name, str), of os.PathLike or of dict, or table
         One text is one document: no context reaches from one to another. A str alone is the path of a file or folder,
-        in a list it is a text. A table is a data frame of any library, or a dict of columns; its texts, and those of a
-        dataset's rows, are in `text_column`. What could be two things is an ``InputError``.
+        in a list it is a text. A list of messages (``{"role": ..., "content": ...}``) in it, or in a dataset's row, is
+        a conversation, read by the tokenizer's chat template. A table is a data frame of any library, or a dict of
+        columns; its texts, and those of a dataset's rows, are in `text_column`. What could be two things is an
+        ``InputError``.
     key : str, optional
         ``"ffn"`` (the default), the input of the last feed-forward block, as both papers found best; ``"head"``, the
         input of the language modelling head; or any module, by dotted name, for its output (``:input`` for its input).
@@ -45,8 +47,13 @@ class TextStream:
     stride, min_context : int, optional
         By how much windows advance, and the context every token but a document's first ones has at least;
         ``min_context = window - stride``. By default a quarter of the window. Not for pairs, which are read whole.
+    end_of_text : bool, default True
+        The tokenizer's eos is a row after each text, so that generation with the memory ends where texts do. False for
+        pieces of longer texts. Pairs always have it.
+    split_special_tokens : bool, default True
+        What looks like a special token in a text (``<|endoftext|>`` in a file) is text. Of pairs: it is a token.
     like, batch_size, progress
-        As in ``rs.encode``.
+        As in ``rs.encode``; the two above are then those of what is encoded alike.
     logits : bool, default True
         False leaves the head out: enough for a memory of labels.
     text_column, name_column : str
@@ -71,7 +78,8 @@ class TextStream:
     names : Names, a dict of int to str
         The documents' names by id, filled while they are read; texts that are the same share an id.
     windowing, about : dict
-        How texts were cut: ``window``, ``stride``, ``prefix`` (the token before each document); of pairs, ``window``.
+        How texts were cut: ``window``, ``stride``, ``prefix`` and ``suffix`` (the tokens before and after each
+        document), ``split_special_tokens``; of pairs, ``window``.
         And what the memory keeps of it, ``{"windowing": windowing}``.
 
     Raises
@@ -120,15 +128,17 @@ class TextStream:
         window: int | None = None,
         stride: int | None = None,
         min_context: int | None = None,
+        end_of_text: bool | None = None,
+        split_special_tokens: bool | None = None,
         like: Known | None = None,
         batch_size: int | None = None,
         logits: bool = True,
         progress: bool | None = None,
         **reading: Unpack[ReadingOptions],
     ):
-        self.encoder = text_encoder(
-            model, tokenizer, key=key, window=window, stride=stride, min_context=min_context, logits=logits, like=like
-        )
+        cut: dict[str, Any] = {"window": window, "stride": stride, "min_context": min_context}
+        cut |= {"end_of_text": end_of_text, "split_special_tokens": split_special_tokens}
+        self.encoder = text_encoder(model, tokenizer, key=key, logits=logits, like=like, **cut)
         unknown = sorted(reading.keys() - set(self.encoder.reading))
         if unknown:
             raise ParameterError(f"unexpected {unknown[0]}=; these texts are read with {self.encoder.reading}")
@@ -162,7 +172,7 @@ class TextStream:
         """The texts' names, ids and tokens, in order; no model runs. ``InputError`` for pairs of texts."""
         if not isinstance(self.encoder, TextEncoder):
             raise InputError("an encoder-decoder reads pairs, which are no documents with names")
-        return documents(self.texts, self.encoder.tokenizer, Reading(**self.reading))
+        return self.encoder.documents(self.texts, **self.reading)
 
     def encode(self, batch: TokenBatch) -> Encoded:
         """One of ``batches``, by one forward pass of the model, which is left as it was."""
@@ -172,7 +182,8 @@ class TextStream:
         """About how many rows there are; None where that is not known before the texts are read."""
         if isinstance(self.encoder, PairEncoder):
             return None
-        return estimate_tokens(self.texts, self.encoder.tokenizer, Reading(**self.reading))
+        ends = int(self.windowing["suffix"] is not None)
+        return estimate_tokens(self.texts, self.encoder.tokenizer, Reading(**self.reading), ends)
 
     def __repr__(self) -> str:
         cut = ", ".join(f"{name} {value}" for name, value in self.windowing.items())
@@ -191,6 +202,16 @@ def last_row(model: tuple[nn.Module, Tokenizer], text: Text, *, like: Known | No
     return row
 
 
+def prompt(model: tuple[nn.Module, Tokenizer], text: Text, *, like: Known | None = None) -> dict[str, Tensor]:
+    """What ``generate`` takes to go on from a prompt: ``input_ids`` and ``attention_mask``, int64 (1, t).
+
+    The model then sees what it saw at the beginning of a document that was encoded like `like`, and what ``last_row``
+    sees: the token before a document, which a tokenizer by itself may not put there, and no special token in the text.
+    Parameters are those of ``last_row``; for an encoder-decoder, `text` is a source.
+    """
+    return text_encoder(*model, like=like).prompt(text)
+
+
 def text_encoder(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -199,6 +220,8 @@ def text_encoder(
     window: int | None = None,
     stride: int | None = None,
     min_context: int | None = None,
+    end_of_text: bool | None = None,
+    split_special_tokens: bool | None = None,
     logits: bool = True,
     like: Known | None = None,
 ) -> LanguageEncoder:
@@ -218,10 +241,13 @@ def text_encoder(
         if has_decoder(model):
             if stride is not None or min_context is not None:
                 raise ParameterError("stride= and min_context= cut long texts; an encoder-decoder reads pairs whole")
+            if end_of_text is False or split_special_tokens:
+                raise ParameterError("end_of_text= and split_special_tokens= are not for an encoder-decoder's pairs")
             encoder = PairEncoder(model, tokenizer, key=key, max_source=window, max_target=longest, logits=logits)
         else:
-            prefix = windowing.get("prefix", bos_token(tokenizer))
-            cut = Windowing.of(window, stride, min_context, prefix, position_limit(model))
+            choices = {"end_of_text": end_of_text, "split_special_tokens": split_special_tokens}
+            around = windowing_of(tokenizer, windowing, **choices)
+            cut = Windowing.of(window, stride, min_context, limit=position_limit(model), **around)
             encoder = TextEncoder(model, tokenizer, key=key, windowing=cut, logits=logits)
     except KeyModuleError:
         if known:  # another model, most likely

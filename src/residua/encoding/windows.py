@@ -19,11 +19,13 @@ WINDOW = 1024  # tokens, where the model allows more
 
 @dataclass(frozen=True)
 class Windowing:
-    """How documents are cut, in tokens."""
+    """How documents become tokens, and these are cut."""
 
     window: int  # input tokens per forward pass, at most
     stride: int  # from the start of a window to the start of the next
     prefix: int | None = None  # a token put before each document, so that its first token is a target too
+    suffix: int | None = None  # a target after each document: here it ends
+    split_special_tokens: bool = False  # read what looks like a special token as the text that it is
 
     @classmethod
     def of(
@@ -33,6 +35,8 @@ class Windowing:
         min_context: int | None = None,
         prefix: int | None = None,
         limit: int | None = None,
+        suffix: int | None = None,
+        split_special_tokens: bool = False,
     ) -> Self:
         """From any of the numbers, all of them optional: windows of 1024 or the model's `limit`, a stride of three
         quarters of the window, and ``min_context = window - stride``, another way to say the stride."""
@@ -53,7 +57,8 @@ class Windowing:
         if min_context is not None and min_context != window - stride:
             what = f"window={window} and stride={stride} give min_context={window - stride}"
             raise ParameterError(f"{what}, and {min_context} was asked for; pass two of the three")
-        return cls(window, int(stride), None if prefix is None else int(prefix))
+        prefix, suffix = (None if token is None else int(token) for token in (prefix, suffix))
+        return cls(window, int(stride), prefix, suffix, split_special_tokens)
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,16 @@ class Window:
 
 
 def windows(document: int, tokens: np.ndarray, windowing: Windowing) -> Iterator[Window]:
-    """The windows of one document, in order; none when it holds no target (one token and no prefix)."""
+    """The windows of one document, in order; none when it holds no target (one token, no prefix and no suffix).
+
+    What begins or ends with the prefix or suffix already, as a conversation by its template, gets no second one.
+    """
     tokens = np.asarray(tokens, dtype=np.int64)
     skipped = 1  # tokens before the first target's own index: the document's first, which nothing predicts
-    if windowing.prefix is not None:
+    if windowing.prefix is not None and windowing.prefix not in tokens[:1]:
         tokens, skipped = np.concatenate([[windowing.prefix], tokens]), 0
+    if windowing.suffix is not None and windowing.suffix not in tokens[1:][-1:]:
+        tokens = np.append(tokens, windowing.suffix)
     inputs, done, start = len(tokens) - 1, 0, 0  # position p of the inputs predicts tokens[p + 1]
     while done < inputs:
         end = min(start + windowing.window, inputs)
