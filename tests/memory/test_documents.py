@@ -43,7 +43,7 @@ def texts_of(memory, tokenizer):
     for id in set(memory.ids.tolist()):
         rows = memory.rows_with_ids(id)
         _, places = np.unique(memory.column("offset")[rows].numpy(), return_index=True)
-        text = tokenizer.decode(memory.column("label")[rows][places])
+        text = tokenizer.decode(memory.column("label")[rows][places], skip_special_tokens=True)
         found |= dict.fromkeys(memory.names.all(id), text)
     return found
 
@@ -59,7 +59,7 @@ def test_what_changed_is_read_and_nothing_else(remember, update, monkeypatch, ti
     planned = update(now, memory, dry_run=True)
     assert (planned.added, planned.changed, planned.removed, planned.unchanged) == (("d.py",), ("b.py",), ("c.py",), 1)
     assert read == [] and len(memory) == memory.n_rows and planned.tokens_added == 0
-    lengths = {body: len(tiny_tokenizer(body)["input_ids"]) for body in BODIES}
+    lengths = {body: len(tiny_tokenizer(body)["input_ids"]) + 1 for body in BODIES}  # and where it ends
     done = update(now, memory)
     assert done == Update(
         ("d.py",), ("b.py",), ("c.py",), 1, lengths[BODIES[3]] + lengths[BODIES[4]], done.tokens_forgotten
