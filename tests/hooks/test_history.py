@@ -18,9 +18,10 @@ from residua.errors import ParameterError
 TEXTS = ["def add(first, second):\n    return first + second\n", "class Counter:\n    def count(self, name):\n"]
 PROMPTS = ["def count(self, name):\n    self", "class Counter:\n    def count", "return first"]
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 1, "eos_token_id": None}
-RECURRENT = {
+UNUSUAL = {
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "rwkv": {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32},
+    "openai-gpt": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
 }
 
 
@@ -35,12 +36,12 @@ def looking_back(memory):
     return rs.ContinuousCache(rs.KNNLM(memory, k=4, lmbda=0.3, sigma=5.0), window=40, theta=0.05, lmbda=0.6)
 
 
-def recurrent(kind, tokenizer):
+def unusual(kind, tokenizer):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     tokens = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **tokens, **RECURRENT[kind])).eval()
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **tokens, **UNUSUAL[kind])).eval()
     key = "head:input" if kind == "rwkv" else "lm_head:input"
     memory = rs.lm.remember(model, tokenizer, TEXTS, key=key, key_dtype="float32", progress=False)
     return model, looking_back(memory)
@@ -257,7 +258,7 @@ def test_assisted_decoding_looks_back_at_what_was_kept(llama, tiny_model, tiny_t
 
 
 def test_a_recurrent_model_s_cache_is_followed(tiny_tokenizer):
-    model, reader = recurrent("mamba", tiny_tokenizer)
+    model, reader = unusual("mamba", tiny_tokenizer)
     ids = torch.cat([ids_of(tiny_tokenizer, prompt)[:, :3] for prompt in PROMPTS])
     with rs.attach(model, reader) as handle:
         whole = model.generate(ids, **GREEDY, use_cache=False)
@@ -282,10 +283,19 @@ def test_a_past_that_cannot_be_followed_is_refused_before_the_first_token(tiny_t
         def put(self, value):
             self.heard += value.dim() == 1
 
-    model, reader = recurrent("rwkv", tiny_tokenizer)
+    model, reader = unusual("rwkv", tiny_tokenizer)
     ids, streamer = ids_of(tiny_tokenizer, PROMPTS[0]), Heard(tiny_tokenizer)
     with rs.attach(model, reader):
         with pytest.raises(ParameterError, match="keeps the text before elsewhere"):
             model.generate(ids, streamer=streamer, **GREEDY)
         assert model(ids).logits.shape == (*ids.shape, 300)  # a whole text is no question
     assert streamer.heard == 0
+
+
+def test_a_model_that_leaves_its_cache_empty_reads_whole_texts(tiny_tokenizer):
+    model, reader = unusual("openai-gpt", tiny_tokenizer)
+    ids = ids_of(tiny_tokenizer, PROMPTS[0])
+    base = model.generate(ids, **GREEDY)
+    with rs.attach(model, reader):
+        whole = model.generate(ids, **GREEDY, use_cache=False).tolist()
+        assert model.generate(ids, **GREEDY).tolist() == whole != base.tolist()

@@ -34,7 +34,7 @@ def text_of(mask_name: str, given: Mapping[str, Any], output: Any, key: str, seq
     """The text that goes on with the positions just read, `read` of each sequence, or that they are the whole of;
     ``ParameterError`` where what came before is not known."""
     past, kept = _past_in(given), _past_in(output)
-    if past is None:
+    if past is None or (_counts(past) and _positions(past) == 0):  # or left empty by a model of whole texts
         mask = padding_in(mask_name, given)
         goes_on = mask is not None and mask.shape[1] > read
         will_go_on = kept is not None and bool(given.get("use_cache"))
