@@ -186,7 +186,8 @@ class TextStream:
         return estimate_tokens(self.texts, self.encoder.tokenizer, Reading(**self.reading), ends)
 
     def __repr__(self) -> str:
-        cut = ", ".join(f"{name} {value}" for name, value in self.windowing.items())
+        numbers = ((name, value) for name, value in self.windowing.items() if type(value) is int)
+        cut = ", ".join(f"{name} {value}" for name, value in numbers)
         return f"TextStream({self.source.name}, key {self.key!r}, {cut})"
 
 
