@@ -21,7 +21,7 @@ def measure(
     domain: str = "wagtail",
     language: str = "de",
     longest: int = 80,
-    steps: int = 700,
+    steps: int = 4000,
     width: int = 128,
     layers: int = 2,
     vocabulary: int = 3000,
