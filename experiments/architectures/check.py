@@ -79,30 +79,24 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text:
 def generates(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, reader: rs.KNNLM, mode: str) -> bool | str:
     """Whether the attached model says in a mode of generation what its forward passes say; else why it cannot.
 
-    Greedily the tokens are those of whole passes without a cache; sampled with one token to choose from they are the
-    greedy ones; the best of one beam too; and those of a batch are those of its rows.
+    Greedily the tokens are those that whole passes without a cache give, and sampled from the likeliest token alone
+    too; those of two beams are no less likely; those of a batch are those of its rows.
     """
     prompts = torch.tensor([tokenizer(text)["input_ids"][:6] for text in TEXTS])
     settings = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "pad_token_id": 1}
     more = {"sampled": {"do_sample": True, "top_k": 1}, "beams": {"num_beams": 2, "do_sample": False}}
-    options = settings | more.get(mode, {"do_sample": False})
+    plain = settings | {"do_sample": False}
     try:
         with rs.attach(model, reader), torch.no_grad():
             if mode == "batch":
-                together = model.generate(prompts, **options)
-                return bool(
-                    all((model.generate(one[None], **options)[0] == row).all() for one, row in zip(prompts, together))
-                )
-            out = model.generate(prompts[:1], **options)
-            wanted = prompts[:1]
-            if mode == "beams":  # no worse than greedily, by the attached model's own probabilities
-                greedy = model.generate(prompts[:1], **settings, do_sample=False)
-                return bool(out.shape == greedy.shape and likelihood(model, out) >= likelihood(model, greedy) - 1e-3)
-            for _ in range(TOKENS):
-                said = model(wanted).logits[0, -1]
-                said[tokenizer.eos_token_id] = -math.inf  # which min_new_tokens forbids
-                wanted = torch.cat([wanted, said.argmax()[None, None]], dim=1)
-        return bool((out == wanted).all())
+                together = model.generate(prompts, **plain)
+                alone = torch.cat([model.generate(one[None], **plain) for one in prompts])
+                return bool((together == alone).all())
+            out = model.generate(prompts[:1], **settings | more.get(mode, {"do_sample": False}))
+            whole = model.generate(prompts[:1], **plain, use_cache=False)
+            if mode == "beams":
+                return out.shape == whole.shape and likelihood(model, out) >= likelihood(model, whole) - 1e-3
+            return bool((out == whole).all())
     except Exception as error:  # noqa: BLE001 as above
         return f"{type(error).__name__}: {error}"[:160]
 

@@ -58,7 +58,6 @@ OWN: dict[str, dict[str, Any]] = {
     "deepseek_v32": {"index_head_dim": 16, "head_dim": 8},
     "dory": {"n_input_layers": 1, "n_output_layers": 1},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
-    "dots3_note_text": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 128},
     "gemma3n_text": {"num_kv_shared_layers": 2, "layer_types": ["sliding_attention", "full_attention"] * 2},
     "glm_moe_dsa": {"index_head_dim": 16, "head_dim": 8},
@@ -85,6 +84,8 @@ def small_config(kind: type[PreTrainedConfig]) -> PreTrainedConfig:
     """A configuration of a kind whose every number that makes a model large is small, and those inside it."""
     taken = inspect.signature(kind.__init__).parameters
     values = {name: value for name, value in (SMALL | OWN.get(kind.model_type, {})).items() if name in taken}
+    if "kv_lora_rank" in taken:
+        values["num_key_value_heads"] = SMALL["num_attention_heads"]  # latent attention has one of each
     if "is_decoder" in taken:
         values["is_decoder"] = True  # BERT and its kind look ahead otherwise
     usual = kind() if kind.sub_configs else None

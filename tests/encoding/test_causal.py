@@ -264,8 +264,9 @@ def test_a_trained_model_scores_as_it_does_in_transformers(shared):
     split = json.loads((folder / "split.json").read_text())
     library = Path(sysconfig.get_path("stdlib"))
     files = [library / name for name in split["validation"] if name in ("queue.py", "asyncio/exceptions.py", "bz2.py")]
-    encoder = text_encoder(model, tokenizer, window=256, stride=192)
-    assert encoder.key == "transformer.h.3.mlp.c_fc:input" and encoder.windowing == Windowing(256, 192, 0)
+    encoder = text_encoder(model, tokenizer, window=256, stride=192, end_of_text=False)
+    assert encoder.key == "transformer.h.3.mlp.c_fc:input"
+    assert encoder.windowing == Windowing(256, 192, 0, split_special_tokens=True)
     ours = 0.0
     for batch in encoder.batches(files):
         enc = encoder.encode(batch)

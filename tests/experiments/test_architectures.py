@@ -1,4 +1,4 @@
-"""Causal architectures of transformers, small: a dozen kinds of feed-forward network are found; one is read whole."""
+"""Causal architectures of transformers, built small: the keys of a dozen and more, and one that is read whole."""
 
 import pytest
 import torch
