@@ -23,4 +23,5 @@ NAMES = (
     "tables",
     "tabular",
     "theorem33",
+    "trained_keys",
 )
