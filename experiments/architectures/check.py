@@ -47,7 +47,7 @@ def checked(name: str) -> dict:
 def read(model: PreTrainedModel) -> dict:
     """Its key, perplexities and the modes in which it generates."""
     tokenizer = tokenizer_of(TEXTS)
-    memory = rs.lm.remember(model, tokenizer, TEXTS[:2], window=16, index="exact", progress=False)
+    memory = rs.lm.remember(model, tokenizer, TEXTS[:2], window=16, index="exact", end_of_text=False, progress=False)
     reader = rs.KNNLM(memory, k=4, lmbda=0.5)
     result = rs.lm.evaluate(model, tokenizer, TEXTS[2:], rs.KNNLM(memory, k=0), progress=False)
     plain = perplexity(model, tokenizer, TEXTS[2], memory.source.key)

@@ -56,8 +56,9 @@ FAMILIES = {
 def test_each_token_is_as_likely_as_when_the_targets_grow(kind, tiny_model, tiny_tokenizer):
     """A padded batch, against one token after the other behind the start token that ``generate`` begins with."""
     model = tiny_model(kind, **FAMILIES[kind])
-    # A mixture's experts read the tokens that they are given.
-    encoder = text_encoder(model, tiny_tokenizer, key="head" if kind == "nllb-moe" else "ffn")
+    encoder = text_encoder(model, tiny_tokenizer)
+    # One of a mixture's experts may read every token, in an order of its own.
+    assert kind != "nllb-moe" or encoder.key.endswith(".ffn:input")
     (batch,) = encoder.batches(PAIRS)
     enc = encoder.encode(batch)
     for document, (source, target) in zip(encoder.names, PAIRS, strict=True):

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from residua.core.source import ADAPTED, bare
@@ -65,7 +66,7 @@ def ffn_key(model: nn.Module, run: Callable[[], object], positions: int) -> str 
     mixing: set[str] = set()  # modules in which positions meet, or what holds such: beside a residual that can be faint
     for place, call in reversed(calls.items()):  # of what is nested, the inner one first
         first = pairs.get(place, place if _is_mixture(place, call, modules, layers) else None)
-        if first is None or bare(place.name) in mixing:
+        if first is None or bare(place.name) in mixing or _is_of_expert(first, calls, modules):
             continue
         kind = _kind(first, modules) + _kind(place, modules)
         now = None
@@ -192,6 +193,33 @@ def _is_mixture(place: _Place, call: _Call, modules: dict[str, nn.Module], layer
         return False
     inside = {name: module for name, module in modules[place.name].named_modules(prefix=place.name) if name in modules}
     return sum(_matrices(module) for name, module in inside.items() if name not in layers) > 1
+
+
+def _is_of_expert(place: _Place, calls: dict[_Place, _Call], modules: dict[str, nn.Module]) -> bool:
+    """Whether a module is (in) one of a mixture's experts, which was given all positions here, in any order: another
+    one was not, or was given the same."""
+    parts = place.name.split(".")
+    for depth in range(1, len(parts)):
+        holder, name = ".".join(parts[:depth]), parts[depth]
+        several, own = modules.get(holder), calls.get(_Place(f"{holder}.{name}", 0))
+        if own is None or not isinstance(several, (nn.ModuleList, nn.ModuleDict)):
+            continue
+        around = (call for other, call in calls.items() if f"{holder}.".startswith(f"{other.name}."))
+        if not any(_same_rows(own.given, call.given) for call in around):
+            continue  # the layers of a model: each is given what the one before it said
+        kind = type(modules[f"{holder}.{name}"])
+        others = [one for one, module in several.named_children() if type(module) is kind and one != name]
+        given = (calls.get(_Place(f"{holder}.{one}", 0)) for one in others)
+        if any(call is None or _same_rows(own.given, call.given) for call in given):
+            return True
+    return False
+
+
+def _same_rows(one: Tensor, other: Tensor) -> bool:
+    """Whether the same vectors, in any order."""
+    if one.shape != other.shape:
+        return False
+    return torch.equal(one[one.sum(dim=1).argsort()], other[other.sum(dim=1).argsort()])
 
 
 def _matrices(module: nn.Module) -> int:
