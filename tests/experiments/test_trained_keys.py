@@ -1,10 +1,9 @@
-"""Keys of a small mixture and a small hybrid that are trained: the parts, and a run of no steps to speak of."""
+"""Keys of a small mixture and a small hybrid that are trained: the parts, and the keys."""
 
 import pytest
 import torch
 
 from experiments import trained_keys
-from experiments.work import Work
 
 WANTED = {
     "mixture of experts (Mixtral)": ("model.layers.2.mlp:input", "model.layers.2.self_attn.q_proj:input"),
@@ -28,14 +27,3 @@ def test_the_three_keys(name):
     model = trained_keys.trained(trained_keys.MODELS[name](), tokenizer, texts, 1)
     keys = trained_keys.keys_of(model, tokenizer)
     assert (keys["feed-forward"], keys["mixer"], keys["head"]) == (*WANTED[name], "lm_head:input")
-
-
-@pytest.mark.slow
-def test_a_run_is_a_table(monkeypatch):
-    monkeypatch.setattr(trained_keys, "LEARNED", ("json",))
-    monkeypatch.setattr(trained_keys, "OTHER", ("json", "wsgiref"))
-    monkeypatch.setattr(trained_keys, "MODELS", dict([*trained_keys.MODELS.items()][:1]))
-    results = trained_keys.measure(Work(), steps=3)
-    table = trained_keys.tables(results)["keys"]
-    assert [row[1] for row in table.rows] == ["none (the model alone)", "feed-forward", "mixer", "head"]
-    assert trained_keys.draw(results) is not None
