@@ -30,7 +30,7 @@ LEARNED = (
     "importlib",
     "multiprocessing",
 )
-OTHER = ("asyncio", "unittest")  # remembered, tuned and scored on, file by file
+OTHER = ("asyncio",)  # remembered, tuned and scored on, file by file
 WINDOW, WIDTH, VOCABULARY = 128, 128, 1024
 SHARED = {
     "vocab_size": VOCABULARY,
@@ -79,7 +79,7 @@ def compare(name: str, steps: int) -> dict:
     found = {}
     for what, key in keys_of(model, tokenizer).items():
         memory = rs.lm.remember(model, tokenizer, remembered, key=key, index="exact", progress=False)
-        reader = rs.tune(rs.KNNLM(memory, k=256), rs.lm.encode(model, tokenizer, tuned_on, like=memory), progress=False)
+        reader = rs.tune(rs.KNNLM(memory, k=64), rs.lm.encode(model, tokenizer, tuned_on, like=memory), progress=False)
         result = rs.lm.evaluate(model, tokenizer, scored, reader, progress=False)
         change = [result.perplexity_ratio, *(result.perplexity_ratio_interval or (1, 1))]
         found[what] = {"key": memory.source.key, "perplexity": result.perplexity}
