@@ -16,7 +16,7 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test lint bench reproduce setup clean
+.PHONY: demo quick test lint bench gpu gpu-train reproduce setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
@@ -36,6 +36,14 @@ lint: .venv/.test
 
 bench: .venv/.test
 	@$(BIN)/python -m benchmarks.run $(NAMES)
+
+# Both install nothing: they run under a Python that has torch for CUDA, leave out what is missing, and name it.
+gpu:
+	@PYTHONPATH=src $(PYTHON) -m pytest -q -p no:cacheprovider tests/test_gpu.py
+	@PYTHONPATH=src $(PYTHON) -m benchmarks.run gpu
+
+gpu-train:
+	@PYTHONPATH=src:. $(PYTHON) -m experiments.gpu_train $(OPTIONS)
 
 reproduce: .venv/.test
 	@$(BIN)/python -m experiments $(or $(NAME),--list) $(OPTIONS)

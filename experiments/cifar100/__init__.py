@@ -23,6 +23,7 @@ def measure(
     seeds: int = 5,
     others: int = 1,
     crossed: int = 0,
+    equal_steps: bool = False,
     weights: tuple[str, ...] = (),
     trained_epochs: int = 0,
     data: str = "data",
@@ -47,6 +48,8 @@ def measure(
         Trainings of each other depth and share.
     crossed : int
         How many of the depths, the first ones, are trained on every share; 0 is all.
+    equal_steps : bool
+        Smaller shares take as many steps as all the images do, in more epochs.
     weights : tuple of str
         Trained networks (.safetensors) to measure instead of training any.
     trained_epochs : int
@@ -64,7 +67,7 @@ def measure(
     if weights:
         networks, trainings = given(weights, depth, fraction, trained_epochs), []
     else:
-        recipes = planned(depth, fraction, seeds, others, crossed, epochs)
+        recipes = planned(depth, fraction, seeds, others, crossed, epochs, equal_steps)
         cells = [(r.depth, r.epochs, r.fraction, r.seed, data, checkpoints, device) for r in recipes]
         trainings = work.map(trained, cells, "train")
         networks = marks(recipes, checkpoints)

@@ -1,5 +1,6 @@
 """CIFAR-100 (Krizhevsky 2009) as arrays, and as the dataset a network reads."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +97,16 @@ def normalise(images, *, flip: bool = False) -> Tensor:
     colour; mirrored left and right with `flip`. Images are uint8 (..., 32, 32, 3); a tensor stays on its device.
     """
     pixels = torch.as_tensor(images)
-    mean, std = (torch.tensor(colours, device=pixels.device) for colours in (MEAN, STD))
+    mean, std = _colours(pixels.device)
     if flip:
         pixels = pixels.flip(-2)
     return ((pixels.float() / 255 - mean) / std).movedim(-1, -3)
+
+
+@lru_cache
+def _colours(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, copied to a device once: a CUDA graph cannot."""
+    return torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
 
 
 class Cifar100(torch.utils.data.Dataset):

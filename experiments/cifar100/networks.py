@@ -8,7 +8,7 @@ import torch
 
 import residua as rs
 from experiments.cifar100.data import normalise, read
-from experiments.cifar100.recipe import Recipe, subset
+from experiments.cifar100.recipe import PAPER_EPOCHS, Recipe, subset
 from experiments.cifar100.resnet import load
 from experiments.cifar100.train import mark_name, train
 from experiments.machine import device_of
@@ -42,11 +42,23 @@ def encoded(weights: str, data: str, fraction: float, seed: int, device: str) ->
     return remembered, test
 
 
+def equal_steps(share: float, epochs: int = PAPER_EPOCHS) -> int:
+    """Epochs over a share of the images that take as many steps as `epochs` over all."""
+    return round(epochs / share)
+
+
 def planned(
-    depth: tuple[int, ...], fraction: tuple[float, ...], seeds: int, others: int, crossed: int, epochs: int
+    depth: tuple[int, ...],
+    fraction: tuple[float, ...],
+    seeds: int,
+    others: int,
+    crossed: int,
+    epochs: int,
+    steps: bool = False,
 ) -> list[Recipe]:
     """The trainings: first the headline's, `seeds` of them; then, `others` of each, the other depths on all the data
-    there is, and the smaller shares on the first `crossed` depths (0: on all).
+    there is, and the smaller shares on the first `crossed` depths (0: on all). With `steps` a smaller share takes as
+    many steps, not epochs.
 
     Examples
     --------
@@ -62,7 +74,8 @@ def planned(
     most, *smaller = sorted(set(fraction), reverse=True)
     shares = [(layers, share) for layers in depth[: crossed or None] for share in smaller]
     cells = [((depth[0], most), seeds), *((cell, others) for cell in [*((d, most) for d in depth[1:]), *shares])]
-    return [Recipe(cell[0], epochs, cell[1], seed) for cell, count in cells for seed in range(count)]
+    long = {share: equal_steps(share / most, epochs) if steps else epochs for share in fraction}
+    return [Recipe(layers, long[share], share, seed) for (layers, share), count in cells for seed in range(count)]
 
 
 def trained(depth: int, epochs: int, fraction: float, seed: int, data: str, checkpoints: str, device: str) -> dict:

@@ -69,15 +69,23 @@ def subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image at a random place within a black border of 4 pixels, and mirrored at random; normalised.
 
-    Images are uint8 (b, 32, 32, 3) on any device; the generator is the CPU's, so that every device draws the same. The
-    result is float32 (b, 3, 32, 32), channels last in memory.
+    Images are uint8 (b, 32, 32, 3) on any device. The result is float32 (b, 3, 32, 32), channels last in memory.
     """
-    b, device = len(images), images.device
+    return moved(images, *(part.to(images.device) for part in moves(len(images), generator)))
+
+
+def moves(b: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Where `b` crops begin, int64 (b, 1) from the top and from the left, and which are mirrored, bool (b, 1): drawn on
+    the CPU, so that every device draws the same.
+    """
     top, left = torch.randint(0, 2 * PAD + 1, (2, b, 1), generator=generator)
-    along = torch.arange(SIDE)
-    flipped = torch.randint(0, 2, (b, 1), generator=generator).bool()
-    rows = (top + along).to(device)
-    columns = (left + torch.where(flipped, along.flip(0), along)).to(device)
+    return top, left, torch.randint(0, 2, (b, 1), generator=generator).bool()
+
+
+def moved(images: Tensor, top: Tensor, left: Tensor, flipped: Tensor) -> Tensor:
+    """The crops of images on their device; see ``crop_and_flip``."""
+    along = torch.arange(SIDE, device=images.device)
+    rows, columns = top + along, left + torch.where(flipped, along.flip(0), along)
     padded = torch.nn.functional.pad(images, (0, 0, PAD, PAD, PAD, PAD))
-    every = torch.arange(b, device=device)
+    every = torch.arange(len(images), device=images.device)
     return normalise(padded[every[:, None, None], rows[:, :, None], columns[:, None, :]])

@@ -33,14 +33,7 @@ def train(recipe: Recipe, images: np.ndarray, labels: np.ndarray, folder: Path, 
     MemoryFileError
         When a checkpoint cannot be written, or the folder's is damaged or of another recipe.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(_seed(recipe.seed, 0))
-        model = CifarResNet(recipe.depth)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.peak, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    model.to(device, memory_format=torch.channels_last)
-    history = restore(model, optimizer, recipe, folder)
+    model, optimizer, history = begun(recipe, folder, device)
     images, labels = (torch.as_tensor(array).to(device) for array in (images, labels))
     done = len(history["loss"])
     with tqdm(total=recipe.epochs, initial=done, desc=recipe.name, unit="epoch", disable=None) as bar:
@@ -49,19 +42,37 @@ def train(recipe: Recipe, images: np.ndarray, labels: np.ndarray, folder: Path, 
             history["loss"].append(train_epoch(model, optimizer, recipe, epoch, images, labels))
             history["seconds"].append(time.perf_counter() - began)
             if epoch + 1 in recipe.marks:
-                _write(folder / mark_name(epoch + 1), model.state_dict())
+                mark(model, epoch + 1, folder)
             save(model, optimizer, recipe, history, folder)
             bar.set_postfix(loss=f"{history['loss'][-1]:.3f}")
             bar.update()
     return history
 
 
+def begun(recipe: Recipe, folder: Path, device: str) -> tuple[CifarResNet, torch.optim.SGD, dict]:
+    """The network, its optimizer and its history, as the folder has them, or new."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_seed(recipe.seed, 0))
+        model = CifarResNet(recipe.depth)
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.peak, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    return model, optimizer, restore(model, optimizer, recipe, folder)
+
+
+def drawn(recipe: Recipe, epoch: int, n: int) -> tuple[Tensor, torch.Generator]:
+    """The order of `n` images in one epoch, and what their crops are drawn from next."""
+    generator = torch.Generator().manual_seed(_seed(recipe.seed, epoch + 1))
+    return torch.randperm(n, generator=generator), generator
+
+
 def train_epoch(
     model: CifarResNet, optimizer: torch.optim.SGD, recipe: Recipe, epoch: int, images: Tensor, labels: Tensor
 ) -> float:
     """One pass over the images in an order drawn from (seed, epoch); the mean loss."""
-    generator = torch.Generator().manual_seed(_seed(recipe.seed, epoch + 1))
-    order = torch.randperm(len(images), generator=generator).to(images.device)
+    order, generator = drawn(recipe, epoch, len(images))
+    order = order.to(images.device)
     model.train()
     total = torch.zeros((), device=images.device)
     for first in range(0, len(order), recipe.batch):
@@ -75,6 +86,11 @@ def train_epoch(
         optimizer.step()
         total += loss.detach() * len(rows)
     return float(total) / len(order)
+
+
+def mark(model: CifarResNet, epoch: int, folder: Path) -> None:
+    """Keep the network as it is after `epoch` epochs."""
+    _write(folder / mark_name(epoch), model.state_dict())
 
 
 def mark_name(epoch: int) -> str:

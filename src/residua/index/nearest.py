@@ -7,6 +7,7 @@ library that on some processors is not correctly rounded, and ties would fall ot
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -189,17 +190,37 @@ def faiss_candidates(queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor,
 
 
 def torch_candidates(queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The same by torch, on the keys' device, in blocks of at most 128 MB of scores."""
+    """The same by torch, on the keys' device, in blocks of at most 128 MB of scores (1 GB on a GPU)."""
+    cpu = keys.device.type == "cpu"
     squared = torch.empty((len(queries), count), device=keys.device)
     positions = torch.empty_like(squared, dtype=torch.int64)
     norms = torch.empty(len(keys), device=keys.device)
-    for part in blocks(len(keys), keys.shape[1], 2**22):
+    for part in blocks(len(keys), keys.shape[1], 2**22 if cpu else 2**26):
         norms[part] = keys[part].square().sum(dim=1)
     with full_float32(keys.device):
-        for part in blocks(len(queries), len(keys), 2**25):
+        for part in blocks(len(queries), len(keys), 2**25 if cpu else 2**28):
             scores = torch.addmm(norms, queries[part], keys.T, alpha=-2)
-            squared[part], positions[part] = scores.topk(count, dim=1, largest=False)
+            squared[part], positions[part] = smallest(scores, count)
     return squared.add_(queries.square().sum(dim=1, keepdim=True)), positions
+
+
+def smallest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` smallest of each row of scores (q, n), sorted, and their places.
+
+    ``topk`` passes over all n several times. The smallest are in the `count` groups of columns whose least is smallest:
+    one pass finds these, and the rest looks into them alone.
+    """
+    n = scores.shape[1]
+    size = 2 ** round(math.log2(max(1.0, n / count)) / 2)  # n / size groups and count * size candidates: about alike
+    if size < 4:
+        return scores.topk(count, dim=1, largest=False)
+    grouped = scores[:, : n - n % size].view(len(scores), -1, size)
+    nearest = grouped.amin(dim=2).topk(count, dim=1, largest=False, sorted=False).indices
+    places = (nearest[:, :, None] * size + torch.arange(size, device=scores.device)).flatten(1)
+    rest = torch.arange(n - n % size, n, device=scores.device).expand(len(scores), -1)
+    places = torch.cat([places, rest], dim=1)
+    found, at = scores.gather(1, places).topk(count, dim=1, largest=False)
+    return found, places.gather(1, at)
 
 
 def exact_nearest(
