@@ -1,10 +1,20 @@
 import builtins
 
+import numpy as np
 import pytest
 import torch
 
 from residua.errors import MissingDependencyError
-from residua.index.nearest import faiss_candidates, flat_settings, full_float32, require_faiss, torch_candidates
+from residua.index.nearest import (
+    exact_nearest,
+    faiss_candidates,
+    flat_settings,
+    full_float32,
+    require_faiss,
+    smallest,
+    thirds,
+    torch_candidates,
+)
 
 faiss = pytest.importorskip("faiss")
 
@@ -80,3 +90,30 @@ def test_without_faiss_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(MissingDependencyError, match=r'pip install "residua\[faiss\]"'):
         require_faiss()
+
+
+@pytest.mark.parametrize("n, count", [(1, 1), (40, 7), (5000, 3), (5003, 64), (70_001, 700)])
+def test_the_smallest_are_those_of_a_sort(n, count):
+    scores = torch.from_numpy(np.random.default_rng(n).integers(0, 10 * n, (5, n))).float()
+    found, places = smallest(scores, count)
+    assert torch.equal(found, scores.sort(dim=1).values[:, :count])
+    assert torch.equal(scores.gather(1, places), found) and all(len(row.unique()) == count for row in places)
+
+
+def test_parts_of_a_number_make_its_product():
+    torch.manual_seed(0)
+    one, other = torch.randn(300, 48) * 1e3, torch.randn(200, 48)
+    first, rest = thirds(one, (0, 1)).chunk(2, dim=1)
+    assert torch.equal(first + rest, one) and not (first.view(torch.int32) & 0x1FFF).any()
+    product = thirds(one, (0, 0, 1)).double() @ thirds(other, (0, 1, 0)).double().T
+    apart = (product - one.double() @ other.double().T).abs()
+    assert (apart <= 2.0**-19 * one.norm(dim=1)[:, None] * other.norm(dim=1)).all() and apart.any()
+
+
+def test_an_exact_search_may_propose_by_parts():
+    keys, queries = torch.randn(20_000, 32), torch.randn(300, 32)
+    plain, in_thirds = (
+        exact_nearest(queries, keys, 40, lambda *given, parts=parts: torch_candidates(*given, parts))
+        for parts in (False, True)
+    )
+    assert torch.equal(plain.rows, in_thirds.rows) and torch.equal(plain.squared, in_thirds.squared)
