@@ -239,10 +239,11 @@ def smallest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     size = 2 ** round(math.log2(max(1.0, n / count)) / 2)  # n / size groups and count * size candidates: about alike
     if size < 4:
         return scores.topk(count, dim=1, largest=False)
-    grouped = scores[:, : n - n % size].view(len(scores), -1, size)
-    nearest = grouped.amin(dim=2).topk(count, dim=1, largest=False, sorted=False).indices
-    places = (nearest[:, :, None] * size + torch.arange(size, device=scores.device)).flatten(1)
-    rest = torch.arange(n - n % size, n, device=scores.device).expand(len(scores), -1)
+    groups = n // size  # of columns far apart: so a reduction reads whole rows of memory
+    nearest = scores[:, : groups * size].view(len(scores), size, groups).amin(dim=1)
+    nearest = nearest.topk(count, dim=1, largest=False, sorted=False).indices
+    places = (nearest[:, :, None] + groups * torch.arange(size, device=scores.device)).flatten(1)
+    rest = torch.arange(groups * size, n, device=scores.device).expand(len(scores), -1)
     places = torch.cat([places, rest], dim=1)
     found, at = scores.gather(1, places).topk(count, dim=1, largest=False)
     return found, places.gather(1, at)
