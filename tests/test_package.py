@@ -18,7 +18,7 @@ from residua import errors
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL"}
-VERBS = ["attach", "encode", "evaluate", "explain", "tune"]
+VERBS = ["attach", "audit", "encode", "evaluate", "explain", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
     "ContinuousCache",
@@ -32,6 +32,7 @@ PUBLIC = [
     "TopLogits",
     "__version__",
     "attach",
+    "audit",
     "encode",
     "errors",
     "evaluate",

@@ -80,6 +80,10 @@ rs.evaluate(best, enc, groups="id")                                 #!
 result.acuracy                                                      #!
 result.memory                                                       #!
 
+review = rs.audit(reader, enc, duplicates=0.2)
+reveal_type(review)                                                 #: Audit
+reveal_type(review.to_frame())                                      #: DataFrame
+rs.audit(memory, epsilom=0.1)                                       #!
 why = rs.explain(best, enc[7], exclude=[3], context=4)
 reveal_type(why.contributions)                                      #: ndarray
 why.tokens                                                          #!

@@ -26,6 +26,7 @@ _HOME = {
     "encode": "residua.encoding",
     "tune": "residua.tuning",
     "evaluate": "residua.evaluation",
+    "audit": "residua.review",
     "explain": "residua.explanation",
     "attach": "residua.hooks",
     "errors": "residua.errors",
@@ -50,6 +51,7 @@ __all__ = [
     "TopLogits",
     "__version__",
     "attach",
+    "audit",
     "encode",
     "errors",
     "evaluate",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from residua.hooks import attach
     from residua.memory import Memory
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, ResMem, load
+    from residua.review import audit
     from residua.tuning import tune
 else:
 

@@ -246,7 +246,8 @@ class Prediction:
             return self.start
         if self.asked is None:
             return self.change.apply(self.start)
-        return self.start.index_copy(0, self.asked, self.change.apply(self.start[self.asked]))
+        changed = self.change.apply(self.start[self.asked])
+        return self.start.to(changed.dtype).index_copy(0, self.asked, changed)
 
     @cached_property
     def probabilities(self) -> Tensor:

@@ -61,10 +61,10 @@ class SparseProbabilities:
         shape = len(base), ids.shape[1]
         return cls(
             base,
-            whole.scale.index_copy(0, rows, scale),
+            whole.scale.to(scale.dtype).index_copy(0, rows, scale),
             ids.new_full(shape, -1).index_copy_(0, rows, ids),
             values.new_zeros(shape).index_copy_(0, rows, values),
-            None if least is None else torch.zeros_like(whole.scale).index_copy_(0, rows, least),
+            None if least is None else least.new_zeros(len(base), 1).index_copy_(0, rows, least),
         )
 
     def __len__(self) -> int:

@@ -132,14 +132,17 @@ def ordered(squared: Tensor, rows: Tensor, k: int) -> Nearest:
 
 def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Nearest:
     """The `k` nearest among all of `rows` (m,): slow, always right, and what the faster searches fall back to."""
-    best = missing(len(queries), k, queries.device)
-    for part in blocks(len(rows), queries.shape[1], 2**24):
-        tile = rows[part].expand(len(queries), -1)
-        for some in blocks(len(queries), tile.shape[1], 2**22):
-            squared = squared_distances(queries[some], keys, tile[some])
-            both = torch.cat([best.squared[some], squared], dim=1), torch.cat([best.rows[some], tile[some]], dim=1)
-            best.rows[some], best.squared[some] = ordered(*both, k)
-    return best
+    found, tiles = missing(len(queries), k, queries.device), list(blocks(len(rows), queries.shape[1], 2**24))
+    for some in blocks(len(queries), min(len(rows), 2**24 // queries.shape[1]), 2**22):
+        asked = queries[some]
+        best = missing(len(asked), 0, queries.device)
+        for part in tiles:
+            tile = rows[part].expand(len(asked), -1)
+            squared = torch.cat([best.squared, squared_distances(asked, keys, tile)], dim=1)
+            best = ordered(squared, torch.cat([best.rows, tile], dim=1), k)
+        if tiles:
+            found.rows[some], found.squared[some] = best.rows, best.squared
+    return found
 
 
 @contextmanager
