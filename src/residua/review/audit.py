@@ -79,11 +79,11 @@ def audit(
     >>> import numpy as np, residua as rs
     >>> keys = np.array([[0.0], [0.1], [0.2], [1.0], [1.1], [1.2]])
     >>> memory = rs.Memory(rs.Encoded(keys, np.zeros((6, 2)), [0, 1, 0, 1, 1, 1]))  # row 1 is wrong
-    >>> review = rs.audit(rs.KNNLM(memory, k=2, lmbda=1, sigma=1.0, kernel="exponential"))
+    >>> review = rs.audit(memory)
     >>> review.to_frame()[["id", "label", "suggested", "margin"]].round(2).head(2)
        id  label  suggested  margin
-    1   1      1          0    -1.0
-    0   0      0          1    -0.05
+    1   1      1          0   -1.00
+    2   2      0          1   -0.46
     >>> bool(np.isclose(review.shapley.sum(), review.utility))
     True
     """
