@@ -48,3 +48,39 @@ def by_rarity(
         base, now = (float((rows[f"{prefix}prediction"][own] == label[own]).mean()) for prefix in SIDES)
         found[name] = base, now
     return found
+
+
+def agreement(rows: Mapping[str, np.ndarray], neighbours: str) -> dict[str, dict[str, float]]:
+    """Rows of which label k-NN (its column `neighbours`) says what the model says, and the others: their share, and how
+    many of them each is right about."""
+    right = {
+        "base": rows["base_prediction"] == rows["label"],
+        "label_knn": rows[neighbours],
+        "reader": rows["prediction"] == rows["label"],
+    }
+    found = {}
+    for name, own in (("agree", rows[f"{neighbours}_agrees"]), ("disagree", ~rows[f"{neighbours}_agrees"])):
+        means = {who: float(of[own].mean()) if own.any() else float("nan") for who, of in right.items()}
+        found[name] = {"share": float(own.mean()), **means}
+    return found
+
+
+def by_superclass(rows: Mapping[str, np.ndarray], number: np.ndarray, names: Sequence[Any]) -> dict[str, np.ndarray]:
+    """A row for each superclass with test rows, and one for all; `number` (L,) is that of each class."""
+    truth, wrong = number[rows["label"]], rows["base_prediction"] != rows["label"]
+    within = number[rows["base_prediction"]] == truth
+    columns: dict[str, np.ndarray] = {}
+    for prefix in SIDES:
+        columns[f"{prefix}accuracy"] = rows[f"{prefix}prediction"] == rows["label"]
+    for prefix in SIDES:
+        columns[f"{prefix}superclass_accuracy"] = number[rows[f"{prefix}prediction"]] == truth
+    columns["base_errors_within"] = np.where(wrong, within, np.nan)
+    columns["corrected_within"] = np.where(rows["gain"] > 0, within, np.nan)
+    groups = [("all", np.ones(len(truth), bool))]
+    groups = [(name, truth == i) for i, name in enumerate(names) if (truth == i).any()] + groups
+    table: dict[str, list[Any]] = {"superclass": [name for name, _ in groups]}
+    table["support"] = [int(own.sum()) for _, own in groups]
+    for name, values in columns.items():
+        known = [values[own][~np.isnan(values[own].astype(float))] for _, own in groups]
+        table[name] = [float(some.mean()) if len(some) else float("nan") for some in known]
+    return {name: np.asarray(values) for name, values in table.items()}

@@ -31,11 +31,13 @@ def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
     return {name: values.cpu().numpy() for name, values in measured.items()}
 
 
-def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]) -> np.ndarray:
-    """Whether label k-NN is right about each row, bool (q,)."""
+def vote(
+    name: str, voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Whether label k-NN is right about each row, and whether it says what the model alone says, bool (q,)."""
     base, truth = (as_tensor(measured[name]).long().to(voter.memory.device) for name in ("base_prediction", "label"))
     (votes,) = votes_by_k(voter, part, prediction, base)
-    return (votes == truth).cpu().numpy()
+    return {name: (votes == truth).cpu().numpy(), f"{name}_agrees": (votes == base).cpu().numpy()}
 
 
 def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict[str, Any]:

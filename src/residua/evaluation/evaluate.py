@@ -106,7 +106,7 @@ def evaluate(
     with progress_bar(progress, desc="evaluate", unit="row") as bar:
         for part, prediction, block in timed("whole", _measured(memory, task.measure, read), seconds):
             for name, voter in voters.items():
-                block[name] = task.vote(voter, part, prediction, block)
+                block |= task.vote(name, voter, part, prediction, block)
             blocks.append(block if part.names is None else {"name": part.names} | block)
             classes = classes or part.classes
             columns.append({name: column for name, column in part.columns.items() if column.ndim == 1})

@@ -38,10 +38,12 @@ def _log_prob(has: Tensor, truth: Tensor) -> Tensor:
     return torch.where(truth, has, 1 - has).log().clamp_min(SMALLEST).mean(dim=1)
 
 
-def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]) -> np.ndarray:
+def vote(
+    name: str, voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """The share of each row's labels that label k-NN is right about, float64 (q,)."""
     (votes,) = votes_by_k(voter, part, prediction, prediction.start)
-    return ((votes.cpu().numpy() > 0.5) == (measured["label"] > 0)).mean(axis=1)
+    return {name: ((votes.cpu().numpy() > 0.5) == (measured["label"] > 0)).mean(axis=1)}
 
 
 def summary(rows: dict[str, np.ndarray], n_outputs: int) -> dict[str, Any]:

@@ -27,10 +27,12 @@ def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
     }
 
 
-def vote(voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]) -> np.ndarray:
+def vote(
+    name: str, voter: KNNLM, part: Encoded, prediction: Prediction, measured: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Label k-NN's squared error at each row."""
     (votes,) = votes_by_k(voter, part, prediction, prediction.start)
-    return _errors(votes, part)
+    return {name: _errors(votes, part)}
 
 
 def _errors(answers: Tensor, part: Encoded) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from residua.core import Task
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes
 from residua.core.renamed import renamed
-from residua.errors import TaskError
+from residua.errors import ShapeError, TaskError
 from residua.evaluation import by_class, tokens
-from residua.evaluation.cells import aligned, change, in_points, known, percent
+from residua.evaluation.cells import aligned, in_points, known
+from residua.evaluation.shown import rows_of
 from residua.memory.schema import Objective
 from residua.printable import count, plain, short
 
@@ -212,7 +213,8 @@ class Evaluation:
         of_classes = {"per_class_gain", "support", "remembered", "classes"}
         left = {"per_row", "columns", "names"} | (of_classes if wide else set())
         names = [field.name for field in fields(self) if field.name not in left]
-        names += ["perplexity", "base_perplexity", "perplexity_ratio", *(["tokens"] if self.tokens else [])]
+        names += ["perplexity", "base_perplexity", "perplexity_ratio"]
+        names += [name for name in ("agreement", "tokens") if getattr(self, name)]
         return {name: plain(getattr(self, name)) for name in names}
 
     @property
@@ -223,6 +225,13 @@ class Evaluation:
         if self.remembered is None or self.support is None:
             return {}
         return by_class.by_rarity(self.per_row, self.support, self.remembered)
+
+    @property
+    def agreement(self) -> dict[str, dict[str, float]]:
+        """Who is right where label k-NN says what the model says, ``"agree"``, and where not, ``"disagree"``: the
+        ``share`` of the rows, and the accuracy there of the model (``base``), of ``label_knn`` and of the ``reader``.
+        Empty for other tasks than classification, and without label k-NN."""
+        return by_class.agreement(self.per_row, "label_knn") if "label_knn_agrees" in self.per_row else {}
 
     @property
     def tokens(self) -> dict[str, tokens.Groups]:
@@ -267,6 +276,45 @@ class Evaluation:
         table = by_class.recall_and_precision(self.per_row, self.support, named or range(width), self.remembered)
         return data_frame(dict(table), {})
 
+    def per_superclass(self, groups: Sequence[str | int]) -> pandas.DataFrame:
+        """A pandas data frame with one row per superclass that is true, and one of all rows: is what is wrong at least
+        nearly right?
+
+        Parameters
+        ----------
+        groups : sequence of length L
+            The superclass of each class, as its name or number.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``superclass``, ``support`` (test rows), ``base_accuracy``, ``accuracy``; ``base_superclass_accuracy`` and
+            ``superclass_accuracy``, the share of answers in the true superclass; ``base_errors_within``, the share of
+            the model's errors that are, and ``corrected_within``, of those that the memory put right (nan for none).
+
+        Raises
+        ------
+        MissingDependencyError, ShapeError, TaskError
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded([[0.0], [1.0], [2.0]], np.zeros((3, 3)), [0, 1, 2]))
+        >>> test = rs.Encoded([[0.1], [0.8], [2.1]], np.zeros((3, 3)), [0, 1, 2])
+        >>> frame = rs.evaluate(rs.ResMem(memory, k=1), test).per_superclass(["pet", "pet", "car"])
+        >>> frame[["superclass", "base_accuracy", "base_superclass_accuracy"]].round(2)
+          superclass  base_accuracy  base_superclass_accuracy
+        0        car           0.00                      0.00
+        1        pet           0.50                      1.00
+        2        all           0.33                      0.67
+        """
+        if self.task != "classification" or self.support is None:
+            raise TaskError(f"a {self.task} evaluation has no classes, and so no superclasses")
+        if len(groups) != len(self.support):
+            raise ShapeError(f"{len(groups)} superclasses for {len(self.support)} classes; expected one of each class")
+        names, number = np.unique(np.asarray(groups), return_inverse=True)
+        return data_frame(dict(by_class.by_superclass(self.per_row, number, names.tolist())), {})
+
     def to_frame(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
         """A pandas data frame with one row per evaluated row, in the order of the data, numbered from 0.
 
@@ -294,7 +342,7 @@ class Evaluation:
             - ``distance``: plain Euclidean, to the nearest remembered row that was not excluded. NaN where there is
               none, or none was searched: ``k=0``, or a row that the reader skips.
             - ``label_knn``, ``label_knn_tuned``: whether label k-NN is right, or its squared error; where the result
-              has them.
+              has them. Of classes ``label_knn_agrees`` too, whether it says what the model alone says.
             - Of a text ``remembered``, how often the token is in the memory, and ``recited`` (see ``tokens``).
             - The columns of one value per row that the data bring, such as a token's ``offset``; where a name is
               taken, ``column.<name>``.
@@ -336,16 +384,16 @@ class Evaluation:
         return data_frame(table, self.columns)
 
     def __repr__(self) -> str:
-        name, before, after, _ = self._rows()[1]
+        name, before, after, _ = rows_of(self)[1]
         return f"Evaluation({self.reader} on {self.n:,} rows: {name} {before} -> {after})"
 
     def __str__(self) -> str:
-        lines = [aligned(self._rows()), self._interval()]
+        lines = [aligned(rows_of(self)), self._interval()]
         return "\n\n".join([self._about(), "\n".join(filter(None, lines)), self.verdict])
 
     def _repr_html_(self) -> str:
         below = html.paragraph(self._interval()) + html.paragraph(self.verdict)
-        return html.paragraph(self._about()) + html.table(self._rows()) + below
+        return html.paragraph(self._about()) + html.table(rows_of(self)) + below
 
     def _about(self) -> str:
         unit = "token" if self.objective == "log_loss" else "test point"
@@ -400,62 +448,6 @@ class Evaluation:
             "then exclude them, or test on other data."
         )
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        """The table, whose first measure is what the verdict is about."""
-        rows, text = [("", "base", "memory", "change")], self.objective == "log_loss"
-        measure = "{:.5g}".format if self.task == "regression" else percent
-        if text:
-            base, now = known(self.base_perplexity), known(self.perplexity)
-            rows += [("perplexity", f"{base:.3f}", f"{now:.3f}", change(base, now)), *self._of_tokens()]
-        if self.task != "regression":
-            names = {"classification": "next-token accuracy" if text else "accuracy", "multi-label": "labels right"}
-            name, base, now = names[self.task], self.base_accuracy, self.accuracy
-            rows.append((name, percent(known(base)), percent(known(now)), in_points(self.gain)))
-            shares = {
-                "balanced accuracy": (self.base_balanced_accuracy, self.balanced_accuracy),
-                "micro F1": (self.base_f1_micro, self.f1_micro),
-                "macro F1": (self.base_f1_macro, self.f1_macro),
-                "mean average precision": (self.base_mean_average_precision, self.mean_average_precision),
-            } | {f"accuracy, {called}": pair for called, pair in self.by_rarity.items()}
-            uneven = self.task == "multi-label" or (not text and _uneven(self.support))
-            for called, (base, now) in shares.items() if uneven else ():
-                if base is not None and now is not None:
-                    rows.append((called, percent(base), percent(now), in_points(now - base)))
-            base, now = known(self.base_ece), known(self.ece)
-            rows.append(("calibration error", percent(base), percent(now), in_points(now - base)))
-            if not text:
-                base, now = known(self.base_log_loss), known(self.log_loss)
-                rows.append(("log-loss", f"{base:.4f}", f"{now:.4f}", f"{now - base:+.4f}"))
-            alone = {"wrong made right (TPR)": self.tpr, "right made wrong (FPR)": self.fpr}
-        else:
-            base, now = known(self.base_mse), known(self.mse)
-            rows.append(("mean squared error", measure(base), measure(now), f"{-self.gain:+.4g}"))
-            base, now = known(self.base_r2), known(self.r2)
-            rows.append(("R²", f"{base:.4f}", f"{now:.4f}", f"{now - base:+.4f}"))
-            alone = {"points improved": self.improved, "points worsened": self.worsened}
-        rows += [(name, "", percent(known(share)), "") for name, share in alone.items()]
-        if self.label_knn is not None:
-            rows.append(("label k-NN, same settings", "", measure(self.label_knn), ""))
-        if self.label_knn_tuned is not None and self.label_knn_params is not None:
-            settings = f"k={self.label_knn_params['k']}, sigma={short(self.label_knn_params['sigma'])}"
-            rows.append((f"label k-NN, {settings}", "", measure(self.label_knn_tuned), ""))
-        if self.exact_matches:
-            rows.append(("same key or id in the memory", "", count(self.exact_matches, "row"), ""))
-        if text and self.tokens_per_second:
-            base, now = known(self.base_tokens_per_second), self.tokens_per_second
-            rows.append(("tokens per second", f"{base:,.0f}", f"{now:,.0f}", f"{base / now:.2f}x the time"))
-        return rows
-
-    def _of_tokens(self) -> Iterator[tuple[str, str, str, str]]:
-        """Perplexity in groups of tokens, and bits per byte."""
-        for way, groups in self.tokens.items():
-            for name, (n, base, now) in groups.items():
-                if way != "distance" or name in (tokens.QUARTERS[0], tokens.QUARTERS[-1]):
-                    yield f"  {name} ({100 * n / self.n:.0f} %)", f"{base:.3f}", f"{now:.3f}", change(base, now)
-        if self.bits_per_byte is not None:
-            base, now = known(self.base_bits_per_byte), self.bits_per_byte
-            yield "bits per byte", f"{base:.4f}", f"{now:.4f}", change(base, now)
-
     def _interval(self) -> str:
         if self.gain_interval is None or self.objective == "log_loss":
             return ""
@@ -468,9 +460,3 @@ class Evaluation:
     def _few(self) -> str:
         """What is to be said of an interval from a few groups."""
         return f"; of only {self._groups}, so it may well be too narrow" if self.n_groups < min(FEW, self.n) else ""
-
-
-def _uneven(support: np.ndarray | None) -> bool:
-    """Whether a class has twice the rows of another: accuracy says little of the rare ones then."""
-    there = np.zeros(0) if support is None else support[support > 0]
-    return len(there) > 1 and bool(there.max() >= 2 * there.min())
