@@ -9,6 +9,7 @@ from difflib import get_close_matches
 import click
 
 from residua import __version__
+from residua.cli.audit import audit
 from residua.cli.build import build
 from residua.cli.demo import demo
 from residua.cli.documents import update
@@ -104,7 +105,7 @@ def main(modules: tuple[str, ...]) -> None:
 
 
 EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel)
-for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, *EDITING, info):
+for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, audit, *EDITING, info):
     main.add_command(verb)
 
 

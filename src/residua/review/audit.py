@@ -16,7 +16,7 @@ from residua.core.encoded import labels_of
 from residua.errors import EmptyMemoryError, InputError, ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.progress import progress_bar
-from residua.readers import KNNLM, NeighbourReader
+from residua.readers import KNNLM, NeighbourReader, Reader
 from residua.readers.reader import QUERIES
 from residua.review.queue import Audit
 from residua.review.worth import answered, influences, shapley, without
@@ -37,7 +37,7 @@ class Asked(NamedTuple):
 
 
 def audit(
-    reader: Memory | NeighbourReader,
+    reader: Memory | Reader,
     utility: Encoded | Iterable[Encoded] | None = None,
     *,
     epsilon: float = 0.01,
@@ -137,7 +137,7 @@ def audit(
     )
 
 
-def _reader_of(given: Memory | NeighbourReader) -> NeighbourReader:
+def _reader_of(given: Memory | Reader) -> NeighbourReader:
     """A reader whose rows can be reviewed."""
     if not isinstance(given, (Memory, NeighbourReader)):
         raise ParameterError(f"got a {type(given).__name__}; expected a Memory, or a reader such as rs.ResMem(memory)")
