@@ -57,7 +57,7 @@ def test_a_memory_on_disk_is_the_one_in_ram(gpt2, tiny_tokenizer, memory, tmp_pa
 
 
 def test_it_is_the_verbs_of_rows_over_a_stream(gpt2, tiny_tokenizer, memory):
-    assert sorted(rs.lm.__all__) == ["encode", "evaluate", "explain", "forget", "prompt", "remember", "update"]
+    assert sorted(rs.lm.__all__) == ["encode", "evaluate", "explain", "fit", "forget", "prompt", "remember", "update"]
     stream = rs.encode((gpt2, tiny_tokenizer), TEXTS, like=memory)
     again = rs.Memory(stream, storage="none", about=stream.about)
     np.testing.assert_array_equal(np.asarray(again.keys), np.asarray(memory.keys))
@@ -96,6 +96,23 @@ def test_tuned_it_helps_on_new_text_and_a_document_is_kept_from_itself(gpt2, tin
     own = rs.lm.evaluate(gpt2, tiny_tokenizer, TEXTS, by_heart)
     seen = rs.lm.evaluate(gpt2, tiny_tokenizer, TEXTS, by_heart, exclude=None)
     assert seen.accuracy > 0.97 > own.accuracy
+
+
+def test_a_gate_is_fitted_on_remembered_documents_without_themselves(gpt2, tiny_tokenizer):
+    texts = [(f"{n}.py", f"def add{n}(first, second):\n    return first + second + {n}\n" * 3) for n in range(12)]
+    memory = rs.lm.remember(gpt2, tiny_tokenizer, texts, window=24, key_dtype="float32", progress=False)
+    reader = rs.lm.fit(gpt2, tiny_tokenizer, rs.Gated(memory, 30), progress=False)
+    again = rs.lm.fit(
+        gpt2, tiny_tokenizer, rs.Gated(memory, 30), texts, progress=False
+    )  # the same, read from the texts
+    assert reader.evidence_.used and reader.evidence_.rows == len(memory) and reader.evidence_.groups == 12
+    np.testing.assert_allclose(reader.shares.weights, again.shares.weights, rtol=0.05, atol=0.05)
+    new = [("new.py", "def add77(first, second):\n    return first + second + 77\n")]
+    result = rs.lm.evaluate(gpt2, tiny_tokenizer, new, reader, label_knn=False)
+    assert result.perplexity < 0.5 * result.base_perplexity
+    assert "by query, 18 weights" in str(result) and "by query, 18 weights" in repr(reader)
+    why = rs.lm.explain(gpt2, tiny_tokenizer, "def add", reader)
+    np.testing.assert_allclose(why.scale * why.base + why.contributions.sum(axis=0), why.scores, atol=1e-5)
 
 
 @pytest.mark.parametrize(("storage", "key"), [("top-m", "ffn"), ("full", "ffn"), ("head", "head")])

@@ -24,6 +24,7 @@ PUBLIC = [
     "ContinuousCache",
     "DenseLogits",
     "Encoded",
+    "Gated",
     "HeadLogits",
     "KNNLM",
     "Logits",

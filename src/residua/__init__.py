@@ -22,6 +22,7 @@ _HOME = {
     "KNNLM": "residua.readers",
     "ContinuousCache": "residua.readers",
     "AdaptiveLambda": "residua.readers",
+    "Gated": "residua.readers",
     "load": "residua.readers",
     "encode": "residua.encoding",
     "tune": "residua.tuning",
@@ -44,6 +45,7 @@ __all__ = [
     "ContinuousCache",
     "DenseLogits",
     "Encoded",
+    "Gated",
     "HeadLogits",
     "Logits",
     "Memory",
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from residua.explanation import explain
     from residua.hooks import attach
     from residua.memory import Memory
-    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, ResMem, load
+    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, ResMem, load
     from residua.review import audit
     from residua.tuning import tune
 else:

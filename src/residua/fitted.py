@@ -14,7 +14,7 @@ from residua.encoding.estimator import as_new_rows
 from residua.encoding.sklearn import import_sklearn
 from residua.memory import Memory
 from residua.readers import ResMem
-from residua.tuning.evidence import check_evidence
+from residua.readers.judged import check_evidence
 from residua.tuning.simulate import simulated
 
 log: logging.Logger = logging.getLogger(__name__)

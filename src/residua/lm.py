@@ -18,6 +18,7 @@ from residua import encoding, evaluation, explanation
 from residua.core import Encoded
 from residua.encoding import TextStream
 from residua.encoding.options import ReadingOptions, StreamOptions, Text, TextOptions, Texts, Tokenizer
+from residua.encoding.text import Document
 from residua.evaluation import Evaluation
 from residua.evaluation.significance import Groups
 from residua.explanation import Explanation
@@ -26,10 +27,11 @@ from residua.memory import Memory, documents
 from residua.memory.build import build
 from residua.memory.schema import KeyDtype
 from residua.memory.storage import StorageName
-from residua.readers import Reader
+from residua.readers import Gated, Reader
+from residua.readers.evidence import USUAL
 from residua.readers.reader import Exclude
 
-__all__ = ["encode", "evaluate", "explain", "forget", "prompt", "remember", "update"]
+__all__ = ["encode", "evaluate", "explain", "fit", "forget", "prompt", "remember", "update"]
 
 
 class RememberOptions(TextOptions, total=False):
@@ -148,6 +150,38 @@ def evaluate(
     reading, given = _split(options)
     data = encode(model, tokenizer, texts, like=reader, progress=False, **reading)
     return evaluation.evaluate(reader, data, **given)
+
+
+def fit(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    reader: Gated,
+    texts: Texts | None = None,
+    *,
+    evidence: float | None = USUAL,
+    progress: bool | None = None,
+    **options: Unpack[ReadingOptions],
+) -> Gated:
+    """``reader.fit(rs.encode((model, tokenizer), texts, like=reader))``; without texts, on remembered ones.
+
+    Some remembered documents are then read again, from their own tokens, each as if it were not remembered: no text has
+    to be set aside. ``StorageError`` for a memory of pairs, which does not hold their sources. Returns the reader.
+
+    Examples
+    --------
+    >>> import residua as rs
+    >>> memory = rs.lm.remember(model, tokenizer, "src/", window=256)
+    >>> reader = rs.lm.fit(model, tokenizer, rs.Gated(memory))
+    >>> reader.evidence_.groups
+    20
+    """
+    how: dict[str, Any] = {"like": reader, "progress": False, **options}
+    if texts is None:
+        remembered: Any = documents.some(reader.memory, Document)
+        stream = encode(model, tokenizer, remembered, end_of_text=False, **how)
+    else:
+        stream = encode(model, tokenizer, texts, **how)
+    return reader.fit(stream, evidence=evidence, progress=progress)
 
 
 def explain(

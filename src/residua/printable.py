@@ -25,6 +25,8 @@ def short(value: Any) -> str:
     value = value.to_json() if hasattr(value, "to_json") else value
     if isinstance(value, dict) and "shares" in value:  # an AdaptiveLambda
         return f"{min(value['shares']):.2g} to {max(value['shares']):.2g} by distance"
+    if isinstance(value, dict) and "weights" in value:  # a gate's
+        return f"by query, {sum(map(len, value['weights']))} weights and power {value['power']:.3g}"
     if isinstance(value, dict) and "reader" in value:
         return f"{value['reader']}({shown(value['params'])})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -194,7 +194,7 @@ def test_a_prompt_may_be_remembered_or_read_at_once(memory):
 
 def looked_back(state, keys, documents, tokens=None) -> np.ndarray:
     """p_cache of each row, dense."""
-    term = state.look_back(torch.as_tensor(keys, dtype=torch.float32), documents, tokens)
+    (term,) = state.look_back(torch.as_tensor(keys, dtype=torch.float32), documents, tokens)
     assert term.source == "past"
     scores = torch.zeros(len(keys), V)
     term.values.add_to(scores, term.rows.clamp_min(0), term.weights)
@@ -202,7 +202,7 @@ def looked_back(state, keys, documents, tokens=None) -> np.ndarray:
 
 
 def test_what_came_before_by_hand():
-    state = CacheState(window=2, theta=math.log(3), device=torch.device("cpu"))
+    state = CacheState(window=2, thetas=(math.log(3),), device=torch.device("cpu"))
     keys = [[1.0], [0.0], [1.0], [5.0]]
     seen = looked_back(state, keys, [0, 0, 0, 1], [1, 2, 0, 1])
     expected = np.zeros((4, V))
@@ -216,8 +216,8 @@ def test_what_came_before_by_hand():
 
 
 def test_a_window_reaches_over_calls():
-    data, state = text(30, 1, documents=1), CacheState(7, 0.5, torch.device("cpu"))
-    whole = looked_back(CacheState(7, 0.5, torch.device("cpu")), data.keys, data.ids, data.labels)
+    data, state = text(30, 1, documents=1), CacheState(7, (0.5,), torch.device("cpu"))
+    whole = looked_back(CacheState(7, (0.5,), torch.device("cpu")), data.keys, data.ids, data.labels)
     for start, stop in ((0, 1), (1, 12), (12, 13), (13, 30)):
         part = data[start:stop]
         np.testing.assert_allclose(looked_back(state, part.keys, part.ids, part.labels), whole[start:stop], atol=1e-6)
@@ -225,7 +225,7 @@ def test_a_window_reaches_over_calls():
 
 def test_complete_documents_are_let_go(memory):
     data = text(6000, 1, documents=6)
-    state = CacheState(window=4, theta=1.0, device=torch.device("cpu"))
+    state = CacheState(window=4, thetas=(1.0,), device=torch.device("cpu"))
     looked_back(state, data.keys, data.ids, data.labels)
     documents = np.unique(data.ids)
     seen = looked_back(state, np.ones((6, 3)), documents)

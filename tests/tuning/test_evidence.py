@@ -5,7 +5,7 @@ from scipy.stats import binomtest, norm
 
 import residua as rs
 from residua.errors import ParameterError
-from residua.tuning.evidence import Judged, paired_z
+from residua.readers.judged import Judged, paired_z
 
 GRID = {"k": [1, 5, 20, 50], "sigma": [0.2, 0.5, 1.0, 2.0], "temperature": [0.5, 1.0, 2.0]}
 

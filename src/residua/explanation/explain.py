@@ -65,8 +65,8 @@ def explain(
         raise ShapeError(f"got {len(query)} rows; one prediction is explained at a time: index one, such as enc[7]")
     if reader.start() is not None:
         raise ParameterError(
-            f"a {type(reader).__name__} looks back over a whole text, and one row of it was given; explain the reader "
-            "it is over: rs.explain(reader.over, query)"
+            f"a {type(reader).__name__} looks back over a whole text, and one row of it was given; explain a reader "
+            "that does not: a cache is over one, rs.explain(reader.over, query)"
         )
     given = exclude if exclude is None or isinstance(exclude, str) else np.asarray(exclude).reshape(1, -1)
     ((_, now),) = reader.predictions(query, exclude=given)

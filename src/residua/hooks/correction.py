@@ -197,16 +197,17 @@ class Correction:
         tokens = tokens_read(self._model, given)
         if tokens is None:
             raise ParameterError(
-                "a ContinuousCache needs the tokens, and the model was called with inputs_embeds (or "
+                f"a {type(self.reader).__name__} needs the tokens, and the model was called with inputs_embeds (or "
                 "decoder_inputs_embeds): pass input_ids (or decoder_input_ids)"
             )
         if isinstance(given.get("logits_to_keep"), Tensor):
             raise ParameterError(
-                "a ContinuousCache reads every position in order; let logits_to_keep be a number, how many of the last"
+                f"a {type(self.reader).__name__} reads every position in order; let logits_to_keep be a number, how "
+                "many of the last"
             )
         if tokens.shape != mask.shape:
             raise ParameterError(
-                f"a ContinuousCache needs the key of every token, and the key module {self.key!r} ran at "
+                f"a {type(self.reader).__name__} needs the key of every token, and the key module {self.key!r} ran at "
                 f"{mask.shape[1]} of {tokens.shape[1]} positions: make the memory of an earlier layer's keys"
             )
         text = text_of(self._mask_name, given, output, self.key, *tokens.shape)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
+import torch
 
 from residua.core import Encoded
 from residua.errors import IdError, InputError, ParameterError, StorageError
@@ -15,6 +16,7 @@ from residua.memory.memory import Memory
 from residua.printable import count
 
 Missing = Literal["forget", "keep"]
+SAMPLE, EACH = 20_000, 1000  # tokens of remembered documents that are read again, in all and of each
 _MISSING = ("forget", "keep")
 
 
@@ -135,6 +137,24 @@ def forget(memory: Memory, documents: Collection[str]) -> tuple[int, dict[str, t
             raise IdError(f"no remembered document is called {name!r}{hint}")
     tokens = _take(memory, gone)
     return tokens, {name: memory.names.all(id) for id, name in gone if id in memory}
+
+
+def some(memory: Memory, make: Callable[[int, str, np.ndarray, int], D]) -> list[D]:
+    """Some remembered documents, by what is remembered of them: of each the beginning, without gaps, made of its id,
+    name, tokens and size (0: not known)."""
+    require_text(memory)
+    found, total = [], 0
+    for id in np.random.default_rng(0).permutation(np.unique(memory.ids)).tolist():
+        rows = memory.rows_with_ids(id)
+        offsets = memory.column("offset")[rows].cpu().numpy()
+        whole = rows[torch.from_numpy(offsets == np.arange(len(rows)))][:EACH]
+        tokens = memory.column("label")[whole].cpu().numpy().astype(np.int64)
+        if len(tokens):
+            found.append(make(id, memory.names.get(id, str(id)), tokens, 0))
+        total += len(tokens)
+        if total >= SAMPLE:
+            break
+    return found
 
 
 def require_text(memory: Memory) -> None:

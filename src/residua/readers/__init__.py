@@ -2,6 +2,8 @@
 
 from residua.readers.adaptive import AdaptiveLambda
 from residua.readers.cache import ContinuousCache
+from residua.readers.gate import Shares
+from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM
 from residua.readers.neighbour import KERNELS, Kernel, NeighbourReader, register_kernel
 from residua.readers.reader import READERS, Reader, load, register_reader
@@ -13,10 +15,12 @@ __all__ = [
     "READERS",
     "AdaptiveLambda",
     "ContinuousCache",
+    "Gated",
     "Kernel",
     "NeighbourReader",
     "Reader",
     "ResMem",
+    "Shares",
     "load",
     "register_kernel",
     "register_reader",

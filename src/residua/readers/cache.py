@@ -76,14 +76,14 @@ class ContinuousCache(Reader):
             what = f"a cache remembers tokens, and this is a {over.memory.task} memory"
             raise TaskError(f"{what}; read it with ResMem or KNNLM")
         self.memory, self.k, self.temperature, self.lmbda = over.memory, over.k, over.temperature, float(lmbda)
-        self.theta = _usual_theta(self.memory) if theta is None else positive("theta", theta)
+        self.theta = usual_theta(self.memory) if theta is None else positive("theta", theta)
 
     @property
     def is_noop(self) -> bool:
         return self.lmbda == 0 and self.over.is_noop
 
     def start(self) -> CacheState:
-        return CacheState(self.window, self.theta, self.memory.device, self.over.start())
+        return CacheState(self.window, (self.theta,), self.memory.device, self.over.start())
 
     def read(
         self,
@@ -104,7 +104,7 @@ class ContinuousCache(Reader):
         text = {"documents": documents, "tokens": tokens}
         for rows, under in self.over.read(keys, logits, excluded, depth=depth, state=state.under, **text):
             own = {name: None if given is None else given[rows] for name, given in text.items()}
-            past = state.look_back(keys[rows].float(), **own)
+            (past,) = state.look_back(keys[rows].float(), **own)
             share = (past.weights.sum(dim=1, keepdim=True) > 0) * self.lmbda
             change = Change(1 - share, (replace(past, weights=past.weights * share),))
             yield rows, Prediction(under, under.neighbours, lambda change=change: change)
@@ -120,7 +120,8 @@ class ContinuousCache(Reader):
         return f"ContinuousCache({self.over!r}, window={self.window}, theta={self.theta:g}, lmbda={self.lmbda:g})"
 
 
-def _usual_theta(memory: Memory) -> float:
+def usual_theta(memory: Memory) -> float:
+    """How sharp a cache is where nobody says."""
     if not len(memory):
         return 1.0
     if not memory.keys_kept:

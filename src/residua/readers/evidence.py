@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+USUAL = 1.96  # standard errors: chance alone reaches them in 1 of 40 fair trials
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -38,14 +38,14 @@ class CacheState:
     """
 
     window: int
-    theta: float
+    thetas: tuple[float, ...]  # each a way to weigh the same rows
     device: torch.device
     under: TextState | None = None
     # document: keys (n, d) and the tokens after them (n,)
     _past: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
-    def look_back(self, keys: Tensor, documents: Array | None, tokens: Array | None = None) -> Term:
-        """What was said before each row, as a term whose weights sum to 1 (to 0 where nothing was).
+    def look_back(self, keys: Tensor, documents: Array | None, tokens: Array | None = None) -> tuple[Term, ...]:
+        """What was said before each row, as a term for each theta, whose weights sum to 1 (to 0 where nothing was).
 
         Keys are float32 (q, d); documents int (q,), rows of one in order; tokens int (q,) what really comes next.
         Without tokens each row is the end of its document so far, until ``remember`` says how it went on.
@@ -53,9 +53,9 @@ class CacheState:
         keys = keys.to(self.device, torch.float32)
         if tokens is None:
             names = int_array(documents, "documents", len(keys)).tolist()
-            return _joined([self._now(key, name) for key, name in zip(keys, names)], self.device)
+            return self._joined([self._now(key, name) for key, name in zip(keys, names)])
         stretches = self.stretches(keys, documents, tokens)
-        return _joined([entry for stretch in stretches for entry in self._weighed(*stretch)], self.device)
+        return self._joined([entry for stretch in stretches for entry in self._weighed(*stretch)])
 
     def stretches(
         self, keys: Tensor, documents: Array | None, tokens: Array | None
@@ -92,35 +92,40 @@ class CacheState:
 
     def _now(self, key: Tensor, document: int) -> tuple[Tensor, Tensor]:
         if document not in self._past:
-            return key[:0].long(), key.new_zeros(1, 0)
+            return key[:0].long(), key.new_zeros(len(self.thetas), 1, 0)
         keys, tokens = self._past[document]
-        return tokens, torch.softmax(self.theta * (keys @ key), dim=0)[None]
+        return tokens, torch.softmax(torch.outer(key.new_tensor(self.thetas), keys @ key), dim=1)[:, None]
 
     def _weighed(self, keys: Tensor, tokens: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Distinct tokens (c,) and weights (b, c) of the rows from `first` on, some rows at a time."""
+        """Distinct tokens (c,) and weights (thetas, b, c) of the rows from `first` on, some rows at a time."""
         for start in range(first, len(keys), ROWS):
             stop = min(start + ROWS, len(keys))
             begin, alike = likeness(keys, start, stop, self.window)
-            # A document's first row has nothing before it.
-            weights = torch.softmax(alike.mul_(self.theta), dim=1).nan_to_num_(0.0)
             once, which = tokens[begin : begin + alike.shape[1]].unique(return_inverse=True)
-            yield once, weights.new_zeros(len(weights), len(once)).index_add_(1, which, weights)
+            # A document's first row has nothing before it.
+            every = [torch.softmax(alike * theta, dim=1).nan_to_num_(0.0) for theta in self.thetas]
+            yield (
+                once,
+                torch.stack(
+                    [weights.new_zeros(len(weights), len(once)).index_add_(1, which, weights) for weights in every]
+                ),
+            )
 
-
-def _joined(entries: list[tuple[Tensor, Tensor]], device: torch.device) -> Term:
-    """One term of blocks of rows, each with its own tokens (c,) and weights (b, c)."""
-    count, width = sum(len(weights) for _, weights in entries), max((len(tokens) for tokens, _ in entries), default=0)
-    rows = torch.full((count, width), -1, device=device)
-    weights = torch.zeros(count, width, device=device)
-    start = known = 0
-    for tokens, own in entries:
-        block = slice(start, start + len(own)), slice(0, len(tokens))
-        rows[block] = torch.arange(known, known + len(tokens), device=device)
-        weights[block] = own
-        start, known = start + len(own), known + len(tokens)
-    # Where nobody has a past a row number must still name a token: the last, which no one said.
-    tokens = torch.cat([*(tokens for tokens, _ in entries), rows.new_zeros(1)])
-    return Term(rows, weights, LabelValues(tokens), source="past")
+    def _joined(self, entries: list[tuple[Tensor, Tensor]]) -> tuple[Term, ...]:
+        """A term for each theta, of blocks of rows, each with its own tokens (c,) and weights (thetas, b, c)."""
+        count = sum(weights.shape[1] for _, weights in entries)
+        width = max((len(tokens) for tokens, _ in entries), default=0)
+        rows = torch.full((count, width), -1, device=self.device)
+        weights = torch.zeros(len(self.thetas), count, width, device=self.device)
+        start = known = 0
+        for tokens, own in entries:
+            block = slice(start, start + own.shape[1]), slice(0, len(tokens))
+            rows[block] = torch.arange(known, known + len(tokens), device=self.device)
+            weights[:, *block] = own
+            start, known = start + own.shape[1], known + len(tokens)
+        # Where nobody has a past a row number must still name a token: the last, which no one said.
+        values = LabelValues(torch.cat([*(tokens for tokens, _ in entries), rows.new_zeros(1)]))
+        return tuple(Term(rows, each, values, source="past") for each in weights)
 
 
 def int_array(values: Array | None, name: str, rows: int) -> np.ndarray:

@@ -15,10 +15,10 @@ from residua.encoding.sklearn import class_indices
 from residua.errors import LabelError, ParameterError
 from residua.memory.storage import StorageName
 from residua.readers import Kernel
+from residua.readers.evidence import USUAL
 from residua.readers.neighbour import KernelName
 from residua.readers.resmem import Space
 from residua.sklearn.base import ResMemEstimator
-from residua.tuning.evidence import USUAL
 
 
 class ResMemClassifier(ClassifierMixin, ResMemEstimator):

@@ -7,9 +7,9 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags, get_tags
 
 from residua.readers import Kernel
+from residua.readers.evidence import USUAL
 from residua.readers.neighbour import KernelName
 from residua.sklearn.base import ResMemEstimator
-from residua.tuning.evidence import USUAL
 
 
 class ResMemRegressor(RegressorMixin, ResMemEstimator):

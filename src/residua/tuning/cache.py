@@ -14,8 +14,8 @@ from torch import Tensor
 from residua.core import Encoded, Prediction, as_tensor
 from residua.errors import ParameterError
 from residua.readers import ContinuousCache
+from residua.readers.judged import Judged, groups_of
 from residua.readers.past import ROWS, CacheState, likeness
-from residua.tuning.evidence import Judged, groups_of
 from residua.tuning.grid import LMBDA, values_of
 from residua.tuning.likelihood import Targets
 from residua.tuning.objective import best_of, losses
@@ -35,7 +35,7 @@ class CacheSweep:
 
     def __init__(self, reader: ContinuousCache, grid: Mapping[str, Any] | None):
         self.grid, self.rows, self.kept = cache_grid(reader, grid), 0, []
-        self._past = CacheState(int(self.grid["window"][-1]), reader.theta, reader.memory.device)
+        self._past = CacheState(int(self.grid["window"][-1]), (reader.theta,), reader.memory.device)
         self._summed = np.zeros(tuple(len(values) for values in self.grid.values()))
 
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:

@@ -20,8 +20,9 @@ from residua.core import Encoded, Softmax, as_tensor
 from residua.core.encoded import labels_of
 from residua.memory.schema import Objective
 from residua.readers import KERNELS, NeighbourReader
+from residua.readers.judged import Judged, groups_of
 from residua.readers.reader import OWN
-from residua.tuning.evidence import Judged, groups_of, judged
+from residua.tuning.evidence import judged
 from residua.tuning.objective import WHY, Grid, best_of, flat, importance, losses, plain, settled
 from residua.tuning.sweep import QuickSweep, count_rows
 

@@ -8,9 +8,11 @@ from residua.core import Encoded, batches
 from residua.errors import EmptyMemoryError, ParameterError
 from residua.memory.schema import Objective, Scorer
 from residua.readers import ContinuousCache, NeighbourReader, Reader
+from residua.readers.evidence import USUAL
+from residua.readers.judged import check_evidence
 from residua.readers.reader import OWN, Exclude
 from residua.tuning.cache import CacheSweep
-from residua.tuning.evidence import USUAL, check_evidence, from_counts, proven
+from residua.tuning.evidence import from_counts, proven
 from residua.tuning.grid import SWEPT, full_grid, largest_share
 from residua.tuning.likelihood import Interpolation
 from residua.tuning.objective import OBJECTIVES, flat, settled
@@ -119,6 +121,8 @@ def tune(
         best = sweep.proven(reader, evidence)
         log.info("%s", best.evidence_)
         return best
+    if hasattr(reader, "fit"):
+        raise ParameterError(f"a {type(reader).__name__} is fitted: call its fit(validation), which needs no grid")
     if not isinstance(reader, NeighbourReader):
         raise ParameterError(f"{type(reader).__name__} searches no neighbours, and tune knows no other settings")
     memory = reader.memory
