@@ -62,7 +62,7 @@ SMALL_X, SMALL_Y = X[:400] / 16, Y[:400]
         # One of its checks sets min_weight_fraction_leaf of a tree itself, without which none passes it.
         ResMemClassifier(
             DecisionTreeClassifier(max_depth=4, min_weight_fraction_leaf=0.01, random_state=0),
-            space="logits",
+            space="exponent",
             kernel="gaussian",
         ),
         ResMemRegressor(Ridge()),

@@ -51,7 +51,7 @@ rs.Memory(enc, key_dtype="float8")                                  #!
 memory.forget("seven")                                              #!
 memory.drop_keys()                                                  #!
 
-reader = rs.ResMem(memory, k=3, kernel="gaussian", space="logits")
+reader = rs.ResMem(memory, k=3, kernel="gaussian", space="exponent")
 reveal_type(reader.scores(enc, exclude="own"))                      #: ndarray
 reveal_type(reader.with_params(k=2))                                #: ResMem
 reveal_type(rs.load("memory/"))                                     #: Reader

@@ -54,8 +54,8 @@ def test_the_reader_can_be_chosen(run, mem):
     run("tune", "mem", "val.npz", "--reader", "knnlm", "--lmbda", "0.5,1", "--kernel", "exponential", "--k", 3)
     reader = rs.load(mem)
     assert isinstance(reader, rs.KNNLM) and reader.kernel == "exponential" and reader.lmbda in (0.5, 1.0)
-    run("tune", "mem", "val.npz", "--space", "logits", "--k", 3)
-    assert rs.load(mem).space == "logits"
+    run("tune", "mem", "val.npz", "--space", "exponent", "--k", 3)
+    assert rs.load(mem).space == "exponent"
 
 
 def test_wrong_wishes(run, mem):

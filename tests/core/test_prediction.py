@@ -113,13 +113,12 @@ def answers(now):
     change = now.change
     if change is None:
         return (said if under is None else under), under
-    start, temperature = (said if under is None else under), 1.0
+    start = said if under is None else under
     if change.space == "logit":
         if now.base is root:
-            start = root.logits.dense().double()
+            start = root.logits.dense().double() / root.temperature
         else:
             start = torch.logit(under) if isinstance(root, Sigmoid) else under.log()
-        temperature = root.temperature if now.base is root else 1.0
     scores = start.clone()
     places = range(len(now)) if now.asked is None else now.asked.tolist()
     for row, place in enumerate(places):
@@ -132,7 +131,7 @@ def answers(now):
         return scores, None
     if change.space == "logit":
         made = torch.sigmoid if isinstance(root, Sigmoid) else lambda f: torch.softmax(f, dim=1)
-        return scores, made(scores / temperature)
+        return scores, made(scores)
     probabilities = torch.maximum(scores, now.floor * under)
     if isinstance(root, Sigmoid):  # each label is one of two classes: it has it, or has it not
         return scores, probabilities / (probabilities + torch.maximum(1 - scores, now.floor * (1 - under)))
@@ -264,13 +263,13 @@ def test_by_hand():
     torch.testing.assert_close(now.probabilities, expected)
     torch.testing.assert_close(now.log_prob(torch.tensor([0, 2])).exp(), torch.tensor([0.5, 0.06 / 1.15]))
     assert now.argmax().tolist() == [0, 1] and now.is_wide and now.change.signed
-    # In the logit space: 2 log(p) + (0, 1, 0) at T = 1.3.
+    # In the logit space: 2 log(p_T) + (0, 1, 0), and a constant.
     one = Term(torch.tensor([[0], [0]]), torch.ones(2, 1), LabelValues(torch.tensor([1])))
     logits = Softmax(base.logits, 1.3)
     now = prediction_of(logits, Change(torch.full((2, 1), 2.0), (one,), "logit"))
-    scores = 2 * base.logits.dense() + torch.tensor([0.0, 1, 0])
+    scores = 2 * base.logits.dense() / 1.3 + torch.tensor([0.0, 1, 0])
     torch.testing.assert_close(now.scores, scores)
-    torch.testing.assert_close(now.probabilities, torch.softmax(scores / 1.3, dim=1))
+    torch.testing.assert_close(now.probabilities, torch.softmax(scores, dim=1))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +282,7 @@ def test_rows_that_were_not_asked_are_the_base(space, kind):
     base, asked = base_of(kind, 5, 6, rng), torch.tensor([1, 3])
     now = prediction_of(base, change_of(["table"], 2, 6, rng, space), floor=0.3, asked=asked)
     others = torch.tensor([0, 2, 4])
-    start = base.table() if space == "probability" else base.logits.dense()
+    start = base.table() if space == "probability" else base.logits.dense() / TEMPERATURE
     assert torch.equal(now.scores[others], start[others])
     assert (now.scores[asked] != start[asked]).any(dim=1).all()
     if kind != "table":

@@ -15,7 +15,7 @@ from residua.readers.neighbour import weigh
 READERS = {
     "resmem": lambda memory, k: rs.ResMem(memory, k=k, temperature=1.4),
     "resmem gaussian": lambda memory, k: rs.ResMem(memory, k=k, kernel="gaussian"),
-    "resmem logits": lambda memory, k: rs.ResMem(memory, k=k, temperature=2.0, space="logits"),
+    "resmem exponent": lambda memory, k: rs.ResMem(memory, k=k, temperature=2.0, space="exponent"),
     "knnlm": lambda memory, k: rs.KNNLM(memory, k=k, lmbda=0.3),
     "label k-NN": lambda memory, k: rs.KNNLM(memory, k=k, lmbda=1.0),
 }
@@ -103,7 +103,7 @@ def test_base_and_contributions_are_the_scores(name, seed, k, classes):
     why = rs.explain(reader, query)
     adds_up(why, reader, query)
     assert len(why) == k
-    assert why.space == ("logit" if name == "resmem logits" else "probability")
+    assert why.space == ("logit" if name == "resmem exponent" else "probability")
     assert (np.diff(why.distances) >= 0).all()
     assert (
         why.weights.sum() == pytest.approx(1 - why.scale if "k" in name[:2] or "label" in name else 1, abs=1e-5)

@@ -25,14 +25,14 @@ def make(memory, name):
     return {
         "ResMem": lambda: rs.ResMem(memory, k=20, temperature=1.3),
         "ResMem, one neighbour": lambda: rs.ResMem(memory, k=1, sigma=0.5),
-        "ResMem on logits": lambda: rs.ResMem(memory, k=20, space="logits", temperature=2.0),
+        "ResMem in the exponent": lambda: rs.ResMem(memory, k=20, space="exponent", temperature=2.0),
         "kNN-LM": lambda: rs.KNNLM(memory, k=30, lmbda=0.4),
         "label k-NN": lambda: rs.KNNLM(memory, k=7, lmbda=1.0, kernel="exponential"),
     }[name]()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ResMem", "ResMem, one neighbour", "ResMem on logits", "kNN-LM", "label k-NN"])
+@pytest.mark.parametrize("name", ["ResMem", "ResMem, one neighbour", "ResMem in the exponent", "kNN-LM", "label k-NN"])
 def test_softmax_is_predict_proba_and_argmax_is_predict(model, memory, parts, name):
     reader, (x, _) = make(memory, name), parts[1]
     enc = rs.encode(model, x, progress=False)

@@ -76,7 +76,7 @@ def test_logits_have_the_probabilities_of_the_reader_and_the_logsumexp_of_the_ba
     model, _ = gpt2
     memory = rs.lm.remember(model, tiny_tokenizer, TEXTS, storage=storage, key_dtype="float32", progress=False)
     settings = {"k": 4, "sigma": 5.0, "temperature": temperature}
-    reader = rs.KNNLM(memory, **settings) if storage == "none" else rs.ResMem(memory, space="logits", **settings)
+    reader = rs.KNNLM(memory, **settings) if storage == "none" else rs.ResMem(memory, space="exponent", **settings)
     encoded = rs.encode((model, tiny_tokenizer), TEXTS, like=memory)
     said = reader.predict_proba(encoded, exclude=None)
     ids = torch.tensor([[0, *tiny_tokenizer(TEXTS[0])["input_ids"]]])

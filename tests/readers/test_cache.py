@@ -44,7 +44,7 @@ OVER = {
     "model": lambda memory: rs.KNNLM(memory, k=0, temperature=1.3),
     "knnlm": lambda memory: rs.KNNLM(memory, k=6, lmbda=0.4, skip=0.7),
     "resmem": lambda memory: rs.ResMem(memory, k=6),
-    "resmem logits": lambda memory: rs.ResMem(memory, k=6, space="logits", skip=0.7),
+    "resmem exponent": lambda memory: rs.ResMem(memory, k=6, space="exponent", skip=0.7),
     "resmem top-m": lambda memory: rs.ResMem(rs.Memory(text(40, 0, 5), storage="top-m", m=3), k=6, epsilon=0.3),
     "a cache": lambda memory: rs.ContinuousCache(rs.ResMem(memory, k=6), window=4, theta=0.5, lmbda=0.3),
 }

@@ -20,7 +20,7 @@ def made(n=20, seed=0):
 
 READERS = {
     "resmem": lambda memory: rs.ResMem(memory, k=5, sigma=0.3, temperature=1.4, kernel="gaussian", epsilon=0.01),
-    "resmem logits": lambda memory: rs.ResMem(memory, k=5, space="logits"),
+    "resmem exponent": lambda memory: rs.ResMem(memory, k=5, space="exponent"),
     "resmem as given": lambda memory: rs.ResMem(memory, k=np.int64(5), sigma=np.float32(0.3), epsilon=np.float32(0.5)),
     "knnlm": lambda memory: rs.KNNLM(memory, k=5, lmbda=0.7, sigma=2.0, kernel="exponential"),
     "no memory": lambda memory: rs.KNNLM(memory, k=0),

@@ -187,8 +187,6 @@ def test_rows_are_edited_explained_and_saved(memory, tmp_path):
 def test_what_is_for_classes_alone(memory):
     with pytest.raises(ParameterError, match="skip compares class probabilities"):
         rs.ResMem(memory, skip=0.9)
-    with pytest.raises(TaskError, match="space='logits' is for classification"):
-        rs.ResMem(memory, space="logits")
     with pytest.raises(TaskError, match="a multi-label memory"):
         rs.ContinuousCache(rs.ResMem(memory, k=3))
     with pytest.raises(StorageError, match="a multi-label memory stores 'full'"):

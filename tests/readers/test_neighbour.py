@@ -228,9 +228,9 @@ def test_a_reader_may_say_the_whole_change():
     memory, test = rs.Memory(made(60, 0)), made(30, 1)
     reader = Both(memory, k=7, temperature=1.5)
     labels = [rs.KNNLM(memory, k=7, lmbda=1, sigma=s, kernel="exponential") for s in (reader.sigma, 1e9)]
-    expected = test.logits.dense().numpy() + 2 * sum(each.scores(test) for each in labels)
+    expected = test.logits.dense().numpy() / 1.5 + 2 * sum(each.scores(test) for each in labels)
     np.testing.assert_allclose(reader.scores(test), expected, atol=1e-5)
-    powers = np.exp(expected / 1.5)
+    powers = np.exp(expected)
     np.testing.assert_allclose(reader.predict_proba(test), powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
 
 
@@ -274,8 +274,8 @@ def test_neighbours_that_another_reader_searched():
         rs.KNNLM(memory, k=9, temperature=1.5),
         rs.KNNLM(memory, k=9, lmbda=1, skip=0.5),
         rs.ResMem(memory, k=9, skip=0.5),
-        rs.ResMem(memory, k=9, space="logits", skip=0.5),
-        rs.ResMem(memory, k=9, space="logits", skip=1e-6),
+        rs.ResMem(memory, k=9, space="exponent", skip=0.5),
+        rs.ResMem(memory, k=9, space="exponent", skip=1e-6),
         rs.ResMem(memory, k=0),
         Nearest(memory, k=9, radius=1.1),
     ):

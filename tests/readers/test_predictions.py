@@ -250,10 +250,10 @@ def test_more_neighbours_may_be_searched_than_are_read(depth):
 
 def test_in_logit_space():
     memory, test = made(60, 0), made(30, 1)
-    reader = rs.ResMem(rs.Memory(memory), k=5, space="logits", temperature=1.2, skip=0.7)
+    reader = rs.ResMem(rs.Memory(memory), k=5, space="exponent", temperature=1.2, skip=0.7)
     ((_, now),) = reader.predictions(test, exclude=None)
     np.testing.assert_allclose(now.log_probabilities().exp(), reader.predict_proba(test, None), atol=1e-6)
-    np.testing.assert_allclose(softmax(now.scores, 1.2), reader.predict_proba(test, None), atol=1e-6)
+    np.testing.assert_allclose(softmax(now.scores, 1.0), reader.predict_proba(test, None), atol=1e-6)
     one_by_one = reader.scores([test[i] for i in range(30)], None)
     np.testing.assert_allclose(one_by_one, now.scores, atol=1e-5)  # a row that is skipped alone too
 

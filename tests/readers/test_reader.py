@@ -17,7 +17,7 @@ from residua.readers import register_reader
 
 READERS = {
     "resmem": lambda memory, **p: rs.ResMem(memory, **p),
-    "resmem logits": lambda memory, **p: rs.ResMem(memory, space="logits", **p),
+    "resmem exponent": lambda memory, **p: rs.ResMem(memory, space="exponent", **p),
     "knnlm": lambda memory, **p: rs.KNNLM(memory, **p),
     "label k-NN": lambda memory, **p: rs.KNNLM(memory, lmbda=1, **p),
 }
@@ -72,7 +72,7 @@ def test_no_neighbours_is_exactly_the_base(name, memory):
     enc = made(9, 1)
     reader = READERS[name](memory, k=0, temperature=1.7)
     base = torch.softmax(enc.logits.dense() / 1.7, dim=1).numpy()
-    expected = enc.logits.dense().numpy() if name == "resmem logits" else base
+    expected = (enc.logits.dense() / 1.7).numpy() if name == "resmem exponent" else base
     np.testing.assert_array_equal(reader.scores(enc), expected)
     np.testing.assert_allclose(reader.predict_proba(enc), base, rtol=1e-6)
     everything, excluding = np.tile(np.arange(150), (9, 1)), READERS[name](memory, k=5, temperature=1.7)
@@ -94,7 +94,7 @@ def test_a_memory_that_lost_its_rows_is_the_base(name):
     np.testing.assert_array_equal(reader.scores(enc, np.arange(4)), expected)
 
 
-@pytest.mark.parametrize("name", ["resmem", "knnlm", "label k-NN"])  # in logit space, class means are the memory's
+@pytest.mark.parametrize("name", READERS)
 def test_exclusion_is_as_if_forgotten(name):
     """One query, the rows of its id excluded: as when they are not in the memory."""
     enc = made(40, 0, ids=np.arange(40) // 2)
@@ -263,16 +263,20 @@ def test_with_params(memory):
         k=np.int64(3),
         sigma=np.float32(0.5),
         temperature=2,
+        space="exponent",
+        base_weight=2,
         epsilon=np.float32(0.25),
         skip=np.float32(0.5),
         class_weight={np.int64(1): np.float32(2)},
     )
-    expected = dict(k=3, sigma=0.5, temperature=2.0, kernel="exponential", space="probabilities", epsilon=0.25)
-    expected |= dict(skip=0.5, class_weight={1: 2.0})
+    expected = dict(k=3, sigma=0.5, temperature=2.0, kernel="exponential", space="exponent", base_weight=2.0)
+    expected |= dict(residual_weight=None, epsilon=0.25, skip=0.5, class_weight={1: 2.0})
     assert reader.params == expected and reader.parameter_names() == rs.ResMem.parameter_names() == tuple(expected)
-    assert [type(value) for value in reader.params.values()] == [int, float, float, str, str, float, float, dict]
-    other = reader.with_params(k=5, space="logits")
-    assert other.params == expected | {"k": 5, "space": "logits"} and other.memory is memory
+    assert [type(value) for value in reader.params.values()] == [
+        *(int, float, float, str, str, float, type(None), float, float, dict)
+    ]
+    other = reader.with_params(k=5, residual_weight=3)
+    assert other.params == expected | {"k": 5, "residual_weight": 3.0} and other.memory is memory
     assert reader.params == expected
     with pytest.raises(ParameterError, match=r"ResMem has no parameter \['lmbda'\]; it has .*'skip'"):
         reader.with_params(lmbda=0.5)

@@ -207,35 +207,21 @@ def test_regression_by_hand_and_after_edits():
     assert reader.predict(query).tolist() == pytest.approx([11])
 
 
-# --- residuals of logits --------------------------------------------------------------------------------------
+# --- residuals in the exponent --------------------------------------------------------------------------------
 
 
-def remembered(memory):
-    """Keys, logits and labels of the rows that were not forgotten."""
-    rows = memory.active_rows
-    return memory.keys_at(rows).numpy(), memory.stored_logits.dense(rows).numpy().astype(np.float64), memory.labels
-
-
-def in_logit_space(memory, test, k, sigma):
-    """METHOD's formula over the memory's remembered rows: class means, residuals of logits, their weighted sum."""
-    keys, logits, labels = remembered(memory)
-    means = np.stack(
-        [logits[labels == c].mean(axis=0) if (labels == c).any() else np.zeros(CLASSES) for c in range(CLASSES)]
-    )
-    train = rs.Encoded(keys, logits, labels)
-    near, weights = neighbourhood(train, test, k, sigma)
-    return test.logits.dense().numpy() + np.einsum("qk,qkl->ql", weights, (means[labels] - logits)[near])
-
-
-@pytest.mark.parametrize("storage", ["full", "head"])
-def test_logit_space_follows_every_edit(storage):
-    memory, test = rs.Memory(made(60, 0), storage=storage), made(20, 1)
-    reader = rs.ResMem(memory, 8, 0.4, temperature=2.0, space="logits")
+@pytest.mark.parametrize("storage", ["full", "head", "top-m"])
+def test_residuals_in_the_exponent_follow_every_edit(storage):
+    """``a log p_T + b`` times the residual term that the reader of probabilities adds."""
+    memory, test = rs.Memory(made(60, 0), storage=storage, m=CLASSES, temperature=2.0), made(20, 1)
+    plain = rs.ResMem(memory, 8, 0.4, temperature=2.0)
+    reader = plain.with_params(space="exponent", base_weight=0.7, residual_weight=3.0)
 
     def check():
-        expected = in_logit_space(memory, test, 8, 0.4)
+        residuals = plain.scores(test) - softmax(test.logits.dense().numpy(), 2.0)
+        expected = 0.7 * test.logits.dense().numpy() / 2 + 3 * residuals
         np.testing.assert_allclose(reader.scores(test), expected, rtol=0, atol=2e-5)
-        np.testing.assert_allclose(reader.predict_proba(test), softmax(expected, 2.0), rtol=0, atol=2e-5)
+        np.testing.assert_allclose(reader.predict_proba(test), softmax(expected, 1.0), rtol=0, atol=2e-5)
 
     check()
     memory.forget(np.arange(0, 20))
@@ -246,18 +232,55 @@ def test_logit_space_follows_every_edit(storage):
     check()
     memory.forget(memory.ids[memory.labels == 1])  # a class without rows
     check()
-    memory.rebuild()
-    check()
 
 
-def test_logit_space_needs_classes_and_all_logits():
-    for storage in ("none", "top-m"):
-        with pytest.raises(StorageError, match=f"full logits; this memory stores '{storage}'"):
-            rs.ResMem(rs.Memory(made(9, 0), storage=storage), k=2, space="logits")
-    with pytest.raises(TaskError, match="for classification"):
-        rs.ResMem(rs.Memory(rs.Encoded([[0.0]], [0.0], [0.0])), k=1, space="logits")
+def test_the_exponent_is_for_classes_and_takes_the_place_of_logits():
+    memory = rs.Memory(made(9, 0))
+    with pytest.raises(StorageError, match="stores labels only"):
+        rs.ResMem(rs.Memory(made(9, 0), storage="none"), k=2, space="exponent")
+    with pytest.raises(TaskError, match="space='exponent' is for classes"):
+        rs.ResMem(rs.Memory(rs.Encoded([[0.0]], [0.0], [0.0])), k=1, space="exponent")
     with pytest.raises(ParameterError, match="space='log'"):
-        rs.ResMem(rs.Memory(made(9, 0)), k=2, space="log")
+        rs.ResMem(memory, k=2, space="log")
+    with pytest.raises(ParameterError, match="space='exponent' has taken the place of 'logits'"):
+        rs.ResMem(memory, k=2, space="logits")
+    with pytest.raises(
+        ParameterError, match=r"residual_weight=2\.0, and space='probabilities'; expected space='exponent'"
+    ):
+        rs.ResMem(memory, k=2, residual_weight=2.0)
+    for wrong in (0, -1, np.inf, "much"):
+        with pytest.raises(ParameterError, match=r"base_weight=.*expected a finite number > 0"):
+            rs.ResMem(memory, k=2, space="exponent", base_weight=wrong)
+
+
+def test_the_exponent_of_several_labels_is_each_ones():
+    rng = np.random.default_rng(0)
+    labels, logits, keys = rng.integers(0, 2, (40, 3)), rng.normal(size=(40, 3)), rng.normal(size=(40, 2))
+    memory, test = rs.Memory(rs.Encoded(keys, logits, labels)), rs.Encoded(keys + 0.1, logits, labels)
+    plain = rs.ResMem(memory, k=5, temperature=1.5)
+    reader = plain.with_params(space="exponent", residual_weight=2.0)
+    residuals = plain.scores(test) - 1 / (1 + np.exp(-logits / 1.5))
+    expected = logits / 1.5 + 2 * residuals
+    np.testing.assert_allclose(reader.predict_proba(test), 1 / (1 + np.exp(-expected)), atol=1e-5)
+    np.testing.assert_array_equal(reader.predict(test), expected > 0)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.6])
+@pytest.mark.parametrize("skip", [None, 0.5])
+def test_the_exponent_over_a_vocabulary_touches_few_tokens(power, skip):
+    """What is said of tokens one by one, from entries alone, is what the whole row says."""
+    memory = rs.Memory(made(60, 0), storage="top-m", m=2)
+    test = made(30, 1)
+    reader = rs.ResMem(memory, 9, 0.4, space="exponent", base_weight=power, residual_weight=4.0, skip=skip)
+    ((_, now),) = reader.predictions(test, exclude=None)
+    assert now.is_wide == (power != 1 and skip is not None)  # an exponent for some rows alone has no short form
+    made_of = torch.softmax(now.scores, dim=1)
+    every = torch.arange(CLASSES).expand(30, -1)
+    torch.testing.assert_close(now.at(every), made_of, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(now.log_probabilities().exp(), made_of, rtol=1e-4, atol=1e-6)
+    assert torch.equal(now.argmax(), now.scores.argmax(dim=1))
+    truth = torch.from_numpy(test.labels)
+    torch.testing.assert_close(now.log_prob(truth), made_of.log().gather(1, truth[:, None])[:, 0], rtol=0, atol=1e-4)
 
 
 # --- what is kept between calls follows the memory ------------------------------------------------------------
@@ -268,7 +291,8 @@ def test_a_reader_sees_every_edit_at_once():
     reader = rs.ResMem(memory, 8, 0.4, 1.4)
 
     def check():
-        train = rs.Encoded(*remembered(memory))
+        rows = memory.active_rows
+        train = rs.Encoded(memory.keys_at(rows).numpy(), memory.stored_logits.dense(rows).numpy(), memory.labels)
         np.testing.assert_allclose(reader.scores(test), resmem(train, test, 8, 0.4, reader.temperature), atol=1e-5)
 
     check()

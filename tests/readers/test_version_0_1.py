@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import residua as rs
+from residua.errors import MemoryFileError
 
 pytestmark = pytest.mark.slow
 
@@ -19,9 +20,10 @@ READERS = sorted(name for name in ABOUT if (FOLDERS / name / "reader.json").exis
 
 # 0.1 lost the floor's share of tokens that the cache spoke of too (at most 1/L of their probability).
 MENDED = {"tokens-cache-top-m"}
+GONE = {"resmem-logits", "resmem-logits-head"}  # of a space that is no more
 
 
-@pytest.fixture(params=sorted(set(READERS) - MENDED))
+@pytest.fixture(params=sorted(set(READERS) - MENDED - GONE))
 def saved(request):
     folder = FOLDERS / request.param
     if ABOUT[request.param]["index"] != "exact":
@@ -68,3 +70,10 @@ def test_what_was_mended_answers_nearly_as_it_did(name):
         reader = rs.load(FOLDERS / name)
         np.testing.assert_allclose(reader.scores(queries, exclude=None), answers["scores"], atol=2e-3)
         assert (reader.predict(queries, exclude=None) == answers["predict"]).all()
+
+
+@pytest.mark.parametrize("name", sorted(GONE))
+def test_what_is_gone_names_what_took_its_place(name):
+    with pytest.raises(MemoryFileError, match="space='exponent' has taken the place of 'logits'"):
+        rs.load(FOLDERS / name)
+    assert len(rs.Memory.load(FOLDERS / name))

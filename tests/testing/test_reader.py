@@ -35,7 +35,7 @@ def queries():
 
 READERS_OF_OURS = {
     "ResMem": lambda memory: rs.ResMem(memory, k=7, temperature=1.3),
-    "ResMem in logit space": lambda memory: rs.ResMem(memory, k=7, space="logits", temperature=1.3),
+    "ResMem in the exponent": lambda memory: rs.ResMem(memory, k=7, space="exponent", temperature=1.3),
     "ResMem that skips": lambda memory: rs.ResMem(memory, k=7, skip=0.5),
     "KNNLM": lambda memory: rs.KNNLM(memory, k=7, lmbda=0.4),
     "KNNLM by distance": lambda memory: rs.KNNLM(memory, k=7, lmbda=rs.AdaptiveLambda([1.0], [0.7, 0.1])),

@@ -38,7 +38,7 @@ def settings_of(best):
 READERS = [
     lambda memory: rs.ResMem(memory, k=1),
     lambda memory: rs.ResMem(memory, k=1, kernel="gaussian"),
-    lambda memory: rs.ResMem(memory, k=1, space="logits"),
+    lambda memory: rs.ResMem(memory, k=1, space="exponent"),
     lambda memory: rs.KNNLM(memory, k=1),
     lambda memory: rs.KNNLM(memory, k=1, kernel="exponential"),
 ]

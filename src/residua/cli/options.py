@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from residua.cli.language import DTYPES
 
 # Click shows choices without importing the rooms that define them; a test holds the two equal.
-SPACES = ("probabilities", "logits")
+SPACES = ("probabilities", "exponent")
 ERRORS = ("strict", "replace", "skip")
 READERS = ("resmem", "knnlm")  # those of a memory; a cache is put on top by its own options
 KERNELS = ("exponential", "gaussian")
@@ -140,7 +140,7 @@ _READER = (
     option("--sigma", type=float, help="Its kernel width."),
     option("--lmbda", type=float, help="The neighbours' share (knnlm)."),
     option("--kernel", type=KERNEL, metavar="NAME", help="Its kernel: exponential, gaussian, or your own."),
-    option("--space", type=Choice(SPACES), help="Where residuals are taken (resmem)."),
+    option("--space", type=Choice(SPACES), help="Where residuals are added (resmem)."),
     option("--skip", type=float, help="Do not search where the model is at least this sure, such as 0.9."),
     option("--set", "own", help="Any other parameter of the reader.", **_OWN),
     option("--cache-window", type=AT_LEAST_1, help="Continuous cache: how many tokens back it looks."),

@@ -50,7 +50,7 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @click.option("--lmbda", type=shared.NUMBERS, help="Shares of the neighbours to try (knnlm).")
 @click.option("--grid", help="Values to try of any other parameter.", **GRID)
 @click.option("--kernel", type=shared.KERNEL, metavar="NAME", help="The reader's own when left out.")
-@click.option("--space", type=click.Choice(shared.SPACES), help="Where residuals are taken (resmem).")
+@click.option("--space", type=click.Choice(shared.SPACES), help="Where residuals are added (resmem).")
 @click.option("--adaptive", type=click.IntRange(min=2), help="A share per bucket of distance, so many (knnlm).")
 @click.option("--skip", type=float, help="Skip searches for at most this loss of perplexity, such as 0.005.")
 @click.option("--cache", is_flag=True, help="Text: then tune a continuous cache on top.")

@@ -91,13 +91,20 @@ class Change:
     """How neighbours change a base, exactly.
 
     In the probability space ``scores = scale * base + sum of the terms``. In the logit space
-    ``scores = scale * logits + sum of the terms``, and probabilities are the softmax of scores / T: `scale` is then a
-    factor on the base's log-probability, which differs from its logits by a constant of each query.
+    ``scores = scale * logits / T + sum of the terms``, and probabilities are their softmax (of several labels their
+    sigmoid): `scale` is then a factor on the base's log-probability, from which logits / T differ by a constant of each
+    query.
     """
 
     scale: Tensor  # float32 (q, 1): what is left of the base
     terms: tuple[Term, ...]  # one for each kernel and source
     space: str = "probability"  # or "logit"
+
+    @cached_property
+    def power(self) -> float | None:
+        """`scale`, where it is one positive number for all queries."""
+        power = float(self.scale[0, 0]) if len(self.scale) else 1.0
+        return power if power > 0 and bool((self.scale == power).all()) else None
 
     @property
     def signed(self) -> bool:
@@ -226,8 +233,8 @@ class Prediction:
 
     @cached_property
     def start(self) -> Tensor:
-        """What the change is applied to: the base's table, or its logits in the logit space; float32 (q, L), float64 of
-        a regressor."""
+        """What the change is applied to: the base's table, or in the logit space its logits / T; float32 (q, L), of a
+        regressor float64."""
         if isinstance(self.base, Prediction):
             if isinstance(self.root, Table):
                 return self.base.scores
@@ -236,7 +243,8 @@ class Prediction:
             if isinstance(self.root, Sigmoid):
                 return torch.logit(self.base.probabilities, 2**-24)
             return self.base.log_probabilities()
-        table = self.base.table() if self.space == "probability" else self.base.logits.dense()
+        base = self.base
+        table = base.table() if self.space == "probability" else base.logits.dense() / base.temperature
         return table.to(self.near.rows.device)
 
     @cached_property
@@ -252,13 +260,12 @@ class Prediction:
     @cached_property
     def probabilities(self) -> Tensor:
         """``max(scores, floor * base)`` renormalised, float32 (q, L): with the argmax of the scores for floors up to
-        1/L. A regressor has none: ``TaskError``."""
+        1/L. In the logit space the scores' softmax or sigmoid. A regressor has none: ``TaskError``."""
         if isinstance(self.root, Table):
             raise TaskError("a regression memory has no class probabilities; call predict")
         exclusive = not isinstance(self.root, Sigmoid)
         if self.space == "logit":
-            logits = self.scores / self.base.temperature
-            return torch.softmax(logits, dim=1) if exclusive else torch.sigmoid(logits)
+            return torch.softmax(self.scores, dim=1) if exclusive else torch.sigmoid(self.scores)
         if self.change is None:
             return self.start
         if not exclusive:
@@ -275,7 +282,11 @@ class Prediction:
                 return True  # nothing can be added entry by entry to classes that may be on the floor
             if self.change is not None and (self.change.signed or self.floor > 0 or self.asked is not None):
                 return True  # only an interpolation of all rows is added entry by entry
-        return self.space == "logit" or (self.change is not None and self.change.width is None)
+        if self.change is None or self.change.space == "probability":
+            return self.change is not None and self.change.width is None
+        # An exponent a makes p_T that of T / a: of all queries, and of one that no reader has changed.
+        power = self.change.power if isinstance(self.base, Softmax) else None
+        return self.change.width is None or power is None or (power != 1 and self.asked is not None)
 
     @cached_property
     def sparse(self) -> SparseProbabilities:
@@ -290,6 +301,9 @@ class Prediction:
             return under.mix(*(part.to(under.scale.device) for part in (change.scale, *change.entries())))
         if change is None:
             return SparseProbabilities.of(base)
+        if change.space == "logit":
+            base = base.at(base.temperature / (change.power or 1))
+            return SparseProbabilities.tilted(base, change.entries(), self.asked)
         return SparseProbabilities.changed(base, change.scale, change.entries(), change.signed, self.floor, self.asked)
 
     def log_prob(self, classes: Tensor) -> Tensor:

@@ -54,7 +54,30 @@ class SparseProbabilities:
         rows = None if asked is None else asked.to(device)
         ids, values = (part.to(device) for part in entries)
         some = slice(None) if rows is None else rows
-        scale, ids, values, least = _proper(base, some, scale.to(device), ids, values, signed, floor)
+        return cls._of_rows(base, rows, *_proper(base, some, scale.to(device), ids, values, signed, floor))
+
+    @classmethod
+    def tilted(cls, base: Softmax, entries: tuple[Tensor, Tensor], asked: Tensor | None = None) -> Self:
+        """``p`` proportional to ``p_T * exp(entries)``; the rest as for ``changed``.
+
+        The classes without an entry keep their probability, but for the sum, which is known from the others.
+        """
+        device = base.partition.device
+        rows = None if asked is None else asked.to(device)
+        ids, values = merge(*(part.to(device) for part in entries))
+        own = base.log_prob(ids.clamp_min(0), slice(None) if rows is None else rows).exp_().masked_fill_(ids < 0, 0)
+        # Beside the largest factor, so that none overflows.
+        top = values.amax(dim=1, keepdim=True).clamp_min(0) if ids.shape[1] else values.new_zeros(len(ids), 1)
+        rest = torch.exp(-top)
+        added = own * (torch.exp(values - top) - rest)
+        total = rest + added.sum(dim=1, keepdim=True)
+        return cls._of_rows(base, rows, rest / total, ids, added / total, torch.zeros_like(total))
+
+    @classmethod
+    def _of_rows(
+        cls, base: Softmax, rows: Tensor | None, scale: Tensor, ids: Tensor, values: Tensor, least: Tensor | None
+    ) -> Self:
+        """Those of `rows`, None for all; the other rows are the base's."""
         if rows is None:
             return cls(base, scale, ids, values, least)
         whole = cls.of(base)

@@ -220,11 +220,6 @@ class NeighbourReader(Reader):
         return "probability"
 
     @property
-    def temperature_moves_ranks(self) -> bool:
-        """Whether T can change which class scores best."""
-        return self.memory.task != "regression" and self.score_space == "probability"
-
-    @property
     def floor(self) -> float:
         """The share of the base's probability that no class goes below: epsilon, or 1/L; of several labels, each of
         which one has or has not, 1/2."""

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, one_hot
 
-from residua.core import DenseLogits, LabelValues, Logits, TableValues, TopLogits, Values
+from residua.core import DenseLogits, LabelValues, Logits, Neighbours, Queries, TableValues, TopLogits, Values
 from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.memory.storage import NO_LOGITS
-from residua.readers.neighbour import NOTICE, Kernel, KernelName, NeighbourReader
+from residua.readers.neighbour import NOTICE, Kernel, KernelName, NeighbourReader, positive
 from residua.readers.reader import register_reader
 
-Space: TypeAlias = Literal["probabilities", "logits"]
+Space: TypeAlias = Literal["probabilities", "exponent"]
 SPACES: tuple[Space, ...] = get_args(Space)
 TABLE = 64_000_000  # float32 entries of the largest residual table worth keeping: 256 MB
 BLOCK = 16_000_000  # float32 entries of one temporary: 64 MB
@@ -28,7 +28,9 @@ class ResMem(NeighbourReader):
 
     Classification (ResMem, eq. 7-8): ``scores(x) = softmax(f(x)/T) + sum_i w_i (onehot(y_i) - softmax(f(x_i)/T))``,
     over the k nearest rows, with ``w_i`` proportional to ``exp(-distance_i / sigma)`` and summing to 1.
-    Regression (eq. 3-4): ``f(x) + sum_i w_i (y_i - f(x_i))``.
+    Regression (eq. 3-4): ``f(x) + sum_i w_i (y_i - f(x_i))``. With ``space="exponent"`` the same residuals are added to
+    log-probabilities, ``p(x)`` proportional to ``exp(a log softmax(f(x)/T) + b sum_i w_i (onehot(y_i) -
+    softmax(f(x_i)/T)))``: as accurate, and calibrated.
 
     Parameters
     ----------
@@ -43,11 +45,14 @@ class ResMem(NeighbourReader):
         The base softmax's T, for queries and remembered rows alike.
     kernel : {"exponential", "gaussian"} or Kernel, default "exponential"
         ``exp(-d/sigma)``, the paper's; ``exp(-d²/sigma)``; or your own.
-    space : {"probabilities", "logits"}, default "probabilities"
-        ``"logits"``: residuals are ``m_{y_i} - f(x_i)``, with ``m_c`` the mean logits of the remembered rows of class
-        c; scores are logits, and probabilities their softmax at T (the paper's section 5, our reading).
+    space : {"probabilities", "exponent"}, default "probabilities"
+        Where residuals are added. Scores in the exponent are logits, and probabilities their softmax, or of several
+        labels each one's sigmoid; ``rs.tune`` chooses T and b.
+    base_weight, residual_weight : float > 0, optional
+        The exponent's a and b; None: 1.
     epsilon : float, optional
-        Share of the base's probability that ``predict_proba`` never goes below; None: 1/L.
+        Share of the base's probability that ``predict_proba`` never goes below; None: 1/L. Not in the exponent, where
+        nothing is negative.
     skip : float in (0, 1], optional
         Queries whose base (at T) gives one class at least this probability are not searched and stay the base's.
     class_weight : "balanced", dict of int to float, or None
@@ -73,6 +78,8 @@ class ResMem(NeighbourReader):
     default_k: int = 50
 
     space: Space
+    base_weight: float | None
+    residual_weight: float | None
 
     def __init__(
         self,
@@ -83,32 +90,47 @@ class ResMem(NeighbourReader):
         *,
         kernel: KernelName | Kernel = "exponential",
         space: Space = "probabilities",
+        base_weight: float | None = None,
+        residual_weight: float | None = None,
         epsilon: float | None = None,
         skip: float | None = None,
         class_weight: Mapping[int, float] | str | None = None,
     ):
         super().__init__(memory, k, sigma, temperature, kernel, epsilon, skip, class_weight)
         if space not in SPACES:
-            raise ParameterError(f"space={space!r}; expected one of {SPACES}")
+            gone = "; space='exponent' has taken the place of 'logits'" if space == "logits" else ""
+            raise ParameterError(f"space={space!r}; expected one of {SPACES}{gone}")
+        if space == "exponent" and self.memory.task == "regression":
+            raise TaskError("space='exponent' is for classes, and this is a regression memory; leave space out")
         self.space = space
-        if space == "logits":
-            if self.memory.task != "classification":
-                raise TaskError(
-                    f"space='logits' is for classification; a {self.memory.task} memory adds plain residuals"
-                )
-            if self.memory.storage.name not in ("full", "head"):
-                raise StorageError(f"space='logits' needs full logits; this memory stores {self.memory.storage.name!r}")
-        elif self.k:
+        for name, weight in (("base_weight", base_weight), ("residual_weight", residual_weight)):
+            if weight is not None and space != "exponent":
+                raise ParameterError(f"{name}={weight!r}, and space={space!r}; expected space='exponent' beside it")
+            setattr(self, name, None if weight is None else positive(name, weight))
+        if self.k:
             self.memory.storage.require(self.temperature)
-        self._table: tuple[tuple[int, float, Space], Tensor] | None = None
+        self._table: tuple[tuple[int, float], Tensor] | None = None
 
     @property
     def score_space(self) -> str:
         return "probability" if self.space == "probabilities" else "logit"
 
+    def columns(self, neighbours: Neighbours, queries: Queries, values: Values | None = None) -> tuple[Tensor, Tensor]:
+        """What the exponent adds up, float32 (2, q, L): the base's logits / T, and the neighbours' residual; and which
+        queries, bool (q,), have neighbours."""
+        weights = self.weights(neighbours, queries)
+        start = queries.base.logits.dense().to(weights.device) / self.temperature
+        residual = torch.zeros_like(start)
+        values = self.values(len(neighbours)) if values is None else values
+        values.add_to(residual, neighbours.rows.clamp_min(0), weights)
+        return torch.stack([start, residual]), weights.sum(dim=1) > 0
+
+    def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
+        return self.base_weight or 1.0, self.residual_weight or 1.0
+
     def values(self, queries: int) -> Values:
         memory = self.memory
-        made_of = (memory.version, self.temperature, self.space)
+        made_of = (memory.version, self.temperature)
         if self._table is not None and self._table[0] == made_of:
             return TableValues(self._table[1])
         labels, logits = memory.column("label"), memory.stored_logits
@@ -120,26 +142,12 @@ class ResMem(NeighbourReader):
             table = labels - logits.dense()
         elif memory.task == "multi-label":
             table = labels[:].float() - torch.sigmoid(logits.dense() / self.temperature)
-        elif self.space == "logits":
-            if memory.schema.model_outputs is not None:
-                raise StorageError(
-                    "space='logits' moves logits towards their class's mean, and the model has none for classes that "
-                    "were added to this memory; use space='probabilities'"
-                )
-            table = class_means(labels, logits, memory.active_rows)[labels] - logits.dense()
         elif fits and queries * self.k >= len(labels) // 4:
             table = residual_table(labels, logits, self.temperature)
         else:
             return ResidualValues(labels, logits, self.temperature)
         self._table = (made_of, table)
         return TableValues(table)
-
-
-def class_means(labels: Tensor, logits: Logits, active: Tensor) -> Tensor:
-    """Mean logits (L, L) of each class's `active` rows; zeros where it has none."""
-    dense, own = logits.dense(active), labels[active].long()
-    sums = dense.new_zeros(logits.shape[1], logits.shape[1]).index_add_(0, own, dense)
-    return sums / torch.bincount(own, minlength=logits.shape[1]).clamp_min(1)[:, None]
 
 
 class ResidualValues(Values):

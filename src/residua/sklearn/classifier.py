@@ -43,8 +43,8 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
     temperature : float, optional
         The base softmax's T. None: chosen by ``fit``; 1 without a memory, or with too few rows.
     kernel : {"exponential", "gaussian"}, default "exponential"
-    space : {"probabilities", "logits"}, default "probabilities"
-        What residuals are taken of (see ``residua.ResMem``).
+    space : {"probabilities", "exponent"}, default "probabilities"
+        Where residuals are added (see ``residua.ResMem``).
     cv : int or splitter, optional
         Residuals of each row from a clone fitted on the other folds, ``cv=5`` for instance: for a base that
         memorises its training rows, such as a tree, whose own residuals are zero.

@@ -116,7 +116,7 @@ class Interpolation:
     def serves(reader: NeighbourReader, grid: Grid, objective: str | Scorer) -> bool:
         """Whether this reader, grid and objective are an interpolation's, all rows weigh alike, and no share leaves the
         base too little."""
-        if objective != "log_loss" or set(grid) != set(SWEPT) or grid["lmbda"][-1] > largest_share(reader):
+        if objective != "log_loss" or set(grid) != set(SWEPT[:4]) or grid["lmbda"][-1] > largest_share(reader):
             return False
         alike = reader.class_weights is None and not reader.memory.has_column("weight")
         mixes = alike and is_plain(reader) and type(reader).share is KNNLM.share

@@ -23,6 +23,7 @@ from residua.readers import KERNELS, NeighbourReader
 from residua.readers.judged import Judged, groups_of
 from residua.readers.reader import OWN
 from residua.tuning.evidence import judged
+from residua.tuning.grid import RESIDUAL_WEIGHT, swept
 from residua.tuning.objective import WHY, Grid, best_of, flat, importance, losses, plain, settled
 from residua.tuning.sweep import QuickSweep, count_rows
 
@@ -90,7 +91,7 @@ def simulated(
     for fold, ((there, rows), table) in enumerate(zip(folds, tables)):
         own = 1.0 if regression else own_temperature(asked[:fold] + asked[fold + 1 :], reader)
         best = _best(total - table["score"], used)
-        best = there.with_params(**{name: plain(table[name][best]) for name in ("k", "sigma", "temperature")})
+        best = there.with_params(**{name: plain(table[name][best]) for name in table if name != "score"})
         bases = [there.with_params(k=0, temperature=t) for t in (1.0, own)]
         parts.append(judged([*bases, best], rows, OWN))
     joined, ids = Judged.join(parts), [rows.ids for rows in asked]
@@ -141,7 +142,8 @@ def _grid(reader: NeighbourReader, given: Mapping[str, float], most: int, temper
         sigma = np.array([float(given["sigma"])])
     else:
         sigma = WIDTHS * KERNELS.get(reader.kernel).typical_sigma(reader.memory.median_nn_distance())
-    return {"k": np.union1d([0], k), "sigma": sigma, "temperature": temperatures}
+    grid = {"k": np.union1d([0], k), "sigma": sigma, "temperature": temperatures}
+    return grid | {name: RESIDUAL_WEIGHT for name in swept(reader) if name == "residual_weight"}
 
 
 def _swept(reader: NeighbourReader, rows: Encoded, grid: Grid, objective: Objective) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from residua.core.probabilities import TINY
 from residua.errors import InputError
 from residua.memory.schema import Objective
 from residua.progress import progress_bar
-from residua.readers import KNNLM, NeighbourReader, Reader
+from residua.readers import KNNLM, NeighbourReader, Reader, ResMem
 from residua.readers.neighbour import log_weights, unnormalised
 from residua.readers.reader import Exclude
 from residua.tuning.objective import WHY, Grid, Index, Tally, argmax, importance, plain, squared_error
@@ -53,7 +53,7 @@ def is_plain(reader: NeighbourReader) -> bool:
     """Whether this reader's class reads neighbours as ResMem and kNN-LM do: kernel weights, and one share for all."""
     cls, same = type(reader), ("weights", "row_weights", "change", "base", "read", "skip_mask")
     inherited = all(getattr(cls, name) is getattr(NeighbourReader, name) for name in same)
-    return inherited and cls.share in (NeighbourReader.share, KNNLM.share)
+    return inherited and cls.share in (NeighbourReader.share, KNNLM.share, ResMem.share)
 
 
 class Sweep(Protocol):
@@ -122,7 +122,8 @@ class SlowSweep(Tally):
 
 
 class QuickSweep(Tally):
-    """All settings of k, sigma, temperature and lmbda in one pass, for readers that weigh by kernels."""
+    """All settings of k, sigma, temperature, and of lmbda or residual_weight, in one pass, for readers that weigh by
+    kernels."""
 
     reader: NeighbourReader
     grid: Grid
@@ -133,7 +134,11 @@ class QuickSweep(Tally):
         super().__init__(tuple(len(values) for values in grid.values()), objective)
         self.reader, self.grid = reader, grid
         self.at = [reader.with_params(temperature=float(t)) for t in grid["temperature"]]
-        self.shares = [(1.0, 1.0)] if "lmbda" not in grid else [(1 - float(v), float(v)) for v in grid["lmbda"]]
+        left = getattr(reader, "base_weight", None) or 1.0
+        given = getattr(reader, "residual_weight", None) or 1.0
+        self.shares = [(left, float(v)) for v in grid.get("residual_weight", [given])]
+        if "lmbda" in grid:
+            self.shares = [(1 - float(v), float(v)) for v in grid["lmbda"]]
 
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
         """Count a block, whose prediction holds the neighbours."""
@@ -167,7 +172,8 @@ class QuickSweep(Tally):
         starts, losses = [], []
         for t, reader in enumerate(self.at):
             start = reader.base(part.logits)
-            start = (start.table() if reader.score_space == "probability" else start.logits.dense()).to(truth.device)
+            logit = reader.score_space == "logit"
+            start = (start.logits.dense() / start.temperature if logit else start.table()).to(truth.device)
             # Arithmetic on denormal numbers is ten times slower, and no score can tell 1e-30 from 0.
             starts.append(torch.where(start.abs() < 1e-30, torch.full_like(start, 1e-30), start))
             if "loss" in self.sums:
@@ -183,12 +189,13 @@ class QuickSweep(Tally):
         if self.objective == "squared_error":
             return squared_error(scores, truth[:, None])
         if truth.ndim > 1:  # several labels
-            has = proper_labels(scores, start[:, None], reader.floor)
+            logit = reader.score_space == "logit"
+            has = torch.sigmoid(scores) if logit else proper_labels(scores, start[:, None], reader.floor)
             picked = torch.where(truth[:, None] > 0, has, 1 - has)
             return -picked.clamp_min(TINY).log_().mean(dim=2)
         flat = scores.reshape(-1, scores.shape[2])
         if reader.score_space == "logit":
-            made = torch.softmax(flat / reader.temperature, dim=1)
+            made = torch.softmax(flat, dim=1)
         else:
             made = proper(flat, start[:, None].expand(scores.shape).reshape(flat.shape), reader.floor)
         picked = made.view(scores.shape).gather(2, truth[:, None, None].expand(*scores.shape[:2], 1))

@@ -7,12 +7,13 @@ from typing import Any, TypeVar, cast
 from residua.core import Encoded, batches
 from residua.errors import EmptyMemoryError, ParameterError
 from residua.memory.schema import Objective, Scorer
-from residua.readers import ContinuousCache, NeighbourReader, Reader
+from residua.readers import ContinuousCache, NeighbourReader, Reader, ResMem
 from residua.readers.evidence import USUAL
 from residua.readers.judged import check_evidence
 from residua.readers.reader import OWN, Exclude
 from residua.tuning.cache import CacheSweep
 from residua.tuning.evidence import from_counts, proven
+from residua.tuning.exponent import WEIGHTS, ExponentSweep
 from residua.tuning.grid import SWEPT, full_grid, largest_share
 from residua.tuning.likelihood import Interpolation
 from residua.tuning.objective import OBJECTIVES, flat, settled
@@ -45,8 +46,10 @@ def tune(
     `evidence` says. Settings that score alike are told apart by their log-loss.
 
     Readers that weigh by a kernel are swept in one pass: an interpolation tuned for log-loss from what is said of the
-    true classes alone (no vocabulary-wide table is made), others densely. A reader with weights of its own, and a grid
-    with other parameters, is swept setting after setting by its own arithmetic: exact and slower.
+    true classes alone (no vocabulary-wide table is made), others densely. In the exponent k and sigma are swept (of T 1
+    and that of the model alone), and ``base_weight`` and ``residual_weight`` are fitted to each setting by log-loss; of
+    a text ``residual_weight`` is swept from 1 to 16. A reader with weights of its own, and a grid with other
+    parameters, is swept setting after setting by its own arithmetic: exact and slower.
 
     Parameters
     ----------
@@ -147,6 +150,9 @@ def tune(
         )
     if quick:
         sweep = Interpolation(reader, full)
+    elif isinstance(reader, ResMem) and ExponentSweep.serves(reader, grid, objective):
+        full.pop("residual_weight")
+        sweep = ExponentSweep(reader, full, cast(Objective, objective), "temperature" not in (grid or {}))
     elif by_scorer:
         sweep = ScorerSweep(reader, full, objective)
     else:
@@ -159,6 +165,7 @@ def tune(
     searching = reader.searching_all().with_params(k=1)
     count_rows(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
     results = flat(sweep.results(max_fpr), full, reader)
+    full |= {name: results[name] for name in WEIGHTS if name in results}
     best = proven(reader, results, full, objective, sweep, validation, exclude, evidence)
     log.info("%s", best.evidence_)
     if likely and best.k:
