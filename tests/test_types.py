@@ -88,6 +88,9 @@ why = rs.explain(best, enc[7], exclude=[3], context=4)
 reveal_type(why.contributions)                                      #: ndarray
 why.tokens                                                          #!
 
+reveal_type(best.familiarity(enc).unfamiliar)                       #: ndarray
+reveal_type(best.predict(enc, unknown=0.01))                        #: ndarray
+
 with rs.attach(model, best, key="fc:input") as handle:
     reveal_type(handle)                                             #: Handle
     reveal_type(handle.reader)                                      #: Reader

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from numbers import Real
 from typing import Any, Self
 
 from torch import Tensor
 
-from residua.core import Array, Change, Logits, Prediction
+from residua.core import Array, Change, Encoded, Logits, Prediction
 from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
+from residua.readers.familiarity import Familiarity
 from residua.readers.neighbour import positive, whole
 from residua.readers.past import CacheState
-from residua.readers.reader import Reader, TextState, reader_of, register_reader
+from residua.readers.reader import OWN, Exclude, Reader, TextState, reader_of, register_reader
 
 CONTRAST = 10.0  # the usual theta: the exponent of a row with itself, on average over the memory
 SAMPLE = 1024  # rows of the memory whose norms are looked at
@@ -81,6 +82,10 @@ class ContinuousCache(Reader):
     @property
     def is_noop(self) -> bool:
         return self.lmbda == 0 and self.over.is_noop
+
+    def familiarity(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> Familiarity:
+        """That of the reader under the cache: what a text has said itself is no part of the memory."""
+        return self.over.familiarity(data, exclude)
 
     def start(self) -> CacheState:
         return CacheState(self.window, (self.theta,), self.memory.device, self.over.start())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -24,6 +25,7 @@ from residua.folder import READER, read_reader
 from residua.memory import Memory
 from residua.printable import short
 from residua.readers.evidence import Evidence
+from residua.readers.familiarity import Familiarity, Measures, depth, measured, own_measures
 
 
 class TextState(Protocol):
@@ -34,6 +36,7 @@ class TextState(Protocol):
 
 
 QUERIES = 2048  # rows searched at a time
+UNKNOWN = -1  # what predict(unknown=) answers of an unfamiliar row
 OWN: Literal["own"] = "own"  # exclude="own": each row's own id
 Exclude: TypeAlias = Literal["own"] | Ids | None
 
@@ -73,6 +76,8 @@ class Reader(ABC):
     evidence_: Evidence
     adaptive_: dict[str, float]
     skipped_: float
+
+    _own: tuple[int, Measures] | None = None  # of the memory's own rows, at one of its versions
 
     @abstractmethod
     def __init__(self, *args: Any, **params: Any): ...
@@ -154,11 +159,27 @@ class Reader(ABC):
         scores = self._gathered(prediction.scores for _, prediction in self.predictions(data, exclude=exclude))
         return scores[:, 0] if self.memory.task == "regression" and self.memory.flat_labels else scores
 
-    def predict(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
+    def predict(
+        self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN, unknown: float | None = None
+    ) -> np.ndarray:
         """Class indices int64 (n,), 0 or 1 of several labels (n, L), or a regression's float64 predictions.
 
-        Parameters are as for ``scores``.
+        With `unknown`, such as 0.01, -1 (NaN of a regression) for rows that are *unfamiliar* at that p-value: of rows
+        like those remembered about that share is called unknown, too. Other parameters are as for ``scores``.
         """
+        if unknown is not None:
+            if not 0 < unknown < 1:
+                raise ParameterError(f"unknown={unknown!r}; expected a p-value between 0 and 1, such as 0.01")
+            data = data if isinstance(data, Encoded) else list(batches(data))
+            found, said = self.familiarity(data, exclude), self.predict(data, exclude)
+            if unknown * (1 + found.m) < 1:
+                warnings.warn(
+                    f"unknown={unknown:g} is below every p-value: {found.m} remembered rows give none under "
+                    f"{1 / (1 + found.m):.2g}. Remember more rows, or raise it",
+                    stacklevel=2,
+                )
+            said[found.unfamiliar <= unknown] = np.nan if self.memory.task == "regression" else UNKNOWN
+            return said
         if self.memory.task == "regression":
             return self.scores(data, exclude)
         found = (now.argmax().cpu().numpy() for _, now in self.predictions(data, exclude=exclude))
@@ -175,6 +196,32 @@ class Reader(ABC):
         if self.memory.task == "regression":
             raise TaskError("a regression memory has no class probabilities; call predict")
         return self._gathered(now.probabilities for _, now in self.predictions(data, exclude=exclude))
+
+    def familiarity(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> Familiarity:
+        """What the memory does not know: of each row how *unfamiliar* it is, and how *unsure* the answer, as p-values.
+
+        Each is measured beside at most 2048 of the memory's own rows, which are answered without themselves.
+        Distances are to the k-th neighbour (at least the 50th). Those of a network's features tell most between keys
+        of length 1: ``rs.Memory(..., normalise=True)``. Parameters are as for ``scores``; ``EmptyMemoryError`` where
+        nothing is remembered, ``StorageError`` where the keys were discarded.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> keys = np.random.default_rng(0).normal(size=(500, 2))
+        >>> reader = rs.ResMem(rs.Memory(rs.Encoded(keys, np.zeros((500, 2)), (keys[:, 0] > 0).astype(int))))
+        >>> found = reader.familiarity(rs.Encoded([[1.0, 0.0], [9.0, 9.0], [0.0, 0.0]], np.zeros((3, 2))))
+        >>> (found.unfamiliar < 0.01).tolist(), (found.unsure < 0.1).tolist()
+        ([False, True, False], [False, False, True])
+        """
+        if self._own is None or self._own[0] != self.memory.version:
+            self._own = self.memory.version, own_measures(self)
+        k = depth(self)
+        return Familiarity.between(measured(self, data, exclude, k), self._own[1], k)
+
+    def searching_all(self) -> Self:
+        """This reader, skipping no query."""
+        return self
 
     def _gathered(self, blocks: Iterable[Tensor]) -> np.ndarray:
         none = np.empty((0, self.memory.n_outputs), np.float64 if self.memory.task == "regression" else np.float32)
