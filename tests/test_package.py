@@ -34,6 +34,7 @@ PUBLIC = [
     "__version__",
     "attach",
     "audit",
+    "conformal",
     "encode",
     "errors",
     "evaluate",

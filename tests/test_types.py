@@ -88,8 +88,14 @@ why = rs.explain(best, enc[7], exclude=[3], context=4)
 reveal_type(why.contributions)                                      #: ndarray
 why.tokens                                                          #!
 
+sure = rs.conformal(best, enc, score="aps", by="class")
+reveal_type(sure)                                                   #: Conformal
+reveal_type(sure.predict_set(enc, confidence=0.9))                  #: ndarray
+reveal_type(sure.evaluate(enc).aurc)                                #: float | None
 reveal_type(best.familiarity(enc).unfamiliar)                       #: ndarray
 reveal_type(best.predict(enc, unknown=0.01))                        #: ndarray
+rs.conformal(best, enc, by="clas")                                  #!
+rs.conformal(best, enc, alpha=0.1)                                  #!
 
 with rs.attach(model, best, key="fc:input") as handle:
     reveal_type(handle)                                             #: Handle

@@ -30,6 +30,7 @@ _HOME = {
     "audit": "residua.review",
     "explain": "residua.explanation",
     "attach": "residua.hooks",
+    "conformal": "residua.uncertainty",
     "errors": "residua.errors",
     "lm": "residua.lm",
 }
@@ -54,6 +55,7 @@ __all__ = [
     "__version__",
     "attach",
     "audit",
+    "conformal",
     "encode",
     "errors",
     "evaluate",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, ResMem, load
     from residua.review import audit
     from residua.tuning import tune
+    from residua.uncertainty import conformal
 else:
 
     def __getattr__(name):

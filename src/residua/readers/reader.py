@@ -26,6 +26,7 @@ from residua.memory import Memory
 from residua.printable import short
 from residua.readers.evidence import Evidence
 from residua.readers.familiarity import Familiarity, Measures, depth, measured, own_measures
+from residua.readers.seen import Seen
 
 
 class TextState(Protocol):
@@ -74,6 +75,7 @@ class Reader(ABC):
     best_score_: float
     results_: dict[str, np.ndarray]
     evidence_: Evidence
+    tuned_on_: Seen
     adaptive_: dict[str, float]
     skipped_: float
 

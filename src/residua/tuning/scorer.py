@@ -13,6 +13,7 @@ from torch import Tensor
 from residua.core import Encoded, Prediction, Task, as_tensor
 from residua.core.encoded import labels_of
 from residua.errors import MissingDependencyError, ParameterError
+from residua.memory import Memory
 from residua.memory.schema import Scorer
 from residua.readers import NeighbourReader
 from residua.tuning.objective import OBJECTIVES, WHY, Grid, plain
@@ -96,8 +97,8 @@ class Answers:
             truth.append(labels_of(part, WHY))
         flat = reader.memory.task == "regression" and reader.memory.flat_labels
         self.truth, predictions = np.concatenate(truth), np.concatenate(said)
-        self.estimator = _estimator(
-            reader, predictions[:, 0] if flat else predictions, np.concatenate(sure) if classes else None
+        self.estimator = estimator_of(
+            reader.memory, predictions[:, 0] if flat else predictions, np.concatenate(sure) if classes else None
         )
 
     def score_by(self, scorer: Scorer, rows: np.ndarray | None = None) -> float:
@@ -108,23 +109,24 @@ class Answers:
             return float(scorer(self.estimator, rows, self.truth[rows]))
 
 
-def _estimator(reader: NeighbourReader, said: np.ndarray, sure: np.ndarray | None) -> Any:
-    """A fitted scikit-learn estimator whose X are numbers of rows that were answered."""
+def estimator_of(memory: Memory, said: np.ndarray, sure: np.ndarray | None) -> Any:
+    """A fitted scikit-learn estimator whose X are numbers of rows that were answered, (n,) or (n, 1): what was `said`
+    of them, and how `sure` one was of each class, None of a regression."""
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
     def predict(self: Any, X: np.ndarray) -> np.ndarray:
-        return said[X]
+        return said[np.asarray(X).reshape(-1)]
 
     def predict_proba(self: Any, X: np.ndarray) -> np.ndarray:
         assert sure is not None
-        p = sure[X]
-        return p / p.sum(axis=1, keepdims=True) if reader.memory.task == "classification" else p
+        p = sure[np.asarray(X).reshape(-1)]
+        return p / p.sum(axis=1, keepdims=True) if memory.task == "classification" else p
 
-    outputs = reader.memory.n_outputs
+    outputs = memory.n_outputs
     if sure is None:
         known: dict[str, Any] = {"predict": predict, "__sklearn_is_fitted__": lambda self: True}
         return type("Answered", (RegressorMixin, BaseEstimator), known)()
-    several = reader.memory.task == "multi-label"
+    several = memory.task == "multi-label"
     classes = [np.arange(2)] * outputs if several else np.arange(outputs)
     known = {"predict": predict, "predict_proba": predict_proba, "classes_": classes}
     return type("Answered", (ClassifierMixin, BaseEstimator), known | {"__sklearn_is_fitted__": lambda self: True})()

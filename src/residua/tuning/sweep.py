@@ -25,6 +25,7 @@ from residua.progress import progress_bar
 from residua.readers import KNNLM, NeighbourReader, Reader, ResMem
 from residua.readers.neighbour import log_weights, unnormalised
 from residua.readers.reader import Exclude
+from residua.readers.seen import Seen
 from residua.tuning.objective import WHY, Grid, Index, Tally, argmax, importance, plain, squared_error
 
 BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
@@ -70,17 +71,18 @@ def count_rows(
     exclude: Exclude,
     depth: int,
     progress: bool | None,
-) -> None:
-    """Let a sweep count all labelled rows, each with at least `depth` neighbours, with a bar."""
-    rows, classes = 0, reader.memory.task == "classification"
+) -> Seen:
+    """Let a sweep count all labelled rows, each with at least `depth` neighbours, with a bar; those rows."""
+    seen, classes = list[Seen](), reader.memory.task == "classification"
     with progress_bar(progress, desc="tune", unit="row") as bar:
         for part, prediction in reader.predictions(validation, exclude=exclude, depth=depth):
             truth = as_tensor(labels_of(part, WHY)).to(reader.memory.device)
             sweep.add(part, prediction, truth if classes else truth.reshape(len(part), -1))
-            rows += len(part)
+            seen.append(Seen.of(part))
             bar.update(len(part))
-    if not rows:
+    if not seen:
         raise InputError("the validation data hold no rows")
+    return Seen.join(seen)
 
 
 class SlowSweep(Tally):

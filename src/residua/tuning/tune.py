@@ -120,8 +120,9 @@ def tune(
             raise ParameterError(says)
         sweep = CacheSweep(reader, grid)
         check_evidence(evidence)
-        count_rows(sweep, reader.over, validation, exclude, 0, progress)
+        seen = count_rows(sweep, reader.over, validation, exclude, 0, progress)
         best = sweep.proven(reader, evidence)
+        best.tuned_on_ = seen
         log.info("%s", best.evidence_)
         return best
     if hasattr(reader, "fit"):
@@ -163,10 +164,11 @@ def tune(
         validation = list(batches(validation))
     # Of the searching reader only the neighbours are read, as many as the largest k.
     searching = reader.searching_all().with_params(k=1)
-    count_rows(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
+    seen = count_rows(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
     results = flat(sweep.results(max_fpr), full, reader)
     full |= {name: results[name] for name in WEIGHTS if name in results}
     best = proven(reader, results, full, objective, sweep, validation, exclude, evidence)
+    best.tuned_on_ = seen
     log.info("%s", best.evidence_)
     if likely and best.k:
         return refined(best, sweep if isinstance(sweep, Interpolation) else None, validation, exclude, adaptive, skip)
