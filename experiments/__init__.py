@@ -16,6 +16,7 @@ NAMES = (
     "architectures",
     "cifar100",
     "examples",
+    "familiarity",
     "imagenet",
     "knnlm",
     "knnmt",
@@ -24,4 +25,5 @@ NAMES = (
     "tabular",
     "theorem33",
     "trained_keys",
+    "uncertainty",
 )
