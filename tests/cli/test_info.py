@@ -48,7 +48,8 @@ def test_a_folder_of_0_1_is_shown_as_it_is_when_saved_again(run, here, name):
     new = json.loads(run("info", "new", "--json").stdout)
     assert "gate" not in old["reader"]["params"]
     del old["bytes_on_disk"], new["bytes_on_disk"]
-    assert new["reader"]["params"].pop("class_weight") is None  # which 0.1 did not know
+    for name in ("class_weight", "base_weight", "residual_weight"):  # which 0.1 did not know
+        assert new["reader"]["params"].pop(name) is None
     assert old == new
 
 

@@ -87,11 +87,16 @@ def test_new_classes_are_learned_and_old_ones_kept(model, known, new, test):
     assert (why.prediction, why.n_outputs) == (4, ALL) and 4 in why.labels
 
 
-def test_residuals_of_logits_know_no_new_class(known, new, test):
-    reader = rs.ResMem(known, k=9, space="logits")
+def test_residuals_in_the_exponent_are_the_equation(known, new, test):
     known.add(new, new_classes=True)
-    with pytest.raises(StorageError, match=r"space='logits'.*space='probabilities'"):
-        reader.predict(test)
+    reader = rs.ResMem(known, k=4, sigma=0.7, space="exponent", base_weight=0.8, residual_weight=1.5)
+    near = known.search(test.keys, 4)
+    weights = np.exp(-near.distances.numpy() / 0.7)
+    weights /= weights.sum(axis=1, keepdims=True)
+    residuals = np.eye(ALL)[known.labels] - softmax(known.logits.dense().numpy(), axis=1)
+    base = softmax(known.schema.widened(test).logits.dense().numpy(), axis=1)
+    expected = 0.8 * np.log(base) + 1.5 * np.einsum("qk,qkl->ql", weights, residuals[near.rows.numpy()])
+    np.testing.assert_allclose(reader.predict_proba(test), softmax(expected, axis=1), atol=1e-5)
 
 
 def test_scores_are_the_equation(known, new, test):

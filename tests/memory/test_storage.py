@@ -96,8 +96,6 @@ def test_top_m_serves_one_temperature():
             rs.ResMem(memory, k=2, temperature=asked)
     rs.ResMem(memory, k=0, temperature=2.0)  # no memory, no residuals
     rs.KNNLM(memory, k=2, temperature=2.0)
-    with pytest.raises(StorageError, match="full logits"):
-        rs.ResMem(memory, k=2, temperature=1.4, space="logits")
 
 
 def test_top_m_is_for_classes():
