@@ -17,6 +17,7 @@ NAMES = (
     "cifar100",
     "examples",
     "familiarity",
+    "gate",
     "imagenet",
     "knnlm",
     "knnmt",
