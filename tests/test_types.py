@@ -71,6 +71,12 @@ reveal_type(best.best_score_)                                       #: float
 rs.tune(reader, enc, objective=3)                                   #!
 rs.tune(memory, enc)                                                #!
 
+gated = rs.Gated(memory, form="gate", cache=2000).fit(enc, evidence=None)
+reveal_type(gated)                                                  #: Gated
+reveal_type(rs.lm.fit(model, tokenizer, gated))                     #: Gated
+rs.Gated(memory, form="soft")                                       #!
+gated.fit("texts/")                                                 #!
+
 result = rs.evaluate(best, enc, groups="ids", n_bootstrap=100)
 reveal_type(result)                                                 #: Evaluation
 reveal_type(result.accuracy)                                        #: float | None

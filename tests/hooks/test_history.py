@@ -14,6 +14,7 @@ import torch
 
 import residua as rs
 from residua.errors import ParameterError
+from residua.readers.gate import Shares
 
 TEXTS = ["def add(first, second):\n    return first + second\n", "class Counter:\n    def count(self, name):\n"]
 PROMPTS = ["def count(self, name):\n    self", "class Counter:\n    def count", "return first"]
@@ -104,6 +105,19 @@ def test_interleaved_conversations_are_each_as_if_alone(llama, cached):
             cache.reset()
             ids = ids[:, :0]
         streams[place] = ids, cache
+
+
+def test_a_gate_looks_back_step_by_step_as_over_a_whole_text(llama, tiny_tokenizer):
+    model, memory = llama[0], llama[1].memory
+    shares = Shares(np.random.default_rng(0).normal(size=(6, 8)), 0.9)
+    gate = rs.Gated(memory, 4, 5.0, cache=40, theta=0.05, shares=shares)
+    said = gate.predict_proba(rs.encode((model, tiny_tokenizer), [PROMPTS[0]], like=memory, end_of_text=False))
+    ids = torch.cat([torch.tensor([[0]]), ids_of(tiny_tokenizer, PROMPTS[0])], dim=1)
+    with rs.attach(model, gate), torch.no_grad():
+        np.testing.assert_allclose(alone(model, ids)[0, :-1].softmax(-1), said, atol=1e-5)
+        made = model.generate(ids, **GREEDY)
+        again = alone(model, made)[0].argmax(dim=-1)
+    assert made[0, ids.shape[1] :].tolist() == again[ids.shape[1] - 1 : -1].tolist()
 
 
 def test_a_prefix_read_once_is_continued_twice(llama, cached, tiny_tokenizer):

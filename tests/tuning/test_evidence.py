@@ -5,7 +5,6 @@ from scipy.stats import binomtest, norm
 
 import residua as rs
 from residua.errors import ParameterError
-from residua.readers.judged import Judged, paired_z
 
 GRID = {"k": [1, 5, 20, 50], "sigma": [0.2, 0.5, 1.0, 2.0], "temperature": [0.5, 1.0, 2.0]}
 
@@ -20,13 +19,6 @@ def rows(n, seed, hidden=2.0, ids=None, sharp=1.0, noise=1.0):
 
 def losses(proba, truth):
     return -np.log(proba[np.arange(len(truth)), truth].astype(np.float64))
-
-
-def test_a_ratio_of_sums_by_hand():
-    mean, z, count = paired_z(np.array([3.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 2]))
-    # Sums 4, 0, 0 of sizes 2, 1, 1 about the mean 1: residuals 2, -1, -1, so sqrt(6 * 3 / 2) / 4 is one standard error.
-    assert (mean, count) == (1.0, 3) and z == pytest.approx(1 / 0.75)
-    assert paired_z(np.zeros(5), None) == (0.0, 0.0, 5)
 
 
 @pytest.mark.parametrize("reader", [rs.ResMem, rs.KNNLM])
@@ -168,14 +160,3 @@ def test_a_gain_that_does_not_rest_on_them_is():
     remembered, fresh = rows(300, 0), rows(300, 1)
     best = rs.tune(rs.ResMem(rs.Memory(remembered)), iter([remembered[:10], fresh]), GRID)
     assert best.k > 0 and best.evidence_.matches == 10
-
-
-@pytest.mark.parametrize(("others", "matched", "rests"), [(0.2, 0.5, False), (0.05, 1.5, True)])
-def test_a_gain_rests_on_remembered_rows_where_the_others_show_no_sign_of_one(others, matched, rests):
-    known = np.arange(100) < 20
-    gains = np.where(known, matched, others) + np.tile([1.0, -1.0], 50)
-    seen = Judged("log_loss", np.stack([gains, gains, 0 * gains]), None, None, known, False)
-    found = seen.beyond_matches(2, 1, 1.96, by_accuracy=False)
-    assert found.z > 1.96 and not found.used and found.matches == 20
-    assert seen.unmatched().evidence(2, 1, 1.96, False).z < 1.96
-    assert found.rests_on_matches == rests
