@@ -17,8 +17,10 @@ from torch import nn
 from residua import encoding, evaluation, explanation
 from residua.core import Encoded
 from residua.encoding import TextStream
+from residua.encoding.decoder import has_decoder
 from residua.encoding.options import ReadingOptions, StreamOptions, Text, TextOptions, Texts, Tokenizer
 from residua.encoding.text import Document
+from residua.errors import StorageError
 from residua.evaluation import Evaluation
 from residua.evaluation.significance import Groups
 from residua.explanation import Explanation
@@ -176,6 +178,8 @@ def fit(
     20
     """
     how: dict[str, Any] = {"like": reader, "progress": False, **options}
+    if texts is None and has_decoder(model):
+        raise StorageError("a memory of pairs holds what their targets say, and no sources: give texts to fit on")
     if texts is None:
         remembered: Any = documents.some(reader.memory, Document)
         stream = encode(model, tokenizer, remembered, end_of_text=False, **how)

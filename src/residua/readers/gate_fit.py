@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -167,7 +168,10 @@ def own_rows(memory: Memory) -> Iterator[Encoded]:
     for start in range(0, len(rows), QUERIES):
         some = torch.from_numpy(rows[start : start + QUERIES]).to(memory.device)
         labels, ids = (memory.column(name)[some].cpu().numpy().astype(np.int64) for name in ("label", "id"))
-        yield Encoded(memory.keys_at(some).cpu().numpy(), logits.rows(some), labels, ids)
+        with warnings.catch_warnings():  # what is remembered was looked at when it was
+            warnings.simplefilter("ignore")
+            part = Encoded(memory.keys_at(some).cpu().numpy(), logits.rows(some), labels, ids, source=memory.source)
+        yield part
 
 
 def two_folds(names: np.ndarray) -> np.ndarray:
