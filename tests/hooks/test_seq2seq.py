@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import residua as rs
-from residua.errors import KeyModuleError, ParameterError
+from residua.errors import KeyModuleError, ParameterError, StorageError
 
 PAIRS = [
     ("def add(a, b):", "adds two numbers"),
@@ -52,6 +52,14 @@ def test_the_rows_are_the_target_s_tokens(attached, tiny_tokenizer):
     assert len(set(memory.ids.tolist())) == len(memory.names) == 3
     assert memory.source.key.split(".")[0 if model.config.model_type == "t5" else 1] == "decoder"
     assert memory.context(4, 3).tolist() == wanted[1:4]
+
+
+def test_a_gate_is_fitted_on_pairs_that_are_given(attached, tiny_tokenizer):
+    model, memory = attached
+    reader = rs.lm.fit(model, tiny_tokenizer, rs.Gated(memory, 5), PAIRS, progress=False)
+    assert reader.evidence_.rows == len(memory)
+    with pytest.raises(StorageError, match="no sources: give texts"):
+        rs.lm.fit(model, tiny_tokenizer, rs.Gated(memory, 5))
 
 
 def log_likelihoods(model, tokenizer, reader, pairs, **options):
