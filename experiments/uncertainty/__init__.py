@@ -13,14 +13,7 @@ from experiments.uncertainty.rivals import LIBRARIES
 from experiments.work import Work
 from residua.errors import ParameterError
 
-COLOURS = {
-    "base": BASE,
-    "temperature": LIGHT,
-    "resmem": RESMEM,
-    "interpolation": MIXED,
-    "exponent": KNN,
-    "pooled": DARK,
-}
+COLOURS = {"base": BASE, "temperature": KNN, "resmem": LIGHT, "interpolation": MIXED, "exponent": RESMEM}
 
 
 def measure(

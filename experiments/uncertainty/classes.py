@@ -17,6 +17,7 @@ NAMES = {
     "temperature": "the network, T tuned",
     "resmem": "ResMem, tuned for log-loss",
     "interpolation": "k-NN interpolation, tuned for log-loss",
+    "exponent": "ResMem in the exponent, tuned for log-loss",
 }
 CONFIDENCE = 0.9
 K = 500  # the most neighbours that tune tries
@@ -33,8 +34,12 @@ def tuned(name: str, memory: rs.Memory, rows: Encoded) -> Reader:
     if name == "temperature":
         grid = {"k": [0], "temperature": np.geomspace(0.5, 3, 40)}
         return rs.tune(rs.ResMem(memory), rows, grid, objective="log_loss", progress=False)
-    reader = rs.ResMem(memory) if name == "resmem" else rs.KNNLM(memory, kernel="exponential")
-    return rs.tune(reader, rows, objective="log_loss", progress=False)
+    readers = {
+        "resmem": lambda: rs.ResMem(memory),
+        "interpolation": lambda: rs.KNNLM(memory, kernel="exponential"),
+        "exponent": lambda: rs.ResMem(memory, space="exponent"),
+    }
+    return rs.tune(readers[name](), rows, objective="log_loss", progress=False)
 
 
 @lru_cache(maxsize=1)
