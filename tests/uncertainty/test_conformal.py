@@ -154,6 +154,15 @@ def test_duplicates_in_honest_data_are_no_fault():
     assert 60 < rs.conformal(best, enc[600:]).matches < 200
 
 
+def test_an_edited_memory_is_to_be_calibrated_again():
+    memory = rs.Memory(classes(200))
+    sure = rs.conformal(rs.ResMem(memory, k=10), classes(100, 1))
+    memory.forget([0])
+    for call in (sure.predict_set, sure.evaluate, lambda rows: sure.predict(rows, risk=0.5)):
+        with pytest.warns(UserWarning, match="edited after this was calibrated, .* calibrate again"):
+            call(classes(50, 2))
+
+
 def test_too_few_rows_hold_everything_and_say_so(reader, regressor):
     sure = rs.conformal(reader, classes(8, 1))
     with pytest.warns(UserWarning, match="there are 8 to 8 calibrating rows, and confidence=0.9 needs 9"):
@@ -223,7 +232,7 @@ def test_what_is_asked_wrongly_is_refused(reader, regressor):
         (lambda: rs.conformal(reader, rs.Encoded([[0.0, 1]], np.zeros((1, 4)))), LabelError, "no labels"),
         (lambda: sets.predict_interval(classes(3, 2)), TaskError, "call predict_set"),
         (lambda: intervals.predict_set(numbers(3, 2)), TaskError, "call predict_interval"),
-        (lambda: intervals.predict(numbers(3, 2), risk=0.1), TaskError, "see predict_interval"),
+        (lambda: intervals.predict(numbers(3, 2), risk=0.1), TaskError, "call predict_interval"),
         (lambda: sets.difficulty(classes(3, 2)), TaskError, "call predict_set"),
         (lambda: sets.predict_set(classes(3, 2), confidence=90), ParameterError, "confidence=90; expected"),
         (lambda: sets.predict(classes(3, 2), risk=0), ParameterError, "risk=0; expected"),

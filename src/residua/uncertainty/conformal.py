@@ -137,8 +137,8 @@ class Conformal:
 
     def __init__(self, reader: Reader, score: Score, by: By | None, seed: int):
         self.reader, self.score, self.by, self.seed, self.n, self.matches = reader, score, by, seed, 0, 0
-        self._edges, self._rows = np.empty(0), dict[str, np.ndarray]()
-        self._sizes: Tensor | None = None
+        self._edges, self._rows, self._version = np.empty(0), dict[str, np.ndarray](), reader.memory.version
+        self._sizes: tuple[int, Tensor, Tensor] | None = None
 
     def predict_set(
         self, data: Encoded | Iterable[Encoded], confidence: float = 0.9, exclude: Exclude = OWN
@@ -179,8 +179,7 @@ class Conformal:
 
         The least sure are withheld. Where the calibrating rows can vouch for no answer all are, with a ``UserWarning``.
         """
-        if self.reader.memory.task != "classification":
-            raise TaskError("numbers are not right or wrong, so there is no risk to keep; see predict_interval")
+        self._require("classification")
         for name, value in (("risk", risk), ("confidence", confidence)):
             _check_share(name, value)
         edge = sure_enough(self._rows["confidence"], self._rows["wrong"], risk, confidence)
@@ -297,6 +296,12 @@ class Conformal:
         if self.reader.memory.task != task:
             other = "predict_set" if task == "regression" else "predict_interval"
             raise TaskError(f"this is a {self.reader.memory.task} memory; call {other}")
+        if self.reader.memory.version != self._version:
+            warnings.warn(
+                "the memory was edited after this was calibrated, and nothing is promised of what it says now; "
+                "calibrate again",
+                stacklevel=3,
+            )
 
     def _limits(self, confidence: float, task: str) -> tuple[np.ndarray, np.ndarray]:
         """The largest scores that belong, by group (and output), of the reader and of the model alone."""
@@ -343,10 +348,11 @@ class Conformal:
         memory = self.reader.memory
         if self.score == "absolute":
             return np.ones((len(prediction), memory.n_outputs))
-        if self._sizes is None or self._version != memory.version:
-            self._sizes, self._version = residual_sizes(memory), memory.version
-            self._typical = typical_size(self._sizes, memory)
-        return (near_sizes(self._sizes, prediction) + self._typical).cpu().numpy()
+        if self._sizes is None or self._sizes[0] != memory.version:
+            sizes = residual_sizes(memory)
+            self._sizes = memory.version, sizes, typical_size(sizes, memory)
+        _, sizes, typical = self._sizes
+        return (near_sizes(sizes, prediction) + typical).cpu().numpy()
 
     def _distance(self, prediction: Prediction) -> np.ndarray:
         """To the k-th neighbour, (q,); NaN of all where some were not searched."""
