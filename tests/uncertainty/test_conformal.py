@@ -216,7 +216,7 @@ def test_an_estimator_of_row_numbers(reader, regressor):
     rows = np.array([[3], [0]])
     assert_array_equal(told.predict(rows), reader.predict(test)[[3, 0]])
     assert_allclose(told.predict_proba(rows), reader.predict_proba(test)[[3, 0]], atol=1e-6)
-    assert told.classes_.tolist() == [0, 1, 2, 3]
+    assert told.classes_.tolist() == [0, 1, 2, 3] and told.fit(rows, [1, 1]) is told
     other = rs.conformal(regressor, numbers(60, 1)).estimator(numbers(30, 2))
     assert_array_equal(other.predict(rows), regressor.predict(numbers(30, 2))[[3, 0]])
 

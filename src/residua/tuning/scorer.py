@@ -114,6 +114,9 @@ def estimator_of(memory: Memory, said: np.ndarray, sure: np.ndarray | None) -> A
     of them, and how `sure` one was of each class, None of a regression."""
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
+    def fit(self: Any, X: Any = None, y: Any = None) -> Any:
+        return self  # as it is: some tools ask for one
+
     def predict(self: Any, X: np.ndarray) -> np.ndarray:
         return said[np.asarray(X).reshape(-1)]
 
@@ -124,11 +127,11 @@ def estimator_of(memory: Memory, said: np.ndarray, sure: np.ndarray | None) -> A
 
     outputs = memory.n_outputs
     if sure is None:
-        known: dict[str, Any] = {"predict": predict, "__sklearn_is_fitted__": lambda self: True}
+        known: dict[str, Any] = {"fit": fit, "predict": predict, "__sklearn_is_fitted__": lambda self: True}
         return type("Answered", (RegressorMixin, BaseEstimator), known)()
     several = memory.task == "multi-label"
     classes = [np.arange(2)] * outputs if several else np.arange(outputs)
-    known = {"predict": predict, "predict_proba": predict_proba, "classes_": classes}
+    known = {"fit": fit, "predict": predict, "predict_proba": predict_proba, "classes_": classes}
     return type("Answered", (ClassifierMixin, BaseEstimator), known | {"__sklearn_is_fitted__": lambda self: True})()
 
 
