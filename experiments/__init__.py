@@ -14,7 +14,9 @@ A new one is one name more in ``NAMES``.
 
 NAMES = (
     "architectures",
+    "audit",
     "cifar100",
+    "controls",
     "examples",
     "familiarity",
     "gate",

@@ -31,6 +31,15 @@ FIGURES = {"epoch": ("Table 1", "epochs"), "depth": ("Figure 2(a)", "layers")}
 FIGURES["fraction"] = ("Figure 2(b)", "training data, %")
 
 
+def grid_of(memory: rs.Memory) -> dict:
+    """The values that compete for every reader, the paper's own sigma among them."""
+    return {
+        "k": [k for k in K if k <= len(memory)] or [len(memory)],
+        "sigma": np.unique([*np.multiply(SIGMA, memory.median_nn_distance()), PAPER["sigma"]]),
+        "temperature": TEMPERATURE,
+    }
+
+
 def point(weights: str, data: str, fraction: float, seed: int, device: str) -> dict:
     """The base, ResMem at the paper's settings, and ResMem and k-NN interpolation tuned, on one network.
 
@@ -39,11 +48,7 @@ def point(weights: str, data: str, fraction: float, seed: int, device: str) -> d
     """
     remembered, test = encoded(weights, data, fraction, seed, device)
     memory = rs.Memory(remembered, device=device_of(device))
-    grid = {
-        "k": [k for k in K if k <= len(memory)] or [len(memory)],
-        "sigma": np.unique([*np.multiply(SIGMA, memory.median_nn_distance()), PAPER["sigma"]]),
-        "temperature": TEMPERATURE,
-    }
+    grid = grid_of(memory)
     published = rs.ResMem(memory, **fitting(memory))
     mixed = rs.KNNLM(memory, k=1, kernel="exponential")
     answers = {

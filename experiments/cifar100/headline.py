@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import residua as rs
+from experiments import heads
 from experiments.cifar100.groups import groups
 from experiments.cifar100.networks import encoded, remembered_images, split
 from experiments.figures import KNN, MIXED, RESMEM, dot_rows
@@ -74,6 +75,7 @@ def compare(weights: str, data: str, fraction: float, seed: int, device: str) ->
     return {
         **about(reader, remembered, test),
         "readers": readers,
+        "controls": heads.compared(remembered, test, grid_of(memory), base, rng),
         "edges": edges(memory, readers),
         "pairs": [[one, other, *paired(right[one], right[other], rng)] for one, other in PAIRS],
         "groups": groups(reader, test, images, base, right["resmem_tuned"], right["interpolation_tuned"]),
@@ -151,6 +153,10 @@ def accuracy_table(main: list[dict]) -> Table:
         "label_knn_paper": f"{paper['label_knn']}",
     }
     rows = [["base", published["base"], mean([network["base"] for network in main]), "", ""]]
+    for name, label in heads.NAMES.items() if all("controls" in network for network in main) else ():  # records of 0.1
+        of = [network["controls"][name] for network in main]
+        gain = interval(over_all([control["gain"] for control in of]))
+        rows.append([label, "", mean([control["accuracy"] for control in of]), gain, ""])
     for name, label in NAMES.items():
         of = [network["readers"][name] for network in main]
         used = settings(of[0]["settings"]) if len(of) == 1 else ""
