@@ -18,6 +18,7 @@ _HOME = {
     "HeadLogits": "residua.core",
     "TopLogits": "residua.core",
     "Memory": "residua.memory",
+    "Pooled": "residua.readers",
     "ResMem": "residua.readers",
     "KNNLM": "residua.readers",
     "ContinuousCache": "residua.readers",
@@ -50,6 +51,7 @@ __all__ = [
     "HeadLogits",
     "Logits",
     "Memory",
+    "Pooled",
     "ResMem",
     "TopLogits",
     "__version__",
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
     from residua.explanation import explain
     from residua.hooks import attach
     from residua.memory import Memory
-    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, ResMem, load
+    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, load
     from residua.review import audit
     from residua.tuning import tune
     from residua.uncertainty import conformal

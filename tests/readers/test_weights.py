@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from residua.readers.weights import Features, log_losses
+from residua.readers.weights import LogitFeatures, log_losses
 
 
 def made(n=60, outputs=4, columns=3, several=False, seed=0):
@@ -15,7 +15,7 @@ def made(n=60, outputs=4, columns=3, several=False, seed=0):
     hot = truth if several else np.eye(outputs)[truth]
     table = rng.normal(size=(columns, n, outputs))
     table[1] += 0.8 * hot
-    return Features(torch.from_numpy(table.astype(np.float32)), torch.from_numpy(truth))
+    return LogitFeatures(torch.from_numpy(table.astype(np.float32)), torch.from_numpy(truth))
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -28,7 +28,7 @@ def test_the_least_loss(several, penalty):
         each = log_losses(features.logits(weights), features.truth).numpy() * weight.numpy()
         return each.sum() / weight.sum().item() + penalty * ((weights - [1, 0, 0]) ** 2).sum()
 
-    found = Features(features.columns, features.truth, weight).fitted(penalty)
+    found = LogitFeatures(features.columns, features.truth, weight).fitted(penalty)
     by_search = minimize(objective, [1.0, 0, 0], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-9})
     np.testing.assert_allclose(found, by_search.x, atol=3e-3)
     assert found[1] > 0.05
@@ -40,9 +40,9 @@ def test_rows_of_no_weight_and_strong_penalties():
     np.testing.assert_allclose(strong, [1, 0, 0], atol=1e-5)
     half = (torch.arange(60) < 30).float()
     alone = features[half.bool()].fitted(0.1)
-    np.testing.assert_allclose(Features(features.columns, features.truth, half).fitted(0.1), alone, atol=1e-4)
-    joined = Features.join([features[half.bool()], features[~half.bool()]])
+    np.testing.assert_allclose(LogitFeatures(features.columns, features.truth, half).fitted(0.1), alone, atol=1e-4)
+    joined = LogitFeatures.join([features[half.bool()], features[~half.bool()]])
     np.testing.assert_allclose(joined.fitted(0.1), features.fitted(0.1), atol=1e-4)
     assert len(joined) == 60
-    nothing = Features(torch.zeros(2, 5, 3), torch.zeros(5, dtype=torch.int64))
+    nothing = LogitFeatures(torch.zeros(2, 5, 3), torch.zeros(5, dtype=torch.int64))
     np.testing.assert_allclose(nothing.fitted(0.1), [1, 0], atol=1e-6)

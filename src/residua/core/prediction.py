@@ -85,6 +85,32 @@ class Term:
     values: Values  # what each row says
     source: str = "memory"  # or "past", the text's own
 
+    shared: ClassVar[bool] = False  # whether neighbours have shares of a term that is no sum over them
+
+    @property
+    def signed(self) -> bool:
+        """Whether it may take away."""
+        return self.values.signed
+
+    @property
+    def width(self) -> int | None:
+        """Entries of each query; None where it speaks of every output."""
+        return None if self.values.width is None else self.values.width * self.rows.shape[1]
+
+    def add_to(self, scores: Tensor) -> None:
+        """Add it to scores (q, L), in place."""
+        if self.rows.shape[1]:
+            self.values.add_to(scores, self.rows.clamp_min(0), self.weights)
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """What is added: ids int64 (q, c), repeated ones add up, and values float32 (q, c)."""
+        return self.values.weighted(self.rows.clamp_min(0), self.weights)
+
+    def contributions(self, query: int) -> tuple[Tensor, Tensor]:
+        """Output ids and values (k, c) of each neighbour of one query; a missing one gives 0."""
+        classes, values = self.values.entries(self.rows[query].clamp_min(0))
+        return classes, values * self.weights[query][:, None]
+
 
 @dataclass(frozen=True)
 class Change:
@@ -109,29 +135,28 @@ class Change:
     @property
     def signed(self) -> bool:
         """Whether any term may take away."""
-        return any(term.values.signed for term in self.terms)
+        return any(term.signed for term in self.terms)
 
     @property
     def width(self) -> int | None:
         """Entries of each query, over all terms; None where a term speaks of every output."""
         total = 0
         for term in self.terms:
-            if term.values.width is None:
+            if term.width is None:
                 return None
-            total += term.values.width * term.rows.shape[1]
+            total += term.width
         return total
 
     def apply(self, start: Tensor) -> Tensor:
         """The changed scores (q, L), from the base's probabilities, predictions or logits (q, L)."""
         scores = start * self.scale
         for term in self.terms:
-            if term.rows.shape[1]:
-                term.values.add_to(scores, term.rows.clamp_min(0), term.weights)
+            term.add_to(scores)
         return scores
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """What is added: ids int64 (q, c), repeated ones add up, and values float32 (q, c)."""
-        parts = [term.values.weighted(term.rows.clamp_min(0), term.weights) for term in self.terms]
+        parts = [term.entries() for term in self.terms]
         if len(parts) == 1:
             return parts[0]
         ids, values = zip(*parts)
@@ -139,9 +164,7 @@ class Change:
 
     def contributions(self, query: int, term: int = 0) -> tuple[Tensor, Tensor]:
         """Output ids and values (k, c) of each neighbour of one query; a missing one gives 0."""
-        part = self.terms[term]
-        classes, values = part.values.entries(part.rows[query].clamp_min(0))
-        return classes, values * part.weights[query][:, None]
+        return self.terms[term].contributions(query)
 
 
 def proper(scores: Tensor, start: Tensor, floor: float) -> Tensor:

@@ -118,6 +118,7 @@ def explain(
         sources=tuple(sources),
         n_outputs=memory.n_outputs,
         space=now.space,
+        shared=now.change is not None and any(term.shared for term in now.change.terms),
         tokenizer=tokenizer,
         classes=memory.schema.classes or query.classes,
     )
@@ -133,12 +134,12 @@ def _neighbours(now: Prediction) -> tuple[list[str], Tensor, Tensor, list[int], 
     for term in () if now.change is None else now.change.terms:
         found = term.rows[0] >= 0
         own, weight = term.rows[0][found], term.weights[0][found]
-        outputs, values = term.values.entries(own)
+        outputs, added = (part[found] for part in term.contributions(0))
         sources += [term.source] * len(own)
         rows.append(own if term.source == "memory" else torch.full_like(own, -1))
         weights.append(weight)
-        most += outputs.gather(1, values.argmax(dim=1, keepdim=True))[:, 0].tolist()
-        entries.append((outputs, values * weight[:, None]))
+        most += outputs.gather(1, added.argmax(dim=1, keepdim=True))[:, 0].tolist()
+        entries.append((outputs, added))
     return sources, torch.cat(rows), torch.cat(weights), most, entries
 
 

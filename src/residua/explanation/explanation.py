@@ -48,7 +48,7 @@ class Explanation:
         The outputs that are spoken of, ascending: all L up to 1 000; of more, those that a neighbour adds to, and the
         predicted, the base's and the true one.
     contributions : float32 array of shape (k, c)
-        What each neighbour adds to each of these scores.
+        What each neighbour adds to each of these scores; where they are `shared`, its share of what all add.
     base, scores : float32 arrays of shape (c,)
         The base's own scores (softmax(f / T); predictions for regression; logits in the logit space), the reader's.
     scale : float
@@ -62,6 +62,9 @@ class Explanation:
     sources : tuple of k str
         Where each neighbour comes from: ``"memory"``, or what a reader of more calls it. Rows, ids, distances and
         columns are known of the memory's alone (of others -1 or NaN); of others the label is what they add most to.
+    shared : bool
+        Whether the sum over neighbours is theirs together, such as a logarithm of their votes: each then has a share in
+        proportion to its part of the votes, which is not what would be missing without it.
     task, n_outputs, space
         ``"classification"``, ``"regression"`` or ``"multi-label"``, L, and where scores live: ``"probability"`` or
         ``"logit"``.
@@ -89,6 +92,7 @@ class Explanation:
     sources: tuple[str, ...]
     n_outputs: int
     space: str = "probability"
+    shared: bool = False
     tokenizer: Decoder | None = None
     classes: tuple[str, ...] | None = None
 
@@ -174,9 +178,9 @@ class Explanation:
             lines = [f"  {'token':<16}{'base':>10}{'memory':>10}{'score':>10}"]
             lines += [f"  {name:<16}{left:>10.4f}{added:>+10.4f}{score:>10.4f}" for name, left, added, score in scores]
         else:
-            lines = []
+            lines, given = [], "shared by" if self.shared else "from"
             for name, left, added, score in scores:
-                moved = f"base {left:.4g} {added:+.4g} from {len(self)} neighbours = {score:.4g}"
+                moved = f"base {left:.4g} {added:+.4g} {given} {len(self)} neighbours = {score:.4g}"
                 lines.append(f"  {self._kind} {name}: {moved}")
         if len(self):
             lines += _in_context(neighbours) if self.is_text else _aligned(neighbours)
@@ -218,7 +222,10 @@ class Explanation:
                 rows.append([*said, *numbers, one_line(self._name(self.ids[n])), f"{self.columns['offset'][n]:,}"])
         else:
             number, places = "+.4g" if self.task == "regression" else "+.4f", self._shown_places
-            to = (f"to {class_name(self.classes, self.outputs[place])}" for place in places)
+            to = (
+                f"{'share of' if self.shared else 'to'} {class_name(self.classes, self.outputs[place])}"
+                for place in places
+            )
             rows = [["id", "label", "distance", "weight", *to, *(["name"] if self.names else [])]]
             for n in near:
                 numbers = [f"{self.distances[n]:.4g}", f"{self.weights[n]:.4f}"]

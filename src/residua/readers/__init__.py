@@ -6,6 +6,7 @@ from residua.readers.gate import Shares
 from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM
 from residua.readers.neighbour import KERNELS, Kernel, NeighbourReader, register_kernel
+from residua.readers.pooled import Pooled
 from residua.readers.reader import READERS, Reader, load, register_reader
 from residua.readers.resmem import ResMem
 
@@ -18,6 +19,7 @@ __all__ = [
     "Gated",
     "Kernel",
     "NeighbourReader",
+    "Pooled",
     "Reader",
     "ResMem",
     "Shares",

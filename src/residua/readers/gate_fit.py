@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -15,14 +14,14 @@ from torch import Tensor
 
 from residua.core import Encoded, as_tensor
 from residua.core.encoded import labels_of
-from residua.errors import EmptyMemoryError, InputError, StorageError
-from residua.memory import Memory
+from residua.errors import EmptyMemoryError, InputError
 from residua.memory.exclusion import remembered
 from residua.progress import progress_bar
 from residua.readers.evidence import Evidence
 from residua.readers.gate import LEAST, WIDTHS, Experts, Mixture, Shares
 from residua.readers.judged import SIGN, Judged, check_evidence, groups_of, paired_z
-from residua.readers.reader import QUERIES, Exclude
+from residua.readers.own_rows import own_rows
+from residua.readers.reader import Exclude
 
 if TYPE_CHECKING:
     from residua.readers.gated import Gated
@@ -117,7 +116,7 @@ def fitted(
     memory = reader.memory
     if not len(memory) or not reader.k:
         raise EmptyMemoryError("there are no neighbours to hear: the memory is empty, or k is 0; a gate needs both")
-    data = own_rows(memory) if validation is None else validation
+    data = own_rows(memory, MOST_ROWS) if validation is None else validation
     parts: list[Seen] = []
     ids: list[np.ndarray | None] = []
     matched: list[np.ndarray] = []
@@ -148,30 +147,6 @@ def fitted(
     log.info("%s; cross-fitted losses: %s", found, table.mean(axis=1).round(4).tolist())
     gate = gates_of(seen, best)[-1] if found.used else Shares(())
     return replace(gate, rows=len(memory)), found
-
-
-def own_rows(memory: Memory) -> Iterator[Encoded]:
-    """Rows of the memory, at most so many: of documents whole ones, spread over all, each in order."""
-    logits = memory.stored_logits
-    if logits is None or memory.storage.name not in ("full", "head"):
-        raise StorageError(
-            f"this memory keeps too little of what the model said (storage={memory.storage.name!r}): give documents to "
-            "fit on, or let rs.lm.fit(model, tokenizer, reader) read remembered ones again"
-        )
-    rows = memory.active_rows.cpu().numpy()
-    _, which, sizes = np.unique(memory.ids, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(0).permutation(len(sizes))
-    place = np.empty(len(sizes), np.int64)
-    place[order] = np.arange(len(sizes))
-    taken = max(2, int((sizes[order].cumsum() <= MOST_ROWS).sum()))
-    rows = rows[np.argsort(place[which], kind="stable")][: sizes[order[:taken]].sum()]
-    for start in range(0, len(rows), QUERIES):
-        some = torch.from_numpy(rows[start : start + QUERIES]).to(memory.device)
-        labels, ids = (memory.column(name)[some].cpu().numpy().astype(np.int64) for name in ("label", "id"))
-        with warnings.catch_warnings():  # what is remembered was looked at when it was
-            warnings.simplefilter("ignore")
-            part = Encoded(memory.keys_at(some).cpu().numpy(), logits.rows(some), labels, ids, source=memory.source)
-        yield part
 
 
 def two_folds(names: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from residua.core.arrays import Array
+from residua.core.encoded import Encoded
 from residua.core.logits import Base, DenseLogits, HeadLogits, Logits, Sigmoid, Softmax, Table, as_tensor, rows_at_once
 from residua.core.neighbours import Neighbours
 from residua.core.prediction import Change, Prediction, Queries, Term, Values
@@ -189,6 +190,16 @@ class NeighbourReader(Reader):
         if self._class_weights is None or self._class_weights[0] != self.memory.version:
             self._class_weights = self.memory.version, class_weights(self.class_weight, self.memory)
         return self._class_weights[1]
+
+    def loss_weights(self, part: Encoded, truth: Tensor) -> Tensor | None:
+        """How much the loss of each labelled row weighs (n,), as the memory's rows do: by its own ``weight``, and its
+        class; None: all alike."""
+        own, by_class = part.columns.get("weight"), self.class_weights
+        weight = None if by_class is None else by_class[truth].to(truth.device)
+        if own is None:
+            return weight
+        own = torch.as_tensor(own, dtype=torch.float32, device=truth.device)
+        return own if weight is None else own * weight
 
     def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
         """(what is left of the base, what multiplies the weights), where there are neighbours: numbers, or float32

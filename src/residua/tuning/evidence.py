@@ -20,7 +20,7 @@ from residua.readers.evidence import Evidence
 from residua.readers.judged import Judged, groups_of, paired_z
 from residua.readers.reader import Exclude
 from residua.tuning.likelihood import Interpolation, Targets
-from residua.tuning.objective import WHY, Grid, best_of, importance, plain, settled, squared_error
+from residua.tuning.objective import WHY, Grid, best_of, plain, settled, squared_error
 from residua.tuning.scorer import ScorerSweep, score_gain
 
 TIED = 16  # settings that score alike and are told apart
@@ -124,7 +124,7 @@ def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[En
         keys, truth = as_tensor(part.keys), as_tensor(labels_of(part, WHY)).to(memory.device)
         truth = truth if memory.task == "classification" else truth.reshape(len(part), -1)
         found: list[Tensor] = []
-        weight = importance(readers[0], part, truth)
+        weight = readers[0].loss_weights(part, truth)
         weights.append(np.ones(len(part)) if weight is None else weight.double().cpu().numpy())
         for reader in readers:
             now = reader.reread(prediction, keys, part.logits)

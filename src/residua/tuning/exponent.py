@@ -13,8 +13,8 @@ from torch import Tensor
 from residua.core import DenseLogits, Encoded, Neighbours, Prediction, Queries, as_tensor
 from residua.memory.schema import Objective, Scorer
 from residua.readers import NeighbourReader, ResMem
-from residua.readers.weights import Features, log_losses
-from residua.tuning.objective import OBJECTIVES, Grid, Index, Tally, argmax, importance
+from residua.readers.weights import LogitFeatures, log_losses
+from residua.tuning.objective import OBJECTIVES, Grid, Index, Tally, argmax
 from residua.tuning.sweep import parallel_map
 
 WEIGHTS = ("base_weight", "residual_weight")
@@ -42,7 +42,7 @@ class ExponentSweep(Tally):
 
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
         """Keep a block, whose prediction holds the neighbours."""
-        near, weight = prediction.neighbours, importance(self.reader, part, truth)
+        near, weight = prediction.neighbours, self.reader.loss_weights(part, truth)
         weight = torch.ones(len(truth), device=truth.device) if weight is None else weight
         logits = part.logits.dense().to(truth.device)
         self._kept.append((near.rows, near.distances, as_tensor(part.keys), logits, truth, weight))
@@ -52,7 +52,7 @@ class ExponentSweep(Tally):
         rows, distances, keys, logits, truth, weight = (torch.cat(parts) for parts in zip(*self._kept))
         near = Neighbours(rows, distances)
         if self.own_temperature:
-            alone = Features(logits[None], truth, weight).fitted(0)[0]
+            alone = LogitFeatures(logits[None], truth, weight).fitted(0)[0]
             self.grid["temperature"] = np.unique([1.0, 1 / max(alone, LEAST)])
         temperatures = self.grid["temperature"]
         counted = Tally((len(self.grid["k"]), len(self.grid["sigma"]), len(temperatures)), self.objective)
@@ -83,7 +83,7 @@ class ExponentSweep(Tally):
             one = reader.with_params(k=int(ks[place[0]]), sigma=float(sigmas[place[1]]))
             columns, heard = one.columns(near.first(one.k), queries, values)
             heard = heard if skipped is None else heard & ~skipped
-            features = Features(columns, truth, weight)
+            features = LogitFeatures(columns, truth, weight)
             best = features[heard].fitted(0).clip(LEAST)
             return best, torch.where(heard[:, None], features.logits(best), columns[0])
 

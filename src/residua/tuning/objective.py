@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Encoded, Task
+from residua.core import Task
 from residua.memory.schema import Objective
-from residua.readers import NeighbourReader, Reader
+from residua.readers import Reader
 
 Grid: TypeAlias = dict[str, np.ndarray]  # of each tuned parameter the values that compete
 
@@ -89,17 +89,6 @@ class Tally:
             out["squared_error"] = self.sums["loss"] / (self.weight or 1)
             out["score"] = -out["squared_error"]
         return out
-
-
-def importance(reader: NeighbourReader, part: Encoded, truth: Tensor) -> Tensor | None:
-    """How much the loss of each row weighs (n,), as the rows of the memory do: by its own ``weight``, and its class."""
-    own = part.columns.get("weight")
-    by_class = reader.class_weights
-    weight = None if by_class is None else by_class[truth].to(truth.device)
-    if own is None:
-        return weight
-    own = torch.as_tensor(own, dtype=torch.float32, device=truth.device)
-    return own if weight is None else own * weight
 
 
 def squared_error(predictions: Tensor, truth: Tensor) -> Tensor:

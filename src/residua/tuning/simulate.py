@@ -24,7 +24,7 @@ from residua.readers.judged import Judged, groups_of
 from residua.readers.reader import OWN
 from residua.tuning.evidence import judged
 from residua.tuning.grid import RESIDUAL_WEIGHT, swept
-from residua.tuning.objective import WHY, Grid, best_of, flat, importance, losses, plain, settled
+from residua.tuning.objective import WHY, Grid, best_of, flat, losses, plain, settled
 from residua.tuning.sweep import QuickSweep, count_rows
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def own_temperature(parts: Sequence[Encoded], reader: NeighbourReader) -> float:
         return total
 
     truths = [as_tensor(labels_of(rows, WHY)) for rows in parts]
-    labelled = [(rows, truth, importance(reader, rows, truth)) for rows, truth in zip(parts, truths)]
+    labelled = [(rows, truth, reader.loss_weights(rows, truth)) for rows, truth in zip(parts, truths)]
     found = minimize_scalar(loss, bounds=(-np.log(LARGEST), np.log(LARGEST)), method="bounded", options={"xatol": 0.01})
     return float(np.exp(found.x))
 

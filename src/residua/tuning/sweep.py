@@ -26,7 +26,7 @@ from residua.readers import KNNLM, NeighbourReader, Reader, ResMem
 from residua.readers.neighbour import log_weights, unnormalised
 from residua.readers.reader import Exclude
 from residua.readers.seen import Seen
-from residua.tuning.objective import WHY, Grid, Index, Tally, argmax, importance, plain, squared_error
+from residua.tuning.objective import WHY, Grid, Index, Tally, argmax, plain, squared_error
 
 BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
 
@@ -102,7 +102,7 @@ class SlowSweep(Tally):
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
         """Count a block, whose prediction holds the neighbours."""
         keys, right, losses = as_tensor(part.keys), None, []
-        weight = importance(self.readers[0][1], part, truth)
+        weight = self.readers[0][1].loss_weights(part, truth)
         for index, reader in self.readers:
             now, loss, best = reader.reread(prediction, keys, part.logits), None, None
             if self.objective == "squared_error":
@@ -144,7 +144,7 @@ class QuickSweep(Tally):
 
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
         """Count a block, whose prediction holds the neighbours."""
-        weight = importance(self.reader, part, truth)
+        weight = self.reader.loss_weights(part, truth)
         starts, right = self._base(part, truth, weight)
         if self.grid["k"][-1] == 0:
             return
