@@ -29,6 +29,7 @@ PUBLIC = [
     "KNNLM",
     "Logits",
     "Memory",
+    "Pooled",
     "ResMem",
     "TopLogits",
     "__version__",

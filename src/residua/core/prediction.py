@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from residua.core.logits import Base, DenseLogits, Sigmoid, Softmax, Table
+from residua.core.logits import Base, DenseLogits, Sigmoid, Softmax, Table, TopLogits
 from residua.core.neighbours import Neighbours
 from residua.core.probabilities import TINY, SparseProbabilities
 from residua.errors import TaskError
@@ -307,9 +307,10 @@ class Prediction:
                 return True  # only an interpolation of all rows is added entry by entry
         if self.change is None or self.change.space == "probability":
             return self.change is not None and self.change.width is None
-        # An exponent a makes p_T that of T / a: of all queries, and of one that no reader has changed.
+        # An exponent a makes p_T that of T / a: of all queries, of a model, and of logits kept for every T.
         power = self.change.power if isinstance(self.base, Softmax) else None
-        return self.change.width is None or power is None or (power != 1 and self.asked is not None)
+        some = self.asked is not None or (isinstance(self.base, Softmax) and isinstance(self.base.logits, TopLogits))
+        return self.change.width is None or power is None or (power != 1 and some)
 
     @cached_property
     def sparse(self) -> SparseProbabilities:
