@@ -13,8 +13,9 @@ from residua.core import ArrayLike, Encoded
 from residua.encoding.estimator import as_new_rows
 from residua.encoding.sklearn import import_sklearn
 from residua.memory import Memory
-from residua.readers import ResMem
+from residua.readers import NeighbourReader, Pooled, ResMem
 from residua.readers.judged import check_evidence
+from residua.readers.pooled_fit import pooled_by_folds
 from residua.tuning.simulate import simulated
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ LEAST_ROWS = 200
 LEAST_GROUPS = 10
 LEAST_OF_CLASS = 10  # in a fold
 MOST_ROWS = 8000  # that are answered: more cost time and change no setting
+PENALTY = 10.0  # over the rows: of the squared distance of a pooled reader's coefficients from the model alone
+OWN = ("k", "sigma", "temperature", "space")  # whoever gives one of these asks for ResMem
+BOTH = ("kernel", "class_weight")
 
 
 def fitted_reader(
@@ -39,19 +43,21 @@ def fitted_reader(
     cv: Any,
     fit_params: Mapping[str, Any],
     groups: ArrayLike | None,
-) -> ResMem:
+) -> NeighbourReader:
     """The reader of the `memory` of `enc`, the rows (X, y) that `estimator` was fitted on, or that it was frozen for.
 
-    `params` are ResMem's; those that are None are chosen, by rows answered as new ones: by clones that are fitted on
-    the other folds; or, of a torch module and of what holds a ``FrozenEstimator``, without each row itself. Of too few
-    rows nothing is learned: the model alone, unless a k is given. Rows of a group never answer for each other.
+    `params` are ResMem's; where all of ``OWN`` are None the reader is ``Pooled``, with coefficients fitted to rows that
+    are answered as new ones: by clones that are fitted on the other folds; or, of a torch module and of what holds a
+    ``FrozenEstimator``, without each row itself. So are those of ResMem chosen that are None. Of too few rows nothing
+    is learned: the model alone, unless k or sigma is given. Rows of a group never answer for each other.
     """
     check_evidence(evidence)
     given: dict[str, Any] = {name: value for name, value in params.items() if value is not None}
     if memory.storage.name == "top-m":  # which was made for one temperature
         given.setdefault("temperature", 1.0)
-    alone: dict[str, Any] = {"k": 0}
-    reader = ResMem(memory, **alone | given)
+    pools = all(params.get(name) is None for name in OWN)
+    alone: dict[str, Any] = {} if "sigma" in given else {"k": 0}
+    reader = (Pooled if pools else ResMem)(memory, **alone | {n: v for n, v in given.items() if not pools or n in BOTH})
     settled = {"k", "sigma"} <= set(given) and (memory.task == "regression" or "temperature" in given)
     if given.get("k") == 0 or (settled and evidence is None):
         return reader
@@ -59,21 +65,24 @@ def fitted_reader(
         log.info("%s to choose settings by: %s", few, "as given" if reader.k else "the model alone is used")
         return reader
     refitted = _is_refitted(estimator)
-    about: dict[str, Any] = {"k": 1, "sigma": 1.0, "kernel": reader.kernel, "space": reader.space}
-    told = memory.source.class_weight if reader.class_weight is None and memory.source else reader.class_weight
-    about["class_weight"] = told
+    weights = memory.source.class_weight if reader.class_weight is None and memory.source else reader.class_weight
+    about: dict[str, Any] = {"kernel": reader.kernel, "class_weight": weights}
     if refitted:
         fresh: dict[str, Any] = {"fit_params": fit_params, "groups": groups}
         parts = as_new_rows(estimator, X, y, enc, _folds(enc, groups), key=key, cv=cv, **fresh)
-        folds = [(ResMem(Memory(seen, normalise=memory.schema.normalise), **about), new) for seen, new in parts]
+        folds = [(Memory(seen, normalise=memory.schema.normalise), new) for seen, new in parts]
     else:
         own = copy(enc)
         own.ids = memory.ids if groups is None else np.unique(groups, return_inverse=True)[1]
         alike = memory if groups is None else Memory(own, normalise=memory.schema.normalise)
-        there = ResMem(alike, **about)
-        folds = [(there, own[new]) for _, new in _folds(enc, groups)]
+        folds = [(alike, own[new]) for _, new in _folds(enc, groups)]
+    if isinstance(reader, Pooled):
+        asked = [(Pooled(there, **about), rows) for there, rows in folds]
+        return pooled_by_folds(reader, asked, evidence, PENALTY / len(enc))
+    about |= {"k": 1, "sigma": 1.0, "space": reader.space}
     chosen = {name: given[name] for name in ("k", "sigma", "temperature") if name in given}
-    return simulated(reader, folds, chosen, evidence, in_sample=not refitted)
+    asked = [(ResMem(there, **about), rows) for there, rows in folds]
+    return simulated(reader, asked, chosen, evidence, in_sample=not refitted)
 
 
 def _is_refitted(estimator: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 USUAL = 1.96  # standard errors: chance alone reaches them in 1 of 40 fair trials
+LIKELY = 1.0  # enough where rows are answered as new ones, fold by fold under what was fitted on the others
 
 
 @dataclass(frozen=True)

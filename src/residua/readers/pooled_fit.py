@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -112,3 +112,30 @@ def fitted(
         scores = LogitFeatures(few.logits(best)[None], few.truth, few.importance)
         best = best * max(scores.fitted(0)[0], LEAST)
     return best.tolist(), found
+
+
+def pooled_by_folds(
+    reader: Pooled, folds: Sequence[tuple[Pooled, Encoded]], needed: float | None, penalty: float | None
+) -> Pooled:
+    """`reader` with coefficients fitted to rows that other memories were asked: a reader of each, alike, and its rows.
+    The model alone where they are not surely better, fold by fold under coefficients of the others.
+    """
+    parts, groups, matched = zip(*(features(there, rows) for there, rows in folds))
+    if isinstance(parts[0], ResidualFeatures):
+        penalty = None
+    judged = cross_fitted(parts, penalty, matched=np.concatenate(matched))
+    named = np.concatenate(groups) if folds[0][1].ids is not None else None
+    # Copies of rows make a leak, but many tables have them by nature: refused, and told in the evidence alone.
+    found = replace(judged, groups=groups_of(named)).beyond_matches(2, 1, needed, by_accuracy=False)
+    if needed is None:
+        found = replace(found, used=found.gain > 0)
+    log.info("%s", found)
+    if not found.used:
+        alone = reader.with_params(k=0)
+        alone.evidence_ = found
+        return alone
+    best = type(parts[0]).join(parts).fitted(penalty)
+    # Of as many neighbours and such widths as the memory has, now that it is read.
+    used = reader.with_params(k=None, widths=None, coefficients=best.tolist(), fitted_rows=len(reader.memory))
+    used.evidence_ = found
+    return used

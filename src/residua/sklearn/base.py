@@ -23,7 +23,7 @@ from residua.explanation import Explanation, explain
 from residua.fitted import fitted_reader
 from residua.memory import Memory
 from residua.memory.schema import Objective, Scorer
-from residua.readers import ResMem
+from residua.readers import NeighbourReader, ResMem
 from residua.readers.evidence import Evidence
 from residua.sklearn.routing import routed, router
 from residua.tuning import tune
@@ -44,7 +44,7 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
     evidence: float | None
     estimator_: Any
     memory_: Memory
-    reader_: ResMem
+    reader_: NeighbourReader
     classes_: np.ndarray
 
     _task: Task
@@ -174,7 +174,10 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
         Returns self.
         """
         val = labelled(self._encode(X), self._encoded_targets(y))
-        self.reader_ = tune(self.reader_, val, grid, objective=objective)
+        reader = self.reader_
+        if not isinstance(reader, ResMem):
+            reader = ResMem(self.memory_, **{name: v for name, v in self._reader_settings().items() if v is not None})
+        self.reader_ = tune(reader, val, grid, objective=objective)
         tuned = {name: value for name, value in self.reader_.best_params_.items() if name in self._reader_params}
         return self.set_params(**tuned)
 
@@ -234,9 +237,11 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
 
     @property
     def best_params_(self) -> dict[str, Any]:
-        """The settings that are used, given or chosen: ``k``, ``sigma`` and, for classes, ``temperature``."""
+        """The settings that are used, given or found: ``k``, ``sigma`` (of ``Pooled`` ``widths``) and, for classes,
+        ``temperature``."""
         check_is_fitted(self)
-        return {name: getattr(self.reader_, name) for name in ("k", "sigma", "temperature") if hasattr(self, name)}
+        known = set(self.reader_.parameter_names()) & {"widths", *self._reader_params}
+        return {name: getattr(self.reader_, name) for name in ("k", "sigma", "widths", "temperature") if name in known}
 
     @property
     def evidence_(self) -> Evidence | None:

@@ -15,36 +15,37 @@ from residua.encoding.sklearn import class_indices
 from residua.errors import LabelError, ParameterError
 from residua.memory.storage import StorageName
 from residua.readers import Kernel
-from residua.readers.evidence import USUAL
+from residua.readers.evidence import LIKELY
 from residua.readers.neighbour import KernelName
 from residua.readers.resmem import Space
 from residua.sklearn.base import ResMemEstimator
 
 
 class ResMemClassifier(ClassifierMixin, ResMemEstimator):
-    """A classifier corrected by the residuals of its nearest training rows (ResMem, arXiv 2302.01576, eq. 7-8).
+    """A classifier corrected by its nearest training rows: by ``Pooled``, or as ResMem is (arXiv 2302.01576, eq. 7-8).
 
-    ``fit`` chooses the settings that are None, and uses the memory only where it is better than the base beyond doubt;
-    elsewhere predictions are the base's own. It needs no held-out rows: each of five folds is answered by a clone of
-    the base that was fitted on the other four, and remembers these; the six fits are most of the cost. A base that is
-    not fitted (frozen, or a torch module) answers each row without that row in its memory. Under 200 rows, or under 50
-    of a class, nothing is chosen and the base is used.
+    ``fit`` finds how much the memory is to say, and uses it only where that is better than the base; elsewhere
+    predictions are the base's own. It needs no held-out rows: each of five folds is answered by a clone of the base
+    that was fitted on the other four, and remembers these; the six fits are most of the cost. A base that is not fitted
+    (frozen, or a torch module) answers each row without that row in its memory. Under 200 rows, or under 50 of a class,
+    nothing is found and the base is used. Give k, sigma, temperature or space, and the reader is ``ResMem``, whose
+    other settings are chosen in the same way.
 
     Parameters
     ----------
     estimator : estimator or torch.nn.Module
         The base. Cloned and fitted, unless it is a ``FrozenEstimator`` or a (trained) torch module.
     k : int, optional
-        Neighbours; 0 is the base alone. None: chosen by ``fit``, 0 without evidence. A k that is given is used,
-        whatever the evidence.
+        Neighbours; 0 is the base alone. None: 200 of ``Pooled``, chosen for ``ResMem``, 0 without evidence. A k or
+        sigma that is given is used, whatever the evidence.
     sigma : float, optional
         Kernel width, a distance between keys (squared for ``kernel="gaussian"``). None: chosen by ``fit``; where it
         has too few rows, the median distance from a row to its nearest other one.
     temperature : float, optional
         The base softmax's T. None: chosen by ``fit``; 1 without a memory, or with too few rows.
     kernel : {"exponential", "gaussian"}, default "exponential"
-    space : {"probabilities", "exponent"}, default "probabilities"
-        Where residuals are added (see ``residua.ResMem``).
+    space : {"probabilities", "exponent"}, optional
+        Where ``ResMem`` adds residuals.
     cv : int or splitter, optional
         Residuals of each row from a clone fitted on the other folds, ``cv=5`` for instance: for a base that
         memorises its training rows, such as a tree, whose own residuals are zero.
@@ -60,10 +61,10 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
     device : str, default "cpu"
     normalise : bool, default False
         Compare keys by their cosine (see ``residua.Memory``).
-    evidence : float or None, default 1.96
+    evidence : float or None, default 1.0
         How sure the gain in log-loss must be, in standard errors of its paired differences: of rows that were not
-        fitted on, under settings that were chosen on others, over the base at its own best temperature. None: the best
-        settings are used, whatever chance had to do with it.
+        fitted on, under what was found on others, over the base at its own best temperature. It is significant from
+        1.96 on. None: what was found is used, whatever chance had to do with it.
     class_weight : "balanced", dict of class name to float, or None
         How much rows of each class weigh to the base, if it is fitted and takes a ``sample_weight``, and to the memory.
         None: the base is as it is, and remembered rows weigh by its own ``class_weight``, if any: weighed alike they
@@ -73,7 +74,7 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
     ----------
     estimator_ : the fitted base
     memory_ : residua.Memory
-    reader_ : residua.ResMem
+    reader_ : residua.Pooled or residua.ResMem
     best_params_ : dict
         The k, sigma and temperature that are used; k = 0 is the base alone.
     evidence_ : residua.readers.evidence.Evidence or None
@@ -109,7 +110,7 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         sigma: float | None = None,
         temperature: float | None = None,
         kernel: KernelName | Kernel = "exponential",
-        space: Space = "probabilities",
+        space: Space | None = None,
         cv: Any = None,
         key: Any = None,
         index: str = "exact",
@@ -117,7 +118,7 @@ class ResMemClassifier(ClassifierMixin, ResMemEstimator):
         storage: StorageName = "full",
         device: str = "cpu",
         normalise: bool = False,
-        evidence: float | None = USUAL,
+        evidence: float | None = LIKELY,
         class_weight: Mapping[Any, float] | str | None = None,
     ):
         self.estimator, self.cv, self.key = estimator, cv, key

@@ -7,15 +7,16 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags, get_tags
 
 from residua.readers import Kernel
-from residua.readers.evidence import USUAL
+from residua.readers.evidence import LIKELY
 from residua.readers.neighbour import KernelName
 from residua.sklearn.base import ResMemEstimator
 
 
 class ResMemRegressor(RegressorMixin, ResMemEstimator):
-    """A regressor corrected by the residuals of its nearest training rows (ResMem, arXiv 2302.01576, eq. 3-4).
+    """A regressor corrected by the residuals of its nearest training rows: by ``Pooled``, or as ResMem is (arXiv
+    2302.01576, eq. 3-4).
 
-    ``fit`` chooses what is None, by squared error, as ``ResMemClassifier`` does by log-loss.
+    ``fit`` finds by squared error what ``ResMemClassifier`` finds by log-loss.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class ResMemRegressor(RegressorMixin, ResMemEstimator):
         index_params: dict[str, Any] | None = None,
         device: str = "cpu",
         normalise: bool = False,
-        evidence: float | None = USUAL,
+        evidence: float | None = LIKELY,
     ):
         self.estimator, self.cv, self.key = estimator, cv, key
         self.k, self.sigma, self.kernel = k, sigma, kernel

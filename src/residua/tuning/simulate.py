@@ -60,7 +60,8 @@ def simulated(
         Readers of the same class, kernel and space, and the labelled rows that each is asked. Rows that share an id
         belong together.
     given : dict
-        Of ``k``, ``sigma`` and ``temperature`` those that are settled. A k that is given is used whatever is found.
+        Of ``k``, ``sigma`` and ``temperature`` those that are settled. A k or sigma that is given is used whatever is
+        found.
     needed : float or None
         Standard errors, as ``evidence=`` of ``rs.tune``.
     in_sample : bool
@@ -104,7 +105,7 @@ def simulated(
     results = flat({}, grid, reader) | measures
     if needed is None:
         found = replace(found, used=bool(total[used].max() > total[alone].max()))
-    if found.used or given.get("k"):
+    if found.used or "k" in given or "sigma" in given:
         best = best_of(reader, results, grid, _best(total, used))
     else:
         unchanged = np.flatnonzero(alone & (temperature == 1))[0]
