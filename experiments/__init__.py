@@ -24,6 +24,7 @@ NAMES = (
     "knnlm",
     "knnmt",
     "new_classes",
+    "pooled",
     "tables",
     "tabular",
     "theorem33",
