@@ -71,6 +71,9 @@ reveal_type(best.best_score_)                                       #: float
 rs.tune(reader, enc, objective=3)                                   #!
 rs.tune(memory, enc)                                                #!
 
+reveal_type(rs.Pooled(memory, widths=[0.3, 1]).fit(calibration=enc))  #: Pooled
+rs.Pooled(memory).fit(evidence="sure")                              #!
+
 gated = rs.Gated(memory, form="gate", cache=2000).fit(enc, evidence=None)
 reveal_type(gated)                                                  #: Gated
 reveal_type(rs.lm.fit(model, tokenizer, gated))                     #: Gated

@@ -58,6 +58,17 @@ def test_the_reader_can_be_chosen(run, mem):
     assert rs.load(mem).space == "exponent"
 
 
+def test_a_reader_that_is_fitted(run, mem, encoded):
+    data = json.loads(run("tune", "mem", "val.npz", "--reader", "pooled", "--evidence", -1, "--json").stdout)
+    expected = rs.Pooled(rs.Memory.load(mem)).fit(encoded["val"], evidence=None)
+    reader = rs.load(mem)
+    assert data["params"] == reader.params == expected.params and data["rows"] == 30
+    assert data["evidence"] == vars(expected.evidence_)
+    assert "Pooled: fitted on 30 validation rows" in run("tune", "mem", "val.npz", "--reader", "pooled").stdout
+    assert "Pooled is fitted" in run("tune", "mem", "val.npz", "--reader", "pooled", "--k", 3, code=2).stderr
+    assert run("evaluate", "mem", "val.npz").stdout and run("explain", "mem", "val.npz", "--row", 1).stdout
+
+
 def test_wrong_wishes(run, mem):
     assert "k=100, and the memory has 60 rows" in run("tune", "mem", "val.npz", "--k", 100, code=1).stderr
     assert "lmbda" in run("tune", "mem", "val.npz", "--lmbda", 0.5, code=1).stderr

@@ -14,7 +14,7 @@ from residua.cli.language import DTYPES
 # Click shows choices without importing the rooms that define them; a test holds the two equal.
 SPACES = ("probabilities", "exponent")
 ERRORS = ("strict", "replace", "skip")
-READERS = ("resmem", "knnlm")  # those of a memory; a cache is put on top by its own options
+READERS = ("resmem", "knnlm", "pooled", "gated")  # those of a memory; a cache is put on top by its own options
 KERNELS = ("exponential", "gaussian")
 
 FILE = click.Path(path_type=Path)
@@ -135,7 +135,7 @@ device_and_json = together(_DEVICE, json_option)
 
 _OWN = {"multiple": True, "metavar": "NAME=VALUE", "callback": named_values}
 _READER = (
-    option("--reader", type=READER, metavar="NAME", help="Instead of the tuned one: resmem, knnlm, or your own."),
+    option("--reader", type=READER, metavar="NAME", help="Instead of the saved one: resmem, knnlm, or your own."),
     option("--k", type=IntRange(min=0), help="Its neighbours."),
     option("--sigma", type=float, help="Its kernel width."),
     option("--lmbda", type=float, help="The neighbours' share (knnlm)."),

@@ -57,7 +57,7 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @click.option("--max-tokens", type=shared.AT_LEAST_1, help="Text: use only the first so many.")
 @shared.device_and_json
 def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, space, device, as_json: bool, **options):
-    """Choose k, sigma, temperature (and lmbda) on validation data.
+    """Choose k, sigma, temperature (and lmbda) on validation data; or fit a reader that is fitted (pooled, gated).
 
     VALIDATION are encoded .npz files, and their rows must not be in the memory; a memory of text takes --text, and
     leaves documents that it remembers out by itself. The best reader is saved into the memory's folder, where
@@ -67,6 +67,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     Examples:
       residua tune mem/ val.npz
       residua tune mem/ val.npz --reader knnlm --objective accuracy
+      residua tune mem/ val.npz --reader pooled
       residua tune mem/ --text validation/ --adaptive 64 --skip 0.005
     """
     of_text = shared.text_or_files(text, validation, "VALIDATION", text_only=("cache", "max_tokens"))
@@ -84,6 +85,17 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     asked = {"objective": objective, "max_fpr": max_fpr, "adaptive": options["adaptive"], "skip": options["skip"]}
     asked["evidence"] = None if options["evidence"] < 0 else options["evidence"]
     asked["progress"] = progress()
+    if (fit := getattr(cls(opened, **own), "fit", None)) is not None:
+        if grid or options["cache"] or any(asked[name] is not None for name in ("objective", "adaptive", "skip")):
+            raise click.UsageError(
+                f"{cls.__name__} is fitted, and has no grid: only --evidence and --kernel are its own"
+            )
+        best = fit(rows, evidence=asked["evidence"], progress=asked["progress"])
+        about = best.to_json() | {"rows": rows.rows, "evidence": asdict(best.evidence_)}
+        best.save(memory)
+        said = f"{cls.__name__}: fitted on {count(rows.rows, 'validation row')}\n  {best.evidence_}\nsaved as "
+        report(about, f"{said}{memory / READER}", as_json, [next_step(memory, of_text)])
+        return
     best = choose(cls(opened, **own), rows, grid or None, **asked)
     about, lines = _found(best, best.results_["k"] == 0, rows, objective)
     about["evidence"] = asdict(best.evidence_)
