@@ -71,7 +71,10 @@ def tables(results: dict) -> dict[str, Table]:
     auroc = results["auroc"]
     columns = [OTHERS[name] for name in OTHERS]
     rows = [
-        [NAMES.get(name, f"pytorch-ood: {name}"), *(f"{100 * found[other]:.1f}" for other in OTHERS)]
+        [
+            NAMES.get(name, f"pytorch-ood: {name}"),
+            *(f"{100 * found[other]:.1f}" if other in found else "" for other in OTHERS),
+        ]
         for name, found in auroc.items()
     ]
     if not any(name not in NAMES for name in auroc):

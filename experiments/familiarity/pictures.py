@@ -92,7 +92,7 @@ def elsewhere(images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndar
     return {
         "digits": np.stack([np.asarray(one) for one in grown]),
         "noise": rng.integers(0, 256, shape, dtype=np.uint8),
-        "plain": np.broadcast_to(rng.integers(0, 256, (len(some), 1, 1, 3), dtype=np.uint8), shape),
+        "plain": np.tile(rng.integers(0, 256, (len(some), 1, 1, 3), dtype=np.uint8), (1, SIDE, SIDE, 1)),
         "blur": np.stack([np.asarray(Image.fromarray(one).filter(ImageFilter.GaussianBlur(1.5))) for one in some]),
         "jpeg": np.stack([_compressed(one) for one in some]),
     }

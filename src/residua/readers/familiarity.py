@@ -48,8 +48,8 @@ class Measures:
 class Familiarity:
     """Two p-values of each row, each beside the memory's own rows, answered without themselves.
 
-    Of rows like those remembered a share of about p has a p-value of at most p. They say different things and are not
-    to be added: what is far from the memory is *unfamiliar*, what lies between its classes is *unsure*.
+    Of rows like those remembered a share of about p has a p-value of at most p. They say different things, which a sum
+    would hide: what is far from the memory is *unfamiliar*, what lies between its classes is *unsure*.
 
     Attributes
     ----------
