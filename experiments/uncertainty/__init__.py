@@ -13,7 +13,14 @@ from experiments.uncertainty.rivals import LIBRARIES
 from experiments.work import Work
 from residua.errors import ParameterError
 
-COLOURS = {"base": BASE, "temperature": KNN, "resmem": LIGHT, "interpolation": MIXED, "exponent": RESMEM}
+COLOURS = {
+    "base": BASE,
+    "temperature": KNN,
+    "resmem": LIGHT,
+    "interpolation": MIXED,
+    "exponent": RESMEM,
+    "pooled": DARK,
+}
 
 
 def measure(

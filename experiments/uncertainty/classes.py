@@ -18,6 +18,7 @@ NAMES = {
     "resmem": "ResMem, tuned for log-loss",
     "interpolation": "k-NN interpolation, tuned for log-loss",
     "exponent": "ResMem in the exponent, tuned for log-loss",
+    "pooled": "pooled reader, fitted",
 }
 CONFIDENCE = 0.9
 K = 500  # the most neighbours that tune tries
@@ -34,6 +35,8 @@ def tuned(name: str, memory: rs.Memory, rows: Encoded) -> Reader:
     if name == "temperature":
         grid = {"k": [0], "temperature": np.geomspace(0.5, 3, 40)}
         return rs.tune(rs.ResMem(memory), rows, grid, objective="log_loss", progress=False)
+    if name == "pooled":
+        return rs.Pooled(memory).fit(rows, progress=False)
     readers = {
         "resmem": lambda: rs.ResMem(memory),
         "interpolation": lambda: rs.KNNLM(memory, kernel="exponential"),
