@@ -29,8 +29,9 @@ from residua.core import Encoded
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")  # cleanlab's label quality scores
 NAMES = {
     "base": "the network's margin",
-    "audit": "`rs.audit(memory)`: label k-NN's margin",
-    "audit_resmem": "`rs.audit(rs.ResMem(memory))`: ResMem's margin",
+    "audit": "`rs.audit(memory)`, margin",
+    "audit_resmem": "`rs.audit` of ResMem, margin",
+    "audit_votes": "`rs.audit` of label k-NN, margin",
     "shapley": "KNN-Shapley, on the memory's own rows",
     "memorisation": "memorisation",
     "cleanlab_base": "cleanlab on the network's probabilities",
@@ -96,15 +97,15 @@ def compared(epochs: int, share: float, data: str, checkpoints: str, device: str
     )
     wrong, memory = given != truth, rs.Memory(remembered, device=device_of(device))
     found = rs.audit(memory, progress=False)
-    resmem = rs.audit(rs.ResMem(memory), progress=False)
+    others = {"resmem": rs.ResMem(memory), "votes": rs.KNNLM(memory, 50, 1.0, kernel="exponential")}
     said = remembered.logits.probabilities().numpy()
     doubt = {
         "base": -margin(said, given),
         "audit": -found.margin,
-        "audit_resmem": -resmem.margin,
         "shapley": -found.shapley,
         "memorisation": found.memorisation,
     }
+    doubt |= {f"audit_{name}": -rs.audit(reader, progress=False).margin for name, reader in others.items()}
     doubt |= {f"cleanlab_{name}: {method}": score for name, method, score in cleanlab_scores(given, said, found)}
     return {
         "n": len(given),
@@ -119,15 +120,15 @@ def compared(epochs: int, share: float, data: str, checkpoints: str, device: str
 
 
 def margin(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The probability of each label less that of the best other class.
+    """The log-probability of each label less that of the best other class.
 
-    >>> margin(np.array([[0.5, 0.25, 0.25]]), np.array([1])).tolist()
-    [-0.25]
+    >>> margin(np.array([[0.5, 0.25, 0.25]]), np.array([1])).round(3).tolist()
+    [-0.693]
     """
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)
     others = probabilities.copy()
-    np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
-    return own[:, 0] - others.max(axis=1)
+    np.put_along_axis(others, labels[:, None], 0, axis=1)
+    return np.log(np.maximum(own[:, 0], 1e-30)) - np.log(others.max(axis=1))
 
 
 def detected(wrong: np.ndarray, doubt: np.ndarray) -> dict:

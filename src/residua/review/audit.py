@@ -13,6 +13,7 @@ from torch import Tensor
 
 from residua.core import DenseLogits, Encoded, Neighbours, Prediction, as_tensor, batches
 from residua.core.encoded import labels_of
+from residua.core.probabilities import TINY
 from residua.errors import EmptyMemoryError, InputError, ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.progress import progress_bar
@@ -21,7 +22,7 @@ from residua.readers.reader import QUERIES
 from residua.review.queue import Audit
 from residua.review.worth import answered, influences, shapley, without
 
-NEIGHBOURS, FLOOR = 50, 1e-6  # of the reader that reads a memory given alone
+NEIGHBOURS, SHARE = 50, 0.5  # of the reader that reads a memory given alone
 EXACT = 10_000  # queries, up to which Shapley values are exact
 ENTRIES = 2**22  # neighbours held at a time
 
@@ -53,8 +54,8 @@ def audit(
     Parameters
     ----------
     reader : Memory or NeighbourReader
-        Of a classification. A memory alone is read by label k-NN (``rs.KNNLM(memory, 50, lmbda=1,
-        kernel="exponential", epsilon=1e-6)``): a model may know a wrong label by heart, its neighbours do not.
+        Of a classification. A memory alone is read by ``rs.KNNLM(memory, 50, lmbda=0.5, kernel="exponential")``: half
+        the neighbours' votes, for a model may know a wrong label by heart; without logits by the votes alone.
     utility : Encoded or iterable of Encoded, optional
         Labelled rows, such as a validation set, that rows are worth something to, and are compared with. None: the
         memory's own rows, each without itself.
@@ -82,8 +83,8 @@ def audit(
     >>> review = rs.audit(memory)
     >>> review.to_frame()[["id", "label", "suggested", "margin"]].round(2).head(2)
        id  label  suggested  margin
-    1   1      1          0   -1.00
-    2   2      0          1   -0.46
+    1   1      1          0   -1.10
+    2   2      0          1   -0.47
     >>> bool(np.isclose(review.shapley.sum(), review.utility))
     True
     """
@@ -149,7 +150,8 @@ def _reader_of(given: Memory | Reader) -> NeighbourReader:
         few = f"the memory has {len(memory)} row{'' if len(memory) == 1 else 's'}"
         raise EmptyMemoryError(f"{few}; a row is reviewed by its neighbours: add some first")
     if isinstance(given, Memory):
-        return KNNLM(memory, min(NEIGHBOURS, len(memory) - 1), 1.0, kernel="exponential", epsilon=FLOOR)
+        share = 1.0 if memory.stored_logits is None else SHARE
+        return KNNLM(memory, min(NEIGHBOURS, len(memory) - 1), share, kernel="exponential")
     if given.is_noop:
         raise ParameterError("this reader asks no neighbour (k=0): nothing in the memory is worth anything to it")
     if memory.stored_logits is None:
@@ -212,7 +214,7 @@ def _reviewed(reader: NeighbourReader, whole: Tensor, asked: Asked, place: np.nd
     nearest = near.rows[:, 0].cpu().numpy()
     kept = {
         "suggested": probabilities.argmax(dim=1),
-        "margin": own - rival,
+        "margin": own.clamp_min(TINY).log() - rival.clamp_min(TINY).log(),
         "memorisation": whole.to(own.device) - own.double(),
         "pred_probs": probabilities.float(),
         "distances": near.distances.float(),

@@ -31,8 +31,8 @@ class Audit:
     ids, labels, suggested : int64 arrays of shape (n,)
         Ids, labels, and what the reader says of each row without those of its own id.
     margin : float64 array of shape (n,)
-        The probability of the label, less that of the best other class, without the row's own id: -1 (surely
-        something else) to 1.
+        The log-probability of the label, less that of the best other class, without the row's own id, in nats: below 0
+        the reader says something else.
     memorisation : float64 array of shape (n,)
         The probability of the label with the rows of its own id, less that without them.
     influence : float64 array of shape (n,)
@@ -155,7 +155,7 @@ class Audit:
 
     def __repr__(self) -> str:
         doubtful = int((self.margin < 0).sum())
-        return f"Audit({self.reader} on {count(len(self), 'row')}: {doubtful:,} whose neighbours say another label)"
+        return f"Audit({self.reader} on {count(len(self), 'row')}: {doubtful:,} of which the reader says another label)"
 
     def __str__(self) -> str:
         cells = [[str(cell) for cell in row] for row in self._rows()]
@@ -175,7 +175,7 @@ class Audit:
             near += f", {said['test_duplicates']:,} among the utility rows"
         return [
             f"{count(len(self), 'remembered row')} read by {short({'reader': self.reader, 'params': self.params})}",
-            f"the neighbours of {said['doubtful']:,} say another label; {near} (within {self.duplicate_distance:.3g})",
+            f"of {said['doubtful']:,} the reader says another label; {near} (within {self.duplicate_distance:.3g})",
             f"KNN-Shapley of unweighted label k-NN, k={self.params['k']}, on {self.n_utility:,} {whose}: utility "
             f"{self.utility:.4f}{error}",
         ]
@@ -186,7 +186,7 @@ class Audit:
         for at in self.order[:SHOWN]:
             name = [self._name(int(self.ids[at]))] if self.names else []
             said = [class_name(self.classes, int(label[at])) for label in (self.labels, self.suggested)]
-            numbers = [f"{self.margin[at]:.3f}", f"{self.memorisation[at]:.3f}"]
+            numbers = [f"{self.margin[at]:.2f}", f"{self.memorisation[at]:.3f}"]
             numbers += [f"{values[at]:+.2e}" for values in (self.influence, self.shapley)]
             table.append((str(self.ids[at]), *name, *said, *numbers))
         return table
