@@ -178,6 +178,9 @@ def test_the_graph_has_the_neighbours_of_every_row():
     assert graph.shape == (20, 20) and np.diff(graph.indptr).tolist() == [3] * 20
     assert graph.indices.reshape(20, 3).tolist() == near.rows.tolist()
     np.testing.assert_allclose(graph.data.reshape(20, 3), near.distances, rtol=1e-6)
+    crowded = rs.Encoded(enc.keys, enc.logits, enc.labels, np.maximum(np.arange(20) - 14, 0))
+    few = rs.audit(votes(rs.Memory(crowded), 18)).knn_graph  # 15 rows of one id have but 5 others
+    assert np.diff(few.indptr).tolist() == [5] * 20
 
 
 def test_a_memory_without_logits_and_a_trained_index_are_reviewed_too():

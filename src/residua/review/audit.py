@@ -114,9 +114,9 @@ def audit(
             worth.add(asked, compared=True)
             bar.update(len(asked.labels))
     rows = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    there = rows["neighbours"] >= 0
-    edges = np.append(0, there.sum(axis=1).cumsum())
-    graph = csr_matrix((rows.pop("distances")[there], rows.pop("neighbours")[there], edges), shape=(n, n))
+    full = (rows["neighbours"] >= 0).all(axis=0)  # ranks that every row has: cleanlab reads rectangles
+    near, edges = rows.pop("neighbours")[:, full], np.arange(n + 1) * full.sum()
+    graph = csr_matrix((rows.pop("distances")[:, full].ravel(), near.ravel(), edges), shape=(n, n))
     apart = rows["nearest_distance"][rows["nearest_distance"] > 0]
     return Audit(
         reader=type(reader).__name__,

@@ -53,7 +53,8 @@ class Audit:
     pred_probs : float32 array of shape (n, L)
         The reader's probabilities without each row's own id: cleanlab's ``pred_probs``.
     knn_graph : scipy.sparse.csr_matrix of shape (n, n)
-        Distances to the k nearest rows of other ids, nearest first: cleanlab's ``knn_graph``.
+        Distances to the k nearest rows of other ids (fewer where a row has fewer), nearest first: cleanlab's
+        ``knn_graph``.
     names, classes : dict, tuple of L str or None
         What the memory calls ids and classes.
     """
