@@ -105,7 +105,9 @@ def compared(epochs: int, share: float, data: str, checkpoints: str, device: str
         "shapley": -found.shapley,
         "memorisation": found.memorisation,
     }
-    doubt |= {f"audit_{name}": -rs.audit(reader, progress=False).margin for name, reader in others.items()}
+    doubt |= {
+        f"audit_{name}": -rs.audit(reader, epsilon=0.02, progress=False).margin for name, reader in others.items()
+    }
     doubt |= {f"cleanlab_{name}: {method}": score for name, method, score in cleanlab_scores(given, said, found)}
     return {
         "n": len(given),

@@ -41,7 +41,7 @@ def audit(
     reader: Memory | Reader,
     utility: Encoded | Iterable[Encoded] | None = None,
     *,
-    epsilon: float = 0.01,
+    epsilon: float = 0.002,
     duplicates: float = 0.1,
     progress: bool | None = None,
 ) -> Audit:
@@ -59,7 +59,7 @@ def audit(
     utility : Encoded or iterable of Encoded, optional
         Labelled rows, such as a validation set, that rows are worth something to, and are compared with. None: the
         memory's own rows, each without itself.
-    epsilon : float in (0, 1), default 0.01
+    epsilon : float in (0, 1), default 0.002
         For over 10 000 utility rows: how far a KNN-Shapley value may be off, for speed. Of fewer it is exact.
     duplicates : float, default 0.1
         Two rows are near-duplicates up to so many times the median distance from a row to its nearest other key.
@@ -91,7 +91,7 @@ def audit(
     reader = _reader_of(reader)
     memory, k = reader.memory, reader.k
     if not 0 < epsilon < 1:
-        raise ParameterError(f"epsilon={epsilon!r}; expected a number between 0 and 1, such as 0.01")
+        raise ParameterError(f"epsilon={epsilon!r}; expected a number between 0 and 1, such as 0.002")
     if not 0 <= duplicates < math.inf:
         raise ParameterError(f"duplicates={duplicates!r}; expected a number >= 0: multiples of the typical distance")
     given = None if utility is None else [part for part in batches(utility) if len(part)]
