@@ -71,3 +71,16 @@ def test_the_network_itself_answers_with_its_memory(memory, network, shared, enc
     with rs.attach(network, reader), torch.inference_mode():
         p = network(images).softmax(dim=1).numpy()
     np.testing.assert_allclose(p, reader.predict_proba(encoded[1][:64]), atol=1e-4)
+
+
+def test_wrong_labels_are_found_and_what_rows_are_worth_adds_up(encoded):
+    train, test = encoded[0][::10], encoded[1][::20]
+    truth, rng = train.labels.copy(), np.random.default_rng(0)
+    wrong = rng.random(len(train)) < 0.1
+    given = np.where(wrong, rng.integers(0, 100, len(train)), truth)
+    memory = rs.Memory(rs.Encoded(train.keys, train.logits, given))
+    found = rs.audit(memory, test)
+    doubted = found.order[: wrong.sum()]
+    assert (given != truth)[doubted].mean() > 0.5  # of which chance would find a tenth
+    assert found.shapley[given != truth].mean() < found.shapley[given == truth].mean()
+    np.testing.assert_allclose(found.shapley.sum(), found.utility, rtol=0, atol=1e-9)
