@@ -59,13 +59,17 @@ def test_margin_memorisation_and_influence_are_those_of_answering_again_without_
         np.testing.assert_allclose(found.influence[i], np.mean(by_query), **SAME)
 
 
-@pytest.mark.parametrize("kind", ["label k-NN", "ResMem", "own parameters"])
+@pytest.mark.parametrize("kind", ["label k-NN", "ResMem", "exponent", "pooled", "own parameters"])
 def test_every_reader_is_taken_at_its_word(kind):
     enc, test = rows(15, columns={"weight": np.linspace(0.5, 2, 15)}), rows(6, seed=1)
 
     def reader_of(memory):
         if kind == "ResMem":
             return rs.ResMem(memory, 4, 0.7, 1.3, class_weight="balanced")
+        if kind == "exponent":
+            return rs.ResMem(memory, 4, 0.7, space="exponent")
+        if kind == "pooled":
+            return rs.Pooled(memory, 4, [0.3, 1.0], coefficients=[1.0, *[0.2, -0.1, 0.3, 0.1] * 2])
         if kind == "own parameters":
             return rs.KNNLM(memory, 3, 0.4, sigma=0.8, skip=0.6)
         return votes(memory, 4)
@@ -78,7 +82,7 @@ def test_every_reader_is_taken_at_its_word(kind):
     for i in range(15):
         fewer = rs.Memory(enc)
         fewer.forget([i])
-        after = reader_of(fewer).with_params(sigma=reader.sigma)
+        after = reader_of(fewer).with_params(**{} if kind == "pooled" else {"sigma": reader.sigma})
         if kind == "ResMem":  # whose classes weigh as they are counted: these are the whole memory's
             weights = len(enc) / np.bincount(enc.labels)
             after = after.with_params(class_weight=dict(enumerate(weights.tolist())))

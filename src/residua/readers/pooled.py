@@ -247,7 +247,9 @@ class Pool:
             values.labels.add_to(each, rows, given)
         once, which = rows.unique(return_inverse=True)
         table = values.logits.probabilities(once, temperature)
-        said = torch.stack([embedding_bag(which, table, mode="sum", per_sample_weights=given) for given in weights])
+        said = torch.stack(
+            [embedding_bag(which, table, mode="sum", per_sample_weights=given.to(table.dtype)) for given in weights]
+        )
         unheard = UNHEARD * torch.softmax(start, dim=1).clamp_min(TINY / UNHEARD)
         return cls(weights, rows, values, temperature, start, unheard, votes, said)
 
