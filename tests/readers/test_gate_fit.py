@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import residua as rs
-from residua.errors import EmptyMemoryError, InputError, LabelError, StorageError
+from residua.errors import EmptyMemoryError, IdError, InputError, LabelError, StorageError
 from residua.readers import Shares
 
 
@@ -58,6 +58,13 @@ def test_it_beats_one_share_for_all_on_new_rows(memory, validation):
     assert gate.evidence_.used and gate.evidence_.z > 5 and gate.evidence_.groups == 40
     again = rs.Gated(memory, form="gate").fit(validation)
     assert again.shares == gate.shares and again.shares.rows == 150
+
+
+def test_what_it_was_fitted_on_does_not_calibrate_it(memory, validation):
+    reader = rs.Gated(memory, 20, form="gate").fit(validation)
+    with pytest.raises(IdError, match="were tuned on"):
+        rs.conformal(reader, validation[:100])
+    assert rs.conformal(reader, rows(300, 3)) is not None
 
 
 def test_a_memory_that_knows_nothing_is_not_used(validation):

@@ -22,6 +22,7 @@ from residua.readers.gate import LEAST, WIDTHS, Experts, Mixture, Shares
 from residua.readers.judged import SIGN, Judged, check_evidence, groups_of, paired_z
 from residua.readers.own_rows import own_rows
 from residua.readers.reader import Exclude
+from residua.readers.seen import Seen
 
 if TYPE_CHECKING:
     from residua.readers.gated import Gated
@@ -38,7 +39,7 @@ WHY = "a gate is fitted by them"
 
 
 @dataclass(frozen=True)
-class Seen:
+class Heard:
     """What was said of n rows: of the true class by all, and of every class that an expert names, row after row."""
 
     own: np.ndarray  # float64 (n,): the model's log-probability of the true class
@@ -53,7 +54,7 @@ class Seen:
         return len(self.own)
 
     @classmethod
-    def of(cls, experts: Experts, log_prob: Tensor, truth: Tensor, tempered: bool) -> Seen:
+    def of(cls, experts: Experts, log_prob: Tensor, truth: Tensor, tempered: bool) -> Heard:
         """Of some rows; what is said of all classes named only where a tempered gate needs it."""
         said = [
             (source * (classes == truth[:, None])).sum(dim=2).T
@@ -66,7 +67,7 @@ class Seen:
         return cls(own, by_experts, features, experts.heard.cpu().numpy(), *every)
 
     @classmethod
-    def join(cls, parts: list[Seen]) -> Seen:
+    def join(cls, parts: list[Heard]) -> Heard:
         """The rows of all `parts`."""
         return cls(
             *(
@@ -75,11 +76,11 @@ class Seen:
             )
         )
 
-    def rows(self, some: np.ndarray) -> Seen:
+    def rows(self, some: np.ndarray) -> Heard:
         """Those of a bool mask (n,)."""
         entries = np.repeat(some, self.counts)
         own, each = self.named_own[entries], self.named_said[:, entries]
-        return Seen(
+        return Heard(
             self.own[some], self.said[some], self.features[some], self.heard[some], self.counts[some], own, each
         )
 
@@ -110,16 +111,17 @@ def fitted(
     exclude: Exclude,
     needed: float | None,
     progress: bool | None,
-) -> tuple[Shares, Evidence]:
-    """The gate of `reader`, whose own has one weight of each that is to be found; and how sure it is."""
+) -> tuple[Shares, Evidence, Seen]:
+    """The best gate for these rows and this reader, which has one of as many weights; how sure it is; and the rows."""
     check_evidence(needed)
     memory = reader.memory
     if not len(memory) or not reader.k:
         raise EmptyMemoryError("there are no neighbours to hear: the memory is empty, or k is 0; a gate needs both")
     data = own_rows(memory, MOST_ROWS) if validation is None else validation
-    parts: list[Seen] = []
+    parts: list[Heard] = []
     ids: list[np.ndarray | None] = []
     matched: list[np.ndarray] = []
+    looked_at: list[Seen] = []
     faultless, rows = True, 0
     with progress_bar(progress, desc="fit", unit="row") as bar:
         for part, now in reader.predictions(data, exclude=exclude):
@@ -127,15 +129,16 @@ def fitted(
             if not isinstance(now.change, Mixture) or now.change.experts is None:
                 continue
             own = now.softmax.log_prob(truth).clamp_min(LEAST)
-            parts.append(Seen.of(now.change.experts, own, truth, tempered))
+            parts.append(Heard.of(now.change.experts, own, truth, tempered))
             ids.append(part.ids)
+            looked_at.append(Seen.of(part))
             matched.append(remembered(now.neighbours, memory.column("id"), part.ids).cpu().numpy())
             faultless &= bool((now.softmax.argmax() == truth).all())
             rows += len(part)
             bar.update(len(part))
     known = [one for one in ids if one is not None]
     names = np.concatenate(known) if known and len(known) == len(ids) else np.arange(rows)
-    folds, seen = two_folds(names), Seen.join(parts)
+    folds, seen = two_folds(names), Heard.join(parts)
     table = np.stack([-seen.own, *cross_fitted(seen, folds, tempered)])
     judged = Judged("log_loss", table, None, groups_of(names), np.concatenate(matched), faultless)
     best = len(table) - 1
@@ -146,7 +149,7 @@ def fitted(
         found = replace(found, used=found.gain > 0)
     log.info("%s; cross-fitted losses: %s", found, table.mean(axis=1).round(4).tolist())
     gate = gates_of(seen, best)[-1] if found.used else Shares(())
-    return replace(gate, rows=len(memory)), found
+    return replace(gate, rows=len(memory)), found, Seen.join(looked_at)
 
 
 def two_folds(names: np.ndarray) -> np.ndarray:
@@ -164,7 +167,7 @@ def two_folds(names: np.ndarray) -> np.ndarray:
     return half[which]
 
 
-def cross_fitted(seen: Seen, folds: np.ndarray, tempered: bool) -> np.ndarray:
+def cross_fitted(seen: Heard, folds: np.ndarray, tempered: bool) -> np.ndarray:
     """Each row's loss under the gates that are fitted on the other half, float64 (gates, n)."""
     losses = np.empty((2 + tempered, len(seen)))
     for half in (folds, ~folds):
@@ -173,7 +176,7 @@ def cross_fitted(seen: Seen, folds: np.ndarray, tempered: bool) -> np.ndarray:
     return losses
 
 
-def gates_of(seen: Seen, wanted: int) -> list[Shares]:
+def gates_of(seen: Heard, wanted: int) -> list[Shares]:
     """The first gates of those from the fewest numbers to the most: constant shares, shares by query, tempered."""
     gates = [gated(seen, constant=True)]
     if wanted > 1:
@@ -183,7 +186,7 @@ def gates_of(seen: Seen, wanted: int) -> list[Shares]:
     return gates
 
 
-def per_row(seen: Seen, gate: Shares) -> np.ndarray:
+def per_row(seen: Heard, gate: Shares) -> np.ndarray:
     """-log p' of each row's true class, float64 (n,)."""
     w = np.array(gate.weights)
     if gate.power == 1:
@@ -191,7 +194,7 @@ def per_row(seen: Seen, gate: Shares) -> np.ndarray:
     return tempered_loss(w, gate.power, seen)[0]
 
 
-def gated(seen: Seen, constant: bool = False) -> Shares:
+def gated(seen: Heard, constant: bool = False) -> Shares:
     """The gate with the least loss; with constant shares it has biases alone."""
     all_features = seen.features.shape[1]
     seen = replace(seen, features=seen.features[:, :1]) if constant else seen
@@ -206,7 +209,7 @@ def gated(seen: Seen, constant: bool = False) -> Shares:
     return Shares(np.pad(w, [(0, 0), (0, all_features - w.shape[1])]).tolist())
 
 
-def with_power(seen: Seen, gate: Shares) -> Shares:
+def with_power(seen: Heard, gate: Shares) -> Shares:
     """The tempered gate with the least loss, found from a gate's weights and b = 1."""
 
     def loss(w: np.ndarray, b: float) -> tuple[float, np.ndarray, float]:
@@ -246,13 +249,13 @@ def minimised(
     return found[:-1].reshape(start.shape) @ from_white, float(found[-1])
 
 
-def exponents(w: np.ndarray, seen: Seen) -> np.ndarray:
+def exponents(w: np.ndarray, seen: Heard) -> np.ndarray:
     """g, float64 (n, 1 + E): 0 for the model, and of each expert; -inf where it says nothing."""
     g = np.where(seen.heard, seen.features @ w.T, -np.inf)
     return np.concatenate([np.zeros((len(seen), 1)), g], axis=1)
 
 
-def mixture_loss(w: np.ndarray, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+def mixture_loss(w: np.ndarray, seen: Heard) -> tuple[np.ndarray, np.ndarray]:
     """-log p' of each row's true class (n,), and its gradient by g (n, E)."""
     g = exponents(w, seen)
     top = g.max(axis=1, keepdims=True)
@@ -262,7 +265,7 @@ def mixture_loss(w: np.ndarray, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     return np.log(whole / right), (x / whole[:, None] - terms / right[:, None])[:, 1:]
 
 
-def tempered_loss(w: np.ndarray, b: float, seen: Seen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tempered_loss(w: np.ndarray, b: float, seen: Heard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same of a tempered gate, and its derivative by b (n,)."""
     with np.errstate(over="ignore"):
         x = np.exp(exponents(w, seen)[:, 1:])

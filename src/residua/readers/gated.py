@@ -239,7 +239,7 @@ class Gated(NeighbourReader):
 
         experts, features = self._shape
         even = Shares([[0.0] * features] * experts)
-        self.shares, self.evidence_ = fitted(
+        self.shares, self.evidence_, self.tuned_on_ = fitted(
             self.with_params(shares=even), validation, self.form == "tempered", exclude, evidence, progress
         )
         return self
