@@ -108,6 +108,14 @@ def test_its_own_rows_serve_without_itself():
     assert cheating.evidence_.gain > rs.Pooled(plain, k=20).fit().evidence_.gain
 
 
+def test_a_regression_far_from_0_serves_itself():
+    near = regression(300)
+    far = rs.Encoded(near.keys, 1e6 + near.logits.table[:, 0].numpy(), 1e6 + near.labels)
+    expected, found = (rs.Pooled(rs.Memory(rows), k=20).fit() for rows in (near, far))
+    assert found.evidence_.used
+    np.testing.assert_allclose(found.coefficients, expected.coefficients, atol=1e-3)
+
+
 def test_calibration_is_one_temperature():
     memory, few = rs.Memory(task(400)), task(60, seed=3)
     plain, refit = rs.Pooled(memory, k=20).fit(), rs.Pooled(memory, k=20).fit(calibration=few)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from residua.core import Encoded
+from residua.core import DenseLogits, Encoded
 from residua.errors import StorageError
 from residua.memory import Memory
 from residua.readers.reader import QUERIES
@@ -37,12 +37,14 @@ def own_rows(memory: Memory, most: int) -> Iterator[Encoded]:
         some = torch.from_numpy(own).to(memory.device)
         there = active[some]
         columns = {} if weight is None else {"weight": weight[there].cpu().numpy()}
-        keys = memory.keys_at(there).cpu().numpy()
+        keys, said = memory.keys_at(there).cpu().numpy(), logits.rows(there)
+        if memory.target_centre is not None:  # what is stored of a regression is less this
+            said = DenseLogits(memory.schema.targets(said.dense()))
         with warnings.catch_warnings():  # what is remembered was looked at when it was
             warnings.simplefilter("ignore")
             part = Encoded(
                 keys,
-                logits.rows(there),
+                said,
                 labels[own],
                 ids[own],
                 columns=columns,

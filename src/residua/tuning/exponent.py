@@ -15,6 +15,7 @@ from residua.memory.schema import Objective, Scorer
 from residua.readers import NeighbourReader, ResMem
 from residua.readers.weights import LogitFeatures, log_losses
 from residua.tuning.objective import OBJECTIVES, Grid, Index, Tally, argmax
+from residua.tuning.simulate import LARGEST
 from residua.tuning.sweep import parallel_map
 
 WEIGHTS = ("base_weight", "residual_weight")
@@ -53,7 +54,7 @@ class ExponentSweep(Tally):
         near = Neighbours(rows, distances)
         if self.own_temperature:
             alone = LogitFeatures(logits[None], truth, weight).fitted(0)[0]
-            self.grid["temperature"] = np.unique([1.0, 1 / max(alone, LEAST)])
+            self.grid["temperature"] = np.unique([1.0, 1 / np.clip(alone, 1 / LARGEST, LARGEST)])
         temperatures = self.grid["temperature"]
         counted = Tally((len(self.grid["k"]), len(self.grid["sigma"]), len(temperatures)), self.objective)
         weights = np.ones((2, *counted.shape))
