@@ -33,3 +33,13 @@ def test_a_tuned_reader_knows_what_it_was_tuned_on(options):
     best = rs.tune(rs.ResMem(rs.Memory(enc[:100]), k=3), iter([enc[100:150], enc[150:200]]), **options, progress=False)
     assert best.tuned_on_.with_key_of(enc).nonzero()[0].tolist() == list(range(100, 200))
     assert best.tuned_on_.ids.tolist() == list(range(100, 200))
+
+
+def test_a_fitted_reader_knows_what_it_was_fitted_on():
+    rng = np.random.default_rng(0)
+    enc = rs.Encoded(rng.normal(size=(400, 2)), rng.normal(size=(400, 2)), rng.integers(2, size=400))
+    reader = rs.Pooled(rs.Memory(enc[:100]), k=10)
+    assert len(reader.fit(progress=False).tuned_on_.prints) == 0  # of its own rows it needs no list
+    reader.fit([enc[100:200], enc[200:250]], calibration=enc[250:300], evidence=None, progress=False)
+    known = reader.tuned_on_.with_key_of(enc).nonzero()[0]
+    assert known[:150].tolist() == list(range(100, 250)) and set(known) <= set(range(100, 300))

@@ -19,6 +19,7 @@ from residua.memory.storage import NO_LOGITS
 from residua.readers.evidence import USUAL
 from residua.readers.neighbour import Kernel, KernelName, NeighbourReader, positive, weigh
 from residua.readers.reader import OWN, Exclude, register_reader
+from residua.readers.seen import Seen, watched
 
 WIDTHS = (0.1, 0.3, 1.0)  # multiples of the typical distance
 UNHEARD = 0.05  # times the model's probability: u, what a class has that no neighbour names
@@ -209,8 +210,10 @@ class Pooled(NeighbourReader):
         """
         from residua.readers.pooled_fit import fitted  # and scipy's optimisers, which reading needs not
 
+        seen = list[Seen]()
+        validation, calibration = watched(validation, seen), watched(calibration, seen)
         self.coefficients, self.evidence_ = fitted(self, validation, calibration, exclude, evidence, progress)
-        self.fitted_rows = len(self.memory)
+        self.fitted_rows, self.tuned_on_ = len(self.memory), Seen.join(seen)
         return self
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from residua.core import Encoded
+from residua.core import Encoded, batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,17 @@ class Seen:
     def with_key_of(self, rows: Encoded) -> np.ndarray:
         """Bool (q,): the rows whose very key is here."""
         return np.isin(_prints(rows.keys), self.prints)
+
+
+def watched(data: Encoded | Iterable[Encoded] | None, seen: list[Seen]) -> Iterator[Encoded] | None:
+    """`data` as they are, each batch of which is put down in `seen` when it is read; None where there are none."""
+
+    def read(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
+        for batch in batches(data):
+            seen.append(Seen.of(batch))
+            yield batch
+
+    return None if data is None else read(data)
 
 
 def _prints(keys: np.ndarray) -> np.ndarray:
