@@ -202,3 +202,13 @@ def test_features_of_ones_own():
         [0, 0], abs=1e-4
     )
     assert cross_fitted([numbers[torch.arange(150) % 2 == f] for f in (0, 1)]).measure == "squared_error"
+
+
+def test_targets_far_from_zero_are_fitted_as_near_ones():
+    def fitted(offset):
+        rng = np.random.default_rng(0)
+        x = rng.uniform(-3, 3, size=(600, 1))
+        y = np.sin(2 * x[:, 0]) + 0.1 * rng.normal(size=600) + offset
+        return rs.Pooled(rs.Memory(rs.Encoded(x, 0 * y + offset, y)), k=30).fit(progress=False).coefficients
+
+    np.testing.assert_allclose(fitted(1e6), fitted(0.0), rtol=1e-5)

@@ -14,6 +14,7 @@ from residua.core import AbsentLogits, Encoded, Neighbours
 from residua.core.frame import data_frame
 from residua.errors import EmptyMemoryError, IdError
 from residua.memory import Memory
+from residua.memory.queries import as_queries
 from residua.printable import count
 from residua.readers.residual_size import near_sizes, residual_sizes, typical_size
 
@@ -154,12 +155,7 @@ def own_rows(memory: Memory, sample: int = SAMPLE) -> Encoded:
     at = np.arange(len(memory))
     if len(at) > sample:
         at = np.sort(np.random.default_rng(0).choice(len(at), sample, replace=False))
-    rows, logits, keys = torch.from_numpy(at).to(memory.device), memory.logits, None
-    if memory.schema.key_centre.any():  # keys_at rounds to float32, which such keys do not survive
-        keys = memory.keys
-    keys = memory.keys_at(memory.active_rows[rows]) if keys is None else keys[at]
-    said = AbsentLogits(len(at), memory.n_outputs) if logits is None else logits.rows(rows)
-    return Encoded(keys, said, ids=memory.ids[at], source=memory.source)
+    return as_queries(memory, at)
 
 
 def _p_values(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
