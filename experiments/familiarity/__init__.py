@@ -115,7 +115,9 @@ def draw(results: dict):
         heights = [100 * results["auroc"][name][other] for other in others]
         axes.bar(at, heights, width, color=colour, label=NAMES[name].replace("*", ""))
     axes.axhline(50, color=LIGHT, lw=1, label="chance")
-    axes.set_xticks(range(len(others)), labels=[OTHERS[name] for name in others])
+    axes.set_xticks(
+        range(len(others)), labels=[OTHERS[name].replace(" (", "\n(").replace(", ", ",\n") for name in others]
+    )
     axes.set(ylabel="AUROC against CIFAR-100's test images, %", ylim=(0, 100))
     legend_below(figure, axes, columns=5)
     return figure
