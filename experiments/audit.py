@@ -1,5 +1,6 @@
 """Wrong labels in a memory whose network was trained on them: found by the memory, by the network, and by cleanlab."""
 
+import re
 import resource
 import sys
 import time
@@ -195,8 +196,20 @@ def spent_on(remembered: str, test: str) -> dict:
     clock, own = time.perf_counter(), time.process_time()
     found = rs.audit(memory, asked, progress=False)
     spent = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - own}
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
-    return {**spent, "gigabytes": largest, "missed": float(abs(found.shapley.sum() - found.utility)), "n": len(asked)}
+    return {
+        **spent,
+        "gigabytes": largest_size() / 1e9,
+        "missed": float(abs(found.shapley.sum() - found.utility)),
+        "n": len(asked),
+    }
+
+
+def largest_size() -> int:
+    """The most bytes that this process has had in RAM. On Linux ``ru_maxrss`` is no less than its parent's, at that."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def mended(remembered: Encoded, test: Encoded, truth: np.ndarray, found) -> dict:
