@@ -84,3 +84,19 @@ def test_wrong_labels_are_found_and_what_rows_are_worth_adds_up(encoded):
     assert (given != truth)[doubted].mean() > 0.5  # of which chance would find a tenth
     assert found.shapley[given != truth].mean() < found.shapley[given == truth].mean()
     np.testing.assert_allclose(found.shapley.sum(), found.utility, rtol=0, atol=1e-9)
+
+
+def test_the_exponent_and_the_pooled_reader_are_better_and_calibrated(memory, encoded):
+    seen, rest = encoded[1][0::2], encoded[1][1::2]
+    grid = {"k": [100], "sigma": [memory.median_nn_distance() / 8]}
+
+    def scored(reader):
+        found = rs.evaluate(reader, rest, n_bootstrap=10)
+        return 100 * found.accuracy, found.log_loss, 100 * found.ece
+
+    accuracy, loss, ece = scored(rs.tune(rs.ResMem(memory, space="exponent"), seen, grid))
+    assert accuracy >= 62.7 and loss <= 1.345 and ece <= 2.5
+    accuracy, loss, ece = scored(rs.Pooled(memory).fit(seen))
+    assert accuracy >= 63.1 and loss <= 1.330 and ece <= 2.5
+    accuracy, loss, ece = scored(rs.Pooled(memory).fit())  # without a validation row
+    assert accuracy >= 62.7 and loss <= 1.38 and ece <= 4
