@@ -5,6 +5,7 @@ from scipy.stats import binomtest, norm
 
 import residua as rs
 from residua.errors import ParameterError
+from residua.readers.evidence import Evidence
 
 GRID = {"k": [1, 5, 20, 50], "sigma": [0.2, 0.5, 1.0, 2.0], "temperature": [0.5, 1.0, 2.0]}
 
@@ -160,3 +161,9 @@ def test_a_gain_that_does_not_rest_on_them_is():
     remembered, fresh = rows(300, 0), rows(300, 1)
     best = rs.tune(rs.ResMem(rs.Memory(remembered)), iter([remembered[:10], fresh]), GRID)
     assert best.k > 0 and best.evidence_.matches == 10
+
+
+@pytest.mark.parametrize(("z", "needed", "said"), [(1.2, 1.0, True), (2.0, 1.0, False), (-1.0, 1.96, False)])
+def test_a_gain_that_is_likely_alone_is_told(z, needed, said):
+    found = Evidence("log_loss", 500, 500, 0, 0.01, z, 0.02, 0.04, needed, True)
+    assert ("not significant" in str(found)) == said

@@ -70,4 +70,6 @@ class Evidence:
         what = "the memory" if self.against == "the model alone" else "the cache"
         if self.rests_on_matches:
             where += f", by the {self.matches:,} alone that sit on remembered ones"
-        return f"{what} is {'used' if self.used else 'not used'}: {said}, against {self.against} on {where}"
+        asked_less = self.needed is not None and self.needed < USUAL
+        unsure = ", though its gain is not significant" if self.used and asked_less and self.z < USUAL else ""
+        return f"{what} is {'used' if self.used else 'not used'}{unsure}: {said}, against {self.against} on {where}"
