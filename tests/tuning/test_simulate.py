@@ -123,7 +123,7 @@ def test_a_model_that_knows_its_rows_is_not_read_more_surely():
 def test_copies_are_no_evidence():
     once = rows(200, 4, hidden=0)
     enc = once[np.repeat(np.arange(200), 2)[np.random.default_rng(0).permutation(400)]]
-    best = simulated(rs.ResMem(rs.Memory(enc), k=0), five(enc), {"sigma": 1.0}, 1.96, in_sample=False)
+    best = simulated(rs.ResMem(rs.Memory(enc), k=0), five(enc), {}, 1.96, in_sample=False)
     found = best.evidence_
     assert best.k == 0 and found.z > 1.96 and found.rests_on_matches and not found.used
     assert f"not used: log loss -{found.gain:.4g}" in str(found)
