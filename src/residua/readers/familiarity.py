@@ -13,8 +13,7 @@ from residua import html
 from residua.core import AbsentLogits, Encoded, Neighbours
 from residua.core.frame import data_frame
 from residua.errors import EmptyMemoryError, IdError
-from residua.memory import Memory
-from residua.memory.queries import as_queries
+from residua.memory.queries import sampled_rows
 from residua.printable import count
 from residua.readers.residual_size import near_sizes, residual_sizes, typical_size
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from residua.readers.reader import Exclude, Reader
 
-SAMPLE = 2048  # of the memory's rows: a p-value of .05 is then within .01 of the truth
 LEAST_K = 50  # the distance to a nearer one tells less (Sun et al. 2022)
 SHOWN = 0.05
 
@@ -113,7 +111,7 @@ def own_measures(reader: Reader) -> Measures:
     """Of a sample of the memory's own rows, each answered without itself; ``EmptyMemoryError`` without any."""
     if not len(reader.memory):
         raise EmptyMemoryError("the memory is empty: there is nothing that a row could be familiar to; add rows to it")
-    return measured(reader, own_rows(reader.memory), "own", depth(reader))
+    return measured(reader, sampled_rows(reader.memory), "own", depth(reader))
 
 
 def depth(reader: Reader) -> int:
@@ -147,15 +145,6 @@ def kth_distance(near: Neighbours) -> np.ndarray:
     where there is none."""
     far = near.distances.masked_fill(~near.found, -torch.inf).amax(dim=1)
     return far.masked_fill(far == -torch.inf, torch.inf).double().cpu().numpy()
-
-
-def own_rows(memory: Memory, sample: int = SAMPLE) -> Encoded:
-    """At most so many of the remembered rows, always the same ones of the same memory, with their ids: to a reader that
-    leaves out a row's own id they are new. ``StorageError`` where the keys were discarded."""
-    at = np.arange(len(memory))
-    if len(at) > sample:
-        at = np.sort(np.random.default_rng(0).choice(len(at), sample, replace=False))
-    return as_queries(memory, at)
 
 
 def _p_values(rows: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -144,9 +144,7 @@ def fitted(
     best = len(table) - 1
     while best > 1 and paired_z(table[best] - table[best - 1], judged.groups)[1] > SIGN:
         best -= 1  # a simpler gate serves better
-    found = judged.beyond_matches(best, 0, needed, by_accuracy=False)
-    if needed is None:
-        found = replace(found, used=found.gain > 0)
+    found = judged.of_fit(best, 0, needed)
     log.info("%s; cross-fitted losses: %s", found, table.mean(axis=1).round(4).tolist())
     gate = gates_of(seen, best)[-1] if found.used else Shares(())
     return replace(gate, rows=len(memory)), found, Seen.join(looked_at)

@@ -63,6 +63,11 @@ class Judged:
         rest = self.unmatched().evidence(memory, base, needed, by_accuracy)
         return replace(found, used=rest.used, rests_on_matches=not rest.used and rest.z < SIGN)
 
+    def of_fit(self, memory: int, base: int, needed: float | None) -> Evidence:
+        """The same of what was fitted to other rows, by its losses: where nothing is `needed`, any gain will do."""
+        found = self.beyond_matches(memory, base, needed, by_accuracy=False)
+        return replace(found, used=found.gain > 0) if needed is None else found
+
     def evidence(self, memory: int, base: int, needed: float | None, by_accuracy: bool) -> Evidence:
         """Of reader number `memory` against number `base`; the model as it is has number 0.
 

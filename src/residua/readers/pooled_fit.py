@@ -93,9 +93,7 @@ def fitted(
     best, order = rows.fitted(None), np.concatenate(folds)
     parts = [rows[torch.from_numpy(fold).to(memory.device)] for fold in folds]
     judged = cross_fitted(parts, start=best, matched=matched[order])
-    found = replace(judged, groups=groups_of(groups[order])).beyond_matches(2, 1, needed, by_accuracy=False)
-    if needed is None:
-        found = replace(found, used=found.gain > 0)
+    found = replace(judged, groups=groups_of(groups[order])).of_fit(2, 1, needed)
     if found.rests_on_matches and not own:
         warnings.warn(
             f"the memory's gain rests on the {found.matches:,} of {found.rows:,} rows whose very key or id is "
@@ -126,9 +124,7 @@ def pooled_by_folds(
     judged = cross_fitted(parts, penalty, matched=np.concatenate(matched))
     named = np.concatenate(groups) if folds[0][1].ids is not None else None
     # Copies of rows make a leak, but many tables have them by nature: refused, and told in the evidence alone.
-    found = replace(judged, groups=groups_of(named)).beyond_matches(2, 1, needed, by_accuracy=False)
-    if needed is None:
-        found = replace(found, used=found.gain > 0)
+    found = replace(judged, groups=groups_of(named)).of_fit(2, 1, needed)
     log.info("%s", found)
     if not found.used:
         alone = reader.with_params(k=0)

@@ -10,8 +10,8 @@ import numpy as np
 from residua.core import Encoded, Neighbours
 from residua.errors import IdError, InputError
 from residua.memory import Memory
+from residua.memory.queries import sampled_rows
 from residua.readers import Reader
-from residua.readers.familiarity import own_rows
 from residua.readers.seen import Seen
 
 CURE = "calibrate on rows that were neither remembered nor tuned on"
@@ -49,7 +49,7 @@ class Fresh:
             return
         share, twins, own = self.matches / self.rows, 0.0, 0
         if self.memory.keys_kept and len(self.memory):
-            rows = own_rows(self.memory)
+            rows = sampled_rows(self.memory)
             nearest, own = self.memory.search(rows.keys, 1, rows.ids).distances[:, 0], len(rows)
             more = 1 + len(self.tuned.prints) / len(self.memory)  # the more rows are known, the more have a twin
             twins = min(1.0, more * (int((nearest == 0).sum()) + 1) / (own + 2))
