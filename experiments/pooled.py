@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 import residua as rs
 from experiments.cifar100 import networks
-from experiments.figures import BASE, DARK, LIGHT, beside, dot, panels
+from experiments.figures import BASE, DARK, LIGHT, legend_below, panels
 from experiments.halves import RESAMPLES, paired
 from experiments.machine import device_of
 from experiments.shown import interval
@@ -183,12 +183,13 @@ def draw(results: dict) -> Figure:
     networks_ = results["networks"]
     figure, (row,) = panels(1, len(networks_), (4.6 * len(networks_), 4.2))
     for axes, network in zip(row, networks_):
-        for name, found in network["readers"].items():
+        for name, marker in zip(READERS, "sovDX^P*"):
+            found = network["readers"][name]
             colour = BASE if name == "base" else DARK if name in ("pooled", "own", "calibrated") else LIGHT
-            dot(axes, found["log_loss"], found["accuracy"], colour=colour)
-            label = f"{READERS[name].replace('*', '').split(',')[0]}, ECE {found['ece']:.1f} %"
-            beside(axes, found["log_loss"], found["accuracy"], label)
+            label = READERS[name].replace("*", "")
+            axes.plot(found["log_loss"], found["accuracy"], marker, color=colour, label=label, ms=8, alpha=0.85)
         axes.set(xlabel="log-loss", ylabel="accuracy, %", title=network["network"])
         axes.title.set_fontsize(10)
-        axes.margins(x=0.35)
+        axes.margins(0.08)
+    legend_below(figure, row)
     return figure
