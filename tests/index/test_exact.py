@@ -172,6 +172,12 @@ def test_any_history_answers_like_the_rows_that_remain(engine, data):
         np.testing.assert_array_equal(distances, true_distances.astype(np.float32))
 
 
+def tensors(thing):
+    """All that an object and its attributes hold."""
+    inner = vars(thing).values() if hasattr(thing, "__dict__") else ()
+    return [thing] if isinstance(thing, torch.Tensor) else [tensor for value in inner for tensor in tensors(value)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_a_forgotten_key_is_erased(engine, dtype):
     keys = torch.tensor([[1.0, 1.0], [2.0, 2.0], [99.0, 99.0], [3.0, 3.0]], dtype=dtype)
@@ -180,14 +186,14 @@ def test_a_forgotten_key_is_erased(engine, dtype):
     index.forget(torch.tensor([1]))
     index.search(keys.float(), 2, keys)  # makes the copy
     index.forget(torch.tensor([2]))
-    held = [value for value in vars(index).values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    held = [tensor for tensor in tensors(index) if tensor.is_floating_point()]
     assert held and not any((tensor == 99).any() for tensor in held)
     assert index.search(keys[2:3].float(), 3, keys).rows.tolist() == [[3, 0, -1]]
 
 
 def test_keys_are_kept_twice_only_where_they_must_be(engine):
     def copies(index):
-        return sum(value.numel() for value in vars(index).values() if isinstance(value, torch.Tensor))
+        return sum(tensor.numel() for tensor in tensors(index))
 
     keys = torch.arange(3000.0).view(1000, 3)
     index = Exact(3, "cpu", engine)

@@ -89,18 +89,19 @@ def test_behind_a_rotation(clusters, tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_a_graph_searches_as_wide_as_it_fetches(clusters):
+@pytest.mark.parametrize("name", ["HNSW16", "RR16,HNSW16"])
+def test_a_graph_searches_as_wide_as_it_fetches_or_is_told(name, clusters):
     keys, queries = clusters
-    index = built("HNSW16", keys, overfetch=2)
-    index.search(queries, 70, keys)
-    assert index._graph.efSearch == 140
-    wide = built("HNSW16", keys, params={"efSearch": 300})
-    wide.search(queries, 5, keys)
-    assert wide._graph.efSearch == 300
-    behind = built("PCA12,HNSW16", keys)
-    behind.search(queries, 30, keys)
-    assert faiss.downcast_index(behind._index.index).hnsw.efSearch == 120
-    lists = built("IVF64_HNSW8,Flat", keys)._index
+    usual, same, wide = (built(name, keys, params=p, overfetch=2) for p in ({}, {"efSearch": 140}, {"efSearch": 420}))
+    of_70 = [index.search(queries, 70, keys).rows for index in (usual, same, wide)]
+    assert torch.equal(of_70[0], of_70[1]) and not torch.equal(of_70[1], of_70[2])
+    of_9 = [index.search(queries, 9, keys).rows for index in (usual, wide)]
+    assert not torch.equal(*of_9)
+
+
+@pytest.mark.slow
+def test_a_graph_over_lists_is_searched_twice_as_wide_as_the_lists_are_read(clusters):
+    lists = built("IVF64_HNSW8,Flat", clusters[0])._index
     assert faiss.downcast_index(lists.quantizer).hnsw.efSearch == 64
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ class Exact(Index):
             backend = "faiss" if self.device.type == "cpu" and faiss_installed() else "torch"
         if backend not in _BACKENDS:
             raise ParameterError(f"backend={backend!r}; expected one of {tuple(_BACKENDS)}")
-        self.backend = backend
+        self.backend, self._once = backend, Lock()
         self._build(torch.empty((0, dim)))
 
     @property
@@ -38,43 +40,65 @@ class Exact(Index):
 
     def _build(self, keys: Tensor) -> None:
         self._n = len(keys)
-        self._copied = False
-        self._copy = torch.empty((0, self.dim), device=self.device)  # float32; the first `_count` are remembered keys
-        self._rows = torch.empty(0, dtype=torch.int64, device=self.device)  # the row of each
-        self._count = 0
+        self._compact: _Compact | None = None
 
     def _add(self, keys: Tensor) -> None:
-        if self._copied:
-            end = self._count + len(keys)
-            self._copy, self._rows = (self._with_room(buffer, end) for buffer in (self._copy, self._rows))
-            self._copy[self._count : end] = keys
-            self._rows[self._count : end] = torch.arange(self._n, self._n + len(keys), device=self.device)
-            self._count = end
+        if self._compact:
+            self._compact.add(keys, self._n)
         self._n += len(keys)
+
+    def _forget(self, rows: Tensor) -> None:
+        if self._compact:
+            self._compact.drop(self._forgotten)
+
+    def settle(self, remembered: Tensor, keys: Tensor | None = None) -> None:
+        self._n = min(self._n, len(remembered))  # it is nothing but a number of rows
+        self._compact = None
+        super().settle(remembered, keys)
+
+    def _restore(self, keys: Tensor | None) -> bool:
+        return False
+
+    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest:
+        assert keys is not None, "an index that needs keys is searched with them"
+        compact = self._compact
+        if compact is None and (self._n_forgotten or keys.dtype != torch.float32):
+            with self._once:  # of several threads that search, one makes it
+                if self._compact is None:
+                    self._compact = _Compact(keys, self._remembered())
+                compact = self._compact
+        return exact_nearest(queries, keys, k, _BACKENDS[self.backend], compact and compact.of())
+
+
+class _Compact:
+    """The remembered keys in float32 and the row of each, in buffers with room for more."""
+
+    def __init__(self, keys: Tensor, rows: Tensor):
+        self.keys, self.rows, self.count = keys.index_select(0, rows).float(), rows, len(rows)
+
+    def of(self) -> tuple[Tensor, Tensor]:
+        return self.keys[: self.count], self.rows[: self.count]
+
+    def add(self, keys: Tensor, first: int) -> None:
+        end = self.count + len(keys)
+        self.keys, self.rows = (self._with_room(buffer, end) for buffer in (self.keys, self.rows))
+        self.keys[self.count : end] = keys
+        self.rows[self.count : end] = torch.arange(first, first + len(keys), device=keys.device)
+        self.count = end
 
     def _with_room(self, buffer: Tensor, length: int) -> Tensor:
         if length <= len(buffer):
             return buffer
         grown = buffer.new_empty((length * 3 // 2, *buffer.shape[1:]))
-        grown[: self._count] = buffer[: self._count]
+        grown[: self.count] = buffer[: self.count]
         return grown
 
-    def _forget(self, rows: Tensor) -> None:
-        if not self._copied:
-            return
-        gone = self._forgotten[self._rows[: self._count]]
-        end = self._count - int(gone.sum())
+    def drop(self, forgotten: Tensor) -> None:
+        gone = forgotten[self.rows[: self.count]]
+        end = self.count - int(gone.sum())
         # The last ones move into the holes, so that forgetting moves what is forgotten, not what is remembered.
         holes, movers = gone[:end].nonzero()[:, 0], end + (~gone[end:]).nonzero()[:, 0]
-        for buffer in (self._rows, self._copy):
+        for buffer in (self.rows, self.keys):
             buffer[holes] = buffer[movers]
-        self._copy[end : self._count] = 0  # nothing of a forgotten key stays behind
-        self._count = end
-
-    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest:
-        assert keys is not None, "an index that needs keys is searched with them"
-        if not self._copied and (self._n_forgotten or keys.dtype != torch.float32):
-            self._rows, self._copied = self._remembered(), True
-            self._copy, self._count = keys.index_select(0, self._rows).float(), len(self._rows)
-        compact = (self._copy[: self._count], self._rows[: self._count]) if self._copied else None
-        return exact_nearest(queries, keys, k, _BACKENDS[self.backend], compact)
+        self.keys[end : self.count] = 0  # nothing of a forgotten key stays behind
+        self.count = end

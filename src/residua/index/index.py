@@ -32,7 +32,8 @@ class Index(ABC):
 
     **A new engine** is a subclass that has ``n``, ``_build(keys)``, ``_add(keys)`` and ``_propose(queries, count)``,
     decorated with ``@register_index("its name")``. Its candidates may be wrong or forgotten: what is asked for is
-    checked, what comes back is ordered by exact distances, here. With ``_save(path)`` and ``_load(path)`` it is kept in
+    checked, what comes back is ordered by exact distances, here. Several threads search at once, while nothing else
+    happens: `_propose` changes nothing that another one reads. With ``_save(path)`` and ``_load(path)`` it is kept in
     a memory's folder; without, it is built anew from the keys. Its constructor takes ``(dim, device, **params)`` and
     passes them on: how many dimensions, where keys, queries and answers live, and what else makes such an index, in
     JSON types or None. ``residua.testing.check_index`` tells whether it keeps the promises.
@@ -101,13 +102,39 @@ class Index(ABC):
 
     def forget(self, rows: Tensor) -> None:
         """Never return `rows` (int64 row numbers) again. Forgetting one twice is no error."""
-        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.device).reshape(-1).unique()
-        if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < self.n:
-            raise ParameterError(f"rows {int(rows[0])} ... {int(rows[-1])} to forget; the index has {self.n} rows")
+        rows = self._existing(rows, "forget")
         if len(rows):
             self._forgotten[rows] = True
             self._n_forgotten = int(self._forgotten.sum())
             self._forget(rows)
+
+    def restore(self, rows: Tensor, keys: Tensor | None = None) -> None:
+        """Return forgotten `rows` again, as if they had never been forgotten. One that was not is no error.
+
+        `keys` are those of all rows, as for `search`: an engine that itself drops what is forgotten is built anew from
+        them (``StorageError`` where they were not kept).
+        """
+        rows = self._existing(rows, "restore")
+        remembered = ~self._forgotten
+        remembered[rows] = True
+        self.settle(remembered, keys)
+
+    def settle(self, remembered: Tensor, keys: Tensor | None = None) -> None:
+        """Forget all rows but those of `remembered`, bool (m,); those from m on too, which the exact index drops.
+
+        So an index is right again after a call that was interrupted, whatever it had done. `keys` as for `restore`.
+        """
+        m, n = len(remembered), self.n
+        if m > n:
+            raise ParameterError(f"{m} rows to settle; the index has {n} rows")
+        forgotten = torch.ones(n, dtype=torch.bool, device=self.device)
+        forgotten[:m] = ~remembered
+        known = torch.zeros_like(forgotten)  # what the engine may have dropped
+        known[: len(self._forgotten)] = self._forgotten[:n]
+        if bool((known & ~forgotten).any()) and self._restore(keys):
+            forgotten, known = forgotten[: self.n], known[: self.n].zero_()
+        self._forgotten, self._n_forgotten = forgotten, int(forgotten.sum())
+        self._forget((forgotten & ~known).nonzero()[:, 0])
 
     def search(self, queries: Tensor, k: int, keys: Tensor | None) -> Neighbours:
         """The `k` nearest rows of each of `queries`, float32 (q, d), ordered by (squared distance, row).
@@ -192,6 +219,16 @@ class Index(ABC):
     def _forget(self, rows: Tensor) -> None:  # noqa: B027 (an engine may)
         """Drop `rows`, which will be left out of every answer anyway."""
 
+    def _restore(self, keys: Tensor | None) -> bool:
+        """Find again what `_forget` dropped; whether all rows are there anew, those that stay forgotten too."""
+        if type(self)._forget is Index._forget:
+            return False
+        if keys is None:
+            why = f"index {self.name!r} dropped what was forgotten and is built anew from the keys, which are not kept"
+            raise StorageError(f"{why}; add the rows again, or give its class a _restore of its own")
+        self._build(keys[: self.n])
+        return True
+
     def _save(self, path: Path) -> None:  # noqa: B027
         """Write the file `path`."""
 
@@ -258,6 +295,13 @@ class Index(ABC):
     def _remember_all(self, n: int) -> None:
         self._forgotten = torch.zeros(n, dtype=torch.bool, device=self.device)
         self._n_forgotten = 0
+
+    def _existing(self, rows: Tensor, verb: str) -> Tensor:
+        """Row numbers once each, ascending, of rows that there are."""
+        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.device).reshape(-1).unique()
+        if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < self.n:
+            raise ParameterError(f"rows {int(rows[0])} ... {int(rows[-1])} to {verb}; the index has {self.n} rows")
+        return rows
 
     def _remembered(self) -> Tensor:
         return (~self._forgotten[: self.n]).nonzero()[:, 0]
