@@ -73,6 +73,7 @@ class FaissIndex(Index):
                 faiss.ParameterSpace().set_index_parameter(self._index, name, value)
         self._beam = self._graph.efSearch if self._graph is not None else 0
         self._probes = lists.nprobe if lists is not None else 0
+        self._asked: tuple[tuple[int, int], Any] = (self._beam, self._probes), None
 
     def _build(self, keys: Tensor) -> None:
         self._empty()
@@ -124,8 +125,11 @@ class FaissIndex(Index):
         Some of FAISS's classes take none: theirs are set for the time of the call, and no other thread searches.
         """
         if self._one_by_one is None:
-            usual = (beam, probes) == (self._beam, self._probes)
-            yield None if usual else _search_parameters(require_faiss(), self._index, beam, probes)
+            asked, params = self._asked  # the last one's, for making them takes as long as reading a list
+            if asked != (beam, probes):
+                params = _search_parameters(require_faiss(), self._index, beam, probes)
+                self._asked = (beam, probes), params
+            yield params
             return
         with self._one_by_one:
             self._set_width(beam, probes)
