@@ -45,7 +45,7 @@ def test_runs_are_their_values_however_they_came(values, cuts, data):
     cuts = sorted(min(cut, n) for cut in cuts)
     runs = RunLengthArray()
     for start, end in zip([0, *cuts], [*cuts, n]):
-        runs.append(tensor(values[start:end]))
+        runs = runs.appended(tensor(values[start:end]))
     assert len(runs) == n and runs[:].tolist() == values
     assert as_list(runs) == greedy(values)
     wanted = data.draw(st.lists(st.sampled_from([*values, 4, -1]), max_size=4))
@@ -56,10 +56,10 @@ def test_runs_are_their_values_however_they_came(values, cuts, data):
     other = RunLengthArray(RunLengthArray(tensor(values))[torch.tensor(kept, dtype=torch.bool).nonzero()[:, 0]])
     assert as_list(other) == greedy(left)
     end = data.draw(st.integers(0, n))
-    runs.truncate(end)
-    assert as_list(runs) == greedy(values[:end])
-    runs.append(tensor(values))
-    assert as_list(runs) == greedy(values[:end] + values)
+    part = runs.first(end)
+    assert as_list(part) == greedy(values[:end])
+    assert as_list(part.appended(tensor(values))) == greedy(values[:end] + values)
+    assert as_list(runs) == greedy(values) and as_list(part) == greedy(values[:end])
 
 
 def test_rows_of_any_shape():

@@ -3,7 +3,7 @@ names."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 
@@ -21,8 +21,8 @@ class Names(dict[int, str]):
     >>> names.give(7, "b/LICENSE")
     >>> names[7], names.all(7), names.bearers("b/LICENSE"), str(names)
     ('a/LICENSE', ('a/LICENSE', 'b/LICENSE'), [7], "{7: 'a/LICENSE', 9: 'b.py'}")
-    >>> names.take(7, "a/LICENSE"), names.take(9, "b.py"), names
-    (('b/LICENSE',), (), {7: 'b/LICENSE'})
+    >>> names.set(7, "b/LICENSE"), names.set(9), names
+    (None, None, {7: 'b/LICENSE'})
     """
 
     also: dict[int, list[str]]
@@ -31,6 +31,13 @@ class Names(dict[int, str]):
         super().__init__()
         self.also = {}
         self |= given or {}
+
+    def copy(self) -> Names:
+        """Another, with the same names."""
+        more = Names()
+        dict.update(more, self)
+        more.also = {id: list(names) for id, names in self.also.items()}
+        return more
 
     def all(self, id: int) -> tuple[str, ...]:
         """Every name of an id, none for an unknown one."""
@@ -50,12 +57,18 @@ class Names(dict[int, str]):
 
     def give(self, id: int, *names: str) -> None:
         """An id bears these names, too."""
-        self._put(id, list(dict.fromkeys((*self.all(id), *names))))
+        self.set(id, *dict.fromkeys((*self.all(id), *names)))
 
-    def take(self, id: int, name: str) -> tuple[str, ...]:
-        """An id bears a name no longer; the names that are left to it."""
-        self._put(id, [one for one in self.all(id) if one != name])
-        return self.all(id)
+    def set(self, id: int, *names: str) -> None:
+        """An id bears these names, and no others."""
+        if not names:
+            self.pop(id, None)
+            return
+        first, *others = names
+        self[id] = first
+        self.also.pop(id, None)
+        if others:
+            self.also[id] = others
 
     def pop(self, id: int, *default: Any) -> Any:
         """Forget all names of an id; the first of them."""
@@ -80,15 +93,5 @@ class Names(dict[int, str]):
         """What ``to_json`` wrote."""
         names = cls()
         for id, given in said.items():
-            names._put(int(id), [given] if isinstance(given, str) else given)
+            names.set(int(id), *([given] if isinstance(given, str) else given))
         return names
-
-    def _put(self, id: int, names: Collection[str]) -> None:
-        if not names:
-            self.pop(id, None)
-            return
-        first, *others = names
-        self[id] = first
-        self.also.pop(id, None)
-        if others:
-            self.also[id] = others

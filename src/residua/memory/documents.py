@@ -73,6 +73,7 @@ def update(
     missing: Missing = "forget",
     replace: bool = True,
     dry_run: bool = False,
+    note: str | None = None,
 ) -> Update:
     """Make `memory` hold these documents under their names, and, unless others are to be kept, nothing else.
 
@@ -104,18 +105,24 @@ def update(
     if dry_run:
         return plan
     fresh = {one.id: one for one in given.values() if one.id not in held}
-    before = memory.n_rows
-    if fresh:
-        memory.add(encode(list(fresh.values())))
-    tokens = memory.n_rows - before
-    for one in given.values():
-        memory.names.give(one.id, one.name)
-    gone = [(id, name) for name in removed for id in here[name]]
-    gone += [(id, name) for name in changed for id in here[name] if id != given[name].id]
-    return Update(*(added, changed, removed), plan.unchanged, tokens, _take(memory, gone))
+    with memory.editing("update", note) as draft:
+        before = draft.n_rows
+        if fresh:
+            draft.add(encode(list(fresh.values())))
+        tokens, named = draft.n_rows - before, dict[int, tuple[str, ...]]()
+        for one in given.values():
+            if one.name not in (known := named.get(one.id, draft.names.all(one.id))):
+                named[one.id] = (*known, one.name)
+        draft.rename(named)
+        gone = [(id, name) for name in removed for id in here[name]]
+        gone += [(id, name) for name in changed for id in here[name] if id != given[name].id]
+        forgotten = _take(draft, gone)
+    return Update(*(added, changed, removed), plan.unchanged, tokens, forgotten)
 
 
-def forget(memory: Memory, documents: Collection[str]) -> tuple[int, dict[str, tuple[str, ...]]]:
+def forget(
+    memory: Memory, documents: Collection[str], *, note: str | None = None
+) -> tuple[int, dict[str, tuple[str, ...]]]:
     """Forget documents by name (or by id, in digits): how many tokens went, and, of names whose text stays because
     other documents have the same, these others' names.
 
@@ -135,7 +142,8 @@ def forget(memory: Memory, documents: Collection[str]) -> tuple[int, dict[str, t
             near = get_close_matches(name, memory.names.by_name(), cutoff=0.4)
             hint = f"; there are {', '.join(map(repr, near))}" if near else ""
             raise IdError(f"no remembered document is called {name!r}{hint}")
-    tokens = _take(memory, gone)
+    with memory.editing("forget", note) as draft:
+        tokens = _take(draft, gone)
     return tokens, {name: memory.names.all(id) for id, name in gone if id in memory}
 
 
@@ -165,8 +173,11 @@ def require_text(memory: Memory) -> None:
 
 def _take(memory: Memory, gone: Iterable[tuple[int, str]]) -> int:
     """Ids bear these names no longer, and are forgotten where they bear no other; how many rows went."""
-    nameless = [id for id, name in gone if not memory.names.take(id, name)]
-    ids = [id for id in dict.fromkeys(nameless) if id in memory]
+    left = dict[int, tuple[str, ...]]()
+    for id, name in gone:
+        left[id] = tuple(one for one in left.get(id, memory.names.all(id)) if one != name)
+    memory.rename(left)
+    ids = [id for id, names in left.items() if not names and id in memory]
     return memory.forget(ids) if ids else 0
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self, overload
@@ -21,21 +20,26 @@ from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, St
 from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory.context import context
+from residua.memory.edits import Editable
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
+from residua.memory.history import Changes, Event
 from residua.memory.purge import Purge, purge
 from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table
 
-_INNER = ("key", "active", "edited", "logits", "top.ids", "top.values", "top.partition")  # not for `column`
+_INNER = ("key", "active", "logits", "top.ids", "top.values", "top.partition")  # not for `column`
 _BATCH = 8192  # rows moved to the table at a time, so that storage temporaries stay small
 
 
 @renamed(arguments.GONE)
-class Memory:
+class Memory(Editable):
     """Remembered examples: keys, labels, what the model said, ids. One memory serves every reader.
+
+    Threads may search and edit it at the same time: an edit is prepared while searches go on, takes effect at once, or,
+    where it fails or is interrupted, not at all.
 
     Parameters
     ----------
@@ -76,10 +80,10 @@ class Memory:
         What the model said, by row number; of a regression, less ``target_centre``.
     target_centre : float64 Tensor of shape (L,), or None
         What is subtracted from the stored labels and predictions of a regression.
-    recall : Recall or None
-        Measured share of true neighbours that a trained index finds; None for the exact one.
     keys_kept, version : bool, int
         False after ``discard_keys``; a count of edits, so that readers know when what they cached is stale.
+    names : Names
+        What ids are called, a dict of int to str.
 
     Raises
     ------
@@ -112,7 +116,6 @@ class Memory:
     keys_kept: bool
     target_centre: Tensor | None
     stored_logits: Logits | None
-    recall: Recall | None
     n_rows: int
 
     def __init__(
@@ -141,21 +144,24 @@ class Memory:
         schema = Schema.of(first, key_dtype=key_dtype, storage=kept, normalise=normalise)
         self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=Names(names)), table, None)
         given = dict(self.names)
-        ids = self._append(chain([first], batches), None)
-        self.index = self._make_index(table)
+        ids = self._append(chain([first], batches), absent=False)
+        self.index = self._make_index(self._table)
         said, self.names = self.names, Names(arguments.names_of(data, ids))
         self.names |= said | given
-        self._refresh()
+        self._events = [Event.of("create", Changes(0, len(self._table)))]
 
     def _begin(self, contents: store.Contents, table: Table, saved: store.Saved | None) -> None:
+        self._stand_alone()
         self.schema, self._table, self._saved = contents.schema, table, saved
         self.storage, self.about = contents.storage, dict(contents.about or {})
         self.names = Names(contents.names)
-        self.device, self.version = table.device, -1
+        self.device, self.version, self._active_count = table.device, -1, 0
         self._index_wanted, self._next_id = contents.index_wanted, contents.next_id
         self.keys_kept, self._median_nn_distance = contents.keys_kept, contents.median_nn_distance
         self._centre = self.schema.key_centre.to(self.device) if self.schema.key_centre.any() else None
         self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
+        self._events: list[Event] = []
+        self._loose_keys: list[Tensor] = []  # of rows that an edit adds, where keys are not kept
 
     def _refresh(self, active: int = 0) -> None:
         """Look at the table anew, after every edit: what searches and readers ask for is then one attribute away."""
@@ -163,7 +169,6 @@ class Memory:
         self.task, self.dim, self.n_outputs = schema.task, schema.dim, schema.n_outputs
         self.flat_labels, self.source = schema.flat_labels, schema.source
         self.n_rows, self._active_count = len(table), active or int(table.dense("active").sum())
-        self.recall = self.index.recall
         self._keys: Tensor | None = table.dense("key") if self.keys_kept else None
         self._columns = {name.removeprefix("column."): table[name] for name in table.names if name not in _INNER}
         self.stored_logits = self.storage.logits(table)
@@ -183,16 +188,23 @@ class Memory:
         return html.facts("Memory", facts(self))
 
     @property
+    def recall(self) -> Recall | None:
+        """Measured share of true neighbours that a trained index finds; None for the exact one."""
+        return self.index.recall
+
+    @property
     def keys(self) -> np.ndarray | None:
         """Keys, float64 (n, d), in row order, of length 1 where they are normalised; None when they were discarded."""
-        if self._keys is None:
+        now = self.now
+        if now._keys is None:
             return None
-        return self._keys[self.active_rows].cpu().double().add_(self.schema.key_centre).numpy()
+        return now._keys[now.active_rows].cpu().double().add_(now.schema.key_centre).numpy()
 
     @property
     def labels(self) -> np.ndarray:
         """Labels, in row order: int64 (n,), int8 (n, L) of several labels, or float64 of the targets' shape."""
-        labels = self._columns["label"][self.active_rows]
+        now = self.now
+        labels = now._columns["label"][now.active_rows]
         if self.task != "regression":
             return labels.cpu().numpy().astype(np.int64 if self.task == "classification" else np.int8)
         labels = self.schema.targets(labels).numpy()
@@ -201,9 +213,10 @@ class Memory:
     @property
     def logits(self) -> Logits | None:
         """What the model said, in row order (a regressor's predictions); None when it was not kept."""
-        logits = self.stored_logits
-        if logits is not None and len(self) < self.n_rows:
-            logits = logits.rows(self.active_rows)
+        now = self.now
+        logits = now.stored_logits
+        if logits is not None and len(now) < now.n_rows:
+            logits = logits.rows(now.active_rows)
         if logits is None or self.target_centre is None:
             return logits
         return DenseLogits(self.schema.targets(logits.dense()))
@@ -211,7 +224,8 @@ class Memory:
     @property
     def ids(self) -> np.ndarray:
         """Ids, int64 (n,), in row order."""
-        return self._columns["id"][self.active_rows].cpu().numpy()
+        now = self.now
+        return now._columns["id"][now.active_rows].cpu().numpy()
 
     @property
     def active_rows(self) -> Tensor:
@@ -242,18 +256,19 @@ class Memory:
 
     def keys_at(self, rows: ArrayLike) -> Tensor:
         """The keys of row numbers of any shape, float32 of shape (\\*rows.shape, d); ``StorageError`` without keys."""
-        if self._keys is None:
+        kept = self._keys
+        if kept is None:
             raise StorageError("this memory's keys were discarded; its index holds nothing but codes of them")
         rows = as_tensor(rows, torch.int64).to(self.device)
-        keys = self._keys.index_select(0, rows.reshape(-1))
+        keys = kept.index_select(0, rows.reshape(-1))
         keys = keys.float() if self._centre is None else (keys.double() + self._centre).float()
         return keys.view(*rows.shape, self.dim)
 
     def rows_with_ids(self, ids: Ids) -> Tensor:
         """Row numbers of the remembered rows that bear one of `ids`, ascending; ``IdError`` where none bears one."""
-        ids = arguments.integer_ids(ids)
-        rows = self._table.active_with_ids(ids)
-        missing = np.setdiff1d(ids, self._columns["id"][rows].cpu().numpy())
+        ids, table = arguments.integer_ids(ids), self._table
+        rows = table.active_with_ids(ids)
+        missing = np.setdiff1d(ids, table["id"][rows].cpu().numpy())
         if len(missing):
             raise IdError(f"{len(missing)} of the ids are not in the memory, such as {missing[:5].tolist()}")
         return rows
@@ -290,10 +305,13 @@ class Memory:
         queries = unit(queries) if self.schema.normalise else queries
         queries = (queries if self._centre is None else queries - self._centre).float()  # in float64, as the centre is
         excluded = None if exclude is None else arguments.excluded_ids(exclude, len(queries))
-        # Ids that no row bears exclude nothing: a text that is not remembered is searched for as if there were none.
-        if excluded is None or not len(self._table.rows_with("id", excluded.unique().numpy())):
-            return self.index.search(queries, int(k), self._keys)
-        return search_excluding(self.index, queries, int(k), self._keys, self._columns["id"], excluded.to(self.device))
+        with self.reading():
+            self._require_now()
+            # Ids that no row bears exclude nothing: a text that is not remembered is searched for as without them.
+            if excluded is None or not len(self._table.rows_with("id", excluded.unique().numpy())):
+                return self.index.search(queries, int(k), self._keys)
+            ids = self._columns["id"]
+            return search_excluding(self.index, queries, int(k), self._keys, ids, excluded.to(self.device))
 
     def median_nn_distance(self, sample: int = 1000) -> float:
         """Median distance (plain Euclidean) from a remembered row to its nearest other key; 1.0 of fewer than two rows.
@@ -301,9 +319,11 @@ class Memory:
         Measured on at most `sample` rows, always the same ones for the same memory; once, when keys are discarded.
         ``InputError`` where all keys are the same.
         """
-        median = self._median_nn_distance
-        if self._keys is not None:
-            median = median_nn_distance(self.index, self.active_rows, self._keys, self._keys, sample)
+        with self.reading():
+            self._require_now()
+            median = self._median_nn_distance
+            if self._keys is not None:
+                median = median_nn_distance(self.index, self.active_rows, self._keys, self._keys, sample)
         if median is None:
             raise StorageError("this memory keeps no keys to measure distances between its rows by; give sigma")
         if median == 0:
@@ -314,7 +334,14 @@ class Memory:
             )
         return median
 
-    def add(self, data: Encoded | Iterable[Encoded], *, replace: bool = False, new_classes: bool = False) -> np.ndarray:
+    def add(
+        self,
+        data: Encoded | Iterable[Encoded],
+        *,
+        replace: bool = False,
+        new_classes: bool = False,
+        note: str | None = None,
+    ) -> np.ndarray:
         """Remember more rows, at once; the id of each, int64 (m,). On any error the memory is as it was.
 
         Parameters
@@ -329,76 +356,117 @@ class Memory:
             has more outputs, in the order of the labels, and adds columns to what the model says: 1/L for each new
             class, the rest shared as before. So a base alone never answers with a new class. ``StorageError`` unless
             logits are stored in full, or not at all.
+        note : str, optional
+            What the log says of it.
         """
-        before, batches = self.n_rows, arguments.labelled_batches(data)
-        batches = list(batches) if new_classes else batches
-        with self._grown(batches) if isinstance(batches, list) else nullcontext():
-            ids = self._append(batches, self.index, replace)
-        if replace:
-            self._forget_rows(self._table.active_with_ids(ids, before))
-        self.names |= arguments.names_of(data, ids)
-        return ids
 
-    def forget(self, ids: Ids) -> int:
+        def added(draft: Memory) -> np.ndarray:
+            before, batches = draft.n_rows, arguments.labelled_batches(data)
+            if new_classes:
+                batches = list(batches)
+                draft._grow(batches)
+            ids = draft._append(batches, absent=not replace)
+            if replace:
+                draft._drop(draft._table.active_with_ids(ids, before))
+            draft._call(arguments.names_of(data, ids))
+            return ids
+
+        return self._edited("add", note, added)
+
+    def forget(self, ids: Ids, *, note: str | None = None) -> int:
         """Forget every row that bears one of `ids`, at once; returns how many rows went.
 
         The exact index answers as if the rows had never been there; a trained one never returns them, and
         ``rebuild`` removes what its training kept of them (and what saved files hold). ``IdError`` where an id is not
-        in the memory; nothing is forgotten then.
+        in the memory; nothing is forgotten then. The log says `note` of it.
         """
-        rows = self.rows_with_ids(ids)
-        self._forget_rows(rows)
-        for id in arguments.integer_ids(ids).tolist():  # what a document was called is forgotten with it
-            self.names.pop(id, None)
-        return len(rows)
 
-    def relabel(self, ids: Ids, labels: ArrayLike) -> int:
+        def forgotten(draft: Memory) -> int:
+            rows = draft.rows_with_ids(ids)
+            draft._drop(rows)
+            draft.rename({id: () for id in arguments.integer_ids(ids).tolist()})  # its name is forgotten with it
+            return len(rows)
+
+        return self._edited("forget", note, forgotten)
+
+    def relabel(self, ids: Ids, labels: ArrayLike, *, note: str | None = None) -> int:
         """Give every row that bears ``ids[i]`` the label ``labels[i]`` (or one label for all); returns the row count.
 
-        A class is its index or, where the memory knows its classes' names, its name.
+        A class is its index or, where the memory knows its classes' names, its name. The log says `note` of it.
         ``IdError``, ``LabelError`` or ``ShapeError`` where an id is unknown or given twice, or a label is out of range;
         nothing is changed then.
         """
         ids = arguments.integer_ids(ids)
         if len(np.unique(ids)) != len(ids):
             raise IdError("an id is given twice; expected one label per id")
-        rows = self.rows_with_ids(ids)
-        given, order = self.schema.labels(labels, len(ids)), np.argsort(ids)
-        position = order[np.searchsorted(ids[order], self._columns["id"][rows].cpu().numpy())]
-        self._table.dense("label")[rows] = given[torch.from_numpy(position)].to(self.device)
-        self._table.dense("edited")[rows] = True
-        self.version += 1
-        return len(rows)
 
-    def rebuild(self) -> None:
+        def relabelled(draft: Memory) -> int:
+            rows = draft.rows_with_ids(ids)
+            given, order = draft.schema.labels(labels, len(ids)), np.argsort(ids)
+            position = order[np.searchsorted(ids[order], draft._columns["id"][rows].cpu().numpy())]
+            column = draft._table.dense("label").clone()
+            column[rows] = given[torch.from_numpy(position)].to(draft.device)
+            draft._table = draft._table.with_column("label", column)
+            draft._refresh()
+            return len(rows)
+
+        return self._edited("relabel", note, relabelled)
+
+    def rename(self, names: Mapping[int, Iterable[str]], *, note: str | None = None) -> None:
+        """Give ids these names, each all that it has from now on; none forgets those that it had."""
+
+        def renamed(draft: Memory) -> None:
+            new = {int(id): tuple(all) for id, all in names.items()}
+            new = {id: all for id, all in new.items() if all != draft.names.all(id)}
+            if new:
+                draft.names = draft.names.copy()
+                for id, all in new.items():
+                    draft.names.set(id, *all)
+                draft.version += 1
+
+        self._edited("rename", note, renamed)
+
+    def rebuild(self, *, note: str | None = None) -> None:
         """Drop forgotten rows for good, renumber the rest, and train the index anew on what is remembered.
 
-        ``ParameterError`` where too few rows are left to train it; the memory is then as it was.
+        ``ParameterError`` where too few rows are left to train it; the memory is then as it was. Edits before it cannot
+        be undone any more.
         """
-        if self._keys is None:
-            raise StorageError("this memory keeps no keys to make its index anew from; build it again from the data")
-        table = self._table.take(self.active_rows)
-        self.index, self._table, self._saved = self._make_index(table), table, None
-        self._refresh()
 
-    def discard_keys(self) -> None:
+        def rebuilt(draft: Memory) -> None:
+            if draft._keys is None:
+                raise StorageError("this memory keeps no keys to make its index anew from; build it again")
+            table = draft._table.take(draft.active_rows)
+            draft.index, draft._table, draft._saved = draft._make_index(table), table, None
+            draft._refresh()
+
+        self._edited("rebuild", note, rebuilt)
+
+    def discard_keys(self, *, note: str | None = None) -> None:
         """Keep only what a trained index keeps of the keys: a small part of their size.
 
         Distances are then to the keys as the index compressed them, and ``median_nn_distance`` is measured now.
         ``add``, ``forget`` and ``relabel`` work as before; ``rebuild`` needs the keys, as do the exact index and
         ``storage="head"`` (``StorageError``). Save to make it last.
         """
-        keys, index = self._keys, self.index
-        if keys is None:
-            return
-        arguments.check_discard(index.exact, self.storage.name)
-        # What is measured by the keys is measured now, as searches will answer from now on: in the index's distances.
-        self._median_nn_distance = median_nn_distance(index, self.active_rows, keys, None)
-        self._table.drop("key")
-        self.keys_kept, self._saved = False, None  # what is on disk holds the keys
-        index.rerank, index.recall = False, None
-        index.recall = measure_recall(index, keys) if len(self) == self.n_rows else None
-        self._refresh()
+
+        def discarded(draft: Memory) -> None:
+            keys, index = draft._keys, draft.index
+            if keys is None:
+                return
+            arguments.check_discard(index.exact, draft.storage.name)
+            # What is measured by the keys is measured now, as searches will answer then: in the index's distances.
+            draft._median_nn_distance = median_nn_distance(index, draft.active_rows, keys, None)
+            draft._table = draft._table.without("key")
+            draft.keys_kept, draft._saved = False, None  # what is on disk holds the keys
+            draft._refresh()
+
+        keys = self._keys
+        self._edited("discard_keys", note, discarded)
+        if keys is not None and self._keys is None:
+            index = self.index
+            index.rerank, index.recall = False, None
+            index.recall = measure_recall(index, keys) if len(self) == self.n_rows else None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the memory into a folder: safetensors shards, and a manifest last, by rename.
@@ -406,104 +474,86 @@ class Memory:
         Saving again into the same folder writes only what changed. Whatever fails (``MemoryFileError``), a folder that
         held a memory still holds that memory; one that holds something else is left alone.
         """
-        inner = self._index_wanted, self._next_id, self.keys_kept, self._median_nn_distance
-        contents = store.Contents(self.schema, self.storage, *inner, self.about, self.names, summary(self))
-        self._saved = store.save(Path(path), contents, self.index, self._table, self._saved)
+        with self._locks.edits:
+            now = self._draft()
+            inner = now._index_wanted, now._next_id, now.keys_kept, now._median_nn_distance
+            contents = store.Contents(now.schema, now.storage, *inner, now.about, now.names, summary(now))
+            self._saved = store.save(Path(path), contents, now.index, now._table, now._events, now._saved)
 
-    def purge(self, path: str | os.PathLike[str], *, progress: bool | None = None) -> Purge:
+    def purge(self, path: str | os.PathLike[str], *, note: str | None = None, progress: bool | None = None) -> Purge:
         """``rebuild``, ``save``, and prove that the folder holds nothing of a forgotten row any more.
 
         Pieces of the forgotten rows that no remembered row has are looked for at every byte of every file there; one
         that is found is a ``MemoryFileError`` that names the file (a copy that somebody else put there). What is a
         figure over many rows stays: the keys' centre, a tuned reader's parameters.
         """
-        return purge(self, self._table, Path(path), progress)
+        return purge(self, self._table, Path(path), note, progress)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
         """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted."""
         memory = cls.__new__(cls)
-        contents, memory.index, table, saved = store.load(Path(path), arguments.checked_device(device))
+        contents, memory.index, table, events, saved = store.load(Path(path), arguments.checked_device(device))
         memory._begin(contents, table, saved)
+        memory._events = events
         memory._refresh()
         return memory
 
-    @contextmanager
-    def _grown(self, batches: list[Encoded]) -> Iterator[None]:
-        """As many outputs as `batches` have; as before when what is done in here fails."""
+    def _grow(self, batches: list[Encoded]) -> None:
+        """Have as many outputs as `batches`."""
         wanted = max([self.n_outputs, *(batch.n_outputs for batch in batches)])
         if wanted == self.n_outputs:
-            yield
             return
         arguments.check_growth(self.storage.name, self.schema.is_text)
-        before, column = (self.schema, self.storage, self._saved), None
-        schema = self.schema.grown(wanted)
         if self.storage.name == "full":
-            column = self._table.replace("logits", grown(DenseLogits(self._table.dense("logits")), wanted).table)
-        self.schema, self.storage, self._saved = schema, make_storage(schema), None
-        try:
-            yield
-        except BaseException:
-            self.schema, self.storage, self._saved = before
-            if column is not None:
-                self._table.replace("logits", column)
-            self._refresh()
-            raise
-
-    def _append(self, batches: Iterable[Encoded], index: Index | None, replace: bool = False) -> np.ndarray:
-        """All rows become rows of the table and the index, or none; with `replace`, others of their ids are left."""
-        table, before, schema, next_id = self._table, len(self._table), self.schema, self._next_id
-        added, keys, names = [np.empty(0, np.int64)], list[Tensor](), dict[int, str]()
-        try:
-            for batch in batches:
-                batch = schema.widened(batch)
-                schema = schema.check(batch)
-                for start in range(0, len(batch), _BATCH):
-                    part = batch[start : start + _BATCH] if len(batch) > _BATCH else batch
-                    ids = arguments.ids_from(next_id, len(part)) if part.ids is None else part.ids
-                    rows = schema.rows(part, ids) | self.storage.columns(part)
-                    if not self.keys_kept:
-                        keys.append(rows.pop("key"))
-                    table.append(rows)
-                    added.append(ids)
-                    if part.names is not None:
-                        names |= zip(ids.tolist(), part.names.tolist())
-                    next_id = max(next_id, int(ids.max()) + 1)
-            ids = np.concatenate(added)
-            if before and not replace and len(ids) and int(ids.min()) < self._next_id:
-                arguments.check_absent(table["id"][table.active_with_ids(ids, before)])
-            if index is not None and len(ids):
-                index.add(table["key"][before:] if self.keys_kept else torch.cat(keys))
-        except BaseException:  # an interrupt too: the memory stays as it was
-            if before:
-                self._undo(before)
-            raise
-        self.schema, self._next_id = schema, next_id
-        self.names |= names
-        if index is not None and len(ids):
-            self._refresh(before and len(self) + len(ids))
-        return ids
-
-    def _undo(self, before: int) -> None:
-        """Take back the rows from `before` on, of which an interrupt may have left some in the index."""
-        table, index = self._table, self.index
-        # Without keys the index cannot be made anew: what it took in stays, forgotten.
-        end = before if self.keys_kept else index.n
-        table.truncate(end)
-        if end > before:
-            table.dense("active")[before:] = False
-            index.forget(torch.arange(before, end, device=self.device))
-        elif index.n > before:
-            self.index = self._make_index(table)
-            self.index.forget((~table.dense("active")).nonzero()[:, 0])
+            column = grown(DenseLogits(self._table.dense("logits")), wanted).table
+            self._table = self._table.with_column("logits", column)
+        self.schema = self.schema.grown(wanted)
+        self.storage, self._saved = make_storage(self.schema), None
         self._refresh()
 
-    def _forget_rows(self, rows: Tensor) -> None:
-        if len(rows):
-            self.index.forget(rows)
-            self._table.dense("active")[rows] = False
-            self._active_count -= len(rows)
+    def _append(self, batches: Iterable[Encoded], absent: bool) -> np.ndarray:
+        """All rows become rows of the table, and of its index when the draft does; ids that are given must be `absent`,
+        or belong to one of the rows that are added."""
+        table, before, schema, next_id = self._table, len(self._table), self.schema, self._next_id
+        added, keys, names = [np.empty(0, np.int64)], list[Tensor](), dict[int, str]()
+        for batch in batches:
+            batch = schema.widened(batch)
+            schema = schema.check(batch)
+            for start in range(0, len(batch), _BATCH):
+                part = batch[start : start + _BATCH] if len(batch) > _BATCH else batch
+                ids = arguments.ids_from(next_id, len(part)) if part.ids is None else part.ids
+                rows = schema.rows(part, ids) | self.storage.columns(part)
+                if not self.keys_kept:
+                    keys.append(rows.pop("key"))
+                table = table.appended(rows)
+                added.append(ids)
+                if part.names is not None:
+                    names |= zip(ids.tolist(), part.names.tolist())
+                next_id = max(next_id, int(ids.max()) + 1)
+        ids = np.concatenate(added)
+        if absent and before and len(ids) and int(ids.min()) < self._next_id:
+            arguments.check_absent(table["id"][table.active_with_ids(ids, before)])
+        self.schema, self._next_id, self._table = schema, next_id, table
+        self._call(names)
+        self._loose_keys = [*self._loose_keys, *keys]
+        if len(ids):
+            self._refresh(self._active_count + len(ids))
+        return ids
+
+    def _call(self, names: dict[int, str]) -> None:
+        """Call ids by these names."""
+        if names:
+            self.names = self.names.copy()
+            self.names |= names
             self.version += 1
+
+    def _drop(self, rows: Tensor) -> None:
+        if len(rows):
+            active = self._table.dense("active").clone()
+            active[rows] = False
+            self._table = self._table.with_column("active", active)
+            self._refresh(self._active_count - len(rows))
 
     def _make_index(self, table: Table) -> Index:
         """An index of the wanted kind over the keys of `table`."""

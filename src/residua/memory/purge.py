@@ -60,15 +60,15 @@ class Purge:
         return f"{count(self.rows, 'row')} removed; {proof}"
 
 
-def purge(memory: Memory, table: Table, path: Path, progress: bool | None = None) -> Purge:
+def purge(memory: Memory, table: Table, path: Path, note: str | None = None, progress: bool | None = None) -> Purge:
     """See ``Memory.purge``; `table` holds the memory's rows."""
     rows = memory.n_rows - len(memory)
     traces = traces_of(table, memory.schema.is_text)
     held = set(np.unique(memory.ids).tolist())
-    for id in [id for id in memory.names if id not in held]:
-        memory.names.pop(id)
-    if rows:
-        memory.rebuild()
+    with memory.editing("purge", note) as draft:
+        draft.rename({id: () for id in draft.names if id not in held})
+        if rows:
+            draft.rebuild()
     memory.save(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     sizes = [file.stat().st_size for file in files]
@@ -89,7 +89,7 @@ def traces_of(table: Table, is_text: bool) -> np.ndarray:
     active, found = table.dense("active"), [np.empty((0, _PIECE), np.uint8)]
     gone, kept = (~active).nonzero()[:, 0], active.nonzero()[:, 0]
     for name in table.names if len(gone) else ():
-        if name not in ("id", "active", "edited"):
+        if name not in ("id", "active"):
             values = _bytes(table[name][gone])
             of_tokens = is_text and name == "label"
             pieces = _runs(values, table["id"][gone].cpu().numpy()) if of_tokens else _telling(values)

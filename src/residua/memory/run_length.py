@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Self
 
 import torch
@@ -31,8 +32,9 @@ class RunLengthArray:
         self.device = torch.device(device) if values is None else values.device
         self._buffer = torch.empty((3, 0), dtype=torch.int64, device=self.device)
         self._length = self.count = 0  # of values, of runs
-        if values is not None:
-            self.append(values)
+        if values is not None and len(values):
+            self._buffer = _compress(values)
+            self._length, self.count = len(values), self._buffer.shape[1]
 
     def __len__(self) -> int:
         return self._length
@@ -64,11 +66,15 @@ class RunLengthArray:
         run = torch.searchsorted(starts, rows, right=True).sub_(1)
         return firsts[run] + steps[run] * (rows - starts[run])
 
-    def append(self, values: Tensor) -> None:
-        """Add int64 values (m,) at the end, at a cost of O(m), amortised."""
+    def appended(self, values: Tensor) -> RunLengthArray:
+        """With int64 values (m,) at the end, at a cost of O(m), amortised; this one stays as it is.
+
+        Both share their runs. Of several that are made from one so, only the last may be used.
+        """
+        more = self.first(self._length) if not self._length else copy.copy(self)
         values = values.to(self.device)
         if not len(values):
-            return
+            return more
         # The last run is read again (two of its values tell its step), since the new values may go on with it.
         again = min(2, self._length - int(self._runs[0, -1])) if self.count else 0
         values = torch.cat([self[self._length - again :], values])
@@ -78,18 +84,22 @@ class RunLengthArray:
         if again:
             runs[:2, 0] = self._runs[:2, -1]
         end = kept + runs.shape[1]
-        if end > self._buffer.shape[1]:
-            grown = self._buffer.new_empty((3, max(end, self._buffer.shape[1] * 3 // 2)))
+        if end > more._buffer.shape[1]:
+            grown = more._buffer.new_empty((3, max(end, more._buffer.shape[1] * 3 // 2)))
             grown[:, : self.count] = self._runs
-            self._buffer = grown
-        self._buffer[:, kept:end] = runs  # what an interrupt here leaves is still the old values
-        self.count, self._length = end, self._length + len(values) - again
+            more._buffer = grown
+        more._buffer[:, kept:end] = runs  # the last run of what was there gains values, and changes none
+        more.count, more._length = end, self._length + len(values) - again
+        return more
 
-    def truncate(self, length: int) -> None:
-        """Drop the values from row `length` on."""
-        self.count, self._length = int(torch.searchsorted(self._runs[0].contiguous(), length)), length
-        if self.count and int(self._runs[0, -1]) == length - 1:
-            self._runs[2, -1] = 0  # one value has no step
+    def first(self, length: int) -> RunLengthArray:
+        """The first `length` values, with runs of their own."""
+        part = RunLengthArray(device=self.device)
+        part.count, part._length = int(torch.searchsorted(self._runs[0].contiguous(), length)), length
+        part._buffer = self._runs[:, : part.count].clone()
+        if part.count and int(part._buffer[0, -1]) == length - 1:
+            part._buffer[2, -1] = 0  # one value has no step
+        return part
 
     def rows_with(self, values: ArrayLike) -> Tensor:
         """Row numbers of the rows whose value is one of `values` (integers), ascending, int64."""

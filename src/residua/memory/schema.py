@@ -196,7 +196,6 @@ class Schema:
             "label": self._stored(labels),
             "id": as_tensor(np.asarray(ids, np.int64)),
             "active": torch.ones(len(batch), dtype=torch.bool),
-            "edited": torch.zeros(len(batch), dtype=torch.bool),  # relabelled since it was saved
             **{f"column.{name}": column for name, column in extra.items()},
         }
 

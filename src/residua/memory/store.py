@@ -8,7 +8,7 @@ file (the forgotten rows, the relabelled rows and their labels) and leave the sh
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from residua.errors import MemoryFileError
 from residua.folder import FORMAT, MANIFEST, read_manifest
 from residua.index import Index, load_index
 from residua.memory import manifest as files
+from residua.memory.history import Changes, Event
 from residua.memory.manifest import get_tensors, put_tensors, verify, writing
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
 from residua.memory.storage import Storage, make_storage
 from residua.memory.table import Column, Table
 
-_NOT_SAVED = ("active", "edited")  # the edits file says it
+_NOT_SAVED = ("active",)  # the edits file says it
 
 
 @dataclass
@@ -99,7 +100,9 @@ def get_head(path: Path, about: dict[str, Any]) -> Head:
     return Head(tensors["weight"], tensors.get("bias"))
 
 
-def save(path: Path, contents: Contents, index: Index, table: Table, saved: Saved | None) -> Saved:
+def save(
+    path: Path, contents: Contents, index: Index, table: Table, events: Sequence[Event], saved: Saved | None
+) -> Saved:
     """Write a memory into folder `path`: only what changed, if that still holds what was `saved`."""
     path = path.absolute()
     with writing(path):
@@ -111,14 +114,13 @@ def save(path: Path, contents: Contents, index: Index, table: Table, saved: Save
             if len(table) > start or not shards:
                 rows = {name: table[name][start:] for name in table.names}
                 shards.append(put_rows(path, f"rows-{generation}.safetensors", rows))
-            edited = table.dense("edited").clone()
-            if fresh:
-                edited[:] = False  # the fresh shard holds the new labels already
-            edits = {"forgotten": (~table.dense("active")).nonzero()[:, 0], "edited": edited.nonzero()[:, 0]}
-            edits["label"] = table["label"][edited]
+            edited = torch.cat(
+                [torch.empty(0, dtype=torch.int64), *(e.changes.relabelled for e in events if e.changes)]
+            )
+            edited = edited[:0] if fresh else edited.unique()  # a fresh shard holds the new labels already
+            edits = {"forgotten": (~table.dense("active")).nonzero()[:, 0], "edited": edited}
+            edits["label"] = table.dense("label")[edited.to(table.device)]
             write_manifest(path, generation, contents, index, shards, edits)
-        if fresh:
-            table.dense("edited")[:] = False
     return Saved(path, generation, shards, len(table))
 
 
@@ -170,7 +172,7 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
         files.commit(path, read_manifest(path) | {"summary": summary})
 
 
-def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, Saved]:
+def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list[Event], Saved]:
     """What folder `path` holds, verified."""
     path = path.absolute()
     manifest = read_manifest(path)
@@ -181,18 +183,20 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, Save
             label = columns["label"][:]
             count = len(label)
             columns["label"] = label.int() if label.dtype == torch.int64 else label
-            columns |= {"active": torch.ones(count, dtype=torch.bool), "edited": torch.zeros(count, dtype=torch.bool)}
-            table.append(columns, room=manifest["rows"])
+            columns |= {"active": torch.ones(count, dtype=torch.bool)}
+            table = table.appended(columns, room=manifest["rows"])
             shards.append(shard | {"rows": count})
         if len(table) != manifest["rows"]:
             raise MemoryFileError(f"{path} holds {len(table)} rows and its manifest says {manifest['rows']}")
         schema = Schema.from_json(manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns))
+        events = [Event.of("create", Changes(0, len(table)))]
         if "edits" in manifest:
             edits = get_tensors(path, manifest["edits"])
-            table.dense("active")[edits["forgotten"].to(device)] = False
-            edited = edits["edited"].to(device)
-            table.dense("edited")[edited] = True
-            table.dense("label")[edited] = edits["label"].to(table.dense("label"))
+            old = table.dense("label")[edits["edited"].to(device)].cpu()
+            n, rows, label = len(table), edits["edited"], edits["label"]
+            changes = Changes(n, n, edits["forgotten"], relabelled=rows, before=old, after=label)
+            table, _ = changes.made(table, Names())
+            events.append(Event.of("earlier", changes))
         for file in manifest["index"]["files"]:
             verify(path, file)
         keys_kept, about = manifest.get("keys_kept", True), manifest["index"]["about"]
@@ -209,7 +213,7 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, Save
             about=manifest.get("about"),
             names=Names.from_json(json.loads(names)),
         )
-        return contents, index, table, Saved(path, manifest["generation"], shards, len(table))
+        return contents, index, table, events, Saved(path, manifest["generation"], shards, len(table))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 

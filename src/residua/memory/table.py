@@ -15,7 +15,10 @@ Column: TypeAlias = torch.Tensor | RunLengthArray
 
 
 class Table:
-    """Equally long columns by name, on one device. Views of dense columns share memory with the table.
+    """Equally long columns by name, on one device, that are never changed: what changes them gives another table.
+
+    Tables of one line share their buffers: rows are appended behind those that older tables know, and a column that
+    changes is copied. So whoever holds a table, or a column of it, reads on undisturbed.
 
     Integers (int64, one number per row) are held as ``RunLengthArray`` for as long as that pays: ids and offsets then
     cost next to nothing. Either kind of column is read by ``table[name][rows]``.
@@ -23,10 +26,10 @@ class Table:
 
     device: torch.device
 
-    def __init__(self, device: torch.device | str):
+    def __init__(self, device: torch.device | str, buffers: Mapping[str, Column] | None = None, length: int = 0):
         self.device = torch.device(device)
-        self._buffers: dict[str, Column] = {}
-        self._length = 0
+        self._buffers: dict[str, Column] = dict(buffers or {})
+        self._length = length
 
     def __len__(self) -> int:
         return self._length
@@ -36,7 +39,7 @@ class Table:
         return column if isinstance(column, RunLengthArray) else column[: self._length]
 
     def dense(self, name: str) -> Tensor:
-        """A column that is never held as runs, to be read and changed: any but those of one int64 number per row."""
+        """A column that is never held as runs: any but those of one int64 number per row."""
         column = self[name]
         return column[:] if isinstance(column, RunLengthArray) else column
 
@@ -44,19 +47,21 @@ class Table:
     def names(self) -> list[str]:
         return list(self._buffers)
 
-    def append(self, rows: Mapping[str, Column], room: int = 0) -> None:
-        """Add rows, every time of the same columns, trailing shapes and dtypes; `room` is for how many in the end."""
-        end = self._length + len(next(iter(rows.values())))
+    def appended(self, rows: Mapping[str, Column], room: int = 0) -> Table:
+        """With more rows, every time of the same columns, trailing shapes and dtypes; `room` is for how many in the
+        end. Of several tables that are made from one so, only the last may be used."""
+        end, buffers = self._length + len(next(iter(rows.values()))), dict(self._buffers)
         for name, column in rows.items():
             own = self._buffers.get(name)
             if own is None and column.dtype == torch.int64 and len(column.shape) == 1:
-                own = self._buffers[name] = RunLengthArray(device=self.device)
+                own = RunLengthArray(device=self.device)
             column = column[:] if isinstance(column, RunLengthArray) else column
             if isinstance(own, RunLengthArray):
-                own.append(column)
-                if own.is_compact:
+                runs = own.appended(column)
+                if runs.is_compact:
+                    buffers[name] = runs
                     continue
-                own, column = None, own[:]  # of this column a dense one is smaller: from now on it is
+                own, column = None, runs[:]  # of this column a dense one is smaller: from now on it is
             written = self._length if own is not None else end - len(column)
             if own is None or len(own) < end:
                 # The first append takes exactly what it needs, so that a memory built once wastes nothing.
@@ -64,33 +69,42 @@ class Table:
                 grown = torch.empty((capacity, *column.shape[1:]), dtype=column.dtype, device=self.device)
                 if own is not None:
                     grown[:written] = own[:written]
-                self._buffers[name] = own = grown
+                own = grown
             own[written:end] = column
-        self._length = end
+            buffers[name] = own
+        return Table(self.device, buffers, end)
 
-    def truncate(self, length: int) -> None:
-        """Drop the rows from `length` on; columns that an interrupted append left longer, too."""
-        for column in self._buffers.values():
-            if isinstance(column, RunLengthArray) and len(column) > length:
-                column.truncate(length)
-        self._length = length
+    def first(self, length: int) -> Table:
+        """Its first rows."""
+        taken = Table(self.device, self._buffers, length)
+        for name, column in self._buffers.items():
+            if isinstance(column, RunLengthArray):
+                taken._buffers[name] = column.first(length)
+        return taken
+
+    def apart(self) -> Table:
+        """The same rows, which may be appended to without regard to this table."""
+        buffers = {
+            name: column.first(self._length) if isinstance(column, RunLengthArray) else self[name]
+            for name, column in self._buffers.items()
+        }
+        return Table(self.device, buffers, self._length)
 
     def take(self, rows: Tensor) -> Table:
         """A new table of `rows` (row numbers, in the order they are given), numbered 0 ... m-1."""
-        taken = Table(self.device)
+        buffers: dict[str, Column] = {}
         for name in self._buffers:
             column = self[name][rows]
-            taken._buffers[name] = RunLengthArray(column) if isinstance(self[name], RunLengthArray) else column
-        taken._length = len(rows)
-        return taken
+            buffers[name] = RunLengthArray(column) if isinstance(self[name], RunLengthArray) else column
+        return Table(self.device, buffers, len(rows))
 
-    def replace(self, name: str, column: Tensor) -> Tensor:
-        """Put `column`, of at least as many rows, in the place of a dense one, which is returned."""
-        before, self._buffers[name] = self.dense(name), column
-        return before
+    def with_column(self, name: str, column: Tensor) -> Table:
+        """With `column`, of as many rows, in the place of a dense one."""
+        return Table(self.device, self._buffers | {name: column}, self._length)
 
-    def drop(self, name: str) -> None:
-        del self._buffers[name]
+    def without(self, name: str) -> Table:
+        """Without a column."""
+        return Table(self.device, {key: column for key, column in self._buffers.items() if key != name}, self._length)
 
     def rows_with(self, name: str, values: np.ndarray) -> Tensor:
         """Row numbers of the rows whose column `name` holds one of `values` (int64), ascending."""

@@ -1,0 +1,234 @@
+"""How a memory changes: each edit is prepared aside and takes effect at once, or not at all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from residua.core import Names
+from residua.errors import StorageError
+from residua.index import Index
+from residua.memory.history import Changes, Event, barred, last_to_undo
+from residua.memory.locks import Locks
+from residua.memory.table import Table
+
+# What a memory is to itself; all other attributes are what it holds, and change together.
+_OWN = ("_locks", "_home", "_open", "_pinned", "_pending")
+
+T = TypeVar("T")
+
+
+class Editable(ABC):
+    """The contents of a memory are attributes that change together.
+
+    An edit works on a *draft*, a memory of the same contents, while searches go on. Tables and names are never changed
+    in place, so a draft shares them. What took effect is an event of the log. Whoever reads holds `now`, which stays
+    as it is.
+    """
+
+    index: Index
+    names: Names
+    version: int
+    n_rows: int
+    _table: Table
+    _keys: Tensor | None
+    _events: list[Event]
+    _loose_keys: list[Tensor]  # of rows that an edit adds, where keys are not kept
+
+    def _stand_alone(self) -> None:
+        self._locks = Locks()
+        self._home: Self | None = None  # whose contents, of some moment, these are
+        self._open: Self | None = None  # while an edit is under way: what it has come to
+        self._pinned: Self | None = None  # these contents, once somebody asked for them to stay
+        self._pending: Table | None = None  # the table of an edit that takes effect, or was interrupted then
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self.now).items() if name not in _OWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._stand_alone()
+        vars(self).update(state)
+
+    def __copy__(self) -> Self:
+        """A memory of its own with the same rows, which both read until one changes them."""
+        with self.reading():
+            copy = object.__new__(type(self))
+            copy.__setstate__(self.__getstate__() | {"index": deepcopy(self.index), "_table": self._table.apart()})
+            copy._refresh()
+        return copy
+
+    def log(self) -> tuple[Event, ...]:
+        """Every edit since the memory was made, the oldest first: what, when, how many rows, and by which note."""
+        return tuple(self._events)
+
+    def undo(self, *, note: str | None = None) -> Event:
+        """Take back the last edit that was not taken back yet; the event of the log that says so.
+
+        Forgotten rows are remembered again, relabelled ones have their labels back, added ones are forgotten; ids that
+        they had are not given to others. ``StorageError`` where there is nothing to undo, or rows were dropped for good
+        since (``rebuild``, ``purge``).
+        """
+
+        def undone(draft: Self) -> int:
+            at = last_to_undo(draft._events)
+            changes = draft._events[at].changes
+            assert changes is not None  # as `last_to_undo` made sure
+            draft._table, draft.names = changes.reversed().made(draft._table, draft.names)
+            draft._refresh()
+            return at
+
+        self._edited("undo", note, undone)
+        return self._events[-1]
+
+    def reading(self) -> AbstractContextManager[Any]:
+        """A ``with`` block in which the memory stays as it is: edits of other threads wait until it ends.
+
+        One prediction is of one moment without it; several, or a long evaluation, inside of it are too. An edit by the
+        thread that reads is a ``StorageError``.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
+        >>> with memory.reading():
+        ...     labels = memory.labels[memory.search(np.eye(3), 1).rows[:, 0].numpy()]
+        >>> labels.tolist()
+        [0, 1, 1]
+        """
+        home = self._home or self
+        if home._pending is not None:
+            home._settle()
+        return self._locks.reading()
+
+    def _require_now(self) -> None:
+        if self._home is not None and self._home.version != self.version:
+            raise StorageError(
+                "these are a memory's contents of another moment than now, and its index answers as of now: search the "
+                "memory itself, after the edit"
+            )
+
+    @contextmanager
+    def editing(self, what: str = "edit", note: str | None = None) -> Iterator[Self]:
+        """A ``with`` block whose edits are one: all take effect when it ends, or, on any error, none.
+
+        What it gives is the memory as it will be, to be edited (and looked at; it is searched after the block). The log
+        calls the edit `what`.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
+        >>> with memory.editing("merge", note="the same cat twice") as draft:
+        ...     _ = draft.forget([2]), draft.relabel([1], 0)
+        >>> str(memory.log()[-1]).partition("  ")[2], len(memory)
+        ('merge: 1 row forgotten, 1 row relabelled (the same cat twice)', 2)
+        """
+        if self._home is not None or self._locks.is_editing:
+            yield self._open or self
+            return
+        with self._locks.edits:
+            draft = self._open = self._draft()
+            yield draft
+            self._publish(draft, what, note)
+
+    def _edited(self, what: str, note: str | None, change: Callable[[Self], T]) -> T:
+        """`change` the memory: it gets a draft of it, whose contents are then this memory's."""
+        if self._home is not None:
+            return change(self)  # a draft itself
+        if self._locks.is_editing and self._open is not None:
+            return change(self._open)  # within an edit of several
+        with self._locks.edits:
+            draft = self._open = self._draft()
+            done = change(draft)
+            self._publish(draft, what, note)
+        return done
+
+    def _draft(self) -> Self:
+        self._locks.require_no_reading()
+        if self._pending is not None:
+            self._settle()
+        return self._copy()
+
+    def _copy(self) -> Self:
+        """Another memory with these contents, that belongs to this one."""
+        copy = object.__new__(type(self))
+        vars(copy).update(vars(self))
+        copy._home, copy._pinned, copy._pending = self, None, None
+        return copy
+
+    @property
+    def now(self) -> Self:
+        """The memory as it is now, whatever is edited later: to read columns of, by the row numbers of now."""
+        if self._home is not None:
+            return self
+        pinned = self._pinned
+        if pinned is None:
+            pinned = self._pinned = self._copy()
+        return pinned
+
+    def _publish(self, draft: Self, what: str, note: str | None) -> None:
+        """Make a draft's contents this memory's, at once."""
+        if draft.version == self.version:
+            return
+        draft.version = self.version + 1
+        if draft.index is not self.index:  # rows were renumbered
+            dropped, changes = self.n_rows - draft.n_rows, None
+            events = [*barred(self._events), replace(Event.of(what, Changes(), note), dropped=dropped, changes=None)]
+        else:
+            changes = Changes.between(self._table, draft._table, self.names, draft.names)
+            undoes = last_to_undo(self._events) if what == "undo" else None
+            events = [*self._events, Event.of(what, changes, note, undoes)]
+        held = self._contents(draft, events)
+        self._locks.alone(partial(self._take, draft, held, changes))
+        self._open = None
+
+    def _take(self, draft: Self, held: dict[str, Any], changes: Changes | None) -> None:
+        if changes is not None:
+            index, table = self.index, draft._table
+            self._pending = table  # from here to the end an interrupt leaves the index ahead of the table
+            if more := len(table) - index.n:
+                index.add((draft._keys if draft._keys is not None else torch.cat(draft._loose_keys))[-more:])
+            index.forget(changes.forgotten)
+            index.restore(changes.restored, draft._keys)
+        vars(self).update(held)  # one step, that nothing interrupts: the memory is now what the draft was
+
+    def _settle(self) -> None:
+        """An edit was interrupted when the index had its rows, perhaps, and the table had not: they become forgotten
+        ones."""
+        with self._locks.edits:
+            pending = self._pending
+            if pending is not None:
+                self._locks.alone(partial(self._set_back, pending))
+
+    def _set_back(self, pending: Table) -> None:
+        n, active = len(self._table), self._table.dense("active")
+        self.index.settle(active, self._keys)
+        held: dict[str, Any] = {"_pending": None}
+        if extra := self.index.n - n:  # it cannot drop them
+            table = pending.first(n + extra)
+            active, label = table.dense("active").clone(), table.dense("label").clone()
+            active[:n], active[n:], label[:n] = self._table.dense("active"), False, self._table.dense("label")
+            draft = self._copy()
+            draft._table = table.with_column("active", active).with_column("label", label)
+            draft._refresh()
+            event = Event.of("interrupted", Changes(n, n + extra, torch.arange(n, n + extra)))
+            held |= self._contents(draft, [*self._events, event])
+        vars(self).update(held)
+
+    @staticmethod
+    def _contents(draft: Editable, events: list[Event]) -> dict[str, Any]:
+        """All that a memory with a draft's contents holds."""
+        held = {name: value for name, value in vars(draft).items() if name not in _OWN}
+        return held | {"_events": events, "_loose_keys": [], "_pinned": None, "_pending": None}
+
+    @abstractmethod
+    def _refresh(self, active: int = 0) -> None:
+        """Look at the table anew; `active`: how many rows of it are remembered, where that is known."""
