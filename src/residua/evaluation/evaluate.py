@@ -19,11 +19,12 @@ from residua.memory.arguments import names_of
 from residua.memory.exclusion import remembered
 from residua.progress import progress_bar
 from residua.readers import KNNLM, NeighbourReader, Reader
-from residua.readers.reader import OWN, Exclude
+from residua.readers.reader import OWN, Exclude, of_one_moment
 
 T = TypeVar("T")
 
 
+@of_one_moment
 def evaluate(
     reader: Reader,
     test: Encoded | Iterable[Encoded],

@@ -13,11 +13,12 @@ from residua.errors import InputError, ParameterError, ShapeError
 from residua.explanation.explanation import Decoder, Explanation
 from residua.memory import Memory
 from residua.readers import Reader
-from residua.readers.reader import OWN, Exclude
+from residua.readers.reader import OWN, Exclude, of_one_moment
 
 EVERY = 1000  # up to so many outputs, an explanation speaks of all of them
 
 
+@of_one_moment
 def explain(
     reader: Reader, query: Encoded, *, exclude: Exclude = OWN, context: int = 12, tokenizer: Decoder | None = None
 ) -> Explanation:

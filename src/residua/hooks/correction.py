@@ -175,7 +175,7 @@ class Correction:
             "regression": lambda now: now.scores,
         }
         make, out = said[self.reader.memory.task], None
-        for rows, prediction in self.reader.read(keys, DenseLogits(logits), **text):
+        for rows, prediction in self.reader.answers(keys, DenseLogits(logits), **text):
             part = make(prediction)
             if len(part) == len(logits):
                 return part.to(logits.device)

@@ -31,7 +31,7 @@ from residua.readers.evidence import USUAL
 from residua.readers.gate import OF_PAST, OF_VOTES, SHARPNESSES, WIDTHS, Experts, Mixture, Shares
 from residua.readers.neighbour import NeighbourReader, positive, weigh, whole
 from residua.readers.past import CacheState
-from residua.readers.reader import OWN, Exclude, TextState, register_reader
+from residua.readers.reader import OWN, Exclude, TextState, of_one_moment, register_reader
 
 Form: TypeAlias = Literal["gate", "tempered"]
 FORMS = ("gate", "tempered")
@@ -199,6 +199,7 @@ class Gated(NeighbourReader):
                 stacklevel=2,
             )
 
+    @of_one_moment
     def fit(
         self,
         validation: Encoded | Iterable[Encoded] | None = None,

@@ -165,7 +165,6 @@ class NeighbourReader(Reader):
         if skip is not None and memory.task != "classification":
             raise ParameterError(f"skip compares class probabilities; a {memory.task} memory has none, leave skip=None")
         self.class_weight = checked_class_weight(class_weight, memory)
-        self._class_weights: tuple[int, Tensor | None] | None = None
 
     def values(self, queries: int) -> Values:
         """What the memory's rows say; `queries` neighbourhoods will be read with it."""
@@ -187,9 +186,7 @@ class NeighbourReader(Reader):
     @property
     def class_weights(self) -> Tensor | None:
         """How much rows of each class weigh, float32 (L,), 1 in the mean over the remembered rows; None: all alike."""
-        if self._class_weights is None or self._class_weights[0] != self.memory.version:
-            self._class_weights = self.memory.version, class_weights(self.class_weight, self.memory)
-        return self._class_weights[1]
+        return self._kept("class_weights", (), lambda: class_weights(self.class_weight, self.memory))
 
     def loss_weights(self, part: Encoded, truth: Tensor) -> Tensor | None:
         """How much the loss of each labelled row weighs (n,), as the memory's rows do: by its own ``weight``, and its
@@ -316,16 +313,16 @@ class NeighbourReader(Reader):
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
     def _made(self, params: dict[str, Any]) -> Self:
-        return self._kept(params, self.memory) if params.get("k") == self.k else super()._made(params)
+        return self._with_any_k(params, self.memory) if params.get("k") == self.k else super()._made(params)
 
     @classmethod
     def from_json(cls, params: dict[str, Any], memory: Memory) -> Self:
         if "k" not in cls.parameter_names():  # a reader whose k is its own business
             return super().from_json(params, memory)
-        return cls._kept(params, memory)
+        return cls._with_any_k(params, memory)
 
     @classmethod
-    def _kept(cls, params: dict[str, Any], memory: Memory) -> Self:
+    def _with_any_k(cls, params: dict[str, Any], memory: Memory) -> Self:
         reader = cls(memory, **params | {"k": min(params["k"], len(memory))})
         reader.k = params["k"]  # forgetting may have left fewer than k rows: no error here, as it is none when reading
         return reader

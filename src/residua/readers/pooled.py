@@ -18,7 +18,7 @@ from residua.memory import Memory
 from residua.memory.storage import NO_LOGITS
 from residua.readers.evidence import USUAL
 from residua.readers.neighbour import Kernel, KernelName, NeighbourReader, positive, weigh
-from residua.readers.reader import OWN, Exclude, register_reader
+from residua.readers.reader import OWN, Exclude, of_one_moment, register_reader
 from residua.readers.seen import Seen, watched
 
 WIDTHS = (0.1, 0.3, 1.0)  # multiples of the typical distance
@@ -170,6 +170,7 @@ class Pooled(NeighbourReader):
             )
         return self.coefficients
 
+    @of_one_moment
     def fit(
         self,
         validation: Encoded | Iterable[Encoded] | None = None,

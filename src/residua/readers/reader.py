@@ -7,10 +7,11 @@ import json
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from residua.folder import READER, read_reader
 from residua.memory import Memory
 from residua.printable import short
 from residua.readers.evidence import Evidence
-from residua.readers.familiarity import Familiarity, Measures, depth, measured, own_measures
+from residua.readers.familiarity import Familiarity, depth, measured, own_measures
 from residua.readers.seen import Seen
 
 
@@ -42,6 +43,8 @@ OWN: Literal["own"] = "own"  # exclude="own": each row's own id
 Exclude: TypeAlias = Literal["own"] | Ids | None
 
 R = TypeVar("R", bound="Reader")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 READERS: Registry[type[Reader]] = Registry("reader", "@residua.readers.register_reader")
 
@@ -55,6 +58,22 @@ def register_reader(cls: type[R]) -> type[R]:
 def reader_class(name: str) -> type[Reader]:
     """The registered reader of that name, in any letters."""
     return READERS.get(next((known for known in READERS if known.lower() == name.lower()), name))
+
+
+def of_one_moment(verb: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[R, P], T]:
+    """A verb of a reader and data, during which the memory stays as it is, where the data are all there.
+
+    Of data that stream by, for which a model may run in between, each block is of one moment.
+    """
+
+    @wraps(verb)
+    def whole(reader: Any, *args: Any, **kwargs: Any) -> T:
+        there = not args or args[0] is None or isinstance(args[0], (Encoded, list, tuple))
+        memory = getattr(reader, "memory", None)  # what is no reader is refused by the verb
+        with memory.reading() if there and isinstance(memory, Memory) else nullcontext():
+            return verb(reader, *args, **kwargs)
+
+    return cast(Callable[Concatenate[R, P], T], whole)
 
 
 @renamed({"gate": "skip", "cv_results_": "results_", "names": "parameter_names", "stream": "start"})
@@ -79,8 +98,6 @@ class Reader(ABC):
     adaptive_: dict[str, float]
     skipped_: float
 
-    _own: tuple[int, Measures] | None = None  # of the memory's own rows, at one of its versions
-
     @abstractmethod
     def __init__(self, *args: Any, **params: Any): ...
 
@@ -102,6 +119,34 @@ class Reader(ABC):
         reader that looks back also gets the `state` that ``start`` gave, the rows' documents int (q,), and the tokens
         int (q,) that really came next.
         """
+
+    def answers(self, keys: Tensor, logits: Logits, excluded: Array | None = None, **text: Any):
+        """What ``read`` gives, all of the memory as it is now, whatever is edited before somebody looks at it."""
+        with self.memory.reading():
+            blocks = self._of_now().read(keys, logits, excluded, **text)
+            first = next(blocks, None)  # which searches
+        if first is not None:
+            yield first
+        yield from blocks
+
+    def _of_now(self) -> Self:
+        """This reader of a memory that stays as it is now."""
+        now = self.memory.now
+        if now is self.memory:
+            return self
+        vars(self).setdefault("_made_once", {})  # which both share
+        reader = object.__new__(type(self))
+        same = {name: one._of_now() if isinstance(one, Reader) else one for name, one in vars(self).items()}
+        vars(reader).update(same, memory=now)
+        return reader
+
+    def _kept(self, name: str, of: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made once for one version of the memory and `of`."""
+        held, key = vars(self).setdefault("_made_once", {}), (self.memory.version, *of)
+        found = held.get(name)
+        if found is None or found[0] != key:
+            found = held[name] = key, make()
+        return found[1]
 
     def start(self) -> TextState | None:
         """What is kept from row to row of a text; None for a reader that answers each row by itself."""
@@ -140,11 +185,12 @@ class Reader(ABC):
                 excluded = given[first : first + len(part)] if isinstance(given, np.ndarray) else given and part.ids
                 first += len(part)
                 text: dict[str, Any] = {"state": state, "documents": part.ids, "tokens": part.labels}
-                for rows, prediction in self.read(as_tensor(part.keys), part.logits, excluded, depth=depth, **text):
+                for rows, prediction in self.answers(as_tensor(part.keys), part.logits, excluded, depth=depth, **text):
                     yield (part if len(prediction) == len(part) else part[rows]), prediction
         if isinstance(given, np.ndarray) and len(given) != first:
             raise IdError(f"exclude has {len(given)} rows for {first} queries; expected one row per query")
 
+    @of_one_moment
     def scores(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
         """The changed scores, float32 (n, L): rows sum to 1 and may leave [0, 1] (logits in a logit space).
 
@@ -161,6 +207,7 @@ class Reader(ABC):
         scores = self._gathered(prediction.scores for _, prediction in self.predictions(data, exclude=exclude))
         return scores[:, 0] if self.memory.task == "regression" and self.memory.flat_labels else scores
 
+    @of_one_moment
     def predict(
         self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN, unknown: float | None = None
     ) -> np.ndarray:
@@ -188,6 +235,7 @@ class Reader(ABC):
         shape = (0,) if self.memory.task == "classification" else (0, self.memory.n_outputs)
         return np.concatenate([np.empty(shape, np.int64), *found])
 
+    @of_one_moment
     def predict_proba(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> np.ndarray:
         """Probabilities float32 (n, L): ``max(scores, epsilon * p_T)`` renormalised (epsilon: 1/L by default). Of
         several labels each has a probability of its own, as one of two classes (epsilon: 1/2).
@@ -199,6 +247,7 @@ class Reader(ABC):
             raise TaskError("a regression memory has no class probabilities; call predict")
         return self._gathered(now.probabilities for _, now in self.predictions(data, exclude=exclude))
 
+    @of_one_moment
     def familiarity(self, data: Encoded | Iterable[Encoded], exclude: Exclude = OWN) -> Familiarity:
         """What the memory does not know: of each row how *unfamiliar* it is, and how *unsure* the answer, as p-values.
 
@@ -216,10 +265,8 @@ class Reader(ABC):
         >>> (found.unfamiliar < 0.01).tolist(), (found.unsure < 0.1).tolist()
         ([False, True, False], [False, False, True])
         """
-        if self._own is None or self._own[0] != self.memory.version:
-            self._own = self.memory.version, own_measures(self)
-        k = depth(self)
-        return Familiarity.between(measured(self, data, exclude, k), self._own[1], k)
+        own, k = self._kept("own", (), lambda: own_measures(self)), depth(self)
+        return Familiarity.between(measured(self, data, exclude, k), own, k)
 
     def searching_all(self) -> Self:
         """This reader, skipping no query."""

@@ -109,7 +109,6 @@ class ResMem(NeighbourReader):
             setattr(self, name, None if weight is None else positive(name, weight))
         if self.k:
             self.memory.storage.require(self.temperature)
-        self._table: tuple[tuple[int, float], Tensor] | None = None
 
     @property
     def score_space(self) -> str:
@@ -130,24 +129,26 @@ class ResMem(NeighbourReader):
 
     def values(self, queries: int) -> Values:
         memory = self.memory
-        made_of = (memory.version, self.temperature)
-        if self._table is not None and self._table[0] == made_of:
-            return TableValues(self._table[1])
         labels, logits = memory.column("label"), memory.stored_logits
         if logits is None:
             raise StorageError(NO_LOGITS)
         # A table of all residuals costs one softmax over the memory: worth it for a batch, not for one query.
-        fits = isinstance(logits, DenseLogits) and len(labels) * logits.shape[1] <= TABLE
-        if memory.task == "regression":
-            table = labels - logits.dense()
-        elif memory.task == "multi-label":
-            table = labels[:].float() - torch.sigmoid(logits.dense() / self.temperature)
-        elif fits and queries * self.k >= len(labels) // 4:
-            table = residual_table(labels, logits, self.temperature)
-        else:
+        small = isinstance(logits, DenseLogits) and len(labels) * logits.shape[1] <= TABLE
+        if memory.task == "classification" and not (small and self._pays(queries)):
             return ResidualValues(labels, logits, self.temperature)
-        self._table = (made_of, table)
-        return TableValues(table)
+        return TableValues(self._kept("table", (self.temperature,), lambda: self._residuals(labels, logits)))
+
+    def _pays(self, queries: int) -> bool:
+        made = vars(self).get("_made_once", {}).get("table", (None,))
+        return made[0] == (self.memory.version, self.temperature) or queries * self.k >= self.memory.n_rows // 4
+
+    def _residuals(self, labels: Tensor, logits: Logits) -> Tensor:
+        """Every row's, (n, L)."""
+        if self.memory.task == "regression":
+            return labels - logits.dense()
+        if self.memory.task == "multi-label":
+            return labels[:].float() - torch.sigmoid(logits.dense() / self.temperature)
+        return residual_table(labels, logits, self.temperature)
 
 
 class ResidualValues(Values):

@@ -104,7 +104,8 @@ def audit(
     place[memory.active_rows.cpu().numpy()] = np.arange(n)
     worth = _Worth(reader, ranks, place, n)
     found: list[dict[str, np.ndarray]] = []
-    with progress_bar(progress, desc="audit", unit="row", total=n + (0 if given is None else m)) as bar:
+    steps = n + (0 if given is None else m)
+    with memory.reading(), progress_bar(progress, desc="audit", unit="row", total=steps) as bar:
         for whole, asked in _own(reader, max(k + 1, ranks) if given is None else k):
             found.append(_reviewed(reader, whole, asked, place))
             if given is None:

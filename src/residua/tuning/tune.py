@@ -10,7 +10,7 @@ from residua.memory.schema import Objective, Scorer
 from residua.readers import ContinuousCache, NeighbourReader, Reader, ResMem
 from residua.readers.evidence import USUAL
 from residua.readers.judged import check_evidence
-from residua.readers.reader import OWN, Exclude
+from residua.readers.reader import OWN, Exclude, of_one_moment
 from residua.tuning.cache import CacheSweep
 from residua.tuning.evidence import from_counts, proven
 from residua.tuning.exponent import WEIGHTS, ExponentSweep
@@ -26,6 +26,7 @@ log: logging.Logger = logging.getLogger(__name__)
 R = TypeVar("R", bound=Reader)
 
 
+@of_one_moment
 def tune(
     reader: R,
     validation: Encoded | Iterable[Encoded],
