@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -114,6 +115,12 @@ _numbers = iter(range(1000))
         ({"_forget": lambda self, rows: setattr(self, "_keys", self._keys[:-1])}, "."),
         ({"search": lambda self, q, k, keys: Index.search(self, q, k, keys).first(max(k - 1, 0))}, "both \\(q, k\\)"),
         ({"forget": lambda self, rows: None}, "forgotten rows are never returned"),
+        ({"restore": lambda self, rows, keys: None}, "with restored rows as if"),
+        ({"settle": lambda self, remembered, keys: None, "restore": Index.restore}, "with restored rows as if"),
+        (
+            {"__copy__": lambda self: vars(made := Index.fresh(self)).update(vars(self)) or made},
+            "when its copy forgets",
+        ),
     ],
 )
 def test_a_broken_promise_is_named(methods, promise):
@@ -131,6 +138,16 @@ def test_a_build_that_differs_from_one_time_to_the_next():
 
     with pytest.raises(AssertionError, match="answer the same"):
         check_index(broken(_propose=propose), recall=0.5)
+
+
+def test_an_engine_whose_searches_disturb_each_other():
+    def propose(self, queries, count):
+        self.asked = queries
+        time.sleep(0.001)
+        return Filed._propose(self, self.asked, count)
+
+    with pytest.raises(AssertionError, match="threads that search at once"):
+        check_index(broken(_propose=propose))
 
 
 def test_a_row_that_there_is_not_is_an_error_and_no_crash():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,12 @@ class Exact(Index):
     @property
     def n(self) -> int:
         return self._n
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_compact": None, "_once": None}  # the next search makes the copy anew
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"_once": Lock()})
 
     def _build(self, keys: Tensor) -> None:
         self._n = len(keys)

@@ -147,7 +147,7 @@ class FaissIndex(Index):
     def _ask_for_parameters(self) -> None:
         """Whether this index takes search parameters; to be known once it is trained, before any thread searches."""
         self._one_by_one = None
-        if self._graph is not None or self._lists is not None:
+        if self._index.is_trained and (self._graph is not None or self._lists is not None):
             try:
                 params = _search_parameters(require_faiss(), self._index, self._beam, self._probes)
                 self._index.search(np.zeros((1, self.dim), np.float32), 1, params=params)
@@ -164,9 +164,19 @@ class FaissIndex(Index):
             index = faiss.read_index(str(path))  # not mapped: adding to a mapped index aborts the process
         if index.d != self.dim:
             raise MemoryFileError(f"{path} indexes keys of {index.d} dimensions; the memory's have {self.dim}")
+        self._take(index)
+
+    def _take(self, index: Any) -> None:
         self._index = index
-        self._set_params(faiss)
+        self._set_params(require_faiss())
         self._ask_for_parameters()
+
+    def _to_bytes(self) -> bytes:
+        return require_faiss().serialize_index(self._index).tobytes()
+
+    def _from_bytes(self, data: bytes) -> None:
+        faiss = require_faiss()
+        self._take(faiss.deserialize_index(np.frombuffer(data, np.uint8)))
 
 
 def _words(error: Exception) -> str:

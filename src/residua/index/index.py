@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, Self, SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -191,6 +194,38 @@ class Index(ABC):
         # The module is for people: nothing is imported because a folder says so.
         return {"engine": self._registered(), "module": type(self).__module__, **said}
 
+    def __copy__(self) -> Self:
+        return deepcopy(self)  # rows that one forgets, the other keeps
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        if type(self)._save is Index._save:
+            return super().__reduce_ex__(protocol)
+        beside = {name: vars(self)[name] for name in _BESIDE if name in vars(self)}
+        return _copied, (type(self), self.dim, self.device, self.params, self._to_bytes(), beside)
+
+    def __getstate__(self) -> dict[str, Any]:
+        for name, value in vars(self).items():
+            try:
+                if not isinstance(value, Tensor):
+                    pickle.dumps(value)
+            except Exception as error:  # whatever a class of somebody else's raises
+                why = f"index {self.name!r} cannot be copied or pickled, for its {name!r} cannot: {error}"
+                raise StorageError(f"{why}; give its class _save and _load, or __getstate__") from error
+        return vars(self).copy()
+
+    def _to_bytes(self) -> bytes:
+        """What `_save` writes."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "index"
+            self._save(path)
+            return path.read_bytes()
+
+    def _from_bytes(self, data: bytes) -> None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "index"
+            path.write_bytes(data)
+            self._load(path)
+
     @property
     @abstractmethod
     def n(self) -> int:
@@ -327,6 +362,19 @@ class Index(ABC):
     def __repr__(self) -> str:
         measured = f", {self.recall}" if self.recall else ""
         return f"{type(self).__name__}({self.name!r}, n={self.n}, dim={self.dim}{measured})"
+
+
+_BESIDE = ("name", "overfetch", "rerank", "recall", "_forgotten", "_n_forgotten", "_file")
+
+
+def _copied(
+    cls: type[Index], dim: int, device: torch.device, params: dict[str, Any], data: bytes, beside: dict[str, Any]
+) -> Index:
+    """A copy of an index that is kept by its own `_save` and `_load`."""
+    index = cls(dim, device, **params)
+    index._from_bytes(data)
+    vars(index).update(beside)
+    return index
 
 
 @contextmanager

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +48,11 @@ def check_index(index: Index, *, recall: float = 0.9, n: int = 2000) -> None:
         check.finds_the_nearest()
         check.answers_any_k()
         check.forgets()
+        check.restores()
         check.grows()
         check.comes_back_from_a_folder()
+        check.is_copied()
+        check.answers_threads()
         check.answers_without_keys()
         check.refuses_bad_input()
 
@@ -112,6 +119,23 @@ class _Check:
         found = index.search(self.queries, 5, self.keys).rows.sort(dim=1).values
         self.require(bool((found[:, 2:] == few).all()), "the last three remembered rows are found by every query")
 
+    def restores(self) -> None:
+        index, gone = self.built(), torch.arange(0, len(self.keys), 3, device=self.keys.device)
+        before = index.search(self.queries, K, self.keys)
+        index.forget(gone)
+        index.search(self.queries, K, self.keys)
+        index.restore(gone, self.keys)
+        after = index.search(self.queries, K, self.keys)
+        self.same(before, after, "an index answers with restored rows as if they had never been forgotten")
+        index.forget(gone[::2])
+        index.restore(gone[:1], self.keys)
+        self.check(index, self.keys, gone[2::2])
+        remembered = torch.ones(len(self.keys), dtype=torch.bool, device=self.keys.device)
+        remembered[gone] = False
+        index.add(self.more)  # as if it had been interrupted
+        index.settle(remembered, self.both)
+        self.check(index, self.both, torch.cat([gone.cpu(), torch.arange(len(self.keys), len(self.both))]))
+
     def grows(self) -> None:
         index, both = self.built(), self.both
         index.forget(torch.arange(5))
@@ -148,6 +172,38 @@ class _Check:
                 self.refuses(MemoryFileError, "a torn file", load, both)
             again.add(self.more)
             self.check(again, torch.cat([both, self.more]), gone)
+
+    def is_copied(self) -> None:
+        index, gone = self.built(), torch.arange(0, len(self.keys), 3, device=self.keys.device)
+        index.forget(gone)
+        before, cls = index.search(self.queries, K, self.keys), type(index)
+        copies = [copy.copy(index), copy.deepcopy(index)]
+        if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls:  # pickle finds no other
+            copies.append(pickle.loads(pickle.dumps(index)))
+        for one in copies:
+            same = one.n == index.n and one.to_json() == index.to_json()
+            self.require(same, "a copy has the same rows and settings")
+            self.same(before, one.search(self.queries, K, self.keys), "a copy answers the same")
+            one.forget(torch.arange(len(self.keys), device=self.keys.device))
+            one.add(self.more)
+        again = index.search(self.queries, K, self.keys)
+        self.require(index.n == len(self.keys), "what is added to a copy is not added to the index")
+        self.same(before, again, "an index answers as before when its copy forgets")
+
+    def answers_threads(self) -> None:
+        index = self.built()
+        index.forget(torch.arange(0, len(self.keys), 2, device=self.keys.device))
+        searches = [(self.queries[at::8], k, self.keys) for at, k in enumerate((1, 300, 3, 10, 40, 2, 5, 100))] * 2
+        alone = [index.search(*search) for search in searches]
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                at_once = list(pool.map(lambda search: index.search(*search), searches))
+        finally:
+            sys.setswitchinterval(usual)
+        for one, other in zip(alone, at_once):
+            self.same(one, other, "several threads that search at once get the answers that each gets alone")
 
     def answers_without_keys(self) -> None:
         index = self.built()
