@@ -10,6 +10,7 @@ from residua.errors import MemoryFileError
 MANIFEST = "manifest.json"  # names every file that counts; written last
 BUILD = "build.json"  # of a build that is not finished
 READER = "reader.json"  # a saved reader's parameters
+LOCK = "lock"  # held by whoever writes here; empty
 FORMAT = 3
 READABLE = (1, 2, 3)  # 1: ids and columns dense, labels int64; 1 and 2: no schema, and keys as they are
 

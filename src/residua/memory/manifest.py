@@ -1,7 +1,6 @@
 """Writing a memory folder: every file that counts is on the disk before the manifest names it."""
 
 import contextlib
-import os
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from residua.core.atomic import write_json
+from residua.core.atomic import flush, write_json
 from residua.errors import MemoryFileError
-from residua.folder import MANIFEST, checksum, named_files, present, read_manifest
+from residua.folder import LOCK, MANIFEST, checksum, named_files, present, read_manifest
 
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
 OWN = ("rows-", "edits-", "head-", "names-", "index-", f"{MANIFEST}.", ".tmp")
@@ -22,8 +21,12 @@ OWN = ("rows-", "edits-", "head-", "names-", "index-", f"{MANIFEST}.", ".tmp")
 
 def put_tensors(path: Path, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Write tensors to a safetensors file of folder `path`; what a manifest says of it."""
-    save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, path / name)
-    return described(path / name)
+    file = path / name
+    file.touch()
+    mode = file.stat().st_mode  # by the umask; safetensors' own is private
+    save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, file)
+    file.chmod(mode)
+    return described(file)
 
 
 def get_tensors(path: Path, about: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -37,8 +40,7 @@ def get_tensors(path: Path, about: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def described(file: Path) -> dict[str, Any]:
     """What a manifest says of a written file: name, size and checksum. The file is on the disk when this returns."""
-    with open(file, "rb") as stream:
-        os.fsync(stream.fileno())
+    flush(file)
     return {"file": file.name, "bytes": file.stat().st_size, "crc32": crc32(file)}
 
 
@@ -81,7 +83,8 @@ def check_folder(path: Path, verb: str, *others: str) -> bool:
     if (path / MANIFEST).exists():
         read_manifest(path)  # another program's, or another version's, is not overwritten
         return True
-    if not all(file.name.startswith((*OWN, *others)) for file in path.iterdir()):  # our own: a first save was killed
+    # Our own: a first save was killed.
+    if not all(file.name == LOCK or file.name.startswith((*OWN, *others)) for file in path.iterdir()):
         raise MemoryFileError(f"{path} holds files that are not a memory's; {verb} into an empty or new folder")
     return False
 

@@ -22,6 +22,7 @@ from residua.errors import MemoryFileError
 from residua.folder import FORMAT, MANIFEST, read_manifest
 from residua.index import Index, load_index
 from residua.memory import manifest as files
+from residua.memory.lock import locked
 from residua.memory.manifest import get_tensors, put_tensors, verify, writing
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
@@ -102,8 +103,7 @@ def get_head(path: Path, about: dict[str, Any]) -> Head:
 def save(path: Path, contents: Contents, index: Index, table: Table, saved: Saved | None) -> Saved:
     """Write a memory into folder `path`: only what changed, if that still holds what was `saved`."""
     path = path.absolute()
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    with locked(path), writing(path):
         files.check_folder(path, "save")
         fresh = saved is None or saved.path != path or files.generation_of(path) != saved.generation
         shards, start = ([], 0) if saved is None or fresh else (list(saved.shards), saved.rows)
