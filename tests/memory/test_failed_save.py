@@ -13,7 +13,7 @@ import pytest
 
 import residua as rs
 from residua.errors import MemoryFileError
-from residua.folder import LOCK, MANIFEST
+from residua.folder import LOCK, MANIFEST, earlier_manifest, read_manifest
 from residua.memory import manifest as saving
 
 
@@ -118,7 +118,10 @@ def test_a_save_cut_short_keeps_the_old_state(target, name, nth, done, memory, t
 
 
 def tidy(path):
-    named = (path / MANIFEST).read_text()
+    manifest = read_manifest(path)
+    kept = [earlier_manifest(generation) for generation in manifest["earlier"]]
+    named = "".join((path / name).read_text() for name in (MANIFEST, *kept)) + " ".join(kept)
+    assert len(kept) <= 2
     assert [name for name in names(path) if name not in (MANIFEST, LOCK) and name not in named] == []
 
 

@@ -8,18 +8,19 @@ file (the forgotten rows, the relabelled rows and their labels) and leave the sh
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from residua.core import Head, Names
 from residua.core.atomic import write_json
-from residua.errors import MemoryFileError
-from residua.folder import FORMAT, MANIFEST, read_manifest
+from residua.errors import MemoryFileError, StaleMemoryError
+from residua.folder import FORMAT, MANIFEST, read_manifest, reader_in
 from residua.index import Index, load_index
 from residua.memory import manifest as files
 from residua.memory.lock import locked
@@ -30,6 +31,9 @@ from residua.memory.storage import Storage, make_storage
 from residua.memory.table import Column, Table
 
 _NOT_SAVED = ("active", "edited")  # the edits file says it
+_ATTEMPTS = 100  # to load what others save at the same time
+
+Known: TypeAlias = dict[Path, set[str]]  # a memory's folders, and those generations there that are its own
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Contents:
     about: dict[str, Any] | None = None
     names: Names | None = None
     summary: dict[str, Any] | None = None  # what `residua info` shows; only written
+    reader: dict[str, Any] | None = None  # that was saved with it; only read
 
 
 @dataclass
@@ -77,9 +82,9 @@ def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any
     return put_tensors(path, name, tensors) | {"rows": count}
 
 
-def get_rows(path: Path, shard: dict[str, Any]) -> dict[str, Column]:
+def get_rows(path: Path, shard: dict[str, Any], held: files.Held | None = None) -> dict[str, Column]:
     """The columns that ``put_rows`` wrote, verified; `shard` is what it returned."""
-    tensors = get_tensors(path, shard)
+    tensors = get_tensors(path, shard, held)
     count = len(tensors["label"])
     columns: dict[str, Column] = {name: tensor for name, tensor in tensors.items() if "#" not in name}
     for name in [name.removesuffix("#start") for name in tensors if name.endswith("#start")]:
@@ -94,20 +99,37 @@ def put_head(path: Path, generation: str, head: Head) -> dict[str, Any]:
     return put_tensors(path, f"head-{generation}.safetensors", tensors)
 
 
-def get_head(path: Path, about: dict[str, Any]) -> Head:
+def get_head(path: Path, about: dict[str, Any], held: files.Held | None = None) -> Head:
     """The head that ``put_head`` wrote, verified."""
-    tensors = get_tensors(path, about)
+    tensors = get_tensors(path, about, held)
     return Head(tensors["weight"], tensors.get("bias"))
 
 
-def save(path: Path, contents: Contents, index: Index, table: Table, saved: Saved | None) -> Saved:
-    """Write a memory into folder `path`: only what changed, if that still holds what was `saved`."""
-    path = path.absolute()
+def save(
+    path: Path,
+    contents: Contents,
+    index: Index,
+    table: Table,
+    saved: Saved | None,
+    known: Known,
+    reader: dict[str, Any] | None = None,
+) -> Saved:
+    """Write a memory, and `reader`, into folder `path`: only what changed, if that still holds what was `saved`.
+
+    Without a `reader`, the one that is there stays, if the folder is one of those `known`. ``StaleMemoryError`` where
+    it is, and holds a generation that is not this memory's.
+    """
+    path = folder_of(path)
     with locked(path), writing(path):
         files.check_folder(path, "save")
-        fresh = saved is None or saved.path != path or files.generation_of(path) != saved.generation
+        now = files.generation_of(path)
+        check_current(path, known, now)
+        fresh = saved is None or saved.path != path or now != saved.generation
         shards, start = ([], 0) if saved is None or fresh else (list(saved.shards), saved.rows)
+        if reader is None and now in known.get(path, ()):
+            reader = reader_in(path, read_manifest(path))
         with files.new_generation(path) as generation:
+            known[path] = {*known.get(path, ()), generation}  # an interrupt may come when it is in place already
             if len(table) > start or not shards:
                 rows = {name: table[name][start:] for name in table.names}
                 shards.append(put_rows(path, f"rows-{generation}.safetensors", rows))
@@ -116,10 +138,26 @@ def save(path: Path, contents: Contents, index: Index, table: Table, saved: Save
                 edited[:] = False  # the fresh shard holds the new labels already
             edits = {"forgotten": (~table.dense("active")).nonzero()[:, 0], "edited": edited.nonzero()[:, 0]}
             edits["label"] = table["label"][edited]
-            write_manifest(path, generation, contents, index, shards, edits)
+            write_manifest(path, generation, contents, index, shards, edits, reader, keep=not fresh)
+        known[path] = {generation}
         if fresh:
             table.dense("edited")[:] = False
     return Saved(path, generation, shards, len(table))
+
+
+def folder_of(path: Path) -> Path:
+    """The one name of a folder that may have several."""
+    return Path(os.path.realpath(path))
+
+
+def check_current(path: Path, known: Known, now: str | None) -> None:
+    """Refuse to save over what somebody else saved since."""
+    if now is not None and path in known and now not in known[path]:
+        raise StaleMemoryError(
+            f"{path} holds generation {now}, and this memory is of an earlier one ({', '.join(known[path])}): somebody "
+            "else saved there since, and their changes would be lost. Load it again and repeat your changes, or save "
+            "into another folder"
+        )
 
 
 def write_manifest(
@@ -129,11 +167,13 @@ def write_manifest(
     index: Index,
     shards: list[dict[str, Any]],
     edits: dict[str, Tensor] | None = None,
+    reader: dict[str, Any] | None = None,
+    keep: bool = False,
 ) -> None:
     """Make the shards in folder `path`, which hold all rows in order, a memory: write all else, the manifest last.
 
     `edits` are the forgotten rows, the relabelled rows and their labels. Before the manifest is in place nothing is
-    removed.
+    removed; with `keep`, nor are the generations before it, of which a few stay.
     """
     manifest = {
         "format": FORMAT,
@@ -145,6 +185,7 @@ def write_manifest(
         "median_nn_distance": contents.median_nn_distance,
         "about": contents.about or {},
         **({} if contents.summary is None else {"summary": contents.summary}),
+        **({} if reader is None else {"reader": reader}),
         "shards": shards,
     }
     if edits is not None:
@@ -161,7 +202,7 @@ def write_manifest(
         params = made["params"] | ({} if index.exact else {"rerank": made["rerank"]})
         wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
     described = [files.described(path / name) for name in index_files]
-    files.commit(path, manifest | {"index": {"wanted": wanted, "about": made, "files": described}})
+    files.commit(path, manifest | {"index": {"wanted": wanted, "about": made, "files": described}}, keep)
 
 
 def add_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -171,13 +212,26 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, Saved]:
-    """What folder `path` holds, verified."""
-    path = path.absolute()
-    manifest = read_manifest(path)
+    """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment."""
+    path = folder_of(path)
+    for _ in range(_ATTEMPTS):
+        manifest = read_manifest(path)
+        try:
+            with files.held(path, manifest) as held:
+                return _load(path, manifest, device, held)
+        except MemoryFileError:
+            if files.generation_of(path) in (manifest["generation"], None):
+                raise
+    raise MemoryFileError(f"{path} was saved {_ATTEMPTS} times while it was loaded; load it while fewer save there")
+
+
+def _load(
+    path: Path, manifest: dict[str, Any], device: torch.device, held: files.Held
+) -> tuple[Contents, Index, Table, Saved]:
     try:
         table, shards, columns = Table(device), [], {}
         for shard in manifest["shards"]:
-            columns = get_rows(path, shard)
+            columns = get_rows(path, shard, held)
             label = columns["label"][:]
             count = len(label)
             columns["label"] = label.int() if label.dtype == torch.int64 else label
@@ -188,7 +242,7 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, Save
             raise MemoryFileError(f"{path} holds {len(table)} rows and its manifest says {manifest['rows']}")
         schema = Schema.from_json(manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns))
         if "edits" in manifest:
-            edits = get_tensors(path, manifest["edits"])
+            edits = get_tensors(path, manifest["edits"], held)
             table.dense("active")[edits["forgotten"].to(device)] = False
             edited = edits["edited"].to(device)
             table.dense("edited")[edited] = True
@@ -198,16 +252,17 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, Save
         keys_kept, about = manifest.get("keys_kept", True), manifest["index"]["about"]
         keys, forgotten = table.dense("key") if keys_kept else None, (~table.dense("active")).nonzero()[:, 0]
         index = load_index(about, path, keys, forgotten, device=device, n=len(table))
-        names = verify(path, manifest["names"]).read_text(encoding="utf-8") if "names" in manifest else "{}"
+        names = verify(path, manifest["names"], held).read_text(encoding="utf-8") if "names" in manifest else "{}"
         contents = Contents(
             schema=schema,
-            storage=make_storage(schema, get_head(path, manifest["head"]) if "head" in manifest else None),
+            storage=make_storage(schema, get_head(path, manifest["head"], held) if "head" in manifest else None),
             index_wanted=manifest["index"]["wanted"],
             next_id=manifest["next_id"],
             keys_kept=keys_kept,
             median_nn_distance=manifest.get("median_nn_distance", manifest.get("typical_distance")),
             about=manifest.get("about"),
             names=Names.from_json(json.loads(names)),
+            reader=reader_in(path, manifest),
         )
         return contents, index, table, Saved(path, manifest["generation"], shards, len(table))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
