@@ -5,14 +5,14 @@ import json
 import pytest
 
 from residua.errors import MemoryFileError
-from residua.folder import READER, named_files, present, read_manifest, read_reader
+from residua.folder import READER, named_files, present, read_manifest, reader_in
 
 INNER = {"reader": "KNNLM", "module": "residua.readers.knnlm", "params": {"k": 3, "gate": 0.5}}
 
 
 def test_a_reader_of_0_1_is_described_as_today_at_every_depth(tmp_path):
     (tmp_path / READER).write_text(json.dumps({"reader": "ContinuousCache", "params": {"over": INNER, "window": 5}}))
-    found = read_reader(tmp_path)
+    found = reader_in(tmp_path, {"format": 3})
     assert found["params"] == {"over": INNER | {"params": {"k": 3, "skip": 0.5}}, "window": 5}
 
 
@@ -21,11 +21,10 @@ def test_a_reader_of_0_1_is_described_as_today_at_every_depth(tmp_path):
     [("[]", "does not describe a reader"), ('{"params": {}}', "does not describe a reader"), ("{", "cannot be read")],
 )
 def test_what_is_no_reader_is_said(tmp_path, content, message):
-    with pytest.raises(MemoryFileError, match=r"holds no reader\.json"):
-        read_reader(tmp_path)
+    assert reader_in(tmp_path, {"format": 3}) is None
     (tmp_path / READER).write_text(content)
     with pytest.raises(MemoryFileError, match=message):
-        read_reader(tmp_path)
+        reader_in(tmp_path, {"format": 3})
 
 
 def test_a_file_in_place_of_a_folder_is_no_memory(tmp_path):

@@ -17,6 +17,7 @@
     ├── SourceMismatchError             the memory belongs to another model
     ├── StorageError                    this memory does not store what the call needs
     ├── MemoryFileError (OSError)       a folder or file is missing, torn, corrupted or cannot be written
+    │   └── StaleMemoryError            somebody else saved into the folder since this memory was loaded from it
     └── MissingDependencyError (ImportError)
 
 Each message says what was given, what was expected and what to do about it.
@@ -81,6 +82,10 @@ class StorageError(ResiduaError):
 
 class MemoryFileError(ResiduaError, OSError):
     """A memory folder or file is missing, torn, corrupted or cannot be written."""
+
+
+class StaleMemoryError(MemoryFileError):
+    """Somebody else saved into the folder since this memory was loaded from it, or saved to it."""
 
 
 class MissingDependencyError(ResiduaError, ImportError):

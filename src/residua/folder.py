@@ -9,26 +9,29 @@ from residua.errors import MemoryFileError
 
 MANIFEST = "manifest.json"  # names every file that counts; written last
 BUILD = "build.json"  # of a build that is not finished
-READER = "reader.json"  # a saved reader's parameters
-FORMAT = 3
-READABLE = (1, 2, 3)  # 1: ids and columns dense, labels int64; 1 and 2: no schema, and keys as they are
+READER = "reader.json"  # a saved reader's parameters, beside a manifest of a format up to 3
+LOCK = "lock"  # held by whoever writes here; empty
+FORMAT = 4
+# 1: ids and columns dense, labels int64; 1 and 2: no schema, keys as they are; up to 3: a reader in a file of its own
+READABLE = (1, 2, 3, 4)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path, name: str = MANIFEST) -> dict[str, Any]:
     """The manifest of folder `path`; ``MemoryFileError`` if it is missing, torn, corrupted or of another format."""
+    file = path / name
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         expected = "expected a folder that save wrote"
-        raise MemoryFileError(f"{path} is not a memory: it has no {MANIFEST}; {expected}") from error
+        raise MemoryFileError(f"{path} is not a memory: it has no {name}; {expected}") from error
     except (OSError, ValueError) as error:
-        raise MemoryFileError(f"{path / MANIFEST} cannot be read: {error}") from error
+        raise MemoryFileError(f"{file} cannot be read: {error}") from error
     found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
     if found not in READABLE:
         reads = f"this version reads formats {READABLE[0]} to {READABLE[-1]}"
-        raise MemoryFileError(f"{path / MANIFEST} has format {found}; {reads}")
+        raise MemoryFileError(f"{file} has format {found}; {reads}")
     if manifest.get("crc32") != checksum(manifest):
-        raise MemoryFileError(f"{path / MANIFEST} is corrupted: its checksum is not its own")
+        raise MemoryFileError(f"{file} is corrupted: its checksum is not its own")
     return manifest
 
 
@@ -39,8 +42,10 @@ def checksum(manifest: dict[str, Any]) -> int:
 
 def named_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """What a manifest says of each file it names: ``file``, ``bytes``, ``crc32``."""
-    others = [manifest[one] for one in ("edits", "head", "names") if one in manifest]
-    return [*manifest["shards"], *manifest["index"]["files"], *others]
+    edits = manifest.get("edits", [])  # one file up to format 3
+    others = [manifest[one] for one in ("head", "names") if one in manifest]
+    edits = edits if isinstance(edits, list) else [edits]
+    return [*manifest["shards"], *manifest["index"]["files"], *edits, *others]
 
 
 def present(path: Path, about: dict[str, Any]) -> Path:
@@ -55,16 +60,34 @@ def present(path: Path, about: dict[str, Any]) -> Path:
     return file
 
 
-def read_reader(path: Path) -> dict[str, Any]:
-    """What folder `path` says of its saved reader: ``reader``, its name, and ``params``, in JSON types.
+def earlier_manifest(generation: str) -> str:
+    """What the manifest of an earlier generation is called."""
+    return f"{MANIFEST.removesuffix('.json')}-{generation}.json"
 
-    ``MemoryFileError`` where there is none, or it does not say that.
-    """
-    file = path / READER
+
+def has_reader(path: Path) -> bool:
+    """Whether a reader is saved with the memory in folder `path`."""
     try:
-        return _renamed(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise MemoryFileError(f"{path} holds no {READER}; save a reader there, or use rs.Memory.load") from error
+        return reader_in(path, read_manifest(path)) is not None
+    except MemoryFileError:
+        return False
+
+
+def require_reader(path: Path, about: dict[str, Any] | None) -> dict[str, Any]:
+    """What ``reader_in`` found in folder `path`; ``MemoryFileError`` where that is nothing."""
+    if about is None:
+        raise MemoryFileError(f"{path} holds no reader; save a reader there, or use rs.Memory.load")
+    return about
+
+
+def reader_in(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The reader that was saved with a manifest of folder `path`; None where there is none."""
+    file = path / (MANIFEST if manifest["format"] > 3 else READER)
+    try:
+        about = manifest.get("reader") if manifest["format"] > 3 else json.loads(file.read_text(encoding="utf-8"))
+        return about if about is None else _renamed(about)
+    except FileNotFoundError:
+        return None
     except (KeyError, TypeError, AttributeError) as error:
         raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
     except (OSError, ValueError) as error:

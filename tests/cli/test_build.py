@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import residua as rs
+from residua.folder import has_reader
 
 
 def test_build_is_the_verb_of_the_library(run, encoded):
@@ -55,9 +56,9 @@ def test_index_parameters_are_numbers(run, encoded, text):
 def test_a_memory_is_replaced_only_when_told(run, mem, here):
     rs.ResMem(rs.Memory.load(mem), k=3).save(mem)
     assert "--overwrite" in run("build", "val.npz", "-o", "mem", code=1).stderr
-    assert len(rs.Memory.load(mem)) == 60 and (mem / "reader.json").exists()
+    assert len(rs.Memory.load(mem)) == 60 and has_reader(mem)
     run("build", "val.npz", "-o", "mem", "--overwrite")
-    assert len(rs.Memory.load(mem)) == 30 and not (mem / "reader.json").exists()
+    assert len(rs.Memory.load(mem)) == 30 and not has_reader(mem)
 
 
 def test_a_folder_of_other_things_is_refused(run, encoded, here):

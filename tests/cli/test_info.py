@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import residua as rs
-from residua.folder import read_manifest
+from residua.folder import MANIFEST, checksum, read_manifest
 
 OLD = Path(__file__).resolve().parents[1] / "fixtures" / "v0_1"
 
@@ -59,10 +59,15 @@ def test_what_comes_next(run, mem):
     assert "next: residua evaluate mem TEST.npz" in run("info", "mem").stderr
 
 
+def described(mem, reader):
+    manifest = read_manifest(mem) | {"reader": reader}
+    (mem / MANIFEST).write_text(json.dumps(manifest | {"crc32": checksum(manifest)}))
+
+
 def test_a_reader_of_a_class_that_is_not_imported_is_shown(run, mem):
-    (mem / "reader.json").write_text(json.dumps({"reader": "Votes", "module": "votes", "params": {"weight": 0.5}}))
+    described(mem, {"reader": "Votes", "module": "votes", "params": {"weight": 0.5}})
     assert "Votes(weight=0.5)" in run("info", "mem").stdout
-    (mem / "reader.json").write_text("[]")
+    described(mem, [])
     assert "does not describe a reader" in run("info", "mem", code=1).stderr
 
 

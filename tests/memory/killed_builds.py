@@ -121,7 +121,7 @@ def content(path):
     found = {name: memory.column(name)[:].contiguous().numpy().tobytes() for name in names}
     found["keys"] = memory.keys.tobytes() if memory.keys_kept else b""
     manifest = json.loads((path / "manifest.json").read_text())
-    for name in ("generation", "crc32", "shards", "index", "names"):
+    for name in ("generation", "crc32", "shards", "index", "names", "edits"):
         found[f"rest.{name}"] = manifest.pop(name) and b""
     found["manifest"] = json.dumps(manifest, sort_keys=True).encode()
     found["names"] = json.dumps(memory.names, sort_keys=True).encode()
@@ -132,8 +132,8 @@ def content(path):
 
 def left_over(path):
     manifest = json.loads((path / "manifest.json").read_text())
-    named = {"manifest.json", manifest["names"]["file"]}
-    named |= {one["file"] for one in (*manifest["shards"], *manifest["index"]["files"])}
+    named = {"manifest.json", "lock", manifest["names"]["file"]}
+    named |= {one["file"] for one in (*manifest["shards"], *manifest["index"]["files"], *manifest["edits"])}
     return sorted({file.name for file in path.iterdir()} - named)
 
 

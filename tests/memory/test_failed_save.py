@@ -13,7 +13,7 @@ import pytest
 
 import residua as rs
 from residua.errors import MemoryFileError
-from residua.folder import MANIFEST
+from residua.folder import LOCK, MANIFEST, earlier_manifest, read_manifest
 from residua.memory import manifest as saving
 
 
@@ -57,8 +57,8 @@ POINTS = [
     (target, name, nth, done)
     for target, name, count in [
         (saving, "save_file", 2),  # new rows, edits
-        (os, "fsync", 4),  # both, the index, the manifest
-        (saving, "crc32", 3),
+        (os, "fsync", 5),  # both, the manifest, and the folder before and after its rename
+        (saving, "crc32", 2),
         (saving, "write_json", 1),
         (os, "replace", 1),
     ]
@@ -89,7 +89,7 @@ def test_a_failed_save_keeps_the_old_state(target, name, nth, done, error, memor
     expected = MemoryFileError if isinstance(error, OSError) else KeyboardInterrupt
     with failing(monkeypatch, target, name, nth, error, done), pytest.raises(expected) as raised:
         memory.save(tmp_path)
-    renamed = done and name in ("replace", "write_json")
+    renamed = (done and name in ("replace", "write_json")) or (name, nth) == ("fsync", 5)
     assert content(rs.Memory.load(tmp_path)) == (new if renamed else old)
     assert renamed or names(tmp_path) == before  # nothing half-written stays behind
     if expected is MemoryFileError:
@@ -109,7 +109,7 @@ def test_a_save_cut_short_keeps_the_old_state(target, name, nth, done, memory, t
         patch.setattr(saving.Path, "unlink", lambda *_, **__: None)
         with failing(monkeypatch, target, name, nth, KeyboardInterrupt(), done), pytest.raises(KeyboardInterrupt):
             memory.save(tmp_path)
-    renamed = done and name in ("replace", "write_json")
+    renamed = (done and name in ("replace", "write_json")) or (name, nth) == ("fsync", 5)
     loaded = rs.Memory.load(tmp_path)
     assert content(loaded) == (new if renamed else old)
     loaded.save(tmp_path)
@@ -118,8 +118,11 @@ def test_a_save_cut_short_keeps_the_old_state(target, name, nth, done, memory, t
 
 
 def tidy(path):
-    named = (path / MANIFEST).read_text()
-    assert [name for name in names(path) if name != MANIFEST and name not in named] == []
+    manifest = read_manifest(path)
+    kept = [earlier_manifest(generation) for generation in manifest["earlier"]]
+    named = "".join((path / name).read_text() for name in (MANIFEST, *kept)) + " ".join(kept)
+    assert len(kept) <= 2
+    assert [name for name in names(path) if name not in (MANIFEST, LOCK) and name not in named] == []
 
 
 def test_every_point_of_a_save_was_tried(tmp_path, monkeypatch):
@@ -173,7 +176,7 @@ def test_what_belongs_to_others_is_not_overwritten(tmp_path):
     assert (tmp_path / "b" / MANIFEST).read_text() == '{"name": "a web page"}'
     with pytest.raises(MemoryFileError, match=r"notes\.txt"):
         memory.save(tmp_path / "a" / "notes.txt")
-    assert names(tmp_path / "a") == ["notes.txt"]
+    assert names(tmp_path / "a") == ["lock", "notes.txt"]
     memory.save(tmp_path / "c")
     (tmp_path / "c" / "notes.txt").write_text("mine")
     memory.forget(0)

@@ -60,7 +60,7 @@ def test_a_folder_of_0_1(name, tmp_path):
         warnings.simplefilter("ignore")  # of recall, on so few rows
         memory.save(tmp_path)
         again = rs.Memory.load(tmp_path)
-    assert json.loads((tmp_path / "manifest.json").read_text())["format"] == 3
+    assert json.loads((tmp_path / "manifest.json").read_text())["format"] == 4
     check(again, folder, about)
     if logits is not None:
         assert torch.equal(again.logits.dense(), logits.dense())

@@ -1,7 +1,9 @@
 """What was saved comes back, and only what changed is written."""
 
 import json
+import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import torch
 
 import residua as rs
 from residua.core import Head, Source
-from residua.errors import MemoryFileError
+from residua.errors import MemoryFileError, StaleMemoryError
 from residua.folder import MANIFEST
+from residua.memory import manifest as saving
 
 WEIGHT = torch.tensor([[1.0, 0], [0, 1], [-1, 1]])
 SOURCE = Source("Net", "fc", "float32", {"weight": ([3, 2], 2.0)}, {"tokenizer": "ab"}, {"mean": [0.1], "scale": [2.0]})
@@ -107,7 +110,7 @@ def test_only_new_rows_are_written(tmp_path):
     memory.relabel(7, 1)
     memory.save(tmp_path)
     assert files(tmp_path, "rows-") == second  # forgetting and relabelling leave the shards alone
-    assert len(files(tmp_path, "edits-")) == 1
+    assert len(files(tmp_path, "edits-")) == 3  # those of two saves before, too
     assert same(memory, rs.Memory.load(tmp_path))
 
 
@@ -131,11 +134,75 @@ def test_two_folders_and_two_writers(tmp_path):
     assert same(memory, rs.Memory.load(tmp_path / "a"))
     other = rs.Memory.load(tmp_path / "a")
     other.forget(0)
-    other.save(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    other.save(tmp_path / "link")
     memory.add(made(1, seed=2))
-    memory.save(tmp_path / "a")  # another memory was saved there since: everything is written
-    assert same(memory, rs.Memory.load(tmp_path / "a"))
-    assert len(files(tmp_path / "a", "rows-")) == 1
+    for name in ("a", "link"):
+        with pytest.raises(StaleMemoryError, match="somebody else saved there since"):
+            memory.save(tmp_path / name)
+    assert same(other, rs.Memory.load(tmp_path / "a"))
+    memory.save(tmp_path / "b")
+    assert same(memory, rs.Memory.load(tmp_path / "b"))
+    foreign = rs.Memory(made(3))
+    foreign.save(tmp_path / "a")  # one that never was of this folder replaces what is there
+    assert same(foreign, rs.Memory.load(tmp_path / "a")) and len(files(tmp_path / "a", "rows-")) == 1
+    for file in (tmp_path / "b").iterdir():
+        file.unlink()
+    memory.save(tmp_path / "b")  # nothing is lost
+    assert same(memory, rs.Memory.load(tmp_path / "b"))
+
+
+def test_the_two_states_before_are_kept_whole(tmp_path):
+    memory, states = rs.Memory(made(20)), []
+    for round in range(5):
+        memory.forget(round)
+        memory.add(made(1, seed=round))
+        memory.save(tmp_path)
+        states.append((json.loads((tmp_path / MANIFEST).read_text())["generation"], memory.ids.tolist()))
+    kept = sorted(file.name for file in tmp_path.glob("manifest-*"))
+    assert kept == sorted(f"manifest-{generation}.json" for generation, _ in states[2:4])
+    for generation, ids in states[2:4]:
+        shutil.copytree(tmp_path, tmp_path.with_name(generation))
+        (tmp_path.with_name(generation) / f"manifest-{generation}.json").replace(
+            tmp_path.with_name(generation) / MANIFEST
+        )
+        assert rs.Memory.load(tmp_path.with_name(generation)).ids.tolist() == ids
+
+
+def test_loading_goes_on_while_others_save(tmp_path, monkeypatch):
+    """Each time that a file is looked for, somebody has saved twice and it is gone."""
+    memory = rs.Memory(made())
+    memory.save(tmp_path)
+    there, left = saving.present, [3]
+
+    def busy(path, about):
+        if left[0]:
+            left[0] -= 1
+            rs.Memory(made(12 + left[0])).save(tmp_path)
+        return there(path, about)
+
+    monkeypatch.setattr(saving, "present", busy)
+    assert len(rs.Memory.load(tmp_path)) == 12
+    left[0] = 1000
+    with pytest.raises(MemoryFileError, match="was saved 100 times while it was loaded"):
+        rs.Memory.load(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="open files have no names")
+def test_what_was_opened_stays_while_others_save(tmp_path, monkeypatch):
+    memory = rs.Memory(made(names=[str(n) for n in range(12)], ids=np.arange(12)), storage="head")
+    memory.save(tmp_path)
+    checksum, calls = saving.crc32, []
+
+    def busy(file):
+        if not calls:
+            calls.append(file)
+            rs.Memory(made(2)).save(tmp_path)
+        return checksum(file)
+
+    monkeypatch.setattr(saving, "crc32", busy)
+    assert len(rs.Memory.load(tmp_path)) == 12
+    assert len(rs.Memory.load(tmp_path)) == 2
 
 
 def test_rebuild_removes_every_trace(tmp_path):
@@ -182,7 +249,10 @@ def test_the_index_comes_back_as_it_was(index, tmp_path, monkeypatch):
     assert same(memory, loaded)
     loaded.save(tmp_path)
     assert same(memory, rs.Memory.load(tmp_path))
-    assert len(files(tmp_path, "index-")) == (index != "auto")
+    assert len(files(tmp_path, "index-")) == (index != "auto")  # what is new is added when it is loaded
+    loaded.add(made(100, seed=2))
+    loaded.save(tmp_path)
+    assert len(files(tmp_path, "index-")) == 2 * (index != "auto")  # over a quarter: a new one, beside the last
 
 
 def test_loading_writes_nothing(tmp_path):
@@ -280,8 +350,8 @@ def test_torn_manifests_and_other_formats(folder):
         file.write_bytes(content)
         with pytest.raises(MemoryFileError, match=MANIFEST):
             rs.Memory.load(folder)
-    file.write_text(json.dumps(manifest | {"format": 4}))
-    with pytest.raises(MemoryFileError, match="has format 4; this version reads formats 1 to 3"):
+    file.write_text(json.dumps(manifest | {"format": 5}))
+    with pytest.raises(MemoryFileError, match="has format 5; this version reads formats 1 to 4"):
         rs.Memory.load(folder)
     for change, message in [
         ({"schema": {**manifest["schema"], "storage": {}}}, "not a manifest this version understands.*name"),

@@ -10,6 +10,7 @@ import pytest
 
 import residua as rs
 from residua.errors import MemoryFileError, StorageError
+from residua.folder import MANIFEST, checksum, read_manifest
 from residua.readers import register_reader
 
 
@@ -43,13 +44,45 @@ def test_what_version_0_1_called_a_gate_is_read_as_skip(tmp_path):
     """Also in the reader under another."""
     memory = rs.Memory(made())
     reader = rs.ResMem(memory, k=5, skip=0.8)
-    for saved in (reader, rs.ContinuousCache(reader, theta=1.0)):
-        saved.save(tmp_path)
-        text = (tmp_path / "reader.json").read_text()
+    for number, saved in enumerate((reader, rs.ContinuousCache(reader, theta=1.0))):
+        saved.save(tmp_path := tmp_path / str(number))
+        manifest = read_manifest(tmp_path)
+        text = json.dumps(manifest.pop("reader"))
         assert text.count('"skip"') == 1
+        del manifest["edits"]  # nothing was edited
+        described(tmp_path, manifest | {"format": 3})
         (tmp_path / "reader.json").write_text(text.replace('"skip"', '"gate"'))
         loaded = rs.load(tmp_path)
         assert getattr(loaded, "over", loaded).params == reader.params
+        loaded.memory.forget(loaded.memory.ids[:1])
+        loaded.memory.save(tmp_path)  # as it is written today: within the manifest
+        assert not (tmp_path / "reader.json").exists()
+        assert rs.load(tmp_path).to_json() == loaded.to_json()
+
+
+def described(folder, manifest):
+    """Write this manifest, with its own checksum."""
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"crc32": checksum(manifest)}))
+
+
+def test_a_reader_is_one_with_its_memory(tmp_path):
+    """It stays when that memory is saved again, and goes with it when another one is saved there."""
+    memory = rs.Memory(made())
+    reader = rs.ResMem(memory, k=5)
+    reader.save(tmp_path)
+    memory.forget(memory.ids[:1])
+    memory.save(tmp_path)
+    assert rs.load(tmp_path).k == 5
+    loaded = rs.Memory.load(tmp_path)
+    loaded.forget(loaded.ids[:1])
+    loaded.save(tmp_path)
+    assert rs.load(tmp_path).k == 5 and len(rs.load(tmp_path).memory) == len(loaded)
+    loaded.rebuild()
+    rs.ResMem(loaded, k=3).save(tmp_path)
+    assert rs.load(tmp_path).k == 3
+    rs.Memory(made()).save(tmp_path)
+    with pytest.raises(MemoryFileError, match="holds no reader"):
+        rs.load(tmp_path)
 
 
 def test_readers_that_hold_readers_come_back(tmp_path):
@@ -144,7 +177,7 @@ def test_an_unknown_class_names_its_module_and_imports_nothing(under, tmp_path, 
     if under:
         about = {"reader": "ContinuousCache", "module": "elsewhere_of_a_test", "params": {"over": about, "window": 3}}
     rs.ResMem(rs.Memory(made()), k=2).save(tmp_path / "r")
-    (tmp_path / "r" / "reader.json").write_text(json.dumps(about))
+    described(tmp_path / "r", read_manifest(tmp_path / "r") | {"reader": about})
     with pytest.raises(MemoryFileError, match=r"'Oracle'.*registered.*import the module.*elsewhere_of_a_test"):
         rs.load(tmp_path / "r")
     assert "elsewhere_of_a_test" not in sys.modules
@@ -152,7 +185,7 @@ def test_an_unknown_class_names_its_module_and_imports_nothing(under, tmp_path, 
 
 def test_a_memory_alone_is_no_reader(tmp_path):
     rs.Memory(made()).save(tmp_path)
-    with pytest.raises(MemoryFileError, match=r"holds no reader\.json.*rs\.Memory\.load"):
+    with pytest.raises(MemoryFileError, match=r"holds no reader.*rs\.Memory\.load"):
         rs.load(tmp_path)
     with pytest.raises(MemoryFileError, match="nowhere"):
         rs.load(tmp_path / "nowhere")
@@ -180,9 +213,10 @@ def test_a_memory_alone_is_no_reader(tmp_path):
     ],
 )
 def test_a_spoilt_reader_file_is_named(content, tmp_path):
-    rs.ResMem(rs.Memory(made()), k=2).save(tmp_path)
+    rs.Memory(made()).save(tmp_path)
+    described(tmp_path, read_manifest(tmp_path) | {"format": 3})
     (tmp_path / "reader.json").write_text(content)
-    with pytest.raises(MemoryFileError, match=r"reader\.json"):
+    with pytest.raises(MemoryFileError, match=r"reader"):
         rs.load(tmp_path)
 
 
@@ -199,14 +233,13 @@ def test_a_failed_save_keeps_the_earlier_reader(tmp_path, monkeypatch):
     replace = os.replace
 
     def refuse(part, path):
-        if path.name == "reader.json":
+        if path.name == MANIFEST:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(part, path)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
-        with pytest.raises(MemoryFileError, match=r"reader\.json: No space left"):
+        with pytest.raises(MemoryFileError, match=r"manifest\.json: No space left"):
             reader.with_params(k=3).save(tmp_path)
     assert rs.load(tmp_path).k == 2
     assert not list(tmp_path.glob("*.part"))
-    assert json.loads((tmp_path / "reader.json").read_text())["reader"] == "ResMem"

@@ -15,7 +15,7 @@ from residua.cli.output import command, report, size
 from residua.cli.store import bytes_in, next_step, unfinished
 from residua.cli.verbosity import note, progress
 from residua.errors import MemoryFileError, ParameterError
-from residua.folder import MANIFEST, READER
+from residua.folder import MANIFEST
 from residua.printable import count, shown_keys
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -87,7 +87,6 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         taken = ("index", "storage", "device", "index_params", "overfetch", "m", "temperature", "normalise")
         memory = Memory((Encoded.load(path) for path in encoded), **{name: options[name] for name in taken})
         memory.save(output)
-    (output / READER).unlink(missing_ok=True)  # it was tuned on the memory that was here
     log.info("memory %s: %r", output, memory)
     then = [next_step(output, of_text), *([command("generate", output, "a prompt")] if of_text else [])]
     report(*_summary(memory, output), as_json, then)

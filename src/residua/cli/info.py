@@ -7,7 +7,7 @@ import click
 from residua.cli.options import json_option, memory_argument
 from residua.cli.output import report, size
 from residua.cli.store import bytes_in, checked, next_step
-from residua.folder import READER, named_files, present, read_reader
+from residua.folder import named_files, present, reader_in
 from residua.printable import short, shown_memory
 
 
@@ -28,7 +28,7 @@ def info(memory: Path, as_json: bool) -> None:
     manifest = checked(memory)
     for file in named_files(manifest):
         present(memory, file)
-    reader = read_reader(memory) if (memory / READER).exists() else None
+    reader = reader_in(memory, manifest)
     data = manifest["summary"] if "summary" in manifest else _by_loading(memory)
     data |= {"bytes_on_disk": bytes_in(memory)}
     data["reader"] = reader and {"name": reader["reader"], "params": reader["params"]}

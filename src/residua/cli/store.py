@@ -14,7 +14,7 @@ import click
 from residua.cli.loaders import check_npz
 from residua.cli.output import command
 from residua.errors import InputError, MemoryFileError, ParameterError
-from residua.folder import BUILD, MANIFEST, READER, read_manifest
+from residua.folder import BUILD, MANIFEST, has_reader, read_manifest
 from residua.printable import short
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def reader_at(
         options, usual = ", ".join(f"--{parameter}" for parameter in given), usual_reader(of_text)
         raise ParameterError(f"{options} given without a reader; name the one they describe with --reader {usual}")
     checked(path, of_text, files)
-    saved = name is None and (path / READER).exists()
+    saved = name is None and has_reader(path)
     if name is None and not saved and not of_text:
         how = f"run 'residua tune {path} VALIDATION.npz' first, or name a reader with --reader resmem"
         raise MemoryFileError(f"{path} holds no tuned reader; {how}")
@@ -116,7 +116,7 @@ def bytes_in(path: Path) -> int:
 
 def next_step(path: Path, of_text: bool) -> str:
     """What one types next about the memory in folder `path`: evaluate its reader, or tune one first."""
-    if (path / READER).exists():
+    if has_reader(path):
         verb, data, why = "evaluate", "TEST", "neither remembered nor tuned on"
     else:
         verb, data, why = "tune", "VALIDATION", "not remembered"

@@ -11,7 +11,6 @@ from residua.cli.data import Counted, data_for
 from residua.cli.output import report
 from residua.cli.store import memory_at, next_step, usual_reader
 from residua.cli.verbosity import progress
-from residua.folder import READER
 from residua.printable import count, shown
 
 NO_HELP = "  the memory is not surely better here: the model alone (k=0) is kept"
@@ -93,8 +92,8 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
         best = fit(rows, evidence=asked["evidence"], progress=asked["progress"])
         about = best.to_json() | {"rows": rows.rows, "evidence": asdict(best.evidence_)}
         best.save(memory)
-        said = f"{cls.__name__}: fitted on {count(rows.rows, 'validation row')}\n  {best.evidence_}\nsaved as "
-        report(about, f"{said}{memory / READER}", as_json, [next_step(memory, of_text)])
+        said = f"{cls.__name__}: fitted on {count(rows.rows, 'validation row')}\n  {best.evidence_}\nsaved in "
+        report(about, f"{said}{memory}", as_json, [next_step(memory, of_text)])
         return
     best = choose(cls(opened, **own), rows, grid or None, **asked)
     about, lines = _found(best, best.results_["k"] == 0, rows, objective)
@@ -116,7 +115,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
         about["cache"]["evidence"] = asdict(best.evidence_)
         lines += [*more, f"  {best.evidence_}"]
     best.save(memory)
-    report(about, "\n".join([*lines, f"saved as {memory / READER}"]), as_json, [next_step(memory, of_text)])
+    report(about, "\n".join([*lines, f"saved in {memory}"]), as_json, [next_step(memory, of_text)])
 
 
 def _found(best, without, seen, asked=None) -> tuple[dict, list[str]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from residua.encoding.text import tokenizer_hash
 from residua.errors import InputError, MemoryFileError, MissingDependencyError, ParameterError
-from residua.folder import READER
+from residua.folder import has_reader
 from residua.hooks.handle import Handle, attach
 from residua.memory import Memory
 from residua.readers import Reader, load
@@ -170,7 +170,7 @@ def _chosen(
         cls = reader_class(name)
         return cls(Memory.load(memory, device), **own(cls)), options
     else:
-        if Path(memory).is_dir() and not (Path(memory) / READER).exists():
+        if Path(memory).is_dir() and not has_reader(Path(memory)):
             raise MemoryFileError(f"{memory} holds no tuned reader; save one there, or name one: reader='knnlm'")
         found = load(memory, device)
     given = own(type(found))

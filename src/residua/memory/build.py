@@ -14,14 +14,13 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors import safe_open
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from residua.folder import BUILD, read_manifest
 from residua.index import Index, load_index, make_index, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory import manifest as files
+from residua.memory.lock import locked
 from residua.memory.memory import Memory
 from residua.memory.schema import KeyDtype, Schema
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
@@ -133,26 +133,10 @@ def build(
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """The one build in folder `path`, and the end of it; the lock of a process that has died holds nothing."""
-    lock = path / f"{BUILD}.lock"
-    with files.writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock, timeout=0)
-        try:
-            held.acquire()
-        except Timeout as error:
-            what = f"another build is writing to {path} at this moment"
-            raise MemoryFileError(f"{what}; wait until it ends, or build into another folder") from error
-    finished = False
-    try:
+    """The one that writes to folder `path`, and the end of its build."""
+    with locked(path, patience=0, nested=False):
         yield
-        finished = True
-    finally:
-        with suppress(OSError):
-            lock.unlink()
-        if finished:  # last of all: what a killed call leaves is removed by the next, which finds this
-            (path / BUILD).unlink(missing_ok=True)
-        held.release()
+        (path / BUILD).unlink(missing_ok=True)  # last of all: what a killed call leaves, the next one finds by this
 
 
 @dataclass

@@ -41,6 +41,7 @@ class Editable(ABC):
     _table: Table
     _keys: Tensor | None
     _events: list[Event]
+    _known: dict[Any, set[str]]
     _loose_keys: list[Tensor]  # of rows that an edit adds, where keys are not kept
 
     def _stand_alone(self) -> None:
@@ -51,7 +52,8 @@ class Editable(ABC):
         self._pending: Table | None = None  # the table of an edit that takes effect, or was interrupted then
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self.now).items() if name not in _OWN}
+        held = {name: value for name, value in vars(self.now).items() if name not in _OWN}
+        return held | {"_known": dict(self._known)}  # what a copy saves is not this one's
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._stand_alone()

@@ -2,51 +2,73 @@
 
 import contextlib
 import os
+import shutil
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from residua.core.atomic import write_json
+from residua.core.atomic import flush, write_json
 from residua.errors import MemoryFileError
-from residua.folder import MANIFEST, checksum, named_files, present, read_manifest
+from residua.folder import LOCK, MANIFEST, READER, checksum, earlier_manifest, named_files, present, read_manifest
 
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
-OWN = ("rows-", "edits-", "head-", "names-", "index-", f"{MANIFEST}.", ".tmp")
+OWN = ("rows-", "edits-", "head-", "names-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
+EARLIER = 2  # generations before the one that counts
+
+Held: TypeAlias = dict[str, Path]  # open files by their names, as paths that stay when the names go
 
 
 def put_tensors(path: Path, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Write tensors to a safetensors file of folder `path`; what a manifest says of it."""
-    save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, path / name)
-    return described(path / name)
+    file = path / name
+    file.touch()
+    mode = file.stat().st_mode  # by the umask; safetensors' own is private
+    save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, file)
+    file.chmod(mode)
+    return described(file)
 
 
-def get_tensors(path: Path, about: dict[str, Any]) -> dict[str, torch.Tensor]:
+@contextlib.contextmanager
+def held(path: Path, manifest: dict[str, Any]) -> Iterator[Held]:
+    """All files that `manifest` names, opened at once: whoever saves meanwhile cannot take them away."""
+    with contextlib.ExitStack() as stack:
+        found: Held = {}
+        for about in named_files(manifest):
+            try:
+                stream = stack.enter_context(open(present(path, about), "rb"))
+            except FileNotFoundError as error:
+                raise MemoryFileError(f"{path / about['file']} is missing") from error
+            open_file = Path(f"/dev/fd/{stream.fileno()}")
+            found |= {about["file"]: open_file} if open_file.exists() else {}
+        yield found
+
+
+def get_tensors(path: Path, about: dict[str, Any], held: Held | None = None) -> dict[str, torch.Tensor]:
     """The tensors of a file that a manifest describes, verified."""
-    file = verify(path, about)
+    file = verify(path, about, held)
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise MemoryFileError(f"{file} is not a safetensors file: {error}") from error
+        raise MemoryFileError(f"{path / about['file']} is not a safetensors file: {error}") from error
 
 
 def described(file: Path) -> dict[str, Any]:
     """What a manifest says of a written file: name, size and checksum. The file is on the disk when this returns."""
-    with open(file, "rb") as stream:
-        os.fsync(stream.fileno())
+    flush(file)
     return {"file": file.name, "bytes": file.stat().st_size, "crc32": crc32(file)}
 
 
-def verify(path: Path, about: dict[str, Any]) -> Path:
-    """The path of a file that a manifest describes, if it has the size and checksum it should have."""
-    file = present(path, about)
+def verify(path: Path, about: dict[str, Any], held: Held | None = None) -> Path:
+    """Where to read a file that a manifest describes, if it has the size and checksum it should have."""
+    file = (held or {}).get(about["file"]) or present(path, about)
     if crc32(file) != about["crc32"]:
-        raise MemoryFileError(f"{file} is corrupted: its checksum is not the manifest's")
+        raise MemoryFileError(f"{path / about['file']} is corrupted: its checksum is not the manifest's")
     return file
 
 
@@ -64,16 +86,37 @@ def writing(path: Path, safe: str = "") -> Iterator[None]:
     """What fails in here, for want of space or permission, is a ``MemoryFileError`` that says what is `safe`."""
     try:
         yield
+    except MemoryFileError as error:
+        raise type(error)(f"{error}{safe}") from error.__cause__
     except (OSError, SafetensorError) as error:
-        ours = isinstance(error, MemoryFileError)
-        said = str(error) if ours else f"cannot write {path}: {getattr(error, 'strerror', None) or error}"
-        raise MemoryFileError(said + safe) from (error.__cause__ if ours else error)
+        raise MemoryFileError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}{safe}") from error
 
 
-def commit(path: Path, manifest: dict[str, Any]) -> None:
-    """Make `manifest` what folder `path` holds, by rename, then remove the files that it does not name."""
+def commit(path: Path, manifest: dict[str, Any], keep: bool = False) -> dict[str, Any]:
+    """Make `manifest` what folder `path` holds, by rename, then remove the files that count no more; it is returned.
+
+    With `keep`, what the folder held until now, and the generation before, stay: ``verify`` may fall back on them.
+    """
+    now = read_manifest(path) if keep else {}
+    earlier = [now["generation"], *now.get("earlier", ())][:EARLIER] if keep else []
+    if keep:
+        link(path / MANIFEST, path / earlier_manifest(now["generation"]))
+    manifest = manifest | {"earlier": earlier}
     write_json(path / MANIFEST, manifest | {"crc32": checksum(manifest)})
     sweep(path, manifest)
+    return manifest
+
+
+def link(file: Path, name: Path) -> None:
+    """Another name of a file that never changes; a copy where the disk knows no links."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(file, name)
+        except FileExistsError:
+            raise
+        except OSError:
+            shutil.copyfile(file, name)
+            flush(name)
 
 
 def check_folder(path: Path, verb: str, *others: str) -> bool:
@@ -81,7 +124,8 @@ def check_folder(path: Path, verb: str, *others: str) -> bool:
     if (path / MANIFEST).exists():
         read_manifest(path)  # another program's, or another version's, is not overwritten
         return True
-    if not all(file.name.startswith((*OWN, *others)) for file in path.iterdir()):  # our own: a first save was killed
+    # Our own: a first save was killed.
+    if not all(file.name == LOCK or file.name.startswith((*OWN, *others)) for file in path.iterdir()):
         raise MemoryFileError(f"{path} holds files that are not a memory's; {verb} into an empty or new folder")
     return False
 
@@ -103,17 +147,22 @@ def new_generation(path: Path) -> Iterator[str]:
         yield generation
     except BaseException:
         if generation_of(path) != generation:
-            remove(path.glob(f"*-{generation}*"))
+            now = generation_of(path)
+            remove([*path.glob(f"*-{generation}*"), *([path / earlier_manifest(now)] if now else [])])
         raise
 
 
 def sweep(path: Path, manifest: dict[str, Any]) -> None:
-    """Remove the files of older generations."""
+    """Remove the files that neither `manifest` names nor one of the earlier ones that are kept."""
     named = {about["file"] for about in named_files(manifest)}
+    for generation in manifest.get("earlier", ()):
+        name = earlier_manifest(generation)
+        with contextlib.suppress(MemoryFileError):
+            named |= {name, *(about["file"] for about in named_files(read_manifest(path, name)))}
     remove(file for file in path.iterdir() if file.name.startswith(OWN) and file.name not in named)
 
 
-def remove(files: Iterator[Path]) -> None:
+def remove(files: Iterable[Path]) -> None:
     """Remove files; one that cannot be removed is only untidy."""
     for file in files:
         with contextlib.suppress(OSError):

@@ -153,6 +153,7 @@ class Memory(Editable):
     def _begin(self, contents: store.Contents, table: Table, saved: store.Saved | None) -> None:
         self._stand_alone()
         self.schema, self._table, self._saved = contents.schema, table, saved
+        self._known: store.Known = {} if saved is None else {saved.path: {saved.generation}}
         self.storage, self.about = contents.storage, dict(contents.about or {})
         self.names = Names(contents.names)
         self.device, self.version, self._active_count = table.device, -1, 0
@@ -472,13 +473,21 @@ class Memory(Editable):
         """Write the memory into a folder: safetensors shards, and a manifest last, by rename.
 
         Saving again into the same folder writes only what changed. Whatever fails (``MemoryFileError``), a folder that
-        held a memory still holds that memory; one that holds something else is left alone.
+        held a memory still holds that memory; one that holds something else is left alone. When it returns, not even a
+        power cut undoes it.
+
+        A folder that this memory was loaded from, or saved to, is not saved over once somebody else has saved there
+        (``StaleMemoryError``). The reader that is saved in such a folder stays; in any other, it goes.
         """
+        self._write(path)
+
+    def _write(self, path: str | os.PathLike[str], reader: dict[str, Any] | None = None) -> None:
         with self._locks.edits:
             now = self._draft()
             inner = now._index_wanted, now._next_id, now.keys_kept, now._median_nn_distance
             contents = store.Contents(now.schema, now.storage, *inner, now.about, now.names, summary(now))
-            self._saved = store.save(Path(path), contents, now.index, now._table, now._events, now._saved)
+            what = contents, now.index, now._table, now._events, now._saved, self._known
+            self._saved = store.save(Path(path), *what, reader)
 
     def purge(self, path: str | os.PathLike[str], *, note: str | None = None, progress: bool | None = None) -> Purge:
         """``rebuild``, ``save``, and prove that the folder holds nothing of a forgotten row any more.
@@ -492,12 +501,17 @@ class Memory(Editable):
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
         """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted."""
+        return cls._read(path, device)[0]
+
+    @classmethod
+    def _read(cls, path: str | os.PathLike[str], device: str | torch.device) -> tuple[Self, dict[str, Any] | None]:
+        """The memory in a folder, and the reader that was saved with it."""
         memory = cls.__new__(cls)
         contents, memory.index, table, events, saved = store.load(Path(path), arguments.checked_device(device))
         memory._begin(contents, table, saved)
         memory._events = events
         memory._refresh()
-        return memory
+        return memory, contents.reader
 
     def _grow(self, batches: list[Encoded]) -> None:
         """Have as many outputs as `batches`."""

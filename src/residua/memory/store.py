@@ -1,35 +1,42 @@
-"""A memory on disk: immutable shards, a small file of edits, and a manifest that is written last.
+"""A memory on disk: immutable files, and a manifest that is written last.
 
 ``manifest.json`` names every file that counts, with its size and checksum, and is replaced by rename: a save that is
-killed or runs out of disk leaves the old manifest and every file it names. Forgetting and relabelling write an edits
-file (the forgotten rows, the relabelled rows and their labels) and leave the shards alone.
+killed or runs out of disk leaves the old manifest and every file it names. Rows are in shards, each as it was new or
+later; what was done to them is the log, in files of edits, which is replayed. A save writes new rows and edits alone;
+so that there are few files, it takes the last ones into the new one where they are no larger.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
 from residua.core import Head, Names
-from residua.core.atomic import write_json
-from residua.errors import MemoryFileError
-from residua.folder import FORMAT, MANIFEST, read_manifest
+from residua.errors import MemoryFileError, StaleMemoryError
+from residua.folder import FORMAT, MANIFEST, present, read_manifest, reader_in
 from residua.index import Index, load_index
+from residua.memory import journal
 from residua.memory import manifest as files
 from residua.memory.history import Changes, Event
+from residua.memory.lock import locked
 from residua.memory.manifest import get_tensors, put_tensors, verify, writing
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
 from residua.memory.storage import Storage, make_storage
 from residua.memory.table import Column, Table
 
-_NOT_SAVED = ("active",)  # the edits file says it
+_NOT_SAVED = ("active",)  # the log says it
+_TAIL = 4  # an index is written anew once it lacks more than a quarter of what it has; the rest is added when loaded
+_ATTEMPTS = 100  # to load what others save at the same time
+
+Known: TypeAlias = dict[Path, set[str]]  # a memory's folders, and those generations there that are its own
 
 
 @dataclass
@@ -45,6 +52,7 @@ class Contents:
     about: dict[str, Any] | None = None
     names: Names | None = None
     summary: dict[str, Any] | None = None  # what `residua info` shows; only written
+    reader: dict[str, Any] | None = None  # that was saved with it; only read
 
 
 @dataclass
@@ -52,9 +60,11 @@ class Saved:
     """What a memory knows of the folder it was last saved to or loaded from."""
 
     path: Path
-    generation: str
-    shards: list[dict[str, Any]]
-    rows: int
+    manifest: dict[str, Any]
+
+    @property
+    def generation(self) -> str:
+        return self.manifest["generation"]
 
 
 def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any]:
@@ -77,9 +87,9 @@ def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any
     return put_tensors(path, name, tensors) | {"rows": count}
 
 
-def get_rows(path: Path, shard: dict[str, Any]) -> dict[str, Column]:
+def get_rows(path: Path, shard: dict[str, Any], held: files.Held | None = None) -> dict[str, Column]:
     """The columns that ``put_rows`` wrote, verified; `shard` is what it returned."""
-    tensors = get_tensors(path, shard)
+    tensors = get_tensors(path, shard, held)
     count = len(tensors["label"])
     columns: dict[str, Column] = {name: tensor for name, tensor in tensors.items() if "#" not in name}
     for name in [name.removesuffix("#start") for name in tensors if name.endswith("#start")]:
@@ -94,34 +104,87 @@ def put_head(path: Path, generation: str, head: Head) -> dict[str, Any]:
     return put_tensors(path, f"head-{generation}.safetensors", tensors)
 
 
-def get_head(path: Path, about: dict[str, Any]) -> Head:
+def get_head(path: Path, about: dict[str, Any], held: files.Held | None = None) -> Head:
     """The head that ``put_head`` wrote, verified."""
-    tensors = get_tensors(path, about)
+    tensors = get_tensors(path, about, held)
     return Head(tensors["weight"], tensors.get("bias"))
 
 
 def save(
-    path: Path, contents: Contents, index: Index, table: Table, events: Sequence[Event], saved: Saved | None
+    path: Path,
+    contents: Contents,
+    index: Index,
+    table: Table,
+    events: Sequence[Event],
+    saved: Saved | None,
+    known: Known,
+    reader: dict[str, Any] | None = None,
 ) -> Saved:
-    """Write a memory into folder `path`: only what changed, if that still holds what was `saved`."""
-    path = path.absolute()
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    """Write a memory, and `reader`, into folder `path`: only what changed, if that still holds what was `saved`.
+
+    Files of that which are missing or torn are written again. Without a `reader`, the one that is there stays, if the
+    folder is one of those `known`. ``StaleMemoryError`` where it is, and holds a generation that is not this memory's.
+    """
+    path = folder_of(path)
+    with locked(path), writing(path):
         files.check_folder(path, "save")
-        fresh = saved is None or saved.path != path or files.generation_of(path) != saved.generation
-        shards, start = ([], 0) if saved is None or fresh else (list(saved.shards), saved.rows)
+        now = files.generation_of(path)
+        check_current(path, known, now)
+        same = saved is not None and (saved.path, saved.generation) == (path, now)
+        old = saved.manifest if saved is not None and same else {}
+        if reader is None and now in known.get(path, ()):
+            reader = reader_in(path, read_manifest(path))
         with files.new_generation(path) as generation:
-            if len(table) > start or not shards:
+            known[path] = {*known.get(path, ()), generation}  # an interrupt may come when it is in place already
+            shards, start = _kept(path, old.get("shards", []), "rows", len(table))
+            if start < len(table) or not shards:
                 rows = {name: table[name][start:] for name in table.names}
                 shards.append(put_rows(path, f"rows-{generation}.safetensors", rows))
-            edited = torch.cat(
-                [torch.empty(0, dtype=torch.int64), *(e.changes.relabelled for e in events if e.changes)]
-            )
-            edited = edited[:0] if fresh else edited.unique()  # a fresh shard holds the new labels already
-            edits = {"forgotten": (~table.dense("active")).nonzero()[:, 0], "edited": edited}
-            edits["label"] = table.dense("label")[edited.to(table.device)]
-            write_manifest(path, generation, contents, index, shards, edits)
-    return Saved(path, generation, shards, len(table))
+            edits = old.get("edits", [])
+            edits, start = _kept(path, edits if isinstance(edits, list) else [], "events", len(events))
+            if start < len(events):
+                tensors = journal.to_tensors(events[start:])
+                about = put_tensors(path, f"edits-{generation}.safetensors", tensors)
+                edits.append(about | {"events": len(events) - start})
+            manifest = write_manifest(path, generation, contents, index, shards, edits, old, reader)
+        known[path] = {generation}
+    return Saved(path, manifest)
+
+
+def _kept(path: Path, written: list[dict[str, Any]], what: str, total: int) -> tuple[list[dict[str, Any]], int]:
+    """Which of the files `written` stay, and how many rows or events of `total` these hold: not what follows one that
+    is missing or torn, and, where another has to be written, none at the end that is no larger."""
+    whole = [about for about in written]
+    for at, about in enumerate(written):
+        if not _is_whole(path, about):
+            whole = written[:at]
+            break
+    done = sum(about[what] for about in whole)
+    while whole and done < total and whole[-1][what] <= total - done:
+        done -= whole.pop()[what]
+    return whole, done
+
+
+def _is_whole(path: Path, about: dict[str, Any]) -> bool:
+    try:
+        return bool(present(path, about))
+    except MemoryFileError:
+        return False
+
+
+def folder_of(path: Path) -> Path:
+    """The one name of a folder that may have several."""
+    return Path(os.path.realpath(path))
+
+
+def check_current(path: Path, known: Known, now: str | None) -> None:
+    """Refuse to save over what somebody else saved since."""
+    if now is not None and path in known and now not in known[path]:
+        raise StaleMemoryError(
+            f"{path} holds generation {now}, and this memory is of an earlier one ({', '.join(known[path])}): somebody "
+            "else saved there since, and their changes would be lost. Load it again and repeat your changes, or save "
+            "into another folder"
+        )
 
 
 def write_manifest(
@@ -130,40 +193,67 @@ def write_manifest(
     contents: Contents,
     index: Index,
     shards: list[dict[str, Any]],
-    edits: dict[str, Tensor] | None = None,
-) -> None:
+    edits: list[dict[str, Any]] | None = None,
+    old: dict[str, Any] | None = None,
+    reader: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Make the shards in folder `path`, which hold all rows in order, a memory: write all else, the manifest last.
 
-    `edits` are the forgotten rows, the relabelled rows and their labels. Before the manifest is in place nothing is
-    removed.
+    `edits` are the files of the log; without, all rows were there from the first. Files of the `old` manifest that say
+    the same are kept, and so are those that it names, as an earlier generation. Before the manifest is in place nothing
+    is removed. The manifest is returned.
     """
+    old, rows = old or {}, sum(shard["rows"] for shard in shards)
     manifest = {
         "format": FORMAT,
         "generation": generation,
         "schema": contents.schema.to_json(),
         "next_id": contents.next_id,
-        "rows": sum(shard["rows"] for shard in shards),
+        "rows": rows,
         "keys_kept": contents.keys_kept,
         "median_nn_distance": contents.median_nn_distance,
         "about": contents.about or {},
         **({} if contents.summary is None else {"summary": contents.summary}),
+        **({} if reader is None else {"reader": reader}),
         "shards": shards,
+        "edits": edits,
     }
-    if edits is not None:
-        manifest["edits"] = put_tensors(path, f"edits-{generation}.safetensors", edits)
+    if edits is None:
+        tensors = journal.to_tensors([Event.of("create", Changes(0, rows))])
+        manifest["edits"] = [put_tensors(path, f"edits-{generation}.safetensors", tensors) | {"events": 1}]
     if contents.storage.head is not None:
-        manifest["head"] = put_head(path, generation, contents.storage.head)
+        same = "head" in old and _is_whole(path, old["head"])
+        manifest["head"] = old["head"] if same else put_head(path, generation, contents.storage.head)
     if contents.names:
-        name = f"names-{generation}.json"
-        write_json(path / name, contents.names.to_json())
-        manifest["names"] = files.described(path / name)
-    index_files = index.save(path, f"index-{generation}")
-    wanted, made = contents.index_wanted, index.to_json()
+        manifest["names"] = _put_names(path, generation, contents.names, old.get("names"))
+    manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
+    return files.commit(path, manifest, keep=bool(old))
+
+
+def _put_names(path: Path, generation: str, names: Names, old: dict[str, Any] | None) -> dict[str, Any]:
+    said, file = json.dumps(names.to_json()).encode(), path / f"names-{generation}.json"
+    if old and (old["bytes"], old["crc32"]) == (len(said), zlib.crc32(said)) and _is_whole(path, old):
+        return old
+    file.write_bytes(said)
+    return files.described(file)
+
+
+def _put_index(
+    path: Path, generation: str, contents: Contents, index: Index, old: dict[str, Any] | None
+) -> dict[str, Any]:
+    wanted, made, covered = contents.index_wanted, index.to_json(), index.n
     if not isinstance(wanted["index"], str):  # an index of the caller's own, as it describes itself
         params = made["params"] | ({} if index.exact else {"rerank": made["rerank"]})
         wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
-    described = [files.described(path / name) for name in index_files]
-    files.commit(path, manifest | {"index": {"wanted": wanted, "about": made, "files": described}})
+    old = old if old and old["files"] and all(_is_whole(path, file) for file in old["files"]) else None
+    had = old.get("rows", 0) if old else 0
+    most = had + had // _TAIL if contents.keys_kept else had  # without keys nothing can be added when it is loaded
+    if old and had <= covered <= most:
+        described, made, covered = old["files"], made | {"file": old["about"]["file"]}, had
+    else:
+        described = [files.described(path / name) for name in index.save(path, f"index-{generation}")]
+        made = index.to_json()
+    return {"wanted": wanted, "about": made, "files": described, "rows": covered}
 
 
 def add_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -173,13 +263,26 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list[Event], Saved]:
-    """What folder `path` holds, verified."""
-    path = path.absolute()
-    manifest = read_manifest(path)
+    """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment."""
+    path = folder_of(path)
+    for _ in range(_ATTEMPTS):
+        manifest = read_manifest(path)
+        try:
+            with files.held(path, manifest) as held:
+                return _load(path, manifest, device, held)
+        except MemoryFileError:
+            if files.generation_of(path) in (manifest["generation"], None):
+                raise
+    raise MemoryFileError(f"{path} was saved {_ATTEMPTS} times while it was loaded; load it while fewer save there")
+
+
+def _load(
+    path: Path, manifest: dict[str, Any], device: torch.device, held: files.Held
+) -> tuple[Contents, Index, Table, list[Event], Saved]:
     try:
         table, shards, columns = Table(device), [], {}
         for shard in manifest["shards"]:
-            columns = get_rows(path, shard)
+            columns = get_rows(path, shard, held)
             label = columns["label"][:]
             count = len(label)
             columns["label"] = label.int() if label.dtype == torch.int64 else label
@@ -189,33 +292,53 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list
         if len(table) != manifest["rows"]:
             raise MemoryFileError(f"{path} holds {len(table)} rows and its manifest says {manifest['rows']}")
         schema = Schema.from_json(manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns))
-        events = [Event.of("create", Changes(0, len(table)))]
-        if "edits" in manifest:
-            edits = get_tensors(path, manifest["edits"])
-            old = table.dense("label")[edits["edited"].to(device)].cpu()
-            n, rows, label = len(table), edits["edited"], edits["label"]
-            changes = Changes(n, n, edits["forgotten"], relabelled=rows, before=old, after=label)
-            table, _ = changes.made(table, Names())
-            events.append(Event.of("earlier", changes))
+        events = _get_events(path, manifest, table, held)
+        journal.replay(events, table)
         for file in manifest["index"]["files"]:
             verify(path, file)
-        keys_kept, about = manifest.get("keys_kept", True), manifest["index"]["about"]
-        keys, forgotten = table.dense("key") if keys_kept else None, (~table.dense("active")).nonzero()[:, 0]
-        index = load_index(about, path, keys, forgotten, device=device, n=len(table))
-        names = verify(path, manifest["names"]).read_text(encoding="utf-8") if "names" in manifest else "{}"
+        index = _get_index(path, manifest, table)
+        names = verify(path, manifest["names"], held).read_text(encoding="utf-8") if "names" in manifest else "{}"
         contents = Contents(
             schema=schema,
-            storage=make_storage(schema, get_head(path, manifest["head"]) if "head" in manifest else None),
+            storage=make_storage(schema, get_head(path, manifest["head"], held) if "head" in manifest else None),
             index_wanted=manifest["index"]["wanted"],
             next_id=manifest["next_id"],
-            keys_kept=keys_kept,
+            keys_kept=manifest.get("keys_kept", True),
             median_nn_distance=manifest.get("median_nn_distance", manifest.get("typical_distance")),
             about=manifest.get("about"),
             names=Names.from_json(json.loads(names)),
+            reader=reader_in(path, manifest),
         )
-        return contents, index, table, events, Saved(path, manifest["generation"], shards, len(table))
+        return contents, index, table, events, Saved(path, manifest | {"shards": shards})
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
+
+
+def _get_events(path: Path, manifest: dict[str, Any], table: Table, held: files.Held) -> list[Event]:
+    """The log; of formats up to 3, which had none, what was changed in all."""
+    if manifest["format"] > 3:
+        return [event for about in manifest["edits"] for event in journal.from_tensors(get_tensors(path, about, held))]
+    n, events = len(table), [Event.of("create", Changes(0, len(table)))]
+    if "edits" in manifest:
+        edits = get_tensors(path, manifest["edits"], held)
+        rows, after = edits["edited"], edits["label"].to(table["label"].dtype)
+        before = table.dense("label")[rows.to(table.device)].cpu()
+        changes = Changes(n, n, edits["forgotten"], relabelled=rows, before=before, after=after)
+        events.append(Event.of("earlier", changes))
+    return events
+
+
+def _get_index(path: Path, manifest: dict[str, Any], table: Table) -> Index:
+    """The index, with the rows that were added since it was written."""
+    about, forgotten = manifest["index"], (~table.dense("active")).nonzero()[:, 0]
+    n = about.get("rows", len(table)) if about["files"] else len(table)
+    keys = table.dense("key") if manifest.get("keys_kept", True) else None
+    first, device = None if keys is None else keys[:n], table.device
+    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n)
+    if keys is not None and n < len(table):
+        index.add(keys[n:])
+        index.forget(forgotten[forgotten >= n])
+    return index
 
 
 def old_schema(manifest: dict[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from residua import html
 from residua.core import Array, Encoded, Ids, Logits, Prediction, Registry, as_tensor, batches
-from residua.core.atomic import write_json
 from residua.core.renamed import renamed
 from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
-from residua.folder import READER, read_reader
+from residua.folder import MANIFEST, require_reader
 from residua.memory import Memory
 from residua.printable import short
 from residua.readers.evidence import Evidence
@@ -329,8 +328,7 @@ class Reader(ABC):
                 f"the parameters of this {type(self).__name__} are not all JSON types ({error}); give the odd one a "
                 "to_json, and the reader a from_json"
             ) from error
-        self.memory.save(path)
-        write_json(Path(path) / READER, about)
+        self.memory._write(path, about)
 
     def _require_registered(self) -> None:
         """That ``load`` knows this reader's class, and those of the readers it holds."""
@@ -379,11 +377,10 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Re
     ...     rs.load(folder).params["sigma"]
     0.5
     """
-    file = Path(path) / READER
-    about = read_reader(Path(path))
-    memory = Memory.load(path, device)
+    file = Path(path) / MANIFEST
+    memory, about = Memory._read(path, device)
     try:
-        return reader_of(about, memory)
+        return reader_of(require_reader(Path(path), about), memory)
     except MemoryFileError as error:
         raise MemoryFileError(f"{file}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
