@@ -13,9 +13,7 @@ from torch import Tensor
 
 
 class ChunkedTensor:
-    """Rows (n, …) in several tensors one after another, of which only what is asked for is read.
-
-    `narrow` gives another one, without a copy; every other way of reading gives a tensor.
+    """Rows (n, …) in several tensors one after another, of which only what is asked for is read. It never changes.
 
     >>> rows = ChunkedTensor([torch.zeros(2, 3), torch.ones(1, 3)])
     >>> rows.shape, rows[torch.tensor([2, 0])][:, 0].tolist(), rows[1:].mean().item()
@@ -26,8 +24,9 @@ class ChunkedTensor:
     device: torch.device
     shape: tuple[int, ...]
 
-    def __init__(self, chunks: Sequence[Tensor]):
+    def __init__(self, chunks: Sequence[Tensor], room: Tensor | None = None):
         self.chunks = tuple(chunks)  # at least one
+        self._room = room  # what the last one is the first rows of, where there is room behind it
         first = self.chunks[0]
         self.dtype, self.device = first.dtype, first.device
         ends = torch.tensor([len(chunk) for chunk in self.chunks]).cumsum(0)
@@ -40,9 +39,28 @@ class ChunkedTensor:
     def numel(self) -> int:
         return math.prod(self.shape)
 
-    def narrow(self, dim: int, start: int, length: int) -> ChunkedTensor:
-        """The rows from `start` on, `length` of them, as they lie; `dim` is 0."""
-        return ChunkedTensor(self._within(start, start + length))
+    @property
+    def nbytes(self) -> int:
+        return sum(chunk.nbytes for chunk in self.chunks)
+
+    def first(self, length: int) -> ChunkedTensor:
+        """Its first rows, without a copy."""
+        return ChunkedTensor(self._within(0, length))
+
+    def appended(self, rows: Rows) -> ChunkedTensor:
+        """With more rows: chunks as they are, or copies of a tensor's, at a cost of O(m), amortised. Of several that
+        are made from one so, only the last may be used."""
+        if isinstance(rows, ChunkedTensor):
+            return ChunkedTensor([*self.chunks, *rows.chunks])
+        kept, last, room = self.chunks, self.chunks[-1][:0], self._room
+        if room is not None:
+            kept, last = kept[:-1], kept[-1]
+        end = len(last) + len(rows)
+        if room is None or end > len(room):
+            room = rows.new_empty((end * 3 // 2, *rows.shape[1:]))
+            room[: len(last)] = last
+        room[len(last) : end] = rows
+        return ChunkedTensor([*kept, room[:end]], room)
 
     def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
         """The rows at `rows`: int64 row numbers 0 … n-1 of any shape, a mask (n,), a slice, or one integer."""

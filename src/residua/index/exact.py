@@ -63,12 +63,12 @@ class Exact(Index):
         if self._compact:
             self._compact.drop(self._forgotten)
 
-    def settle(self, remembered: Tensor, keys: Tensor | None = None) -> None:
+    def settle(self, remembered: Tensor, keys: Rows | None = None) -> None:
         self._n = min(self._n, len(remembered))  # it is nothing but a number of rows
         self._compact = None
         super().settle(remembered, keys)
 
-    def _restore(self, keys: Tensor | None) -> bool:
+    def _restore(self, keys: Rows | None) -> bool:
         return False
 
     def _search(self, queries: Tensor, k: int, keys: Rows | None) -> Nearest:

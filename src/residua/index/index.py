@@ -155,7 +155,8 @@ class Index(ABC):
                 raise StorageError(f'{why}; use a trained index such as "knnlm"')
         elif len(keys) < n or keys.shape[1:] != (self.dim,):
             raise ShapeError(f"keys have shape {tuple(keys.shape)}; this index covers ({n}, {self.dim})")
-        keys = keys if keys is None or len(keys) == n else keys.narrow(0, 0, n)
+        if keys is not None and len(keys) > n:
+            keys = keys.first(n) if isinstance(keys, ChunkedTensor) else keys[:n]
         remembered = n - self._n_forgotten
         wanted, found = min(k, remembered), missing(len(queries), k, self.device)
         if not wanted:
@@ -226,7 +227,7 @@ class Index(ABC):
     def _forget(self, rows: Tensor) -> None:  # noqa: B027 (an engine may)
         """Drop `rows`, which will be left out of every answer anyway."""
 
-    def _restore(self, keys: Tensor | None) -> bool:
+    def _restore(self, keys: Rows | None) -> bool:
         """Find again what `_forget` dropped; whether all rows are there anew, those that stay forgotten too."""
         if type(self)._forget is Index._forget:
             return False

@@ -506,7 +506,7 @@ class Memory(Editable):
             return
         arguments.check_growth(self.storage.name, self.schema.is_text)
         if self.storage.name == "full":
-            column = grown(DenseLogits(self._table.dense("logits")), wanted).table
+            column = grown(DenseLogits(self._table.dense("logits")), wanted).table[:]
             self._table = self._table.with_column("logits", column)
         self.schema = self.schema.grown(wanted)
         self.storage, self._saved = make_storage(self.schema), None

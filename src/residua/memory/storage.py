@@ -70,7 +70,7 @@ class FullLogits(Storage):
     name: StorageName = "full"
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
-        given = batch.logits.table if isinstance(batch.logits, DenseLogits) else batch.logits.dense()
+        given = batch.logits.table[:] if isinstance(batch.logits, DenseLogits) else batch.logits.dense()
         differences = self.schema.target_differences(given)
         if self.schema.task == "regression":
             _check_same_place(as_tensor(labelled(batch)[0]).reshape(differences.shape), differences, self.schema)
