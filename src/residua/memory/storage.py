@@ -77,7 +77,7 @@ class FullLogits(Storage):
         return {"logits": differences}
 
     def logits(self, table: Table) -> DenseLogits:
-        return DenseLogits(table.dense("logits"))
+        return DenseLogits(table.rows("logits"))
 
 
 def _check_same_place(targets: Tensor, predicted: Tensor, schema: Schema) -> None:
@@ -122,7 +122,7 @@ class HeadOnly(Storage):
     def logits(self, table: Table) -> HeadLogits:
         if self._moved is None:
             self._moved = _centred_head(_required(self.head), self.schema.key_centre, self.schema.target_centre)
-        return HeadLogits(self._moved, table.dense("key"))
+        return HeadLogits(self._moved, table.rows("key"))
 
 
 def _required(head: Head | None) -> Head:

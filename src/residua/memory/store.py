@@ -8,7 +8,7 @@ file (the forgotten rows, the relabelled rows and their labels) and leave the sh
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from residua.core import Head, Names
+from residua.core import ChunkedTensor, Head, Names, Rows
 from residua.core.atomic import write_json
 from residua.errors import MemoryFileError
 from residua.folder import FORMAT, MANIFEST, read_manifest
 from residua.index import Index, load_index
 from residua.memory import manifest as files
 from residua.memory.history import Changes, Event
-from residua.memory.manifest import get_tensors, put_tensors, verify, writing
+from residua.memory.manifest import get_tensors, map_tensors, put_tensors, small_crc32, verify, writing
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
 from residua.memory.storage import Storage, make_storage
 from residua.memory.table import Column, Table
 
 _NOT_SAVED = ("active",)  # the edits file says it
+_SHARD = 131_072  # rows
 
 
 @dataclass
@@ -67,6 +68,7 @@ def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any
     for column, values in rows.items():
         if column in _NOT_SAVED:
             continue
+        values = values[:] if isinstance(values, ChunkedTensor) else values
         if isinstance(values, RunLengthArray) or (values.dtype == torch.int64 and values.ndim == 1):
             runs = values if isinstance(values, RunLengthArray) else RunLengthArray(values.cpu())
             if 24 * runs.count < 8 * count:
@@ -74,16 +76,17 @@ def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any
                 continue
             values = runs[:]
         tensors[column] = values
-    return put_tensors(path, name, tensors) | {"rows": count}
+    about = put_tensors(path, name, tensors) | {"rows": count}
+    return about | {"small_crc32": small_crc32(path / name, tensors)}
 
 
-def get_rows(path: Path, shard: dict[str, Any]) -> dict[str, Column]:
-    """The columns that ``put_rows`` wrote, verified; `shard` is what it returned."""
-    tensors = get_tensors(path, shard)
+def get_rows(path: Path, shard: dict[str, Any], mmap: bool = False) -> dict[str, Column]:
+    """The columns that ``put_rows`` wrote, verified; `shard` is what it returned. With `mmap`, as ``map_tensors``."""
+    tensors: Mapping[str, Rows] = map_tensors(path, shard) if mmap else get_tensors(path, shard)
     count = len(tensors["label"])
     columns: dict[str, Column] = {name: tensor for name, tensor in tensors.items() if "#" not in name}
     for name in [name.removesuffix("#start") for name in tensors if name.endswith("#start")]:
-        parts = {part: tensors[f"{name}#{part}"] for part in ("start", "first", "step")}
+        parts = {part: tensors[f"{name}#{part}"][:] for part in ("start", "first", "step")}
         columns[name] = RunLengthArray.from_tensors(parts, count)
     return columns
 
@@ -112,8 +115,10 @@ def save(
         shards, start = ([], 0) if saved is None or fresh else (list(saved.shards), saved.rows)
         with files.new_generation(path) as generation:
             if len(table) > start or not shards:
-                rows = {name: table[name][start:] for name in table.names}
-                shards.append(put_rows(path, f"rows-{generation}.safetensors", rows))
+                for part in _parts(table, start):
+                    rows = {name: table[name][part] for name in table.names}
+                    number = f"-{part.start:010}" if part.start > start else ""
+                    shards.append(put_rows(path, f"rows-{generation}{number}.safetensors", rows))
             edited = torch.cat(
                 [torch.empty(0, dtype=torch.int64), *(e.changes.relabelled for e in events if e.changes)]
             )
@@ -122,6 +127,13 @@ def save(
             edits["label"] = table.dense("label")[edited.to(table.device)]
             write_manifest(path, generation, contents, index, shards, edits)
     return Saved(path, generation, shards, len(table))
+
+
+def _parts(table: Table, start: int) -> Iterator[slice]:
+    """The rows from `start` on, in shards: one, or several where they lie in files and may not fit in RAM at once."""
+    rows = max(len(table) - start, 1)
+    step = _SHARD if any(isinstance(table[name], ChunkedTensor) for name in table.names) else rows
+    return (slice(first, first + step) for first in range(start, start + rows, step))
 
 
 def write_manifest(
@@ -172,14 +184,14 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
         files.commit(path, read_manifest(path) | {"summary": summary})
 
 
-def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list[Event], Saved]:
-    """What folder `path` holds, verified."""
+def load(path: Path, device: torch.device, mmap: bool = False) -> tuple[Contents, Index, Table, list[Event], Saved]:
+    """What folder `path` holds, verified; with `mmap`, the large columns stay in their files, unread."""
     path = path.absolute()
     manifest = read_manifest(path)
     try:
         table, shards, columns = Table(device), [], {}
         for shard in manifest["shards"]:
-            columns = get_rows(path, shard)
+            columns = get_rows(path, shard, mmap)
             label = columns["label"][:]
             count = len(label)
             columns["label"] = label.int() if label.dtype == torch.int64 else label
@@ -200,7 +212,7 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list
         for file in manifest["index"]["files"]:
             verify(path, file)
         keys_kept, about = manifest.get("keys_kept", True), manifest["index"]["about"]
-        keys, forgotten = table.dense("key") if keys_kept else None, (~table.dense("active")).nonzero()[:, 0]
+        keys, forgotten = table.rows("key") if keys_kept else None, (~table.dense("active")).nonzero()[:, 0]
         index = load_index(about, path, keys, forgotten, device=device, n=len(table))
         names = verify(path, manifest["names"]).read_text(encoding="utf-8") if "names" in manifest else "{}"
         contents = Contents(
