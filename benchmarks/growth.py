@@ -10,6 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +24,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-ROWS = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
+ROWS = (100_000, 1_000_000, 10_000_000)
 DIM, CLUSTERS, INNER, SETS, CLASSES, BLOCK = 256, 1000, 16, 64, 1000, 65_536
 INDEX: dict[str, Any] = {"index": "IVF1024,PQ64x4fs", "index_params": {"nprobe": 32}, "overfetch": 16}
 QUERIES, K, ALONE, CHECKED = 1000, 50, 200, 100
@@ -103,6 +108,134 @@ def build(path: Path, n: int) -> dict:
     return {"build": took | resident(), "folder_mb": size // 2**20, "recall_stated": str(memory.recall)}
 
 
+def use(path: Path) -> dict:
+    """Open the folder `path`, search, edit and save it, in little address space."""
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    import faiss  # noqa: F401 (so that opening is timed alone)
+    import torch
+
+    import residua as rs
+
+    drop_cache(path)
+    memory, cold = timed(lambda: rs.Memory.load(path, mmap=True))
+    memory, warm = timed(lambda: rs.Memory.load(path, mmap=True))
+    found: dict[str, Any] = {"rows": len(memory), "open_cold": cold, "open": warm | resident()}
+    draw = Keys()
+    queries, _ = draw(10**6, QUERIES)
+    near, first = timed(lambda: memory.search(queries, K).rows)
+    _, again = timed(lambda: memory.search(queries, K))
+    alone = [timed(lambda one=one: memory.search(one[None], K))[1]["wall_s"] for one in queries[:ALONE]]
+    found["search"] = {
+        "first_ms_per_query": round(first["wall_s"], 4),
+        "ms_per_query": round(again["wall_s"], 4),
+        "cpu_ms_per_query": round(again["cpu_s"], 4),
+        "alone_p50_ms": round(1000 * float(np.median(alone)), 3),
+        "alone_p99_ms": round(1000 * float(np.percentile(alone, 99)), 3),
+        "recall": round(recall(memory, torch.from_numpy(queries[:CHECKED]), near[:CHECKED]), 4),
+    } | resident()
+    keys, classes = draw(10**6 + 1, ADDED)
+    new = rs.Encoded(keys, np.zeros((ADDED, CLASSES), np.float32), classes, columns={"offset": np.zeros(ADDED, int)})
+    ids, found["add"] = timed(lambda: memory.add(new))
+    assert (memory.search(keys[:5], 1).rows[:, 0].numpy() == len(memory) - ADDED + np.arange(5)).all()
+    _, found["save_after_add"] = timed(lambda: memory.save(path))
+    _, found["forget"] = timed(lambda: memory.forget(ids[:EDITED]))
+    _, found["relabel"] = timed(lambda: memory.relabel(ids[EDITED : 2 * EDITED], 1))
+    _, found["save_after_edit"] = timed(lambda: memory.save(path))
+    _, found["undo"] = timed(lambda: memory.undo())
+    return found | {"at_the_end": resident(), "load_average": os.getloadavg()[0]}
+
+
+def drop_cache(path: Path) -> None:
+    """Let the system forget what it holds of the files in `path`."""
+    for file in path.iterdir():
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def recall(memory: Any, queries: Any, found: Any) -> float:
+    """Share of the true nearest rows of unseen queries that were found, by reading all keys."""
+    import torch
+
+    best = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
+    for start in range(0, memory.n_rows, BLOCK):
+        rows = np.arange(start, min(start + BLOCK, memory.n_rows))
+        keys = memory.keys_at(rows)
+        scores = torch.addmm(keys.square().sum(dim=1), queries, keys.T, alpha=-2)
+        scores, at = scores.topk(min(K, len(rows)), largest=False)
+        both = torch.cat([best[0], scores], dim=1), torch.cat([best[1], at + start], dim=1)
+        least, at = both[0].topk(min(K, both[0].shape[1]), largest=False)
+        best = least, both[1].gather(1, at)
+    return float(np.mean([len(np.intersect1d(one, other)) / K for one, other in zip(found, best[1])]))
+
+
+def child(*arguments: object) -> dict:
+    """What another process, of one thread, measures."""
+    command = [sys.executable, "-m", "benchmarks.growth", *map(str, arguments)]
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    done = subprocess.run(command, cwd=HERE.parent, env=os.environ | one, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(memory: Path | None = None) -> dict:
+    """Every size, in folders that are removed; with `memory`, in its folders, and those built there stay."""
+    out: dict[str, Any] = {"index": INDEX, "k": K, "address_space_limit_mb": LIMIT // 2**20, "sizes": {}}
+    for n in ROWS:
+        with tempfile.TemporaryDirectory(prefix="residua-growth-") as temporary:
+            folder = Path(temporary if memory is None else memory)
+            built = folder / f"{n}.json"
+            if not built.exists():
+                built.write_text(json.dumps(child("build", folder / str(n), n)), encoding="utf-8")
+            out["sizes"][str(n)] = json.loads(built.read_text("utf-8")) | child("use", folder / str(n))
+    return out
+
+
+def draw_picture(record: dict, path: Path) -> None:
+    """Four panels against the number of rows: what is built, opened, searched and held."""
+    from experiments import figures
+
+    sizes = record["results"]["sizes"]
+    rows = [int(n) for n in sizes]
+    figure, axes = figures.panels(2, 2, (9.5, 6.4))
+    panels: list[tuple[str, dict[str, Callable[[dict], float]]]] = [
+        ("seconds to build, one thread", {"build": lambda one: one["build"]["wall_s"]}),
+        (
+            "seconds to open and to change",
+            {
+                "open, files cached": lambda one: one["open"]["wall_s"],
+                "open, files not cached": lambda one: one["open_cold"]["wall_s"],
+                "add 1000 rows": lambda one: one["add"]["wall_s"],
+                "save after 20 edits": lambda one: one["save_after_edit"]["wall_s"],
+            },
+        ),
+        (
+            "milliseconds a query, k = 50",
+            {
+                "a thousand at once": lambda one: one["search"]["ms_per_query"],
+                "one alone, median": lambda one: one["search"]["alone_p50_ms"],
+            },
+        ),
+        (
+            "MB",
+            {
+                "the folder": lambda one: one["folder_mb"],
+                "the process's own, at the end": lambda one: one["at_the_end"]["own_mb"],
+                "all it ever had in RAM, mapped pages too": lambda one: one["at_the_end"]["peak_mb"],
+            },
+        ),
+    ]
+    colours = (figures.RESMEM, figures.DARK, figures.BASE, figures.MIXED)
+    for axis, (what, lines) in zip(axes.flat, panels):
+        for (name, of), colour in zip(lines.items(), colours):
+            axis.plot(rows, [of(one) for one in sizes.values()], "o-", color=colour, label=name, ms=5)
+        axis.set(xscale="log", yscale="log", xlabel="rows of 256 float16", ylabel=what)
+        axis.legend(frameon=False, fontsize=8)
+    for n, one in zip(rows, sizes.values()):
+        text = f"recall\n{one['search']['recall']:.3f}"
+        figures.beside(axes.flat[2], n, one["search"]["ms_per_query"], text, at=(0, -14))
+    figure.savefig(path, dpi=150)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("work", nargs="?", choices=["build", "use"])
@@ -111,3 +244,8 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.work == "build":
         print(json.dumps(build(given.path, given.rows)))
+    elif given.work == "use":
+        print(json.dumps(use(given.path)))
+    else:
+        results = HERE / "results"
+        draw_picture(json.loads((results / "growth.json").read_text("utf-8")), results / "growth.png")
