@@ -84,8 +84,8 @@ def check_recall(index: Index, keys: Rows, forgotten: Tensor, k: int = 10, queri
     rows = remembered.nonzero()[:, 0]
     if len(rows) < 2:
         return None
-    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:queries]
-    asked = keys[rows[chosen.to(rows.device)]].float()
+    chosen = np.random.default_rng(0).choice(len(rows), min(queries, len(rows)), replace=False)  # not all shuffled
+    asked = keys[rows[torch.from_numpy(chosen).to(rows.device)]].float()
     k = min(k, len(rows))
     if keys.numel() <= BRUTE:
         limit = root(nearest_by_blocks(asked, keys, k, remembered=remembered).squared[:, -1:])

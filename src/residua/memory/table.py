@@ -66,13 +66,13 @@ class Table:
                 column = column[:] if isinstance(column, RunLengthArray) else column
                 buffers[name] = column if own is None else own.appended(column)
                 continue
-            column = column if isinstance(column, Tensor) else column[:]
             if isinstance(own, RunLengthArray):
-                runs = own.appended(column)
+                runs = own.appended(column[:] if isinstance(column, ChunkedTensor) else column)
                 if runs.is_compact:
                     buffers[name] = runs
                     continue
                 own, column = None, runs[:]  # of this column a dense one is smaller: from now on it is
+            column = column if isinstance(column, Tensor) else column[:]
             written = self._length if own is not None else end - len(column)
             if own is None or len(own) < end:
                 # The first append takes exactly what it needs, so that a memory built once wastes nothing.
