@@ -118,6 +118,7 @@ def use(path: Path) -> dict:
 
     drop_cache(path)
     memory, cold = timed(lambda: rs.Memory.load(path, mmap=True))
+    del memory
     memory, warm = timed(lambda: rs.Memory.load(path, mmap=True))
     found: dict[str, Any] = {"rows": len(memory), "open_cold": cold, "open": warm | resident()}
     draw = Keys()

@@ -51,6 +51,8 @@ def map_tensors(path: Path, about: dict[str, Any]) -> dict[str, Rows]:
                 found[name] = ChunkedTensor([tensor]) if name in MAPPED else tensor.clone()
     except SafetensorError as error:
         raise MemoryFileError(f"{file} is not a safetensors file: {error}") from error
+    except RuntimeError as error:  # of torch, which maps it
+        raise MemoryFileError(f"{file} cannot be mapped: {error}") from error
     if small_crc32(file, found) != about.get("small_crc32", small_crc32(file, found)):
         raise MemoryFileError(f"{file} is corrupted: the checksum of its small columns is not the manifest's")
     return found
