@@ -199,7 +199,7 @@ def draw_picture(record: dict, path: Path) -> None:
     rows = [int(n) for n in sizes]
     figure, axes = figures.panels(2, 2, (9.5, 6.4))
     panels: list[tuple[str, dict[str, Callable[[dict], float]]]] = [
-        ("seconds to build, one thread", {"build": lambda one: one["build"]["wall_s"]}),
+        ("CPU seconds to build, one thread", {"build": lambda one: one["build"]["cpu_s"]}),
         (
             "seconds to open and to change",
             {
@@ -230,6 +230,7 @@ def draw_picture(record: dict, path: Path) -> None:
         for (name, of), colour in zip(lines.items(), colours):
             axis.plot(rows, [of(one) for one in sizes.values()], "o-", color=colour, label=name, ms=5)
         axis.set(xscale="log", yscale="log", xlabel="rows of 256 float16", ylabel=what)
+        axis.margins(y=0.2)
         axis.legend(frameon=False, fontsize=8)
     for n, one in zip(rows, sizes.values()):
         text = f"recall\n{one['search']['recall']:.3f}"
