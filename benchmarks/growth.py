@@ -230,7 +230,7 @@ def draw_picture(record: dict, path: Path) -> None:
         for (name, of), colour in zip(lines.items(), colours):
             axis.plot(rows, [of(one) for one in sizes.values()], "o-", color=colour, label=name, ms=5)
         axis.set(xscale="log", yscale="log", xlabel="rows of 256 float16", ylabel=what)
-        axis.margins(y=0.2)
+        axis.margins(y=0.35)
         axis.legend(frameon=False, fontsize=8)
     for n, one in zip(rows, sizes.values()):
         text = f"recall\n{one['search']['recall']:.3f}"
