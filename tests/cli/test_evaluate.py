@@ -37,3 +37,19 @@ def test_another_models_rows_are_refused(run, here):
     run("encode", "net:both", "-o", "b.npz", "--key", "0")
     stderr = run("evaluate", "memory", "b.npz", "--reader", "resmem", "--k", 3, code=1).stderr
     assert "'2:input' here and from '0' there" in stderr
+
+
+def test_keys_are_left_in_their_files(run, mem):
+    rs.ResMem(rs.Memory.load(mem), k=5, sigma=0.8).save(mem)
+    words = ["evaluate", "mem", "test.npz", "--n-bootstrap", 10, "--json"]
+    expected = run(*words).stdout
+    assert run(*words, "--mmap").stdout == expected
+    (shard,) = mem.glob("rows-*")
+    content = bytearray(shard.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    content[8 + length + json.loads(content[8 : 8 + length])["key"]["data_offsets"][0]] ^= 1
+    shard.write_bytes(content)  # what is left unread is not verified
+    assert "corrupted" in run(*words, code=1).stderr
+    assert json.loads(run(*words, "--mmap").stdout)["n"] == json.loads(expected)["n"]
+    asked = ["evaluate", "mem", "test.npz", "--reader", "resmem", "--k", 3, "--mmap", "--json"]
+    assert json.loads(run(*asked).stdout)["params"]["k"] == 3

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from residua.index import Exact, FaissIndex, Recall, check_recall, load_index, measure_recall
-from residua.index.recall import true_neighbours
 
 
 class Half(Exact):
@@ -55,18 +54,6 @@ def test_few_keys():
     keys = torch.tensor([[0.0, 0], [1, 0], [2, 0]])
     index.build(keys)
     assert measure_recall(index, keys) == Recall(1.0, 3, 3)
-
-
-def test_true_neighbours_of_blocks_are_those_of_the_whole(clusters, monkeypatch):
-    from residua.index import recall as module
-
-    keys, queries = clusters
-    index = Exact(16, "cpu")
-    index.build(keys)
-    whole = index.search(queries, 9, keys)
-    monkeypatch.setattr(module, "blocks", lambda n, each, budget: [slice(i, i + 700) for i in range(0, n, 700)])
-    parts = true_neighbours(queries, 9, keys)
-    assert torch.equal(parts.rows, whole.rows) and torch.equal(parts.distances, whole.distances)
 
 
 def test_json():

@@ -57,8 +57,8 @@ POINTS = [
     (target, name, nth, done)
     for target, name, count in [
         (saving, "save_file", 2),  # new rows, edits
-        (os, "fsync", 5),  # both, the manifest, and the folder before and after its rename
-        (saving, "crc32", 2),
+        (os, "fsync", 6),  # both, the index, the manifest, and the folder before and after its rename
+        (saving, "crc32", 3),
         (saving, "write_json", 1),
         (os, "replace", 1),
     ]
@@ -74,7 +74,7 @@ def memory(tmp_path):
     memory = rs.Memory(made(30), index="HNSW8")
     memory.save(tmp_path)
     old = content(memory)
-    memory.add(made(4, seed=1))
+    memory.add(made(10, seed=1))
     memory.forget([1, 31])
     memory.relabel(2, 0)
     return memory, old
@@ -89,7 +89,7 @@ def test_a_failed_save_keeps_the_old_state(target, name, nth, done, error, memor
     expected = MemoryFileError if isinstance(error, OSError) else KeyboardInterrupt
     with failing(monkeypatch, target, name, nth, error, done), pytest.raises(expected) as raised:
         memory.save(tmp_path)
-    renamed = (done and name in ("replace", "write_json")) or (name, nth) == ("fsync", 5)
+    renamed = (done and name in ("replace", "write_json")) or (name, nth) == ("fsync", 6)
     assert content(rs.Memory.load(tmp_path)) == (new if renamed else old)
     assert renamed or names(tmp_path) == before  # nothing half-written stays behind
     if expected is MemoryFileError:
@@ -109,7 +109,7 @@ def test_a_save_cut_short_keeps_the_old_state(target, name, nth, done, memory, t
         patch.setattr(saving.Path, "unlink", lambda *_, **__: None)
         with failing(monkeypatch, target, name, nth, KeyboardInterrupt(), done), pytest.raises(KeyboardInterrupt):
             memory.save(tmp_path)
-    renamed = (done and name in ("replace", "write_json")) or (name, nth) == ("fsync", 5)
+    renamed = (done and name in ("replace", "write_json")) or (name, nth) == ("fsync", 6)
     loaded = rs.Memory.load(tmp_path)
     assert content(loaded) == (new if renamed else old)
     loaded.save(tmp_path)

@@ -46,6 +46,10 @@ def test_runs_are_their_values_however_they_came(values, cuts, data):
     runs = RunLengthArray()
     for start, end in zip([0, *cuts], [*cuts, n]):
         runs = runs.appended(tensor(values[start:end]))
+    joined = RunLengthArray()
+    for start, end in zip([0, *cuts], [*cuts, n]):
+        joined = joined.appended(RunLengthArray(tensor(values[start:end])))
+    assert as_list(joined) == as_list(runs) and len(joined) == n
     assert len(runs) == n and runs[:].tolist() == values
     assert as_list(runs) == greedy(values)
     wanted = data.draw(st.lists(st.sampled_from([*values, 4, -1]), max_size=4))

@@ -133,6 +133,20 @@ _WHERE = "Where to search and run models, such as cuda."
 _DEVICE = option("--device", default="cpu", show_default=True, callback=_device, help=_WHERE)
 device_and_json = together(_DEVICE, json_option)
 
+_MMAP = "residua.mmap"  # in the context's meta
+
+
+def _mmap(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[_MMAP] = value
+
+
+def mapped() -> bool:
+    """Whether the verb that runs leaves the memory's keys in their files."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(_MMAP, False)
+
+
+_LEFT = "Leave the memory's keys in their files: a memory larger than RAM."
 _OWN = {"multiple": True, "metavar": "NAME=VALUE", "callback": named_values}
 _READER = (
     option("--reader", type=READER, metavar="NAME", help="Instead of the saved one: resmem, knnlm, or your own."),
@@ -143,6 +157,7 @@ _READER = (
     option("--space", type=Choice(SPACES), help="Where residuals are added (resmem)."),
     option("--skip", type=float, help="Do not search where the model is at least this sure, such as 0.9."),
     option("--set", "own", help="Any other parameter of the reader.", **_OWN),
+    option("--mmap", is_flag=True, expose_value=False, callback=_mmap, help=_LEFT),
     option("--cache-window", type=AT_LEAST_1, help="Continuous cache: how many tokens back it looks."),
     option("--cache-theta", type=float, help="Continuous cache: its sharpness."),
     option("--cache-lmbda", type=float, help="Continuous cache: its share. Any of the three puts it on top."),

@@ -1,6 +1,7 @@
 """The few types that travel through the house: ``Encoded``, ``Logits``, ``Neighbours``, ``Change``, ``Prediction``."""
 
 from residua.core.arrays import Array, ArrayLike, Ids
+from residua.core.chunked import ChunkedTensor, Rows
 from residua.core.encoded import Encoded, Task, batches
 from residua.core.logits import (
     AbsentLogits,
@@ -28,6 +29,7 @@ __all__ = [
     "ArrayLike",
     "Base",
     "Change",
+    "ChunkedTensor",
     "DenseLogits",
     "Encoded",
     "Head",
@@ -40,6 +42,7 @@ __all__ = [
     "Prediction",
     "Queries",
     "Registry",
+    "Rows",
     "Sigmoid",
     "Softmax",
     "Source",

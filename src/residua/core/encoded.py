@@ -143,7 +143,7 @@ class Encoded:
             logits = self.logits
         self.labels, self.task = _labels(labels, self.logits, task)
         if self.task == "classification" and isinstance(logits, DenseLogits) and logits.table.dtype == torch.float64:
-            self.logits = DenseLogits(logits.table.float())
+            self.logits = DenseLogits(logits.table[:].float())
         n, numbers = len(self), None if ids is None else _array(ids)
         if numbers is not None and (numbers.dtype.kind not in "iu" or numbers.shape != (n,)):
             given = f"ids have dtype {numbers.dtype} and shape {numbers.shape}"

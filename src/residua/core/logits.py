@@ -19,6 +19,7 @@ from numpy import typing as npt
 from torch import Tensor
 
 from residua.core.arrays import ArrayLike
+from residua.core.chunked import ChunkedTensor, Rows
 from residua.errors import ParameterError, ShapeError, StorageError
 
 
@@ -77,9 +78,11 @@ class Logits(ABC):
 class DenseLogits(Logits):
     """A table of logits (n, L), any floating dtype; answers are float32."""
 
-    table: Tensor
+    table: Rows
 
     def __post_init__(self) -> None:
+        if isinstance(self.table, ChunkedTensor):
+            return
         table = as_tensor(self.table)
         table = table[:, None] if table.ndim == 1 else table
         if table.ndim != 2:
@@ -99,16 +102,19 @@ class DenseLogits(Logits):
         return DenseLogits(self.table[i])
 
     def dense(self, i: Tensor | None = None) -> Tensor:
-        return (self.table if i is None else self.table.index_select(0, i)).float()
+        return (self.table[:] if i is None else self.table.index_select(0, i)).float()
 
     def at(self, i: Tensor, classes: Tensor) -> Tensor:
+        if isinstance(self.table, ChunkedTensor):
+            return self.rows(i).at(torch.arange(len(i), device=i.device), classes)
         return self.table[i.reshape(-1, *[1] * (classes.ndim - 1)), classes].float()
 
     def probabilities(self, i: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         return torch.softmax(self.dense(i) / temperature, dim=1)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        array = (self.table if self.table.dtype == torch.float64 else self.table.float()).cpu().numpy()
+        table = self.table[:]
+        array = (table if table.dtype == torch.float64 else table.float()).cpu().numpy()
         return array.astype(dtype or array.dtype, copy=bool(copy)) if copy or dtype else array
 
 
@@ -147,7 +153,7 @@ class HeadLogits(Logits):
     """Logits recomputed from the keys (n, d) through the model's own last layer."""
 
     head: Head
-    keys: Tensor
+    keys: Rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -161,7 +167,7 @@ class HeadLogits(Logits):
         return HeadLogits(self.head, self.keys[i])
 
     def dense(self, i: Tensor | None = None) -> Tensor:
-        return self.head(self.keys if i is None else self.keys.index_select(0, i))
+        return self.head(self.keys[:] if i is None else self.keys.index_select(0, i))
 
     def at(self, i: Tensor, classes: Tensor) -> Tensor:
         keys = self.keys[i].float()
@@ -284,7 +290,7 @@ class Table(Base):
     """A regressor's predictions, as they are: in float64, for float32 has no digits left of a time stamp's seconds."""
 
     def table(self) -> Tensor:
-        return (self.logits.table if isinstance(self.logits, DenseLogits) else self.logits.dense()).double()
+        return (self.logits.table[:] if isinstance(self.logits, DenseLogits) else self.logits.dense()).double()
 
 
 class Sigmoid(Base):

@@ -151,7 +151,7 @@ class Correction:
         if lone:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         if memory.schema.lacks_classes(logits.shape[1]):
-            logits, lone = grown(DenseLogits(logits), memory.n_outputs).table, False
+            logits, lone = grown(DenseLogits(logits), memory.n_outputs).table[:], False
         if logits.shape[1] != memory.n_outputs:
             raise ShapeError(f"the model gave {outputs} outputs; its memory has {memory.n_outputs}")
         rows = None if mask is None or bool(mask.all()) else mask.nonzero()[:, 0]

@@ -8,9 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from residua.core import ChunkedTensor, Rows
 from residua.errors import ParameterError
 from residua.index.index import Index, register_index
-from residua.index.nearest import Nearest, exact_nearest, faiss_candidates, faiss_installed, torch_candidates
+from residua.index.nearest import (
+    Nearest,
+    exact_nearest,
+    faiss_candidates,
+    faiss_installed,
+    nearest_by_blocks,
+    torch_candidates,
+)
 
 _BACKENDS = {"faiss": faiss_candidates, "torch": torch_candidates}
 
@@ -20,8 +28,9 @@ class Exact(Index):
     """The true nearest rows, ties by the lowest row.
 
     It searches the very keys that `search` is given; only where these are not float32, or some rows are forgotten, it
-    keeps a copy of the remembered ones. Fastest for keys around the origin, where the engine that proposes rounds
-    least. `backend` is ``"faiss"`` (the default on a CPU where it is installed) or ``"torch"``, with equal answers.
+    keeps a copy of the remembered ones. Keys that lie in files it reads block by block, at every search. Fastest for
+    keys around the origin, where the engine that proposes rounds least. `backend` is ``"faiss"`` (the default on a CPU
+    where it is installed) or ``"torch"``, with equal answers.
     """
 
     exact = True
@@ -45,9 +54,12 @@ class Exact(Index):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state | {"_once": Lock()})
 
-    def _build(self, keys: Tensor) -> None:
+    def _build(self, keys: Rows) -> None:
         self._n = len(keys)
         self._compact: _Compact | None = None
+
+    def _build_chunked(self, keys: ChunkedTensor) -> None:
+        self._build(keys)
 
     def _add(self, keys: Tensor) -> None:
         if self._compact:
@@ -58,16 +70,19 @@ class Exact(Index):
         if self._compact:
             self._compact.drop(self._forgotten)
 
-    def settle(self, remembered: Tensor, keys: Tensor | None = None) -> None:
+    def settle(self, remembered: Tensor, keys: Rows | None = None) -> None:
         self._n = min(self._n, len(remembered))  # it is nothing but a number of rows
         self._compact = None
         super().settle(remembered, keys)
 
-    def _restore(self, keys: Tensor | None) -> bool:
+    def _restore(self, keys: Rows | None) -> bool:
         return False
 
-    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest:
+    def _search(self, queries: Tensor, k: int, keys: Rows | None) -> Nearest:
         assert keys is not None, "an index that needs keys is searched with them"
+        if isinstance(keys, ChunkedTensor):
+            remembered = ~self._forgotten[: self.n] if self._n_forgotten else None
+            return nearest_by_blocks(queries, keys, k, _BACKENDS[self.backend], remembered)
         compact = self._compact
         if compact is None and (self._n_forgotten or keys.dtype != torch.float32):
             with self._once:  # of several threads that search, one makes it

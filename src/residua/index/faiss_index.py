@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import ChunkedTensor, Rows
 from residua.errors import MemoryFileError, ParameterError
 from residua.index.index import Index, Proposed, errors_as, register_index
 from residua.index.nearest import blocks, require_faiss
@@ -75,14 +76,17 @@ class FaissIndex(Index):
         self._probes = lists.nprobe if lists is not None else 0
         self._asked: tuple[tuple[int, int], Any] = (self._beam, self._probes), None
 
-    def _build(self, keys: Tensor) -> None:
+    def _build(self, keys: Rows) -> None:
         self._empty()
         if not self._index.is_trained:
             self._train(keys)
         self._ask_for_parameters()
         self._add(keys)
 
-    def _train(self, keys: Tensor) -> None:
+    def _build_chunked(self, keys: ChunkedTensor) -> None:
+        self._build(keys)
+
+    def _train(self, keys: Rows) -> None:
         need, what = max(_learned(self._index), key=lambda item: item[0], default=(1, "rows"))
         if len(keys) < need:
             why = f"index={self.name!r} learns {need} {what} and there are {len(keys)} keys to learn them from"
@@ -91,12 +95,13 @@ class FaissIndex(Index):
         if len(keys) > most:
             chosen = torch.randperm(len(keys), generator=torch.Generator().manual_seed(0))[:most]
             keys = keys[chosen.sort().values.to(keys.device)]
+        keys = keys[:]
         # k-means has the same optimum when every point is repeated, and FAISS then has nothing to warn about.
         repeats = math.ceil(39 * need / len(keys)) if len(keys) < 39 * need else 1
         with _faiss_errors(ParameterError, f"index={self.name!r} cannot be trained on {len(keys)} keys"):
             self._index.train(self._given(keys.repeat(repeats, 1)))
 
-    def _add(self, keys: Tensor) -> None:
+    def _add(self, keys: Rows) -> None:
         for part in blocks(len(keys), self.dim, 2**24):
             with _faiss_errors(ParameterError, f"index={self.name!r} cannot be used here"):
                 self._index.add(self._given(keys[part]))

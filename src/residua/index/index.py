@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self, SupportsIndex, TypeAlias, TypeVar
+from typing import Any, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Neighbours, Registry
+from residua.core import ChunkedTensor, Neighbours, Registry, Rows
 from residua.errors import MemoryFileError, NonFiniteError, ParameterError, ShapeError, StorageError
 from residua.index.nearest import Nearest, blocks, missing, ordered, scan, squared_distances
 from residua.index.recall import Recall, measure_recall
@@ -88,10 +88,13 @@ class Index(ABC):
         self.overfetch, self.rerank = overfetch, rerank if isinstance(rerank, bool) else int(rerank)
         return self
 
-    def build(self, keys: Tensor) -> None:
+    def build(self, keys: Rows) -> None:
         """Index the rows of `keys`, (n, d) in float32, float16 or bfloat16, in place of what was indexed before."""
         keys = self._checked(keys, "keys")
-        self._build(keys)
+        if isinstance(keys, ChunkedTensor):
+            self._build_chunked(keys)
+        else:
+            self._build(keys)
         self._remember_all(len(keys))
         self.recall = None if self.exact else measure_recall(self, keys)
 
@@ -111,7 +114,7 @@ class Index(ABC):
             self._n_forgotten = int(self._forgotten.sum())
             self._forget(rows)
 
-    def restore(self, rows: Tensor, keys: Tensor | None = None) -> None:
+    def restore(self, rows: Tensor, keys: Rows | None = None) -> None:
         """Return forgotten `rows` again, as if they had never been forgotten. One that was not is no error.
 
         `keys` are those of all rows, as for `search`: an engine that itself drops what is forgotten is built anew from
@@ -122,7 +125,7 @@ class Index(ABC):
         remembered[rows] = True
         self.settle(remembered, keys)
 
-    def settle(self, remembered: Tensor, keys: Tensor | None = None) -> None:
+    def settle(self, remembered: Tensor, keys: Rows | None = None) -> None:
         """Forget all rows but those of `remembered`, bool (m,); those from m on too, which the exact index drops.
 
         So an index is right again after a call that was interrupted, whatever it had done. `keys` as for `restore`.
@@ -139,7 +142,7 @@ class Index(ABC):
         self._forgotten, self._n_forgotten = forgotten, int(forgotten.sum())
         self._forget((forgotten & ~known).nonzero()[:, 0])
 
-    def search(self, queries: Tensor, k: int, keys: Tensor | None) -> Neighbours:
+    def search(self, queries: Tensor, k: int, keys: Rows | None) -> Neighbours:
         """The `k` nearest rows of each of `queries`, float32 (q, d), ordered by (squared distance, row).
 
         Row -1 at distance inf fills up where fewer rows are left. `keys` are all rows, (n, d) in float32, float16 or
@@ -155,7 +158,8 @@ class Index(ABC):
                 raise StorageError(f'{why}; use a trained index such as "knnlm"')
         elif len(keys) < n or keys.shape[1:] != (self.dim,):
             raise ShapeError(f"keys have shape {tuple(keys.shape)}; this index covers ({n}, {self.dim})")
-        keys = None if keys is None else keys[:n]
+        if keys is not None and len(keys) > n:
+            keys = keys.first(n) if isinstance(keys, ChunkedTensor) else keys[:n]
         remembered = n - self._n_forgotten
         wanted, found = min(k, remembered), missing(len(queries), k, self.device)
         if not wanted:
@@ -235,6 +239,10 @@ class Index(ABC):
     def _build(self, keys: Tensor) -> None:
         """Index `keys` (n, d), finite, in float32, float16 or bfloat16, instead of what there was."""
 
+    def _build_chunked(self, keys: ChunkedTensor) -> None:
+        """`_build` for keys that lie in files: of an engine that can do without a copy of them all."""
+        self._build(keys[:])
+
     @abstractmethod
     def _add(self, keys: Tensor) -> None:
         """Index `keys` as the next rows."""
@@ -254,7 +262,7 @@ class Index(ABC):
     def _forget(self, rows: Tensor) -> None:  # noqa: B027 (an engine may)
         """Drop `rows`, which will be left out of every answer anyway."""
 
-    def _restore(self, keys: Tensor | None) -> bool:
+    def _restore(self, keys: Rows | None) -> bool:
         """Find again what `_forget` dropped; whether all rows are there anew, those that stay forgotten too."""
         if type(self)._forget is Index._forget:
             return False
@@ -270,7 +278,7 @@ class Index(ABC):
     def _load(self, path: Path) -> None:  # noqa: B027
         """Read what `_save` wrote."""
 
-    def _search(self, queries: Tensor, k: int, keys: Tensor | None) -> Nearest:
+    def _search(self, queries: Tensor, k: int, keys: Rows | None) -> Nearest:
         """The `k` nearest remembered rows, of which there are as many, of each query."""
         # A candidate beyond the first k is worth fetching only for its exact distance.
         depth = 0 if keys is None or not self.rerank else math.inf if self.rerank is True else self.rerank
@@ -279,7 +287,7 @@ class Index(ABC):
         return self._chosen(queries, k, keys, self._propose(queries, count), count, 0)
 
     def _chosen(
-        self, queries: Tensor, k: int, keys: Tensor | None, proposed: Proposed, count: int, attempt: int
+        self, queries: Tensor, k: int, keys: Rows | None, proposed: Proposed, count: int, attempt: int
     ) -> Nearest:
         """The `k` nearest of the `count` candidates that were proposed, at the `attempt`-th time; among more where they
         are too few, then with more effort.
@@ -304,9 +312,7 @@ class Index(ABC):
                     found.rows[some], found.squared[some] = scan(asked, keys, self._remembered(), k)
         return found
 
-    def _squared(
-        self, queries: Tensor, keys: Tensor | None, rows: Tensor, squared: np.ndarray | Tensor | None
-    ) -> Tensor:
+    def _squared(self, queries: Tensor, keys: Rows | None, rows: Tensor, squared: np.ndarray | Tensor | None) -> Tensor:
         """The candidates' squared distances (q, c): exact, the engine's, or the first `rerank` exact.
 
         Codes that lose what they lose everywhere err by nearly the same squared distance everywhere nearby: the rest
@@ -348,12 +354,17 @@ class Index(ABC):
             raise MemoryFileError(f'{why}; decorate the class with @register_index("a name of its own")')
         return engine
 
-    def _checked(self, array: Tensor, what: str) -> Tensor:
-        if array.ndim != 2 or array.shape[1] != self.dim:
+    @overload
+    def _checked(self, array: Tensor, what: str) -> Tensor: ...
+    @overload
+    def _checked(self, array: Rows, what: str) -> Rows: ...
+    def _checked(self, array: Rows, what: str) -> Rows:
+        if len(array.shape) != 2 or array.shape[1] != self.dim:
             raise ShapeError(f"{what} have shape {tuple(array.shape)}; this index holds keys of shape (n, {self.dim})")
         # Half precision keys stay as they are, because all of them at once in float32 might not fit.
         halves = (torch.float16, torch.bfloat16) if what == "keys" else ()
-        array = array.detach().to(self.device, array.dtype if array.dtype in halves else torch.float32)
+        if isinstance(array, Tensor):
+            array = array.detach().to(self.device, array.dtype if array.dtype in halves else torch.float32)
         parts = blocks(len(array), self.dim, 2**24)
         if bad := sum(int((~array[part].isfinite().all(dim=1)).sum()) for part in parts):
             raise NonFiniteError(f"{bad} of {len(array)} {what} hold NaN or infinity; remove or repair them first")

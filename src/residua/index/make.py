@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from residua.core import Rows
 from residua.errors import MemoryFileError, ParameterError
 from residua.index.faiss_index import FaissIndex
 from residua.index.index import ENGINES, Index
@@ -56,7 +57,7 @@ def make_index(
 def load_index(
     data: dict[str, Any],
     folder: Path,
-    keys: Tensor | None,
+    keys: Rows | None,
     forgotten: Tensor,
     *,
     device: torch.device | str,
@@ -92,7 +93,7 @@ def load_index(
     return index
 
 
-def _of_version_1(data: dict[str, Any], keys: Tensor | None) -> dict[str, Any]:
+def _of_version_1(data: dict[str, Any], keys: Rows | None) -> dict[str, Any]:
     """A description by version 0.1, which knew an exact index and FAISS's, in today's words."""
     if data["name"] == "exact":
         dim = 0 if keys is None else keys.shape[1]

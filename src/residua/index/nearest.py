@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Neighbours
+from residua.core import Neighbours, Rows
 from residua.errors import MissingDependencyError
 
 _ROW = 0xFFFFFFFF  # the low half of a packed (squared distance, row); all ones is "no row"
@@ -65,14 +65,14 @@ def root(squared: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(squared.numpy())) if squared.device.type == "cpu" else squared.sqrt()
 
 
-def squared_distances(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+def squared_distances(queries: Tensor, keys: Rows, rows: Tensor) -> Tensor:
     """Squared distance, float32 (q, c), from each query to each of its `rows` (q, c) of `keys`; inf where it is -1.
 
     By direct difference: |x|² + |y|² − 2xy would be faster and loses every digit far from the origin.
     """
     cpu = queries.device.type == "cpu"
     by_faiss = cpu and faiss_installed()
-    if by_faiss and keys.dtype == torch.float32:
+    if by_faiss and keys.dtype == torch.float32 and isinstance(keys, Tensor):
         return _faiss_squared(queries, keys, rows).masked_fill_(rows < 0, torch.inf)
     squared = torch.empty(rows.shape, device=queries.device)
     for part in blocks(len(rows), rows.shape[1] * keys.shape[1], 2**20 if cpu else 2**24):  # on a CPU, to fit the cache
@@ -130,7 +130,7 @@ def ordered(squared: Tensor, rows: Tensor, k: int) -> Nearest:
     return found
 
 
-def scan(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Nearest:
+def scan(queries: Tensor, keys: Rows, rows: Tensor, k: int) -> Nearest:
     """The `k` nearest among all of `rows` (m,): slow, always right, and what the faster searches fall back to."""
     found, tiles = missing(len(queries), k, queries.device), list(blocks(len(rows), queries.shape[1], 2**24))
     for some in blocks(len(queries), min(len(rows), 2**24 // queries.shape[1]), 2**22):
@@ -285,3 +285,27 @@ def exact_nearest(
         again = exact_nearest(queries[doubtful], keys, k, propose, compact, 4 * count)
         found.rows[doubtful], found.squared[doubtful] = again.rows, again.squared
     return found
+
+
+def nearest_by_blocks(
+    queries: Tensor,
+    keys: Rows,
+    k: int,
+    propose: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None,
+    remembered: Tensor | None = None,
+) -> Nearest:
+    """The true `k` nearest of all `keys`, or of those `remembered` (bool, (n,)), ties by the lowest row; only one block
+    of them is in float32 at a time. Missing ones fill up where there are fewer than `k`.
+    """
+    best = missing(len(queries), k, queries.device)
+    for part in blocks(len(keys), keys.shape[1], 2**23):
+        block, compact = keys[part].float(), None
+        if remembered is not None and not remembered[part].all():
+            names = remembered[part].nonzero()[:, 0]
+            compact = block[names], names
+        count = len(block if compact is None else compact[1])
+        if count:
+            found = exact_nearest(queries, block, min(k, count), propose, compact)
+            squared = torch.cat([best.squared, found.squared], dim=1)
+            best = ordered(squared, torch.cat([best.rows, found.rows + part.start], dim=1), k)
+    return best

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Neighbours
-from residua.index.nearest import blocks, exact_nearest, missing, ordered, root, squared_distances
+from residua.core import Rows
+from residua.index.nearest import nearest_by_blocks, root, squared_distances
 from residua.printable import shown_recall
 
 if TYPE_CHECKING:  # an index measures itself when it is built
@@ -41,24 +41,13 @@ class Recall:
         return asdict(self)
 
 
-def true_neighbours(queries: Tensor, k: int, keys: Tensor) -> Neighbours:
-    """The `k` nearest of all `keys`, with only one block of them in float32 at a time."""
-    best = missing(len(queries), k, keys.device)
-    for part in blocks(len(keys), keys.shape[1], 2**23):
-        block = keys[part].float()
-        rows, squared = exact_nearest(queries, block, min(k, len(block)))
-        both = torch.cat([best.squared, squared], dim=1), torch.cat([best.rows, rows + part.start], dim=1)
-        best = ordered(*both, k)
-    return best.neighbours()
-
-
-def _recall(index: Index, asked: Tensor, k: int, limit: Tensor, keys: Tensor) -> float:
+def _recall(index: Index, asked: Tensor, k: int, limit: Tensor, keys: Rows) -> float:
     """Share of the `k` neighbours found that are within `limit` (q, 1), by the distances of the keys themselves."""
     rows = index.search(asked, k, keys).rows
     return float((root(squared_distances(asked, keys, rows)) <= limit).float().mean())
 
 
-def measure_recall(index: Index, keys: Tensor, k: int = 50, queries: int = 256) -> Recall | None:
+def measure_recall(index: Index, keys: Rows, k: int = 50, queries: int = 256) -> Recall | None:
     """Recall of `index` over `keys` (n, d), none forgotten; None for fewer than two. A ``UserWarning`` below 0.9.
 
     The queries are keys moved by half the difference of two of their own neighbours, because the keys themselves are
@@ -70,10 +59,10 @@ def measure_recall(index: Index, keys: Tensor, k: int = 50, queries: int = 256) 
     generator = torch.Generator().manual_seed(0)
     sample = torch.randperm(len(keys), generator=generator)[:queries].sort().values.to(keys.device)
     own = keys[sample].float()
-    near = true_neighbours(own, k, keys).rows
+    near = nearest_by_blocks(own, keys, k).rows
     other = torch.randint(k, (queries, 1), generator=generator).to(keys.device)
     asked = own + (keys[near.gather(1, other)[:, 0]].float() - keys[near[:, -1]].float()) / 2
-    limit = true_neighbours(asked, k, keys).distances[:, -1:]
+    limit = root(nearest_by_blocks(asked, keys, k).squared[:, -1:])
     measured = Recall(_recall(index, asked, k, limit, keys), k, queries)
     log.info("index %s over %d keys: %s", index.name, len(keys), measured)
     if measured.value < ENOUGH:
@@ -85,7 +74,7 @@ def measure_recall(index: Index, keys: Tensor, k: int = 50, queries: int = 256) 
     return measured
 
 
-def check_recall(index: Index, keys: Tensor, forgotten: Tensor, k: int = 10, queries: int = 16) -> float | None:
+def check_recall(index: Index, keys: Rows, forgotten: Tensor, k: int = 10, queries: int = 16) -> float | None:
     """Recall of a loaded `index` on a few of its remembered `keys` (n, d), and a ``UserWarning`` where it has fallen.
 
     Against brute force where the keys are few; of many, each asked key must only find itself. None for fewer than two.
@@ -95,11 +84,12 @@ def check_recall(index: Index, keys: Tensor, forgotten: Tensor, k: int = 10, que
     rows = remembered.nonzero()[:, 0]
     if len(rows) < 2:
         return None
-    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:queries]
-    asked = keys[rows[chosen.to(rows.device)]].float()
+    chosen = np.random.default_rng(0).choice(len(rows), min(queries, len(rows)), replace=False)  # not all shuffled
+    asked = keys[rows[torch.from_numpy(chosen).to(rows.device)]].float()
     k = min(k, len(rows))
     if keys.numel() <= BRUTE:
-        measured = _recall(index, asked, k, true_neighbours(asked, k, keys[rows]).distances[:, -1:], keys)
+        limit = root(nearest_by_blocks(asked, keys, k, remembered=remembered).squared[:, -1:])
+        measured = _recall(index, asked, k, limit, keys)
     else:
         itself = squared_distances(asked, keys, index.search(asked, k, keys).rows)[:, :1] == 0
         measured = float(itself.float().mean())
@@ -114,7 +104,7 @@ def check_recall(index: Index, keys: Tensor, forgotten: Tensor, k: int = 10, que
 
 
 def median_nn_distance(
-    index: Index, rows: Tensor, own: Tensor, keys: Tensor | None, sample: int = 1000, first: int = 0
+    index: Index, rows: Tensor, own: Rows, keys: Rows | None, sample: int = 1000, first: int = 0
 ) -> float:
     """Median distance from `sample` of `rows` to their nearest other one, as `index` answers with `keys`.
 

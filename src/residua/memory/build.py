@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from residua.core import Encoded, Names
+from residua.core import ChunkedTensor, Encoded, Names
 from residua.core.atomic import write_json
 from residua.errors import EmptyMemoryError, InputError, MemoryFileError, ParameterError
 from residua.folder import BUILD, read_manifest
@@ -401,14 +401,15 @@ class _Writer:
         state, index = self.state, self.index or self._empty_index(storage)
         if index.exact or not state.waiting:
             return None if state.waiting else index
-        keys = torch.cat([self._keys(waiting) for waiting in state.waiting])
+        keys = ChunkedTensor([self._keys(waiting) for waiting in state.waiting])  # mapped, and never copied whole
         if self.index is None:
             log.info("%s: training index %s on %d rows", self.path, index.name, len(keys))
             self.tell(f"training the index {index.name}")
             index.build(keys)
         else:
             self.tell(f"indexing {len(keys):,} more keys")
-            index.add(keys)
+            for chunk in keys.chunks:
+                index.add(chunk)
         self.tell("")
         self.index = index
         if not self.keep_keys and (self.median is None or len(keys) >= 1000):

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-from residua.core import Names
+from residua.core import Names, Rows
 from residua.errors import StorageError
 from residua.index import Index
 from residua.memory.history import Changes, Event, barred, last_to_undo
@@ -39,7 +39,7 @@ class Editable(ABC):
     version: int
     n_rows: int
     _table: Table
-    _keys: Tensor | None
+    _keys: Rows | None
     _events: list[Event]
     _known: dict[Any, set[str]]
     _loose_keys: list[Tensor]  # of rows that an edit adds, where keys are not kept

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Neighbours, as_tensor
+from residua.core import Neighbours, Rows, as_tensor
 from residua.index import Index
 from residua.memory.table import Column
 
 
 def search_excluding(
-    index: Index, queries: Tensor, k: int, keys: Tensor | None, ids: Column, excluded: Tensor, fetch: int = 0
+    index: Index, queries: Tensor, k: int, keys: Rows | None, ids: Column, excluded: Tensor, fetch: int = 0
 ) -> Neighbours:
     """The k nearest rows of each query that bear none of its ids `excluded` (q, m), first among `fetch` (or k + 4)."""
     fetch = fetch or k + 4

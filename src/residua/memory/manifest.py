@@ -5,14 +5,15 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from residua.core import ChunkedTensor, Rows
 from residua.core.atomic import flush, write_json
 from residua.errors import MemoryFileError
 from residua.folder import LOCK, MANIFEST, READER, checksum, earlier_manifest, named_files, present, read_manifest
@@ -20,6 +21,8 @@ from residua.folder import LOCK, MANIFEST, READER, checksum, earlier_manifest, n
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
 OWN = ("rows-", "edits-", "head-", "names-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
 EARLIER = 2  # generations before the one that counts
+MAPPED = frozenset({"key", "logits"})  # columns that may stay in their file
+_HEADER = 10**8  # safetensors itself reads no longer one
 
 Held: TypeAlias = dict[str, Path]  # open files by their names, as paths that stay when the names go
 
@@ -56,6 +59,36 @@ def get_tensors(path: Path, about: dict[str, Any], held: Held | None = None) -> 
         return load_file(file)
     except SafetensorError as error:
         raise MemoryFileError(f"{path / about['file']} is not a safetensors file: {error}") from error
+
+
+def map_tensors(path: Path, about: dict[str, Any], held: Held | None = None) -> dict[str, Rows]:
+    """The same, but the large ones (``MAPPED``) stay in the file, as ``ChunkedTensor``, and what they hold is not
+    verified: only the file's size, its header and all else."""
+    file, found = (held or {}).get(about["file"]) or present(path, about), dict[str, Rows]()
+    if "small_crc32" not in about:  # of an older version
+        verify(path, about, held)
+    try:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no dict)
+                tensor = opened.get_tensor(name)
+                found[name] = ChunkedTensor([tensor]) if name in MAPPED else tensor.clone()
+    except SafetensorError as error:
+        raise MemoryFileError(f"{file} is not a safetensors file: {error}") from error
+    except RuntimeError as error:  # of torch, which maps it
+        raise MemoryFileError(f"{file} cannot be mapped: {error}") from error
+    if small_crc32(file, found) != about.get("small_crc32", small_crc32(file, found)):
+        raise MemoryFileError(f"{file} is corrupted: the checksum of its small columns is not the manifest's")
+    return found
+
+
+def small_crc32(file: Path, tensors: Mapping[str, Rows]) -> int:
+    """Checksum of a safetensors file's header and of all its tensors but the large ones."""
+    with open(file, "rb") as stream:
+        length = stream.read(8)
+        value = zlib.crc32(stream.read(min(int.from_bytes(length, "little"), _HEADER)), zlib.crc32(length))
+    for name in sorted(tensors.keys() - MAPPED):
+        value = zlib.crc32(tensors[name][:].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), value)
+    return value
 
 
 def described(file: Path) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from residua import html
-from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Names, Neighbours, Source, Task, as_tensor
+from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Names, Neighbours, Rows, Source, Task, as_tensor
 from residua.core.logits import grown
 from residua.core.renamed import renamed
-from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, StorageError
+from residua.errors import EmptyMemoryError, IdError, InputError, ParameterError, ShapeError, StorageError
 from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory.context import context
@@ -170,7 +170,7 @@ class Memory(Editable):
         self.task, self.dim, self.n_outputs = schema.task, schema.dim, schema.n_outputs
         self.flat_labels, self.source = schema.flat_labels, schema.source
         self.n_rows, self._active_count = len(table), active or int(table.dense("active").sum())
-        self._keys: Tensor | None = table.dense("key") if self.keys_kept else None
+        self._keys: Rows | None = table.rows("key") if self.keys_kept else None
         self._columns = {name.removeprefix("column."): table[name] for name in table.names if name not in _INNER}
         self.stored_logits = self.storage.logits(table)
         self.version += 1
@@ -499,15 +499,26 @@ class Memory(Editable):
         return purge(self, self._table, Path(path), note, progress)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
-        """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted."""
-        return cls._read(path, device)[0]
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", *, mmap: bool = False) -> Self:
+        """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted.
+
+        With `mmap` (on the CPU) keys, and logits that are stored in full, stay in their files and are read when a
+        search needs them, so that a memory larger than RAM opens at once. Their files' sizes and headers are checked,
+        all else is read and verified; what they hold is not. Edits are as for any memory; ``rebuild`` needs RAM for
+        all rows.
+        """
+        return cls._read(path, device, mmap)[0]
 
     @classmethod
-    def _read(cls, path: str | os.PathLike[str], device: str | torch.device) -> tuple[Self, dict[str, Any] | None]:
+    def _read(
+        cls, path: str | os.PathLike[str], device: str | torch.device, mmap: bool
+    ) -> tuple[Self, dict[str, Any] | None]:
         """The memory in a folder, and the reader that was saved with it."""
         memory = cls.__new__(cls)
-        contents, memory.index, table, events, saved = store.load(Path(path), arguments.checked_device(device))
+        where = arguments.checked_device(device)
+        if mmap and where.type != "cpu":
+            raise ParameterError(f"mmap=True with device={str(device)!r}; files are mapped on the CPU: leave one out")
+        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap)
         memory._begin(contents, table, saved)
         memory._events = events
         memory._refresh()
@@ -520,7 +531,7 @@ class Memory(Editable):
             return
         arguments.check_growth(self.storage.name, self.schema.is_text)
         if self.storage.name == "full":
-            column = grown(DenseLogits(self._table.dense("logits")), wanted).table
+            column = grown(DenseLogits(self._table.dense("logits")), wanted).table[:]
             self._table = self._table.with_column("logits", column)
         self.schema = self.schema.grown(wanted)
         self.storage, self._saved = make_storage(self.schema), None
@@ -572,5 +583,5 @@ class Memory(Editable):
     def _make_index(self, table: Table) -> Index:
         """An index of the wanted kind over the keys of `table`."""
         index = make_index(**self._index_wanted, n=len(table), dim=self.schema.dim, device=table.device)
-        index.build(table.dense("key"))
+        index.build(table.rows("key"))
         return index

@@ -66,15 +66,21 @@ class RunLengthArray:
         run = torch.searchsorted(starts, rows, right=True).sub_(1)
         return firsts[run] + steps[run] * (rows - starts[run])
 
-    def appended(self, values: Tensor) -> RunLengthArray:
-        """With int64 values (m,) at the end, at a cost of O(m), amortised; this one stays as it is.
+    def appended(self, values: Tensor | RunLengthArray) -> RunLengthArray:
+        """With int64 values (m,) at the end, at a cost of O(m), amortised, or of the runs; this one stays as it is.
 
         Both share their runs. Of several that are made from one so, only the last may be used.
         """
         more = self.first(self._length) if not self._length else copy.copy(self)
-        values = values.to(self.device)
         if not len(values):
             return more
+        if isinstance(values, RunLengthArray):
+            runs = self._following(values)
+            if runs is not None:
+                more._put(self.count, runs, self._length + len(values))
+                return more
+            values = values[:]
+        values = values.to(self.device)
         # The last run is read again (two of its values tell its step), since the new values may go on with it.
         again = min(2, self._length - int(self._runs[0, -1])) if self.count else 0
         values = torch.cat([self[self._length - again :], values])
@@ -83,14 +89,34 @@ class RunLengthArray:
         kept = self.count - bool(again)
         if again:
             runs[:2, 0] = self._runs[:2, -1]
-        end = kept + runs.shape[1]
-        if end > more._buffer.shape[1]:
-            grown = more._buffer.new_empty((3, max(end, more._buffer.shape[1] * 3 // 2)))
-            grown[:, : self.count] = self._runs
-            more._buffer = grown
-        more._buffer[:, kept:end] = runs  # the last run of what was there gains values, and changes none
-        more.count, more._length = end, self._length + len(values) - again
+        more._put(kept, runs, self._length + len(values) - again)
         return more
+
+    def _put(self, kept: int, runs: Tensor, length: int) -> None:
+        """Put `runs` behind the first `kept` ones, for `length` values in all."""
+        end = kept + runs.shape[1]
+        if end > self._buffer.shape[1]:
+            grown = self._buffer.new_empty((3, max(end, self._buffer.shape[1] * 3 // 2)))
+            grown[:, : self.count] = self._runs
+            self._buffer = grown
+        self._buffer[:, kept:end] = runs  # the last run of what was there gains values, and changes none
+        self.count, self._length = end, length
+
+    def _following(self, other: RunLengthArray) -> Tensor | None:
+        """The runs of `other` as they follow these, without its first where the last one here goes on with all of that;
+        None where it would go on with a part."""
+        runs = other._runs.to(self.device, copy=True)
+        runs[0] += self._length
+        if not self.count:
+            return runs
+        start, value, step = self._runs[:, -1].tolist()
+        alone = start == self._length - 1
+        apart = int(runs[1, 0]) - (value + step * (self._length - 1 - start))
+        if apart not in ((0, 1) if alone else (step,)):
+            return runs
+        if alone or ((other.count > 1 or len(other) > 1) and int(runs[2, 0]) != apart):
+            return None
+        return runs[:, 1:]
 
     def first(self, length: int) -> RunLengthArray:
         """The first `length` values, with runs of their own."""

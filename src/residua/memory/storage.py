@@ -70,14 +70,14 @@ class FullLogits(Storage):
     name: StorageName = "full"
 
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
-        given = batch.logits.table if isinstance(batch.logits, DenseLogits) else batch.logits.dense()
+        given = batch.logits.table[:] if isinstance(batch.logits, DenseLogits) else batch.logits.dense()
         differences = self.schema.target_differences(given)
         if self.schema.task == "regression":
             _check_same_place(as_tensor(labelled(batch)[0]).reshape(differences.shape), differences, self.schema)
         return {"logits": differences}
 
     def logits(self, table: Table) -> DenseLogits:
-        return DenseLogits(table.dense("logits"))
+        return DenseLogits(table.rows("logits"))
 
 
 def _check_same_place(targets: Tensor, predicted: Tensor, schema: Schema) -> None:
@@ -122,7 +122,7 @@ class HeadOnly(Storage):
     def logits(self, table: Table) -> HeadLogits:
         if self._moved is None:
             self._moved = _centred_head(_required(self.head), self.schema.key_centre, self.schema.target_centre)
-        return HeadLogits(self._moved, table.dense("key"))
+        return HeadLogits(self._moved, table.rows("key"))
 
 
 def _required(head: Head | None) -> Head:

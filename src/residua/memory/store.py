@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
-from residua.core import Head, Names
+from residua.core import ChunkedTensor, Head, Names, Rows
 from residua.errors import MemoryFileError, StaleMemoryError
 from residua.folder import FORMAT, MANIFEST, present, read_manifest, reader_in
 from residua.index import Index, load_index
@@ -26,7 +26,7 @@ from residua.memory import journal
 from residua.memory import manifest as files
 from residua.memory.history import Changes, Event
 from residua.memory.lock import locked
-from residua.memory.manifest import get_tensors, put_tensors, verify, writing
+from residua.memory.manifest import get_tensors, map_tensors, put_tensors, small_crc32, verify, writing
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
 from residua.memory.storage import Storage, make_storage
@@ -35,6 +35,7 @@ from residua.memory.table import Column, Table
 _NOT_SAVED = ("active",)  # the log says it
 _TAIL = 4  # an index is written anew once it lacks more than a quarter of what it has; the rest is added when loaded
 _ATTEMPTS = 100  # to load what others save at the same time
+_SHARD = 131_072  # rows
 
 Known: TypeAlias = dict[Path, set[str]]  # a memory's folders, and those generations there that are its own
 
@@ -77,6 +78,7 @@ def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any
     for column, values in rows.items():
         if column in _NOT_SAVED:
             continue
+        values = values[:] if isinstance(values, ChunkedTensor) else values
         if isinstance(values, RunLengthArray) or (values.dtype == torch.int64 and values.ndim == 1):
             runs = values if isinstance(values, RunLengthArray) else RunLengthArray(values.cpu())
             if 24 * runs.count < 8 * count:
@@ -84,16 +86,20 @@ def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any
                 continue
             values = runs[:]
         tensors[column] = values
-    return put_tensors(path, name, tensors) | {"rows": count}
+    about = put_tensors(path, name, tensors) | {"rows": count}
+    return about | {"small_crc32": small_crc32(path / name, tensors)}
 
 
-def get_rows(path: Path, shard: dict[str, Any], held: files.Held | None = None) -> dict[str, Column]:
-    """The columns that ``put_rows`` wrote, verified; `shard` is what it returned."""
-    tensors = get_tensors(path, shard, held)
+def get_rows(
+    path: Path, shard: dict[str, Any], held: files.Held | None = None, mmap: bool = False
+) -> dict[str, Column]:
+    """The columns that ``put_rows`` wrote, verified; `shard` is what it returned. With `mmap`, as ``map_tensors``."""
+    read = map_tensors if mmap else get_tensors
+    tensors: Mapping[str, Rows] = read(path, shard, held)
     count = len(tensors["label"])
     columns: dict[str, Column] = {name: tensor for name, tensor in tensors.items() if "#" not in name}
     for name in [name.removesuffix("#start") for name in tensors if name.endswith("#start")]:
-        parts = {part: tensors[f"{name}#{part}"] for part in ("start", "first", "step")}
+        parts = {part: tensors[f"{name}#{part}"][:] for part in ("start", "first", "step")}
         columns[name] = RunLengthArray.from_tensors(parts, count)
     return columns
 
@@ -138,8 +144,10 @@ def save(
             known[path] = {*known.get(path, ()), generation}  # an interrupt may come when it is in place already
             shards, start = _kept(path, old.get("shards", []), "rows", len(table))
             if start < len(table) or not shards:
-                rows = {name: table[name][start:] for name in table.names}
-                shards.append(put_rows(path, f"rows-{generation}.safetensors", rows))
+                for part in _parts(table, start):
+                    rows = {name: table[name][part] for name in table.names}
+                    number = f"-{part.start:010}" if part.start > start else ""
+                    shards.append(put_rows(path, f"rows-{generation}{number}.safetensors", rows))
             edits = old.get("edits", [])
             edits, start = _kept(path, edits if isinstance(edits, list) else [], "events", len(events))
             if start < len(events):
@@ -185,6 +193,13 @@ def check_current(path: Path, known: Known, now: str | None) -> None:
             "else saved there since, and their changes would be lost. Load it again and repeat your changes, or save "
             "into another folder"
         )
+
+
+def _parts(table: Table, start: int) -> Iterator[slice]:
+    """The rows from `start` on, in shards: one, or several where they lie in files and may not fit in RAM at once."""
+    rows = max(len(table) - start, 1)
+    step = _SHARD if any(isinstance(table[name], ChunkedTensor) for name in table.names) else rows
+    return (slice(first, first + step) for first in range(start, start + rows, step))
 
 
 def write_manifest(
@@ -262,14 +277,16 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
         files.commit(path, read_manifest(path) | {"summary": summary})
 
 
-def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list[Event], Saved]:
-    """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment."""
+def load(path: Path, device: torch.device, mmap: bool = False) -> tuple[Contents, Index, Table, list[Event], Saved]:
+    """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment.
+
+    With `mmap`, the large columns stay in their files, unread."""
     path = folder_of(path)
     for _ in range(_ATTEMPTS):
         manifest = read_manifest(path)
         try:
             with files.held(path, manifest) as held:
-                return _load(path, manifest, device, held)
+                return _load(path, manifest, device, held, mmap)
         except MemoryFileError:
             if files.generation_of(path) in (manifest["generation"], None):
                 raise
@@ -277,12 +294,12 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list
 
 
 def _load(
-    path: Path, manifest: dict[str, Any], device: torch.device, held: files.Held
+    path: Path, manifest: dict[str, Any], device: torch.device, held: files.Held, mmap: bool
 ) -> tuple[Contents, Index, Table, list[Event], Saved]:
     try:
         table, shards, columns = Table(device), [], {}
         for shard in manifest["shards"]:
-            columns = get_rows(path, shard, held)
+            columns = get_rows(path, shard, held, mmap)
             label = columns["label"][:]
             count = len(label)
             columns["label"] = label.int() if label.dtype == torch.int64 else label
@@ -332,7 +349,7 @@ def _get_index(path: Path, manifest: dict[str, Any], table: Table) -> Index:
     """The index, with the rows that were added since it was written."""
     about, forgotten = manifest["index"], (~table.dense("active")).nonzero()[:, 0]
     n = about.get("rows", len(table)) if about["files"] else len(table)
-    keys = table.dense("key") if manifest.get("keys_kept", True) else None
+    keys = table.rows("key") if manifest.get("keys_kept", True) else None
     first, device = None if keys is None else keys[:n], table.device
     index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n)
     if keys is not None and n < len(table):

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import ChunkedTensor, Rows
 from residua.memory.run_length import RunLengthArray
 
-Column: TypeAlias = torch.Tensor | RunLengthArray
+Column: TypeAlias = torch.Tensor | RunLengthArray | ChunkedTensor
 
 
 class Table:
@@ -21,7 +22,8 @@ class Table:
     changes is copied. So whoever holds a table, or a column of it, reads on undisturbed.
 
     Integers (int64, one number per row) are held as ``RunLengthArray`` for as long as that pays: ids and offsets then
-    cost next to nothing. Either kind of column is read by ``table[name][rows]``.
+    cost next to nothing. A column whose rows lie in files is a ``ChunkedTensor``, whose new rows are in RAM. Every kind
+    of column is read by ``table[name][rows]``.
     """
 
     device: torch.device
@@ -36,10 +38,15 @@ class Table:
 
     def __getitem__(self, name: str) -> Column:
         column = self._buffers[name]
-        return column if isinstance(column, RunLengthArray) else column[: self._length]
+        return column[: self._length] if isinstance(column, Tensor) else column
 
     def dense(self, name: str) -> Tensor:
-        """A column that is never held as runs: any but those of one int64 number per row."""
+        """A column as one tensor, which is a copy if it is held otherwise."""
+        column = self[name]
+        return column if isinstance(column, Tensor) else column[:]
+
+    def rows(self, name: str) -> Rows:
+        """A column that is never held as runs, any but those of one int64 number per row, where it is."""
         column = self[name]
         return column[:] if isinstance(column, RunLengthArray) else column
 
@@ -55,13 +62,17 @@ class Table:
             own = self._buffers.get(name)
             if own is None and column.dtype == torch.int64 and len(column.shape) == 1:
                 own = RunLengthArray(device=self.device)
-            column = column[:] if isinstance(column, RunLengthArray) else column
+            if isinstance(own, ChunkedTensor) or (own is None and isinstance(column, ChunkedTensor)):
+                column = column[:] if isinstance(column, RunLengthArray) else column
+                buffers[name] = column if own is None else own.appended(column)
+                continue
             if isinstance(own, RunLengthArray):
-                runs = own.appended(column)
+                runs = own.appended(column[:] if isinstance(column, ChunkedTensor) else column)
                 if runs.is_compact:
                     buffers[name] = runs
                     continue
                 own, column = None, runs[:]  # of this column a dense one is smaller: from now on it is
+            column = column if isinstance(column, Tensor) else column[:]
             written = self._length if own is not None else end - len(column)
             if own is None or len(own) < end:
                 # The first append takes exactly what it needs, so that a memory built once wastes nothing.
@@ -78,14 +89,14 @@ class Table:
         """Its first rows."""
         taken = Table(self.device, self._buffers, length)
         for name, column in self._buffers.items():
-            if isinstance(column, RunLengthArray):
+            if not isinstance(column, Tensor):
                 taken._buffers[name] = column.first(length)
         return taken
 
     def apart(self) -> Table:
         """The same rows, which may be appended to without regard to this table."""
         buffers = {
-            name: column.first(self._length) if isinstance(column, RunLengthArray) else self[name]
+            name: self[name] if isinstance(column, Tensor) else column.first(self._length)
             for name, column in self._buffers.items()
         }
         return Table(self.device, buffers, self._length)
@@ -111,7 +122,7 @@ class Table:
         column = self[name]
         if isinstance(column, RunLengthArray):
             return column.rows_with(values)
-        return torch.from_numpy(np.flatnonzero(np.isin(column.cpu().numpy(), values))).to(self.device)
+        return torch.from_numpy(np.flatnonzero(np.isin(column[:].cpu().numpy(), values))).to(self.device)
 
     def active_with_ids(self, ids: np.ndarray, before: int | None = None) -> Tensor:
         """Numbers of the active rows that bear one of `ids`, ascending; `before` looks at earlier rows alone."""
@@ -123,6 +134,6 @@ class Table:
     def bytes_per_row(self) -> dict[str, int]:
         """Bytes of one row, by column; a column of runs costs next to nothing, rounded down."""
         return {
-            name: column.nbytes // max(len(column), 1) if isinstance(column, RunLengthArray) else column[:1].nbytes
+            name: column[:1].nbytes if isinstance(column, Tensor) else column.nbytes // max(len(column), 1)
             for name, column in self._buffers.items()
         }

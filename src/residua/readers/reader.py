@@ -359,8 +359,8 @@ def _ids_to_exclude(exclude: Exclude) -> Literal["own"] | np.ndarray | None:
     return ids if ids.size else None
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Reader:
-    """The reader that ``Reader.save`` wrote into folder `path`, with its memory.
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, mmap: bool = False) -> Reader:
+    """The reader that ``Reader.save`` wrote into folder `path`, with its memory, whose arguments the others are.
 
     Raises
     ------
@@ -378,7 +378,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Re
     0.5
     """
     file = Path(path) / MANIFEST
-    memory, about = Memory._read(path, device)
+    memory, about = Memory._read(path, device, mmap)
     try:
         return reader_of(require_reader(Path(path), about), memory)
     except MemoryFileError as error:

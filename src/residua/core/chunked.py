@@ -1,0 +1,101 @@
+"""Rows in several tensors that are read like one: those of files that are mapped, and those added since."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class ChunkedTensor:
+    """Rows (n, …) in several tensors one after another, of which only what is asked for is read. It never changes.
+
+    >>> rows = ChunkedTensor([torch.zeros(2, 3), torch.ones(1, 3)])
+    >>> rows.shape, rows[torch.tensor([2, 0])][:, 0].tolist(), rows[1:].mean().item()
+    ((3, 3), [1.0, 0.0], 0.5)
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    shape: tuple[int, ...]
+
+    def __init__(self, chunks: Sequence[Tensor], room: Tensor | None = None):
+        self.chunks = tuple(chunks)  # at least one
+        self._room = room  # what the last one is the first rows of, where there is room behind it
+        first = self.chunks[0]
+        self.dtype, self.device = first.dtype, first.device
+        ends = torch.tensor([len(chunk) for chunk in self.chunks]).cumsum(0)
+        self._bounds = torch.cat([ends.new_zeros(1), ends])
+        self.shape = (int(ends[-1]), *first.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(chunk.nbytes for chunk in self.chunks)
+
+    def first(self, length: int) -> ChunkedTensor:
+        """Its first rows, without a copy."""
+        return ChunkedTensor(self._within(0, length))
+
+    def appended(self, rows: Rows) -> ChunkedTensor:
+        """With more rows: chunks as they are, or copies of a tensor's, at a cost of O(m), amortised. Of several that
+        are made from one so, only the last may be used."""
+        if isinstance(rows, ChunkedTensor):
+            return ChunkedTensor([*self.chunks, *rows.chunks])
+        kept, last, room = self.chunks, self.chunks[-1][:0], self._room
+        if room is not None:
+            kept, last = kept[:-1], kept[-1]
+        end = len(last) + len(rows)
+        if room is None or end > len(room):
+            room = rows.new_empty((end * 3 // 2, *rows.shape[1:]))
+            room[: len(last)] = last
+        room[len(last) : end] = rows
+        return ChunkedTensor([*kept, room[:end]], room)
+
+    def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
+        """The rows at `rows`: int64 row numbers 0 … n-1 of any shape, a mask (n,), a slice, or one integer."""
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step != 1:
+                return self[torch.from_numpy(np.arange(start, stop, step))]
+            found = self._within(start, max(start, stop))
+            return found[0] if len(found) == 1 else torch.cat(found)
+        if isinstance(rows, int):
+            return self[torch.arange(len(self))[rows]]
+        rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+        return self.index_select(0, rows.reshape(-1)).view(*rows.shape, *self.shape[1:])
+
+    def index_select(self, dim: int, rows: Tensor) -> Tensor:
+        """Copies of the rows at `rows`, int64 row numbers (m,); `dim` is 0."""
+        # In ascending order, so that each chunk is asked once.
+        rows, order = rows.to(self.device).sort()
+        if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < len(self):
+            raise IndexError(f"rows {int(rows[0])} … {int(rows[-1])} of {len(self)}")
+        out = self.chunks[0].new_empty((len(rows), *self.shape[1:]))
+        cuts = torch.searchsorted(rows, self._bounds).tolist()
+        for number, (first, last) in enumerate(pairwise(cuts)):
+            if first < last:
+                there = rows[first:last] - self._bounds[number]
+                out[order[first:last]] = self.chunks[number].index_select(0, there)
+        return out
+
+    def _within(self, start: int, stop: int) -> list[Tensor]:
+        """What lies between two rows, as views; at least one, which may be empty."""
+        found = []
+        for chunk, (first, last) in zip(self.chunks, pairwise(self._bounds.tolist())):
+            if max(start, first) < min(stop, last):
+                found.append(chunk[max(start - first, 0) : stop - first])
+        return found or [self.chunks[0][:0]]
+
+
+Rows: TypeAlias = Tensor | ChunkedTensor  # (n, …) by row number, read by `rows[i]`, `index_select` and slices
