@@ -83,11 +83,11 @@ def data_named(spec: str) -> tuple[Any, Any, Any]:
     return arrays["x"], arrays.get("y"), arrays.get("ids")
 
 
-def made_as(path: Path | None):
+def made_as(path: Path | None, trust: bool = False):
     """What ``like=`` takes: the memory in folder `path`, or the rows of an ``.npz`` file; None for None."""
     if path is None:
         return None
     from residua.core import Encoded
     from residua.memory import Memory
 
-    return Memory.load(path) if path.is_dir() else Encoded.load(path)
+    return Memory.load(path, trust=trust) if path.is_dir() else Encoded.load(path)

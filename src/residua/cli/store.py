@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from residua.cli.loaders import check_npz
+from residua.cli.options import trusted
 from residua.cli.output import command
 from residua.errors import InputError, MemoryFileError, ParameterError
 from residua.folder import BUILD, MANIFEST, READER, read_manifest
@@ -45,7 +46,7 @@ def memory_at(path: Path, device: str = "cpu", *, of_text: bool | None = None, f
     checked(path, of_text, files)
     from residua.memory import Memory
 
-    return _opened(path, Memory.load(path, device), of_text)
+    return _opened(path, Memory.load(path, device, trust=trusted()), of_text)
 
 
 def reader_at(
@@ -72,7 +73,7 @@ def reader_at(
     from residua.readers.reader import reader_class
 
     if saved:
-        reader = load(path, device)
+        reader = load(path, device, trust=trusted())
         _opened(path, reader.memory, of_text)
     else:
         memory = memory_at(path, device, of_text=of_text)

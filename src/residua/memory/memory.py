@@ -490,10 +490,15 @@ class Memory(Editable):
         return purge(self, self._table, Path(path), note, progress)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
-        """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted."""
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", *, trust: bool = False) -> Self:
+        """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted.
+
+        An index file is opened where it was written with this user's secret (a file of their own, or the environment
+        variable ``RESIDUA_SECRET``), or where you `trust` whoever wrote the folder; else the index is built anew from
+        the keys, and a ``UserWarning`` says so. ``MemoryFileError`` where they were discarded.
+        """
         memory = cls.__new__(cls)
-        contents, memory.index, table, events, saved = store.load(Path(path), arguments.checked_device(device))
+        contents, memory.index, table, events, saved = store.load(Path(path), arguments.checked_device(device), trust)
         memory._begin(contents, table, saved)
         memory._events = events
         memory._refresh()

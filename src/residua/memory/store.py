@@ -172,8 +172,8 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
         files.commit(path, read_manifest(path) | {"summary": summary})
 
 
-def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list[Event], Saved]:
-    """What folder `path` holds, verified."""
+def load(path: Path, device: torch.device, trust: bool = False) -> tuple[Contents, Index, Table, list[Event], Saved]:
+    """What folder `path` holds, verified; `trust` is ``load_index``'s."""
     path = path.absolute()
     manifest = read_manifest(path)
     try:
@@ -201,7 +201,7 @@ def load(path: Path, device: torch.device) -> tuple[Contents, Index, Table, list
             verify(path, file)
         keys_kept, about = manifest.get("keys_kept", True), manifest["index"]["about"]
         keys, forgotten = table.dense("key") if keys_kept else None, (~table.dense("active")).nonzero()[:, 0]
-        index = load_index(about, path, keys, forgotten, device=device, n=len(table))
+        index = load_index(about, path, keys, forgotten, device=device, n=len(table), trust=trust)
         names = verify(path, manifest["names"]).read_text(encoding="utf-8") if "names" in manifest else "{}"
         contents = Contents(
             schema=schema,

@@ -314,8 +314,8 @@ def _ids_to_exclude(exclude: Exclude) -> Literal["own"] | np.ndarray | None:
     return ids if ids.size else None
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Reader:
-    """The reader that ``Reader.save`` wrote into folder `path`, with its memory.
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, trust: bool = False) -> Reader:
+    """The reader that ``Reader.save`` wrote into folder `path`, with its memory; `trust` is ``Memory.load``'s.
 
     Raises
     ------
@@ -334,7 +334,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Re
     """
     file = Path(path) / READER
     about = read_reader(Path(path))
-    memory = Memory.load(path, device)
+    memory = Memory.load(path, device, trust=trust)
     try:
         return reader_of(about, memory)
     except MemoryFileError as error:
