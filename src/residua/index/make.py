@@ -70,7 +70,9 @@ def load_index(
     `keys` are all rows, those `forgotten` (int64 row numbers) included; without, `n` says how many there are. A file
     that this user's residua did not write is opened only where the caller says `trust`; else the index is built anew
     from the keys, and a ``UserWarning`` says so. A saved index that is not exact is asked for a few of the keys, and a
-    ``UserWarning`` says when it finds clearly fewer of their neighbours than when it was built. ``MemoryFileError``: a missing or torn file, one of another memory, one
+    ``UserWarning`` says when it finds clearly fewer of their neighbours than when it was built.
+
+    ``MemoryFileError``: a missing or torn file, one of another memory, one
     that is not trusted and cannot be built anew, or an engine that nobody registered.
     """
     try:
