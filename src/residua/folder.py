@@ -5,7 +5,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from residua import described
 from residua.errors import MemoryFileError
+from residua.strict import read_json
 
 MANIFEST = "manifest.json"  # names every file that counts; written last
 BUILD = "build.json"  # of a build that is not finished
@@ -17,7 +19,7 @@ READABLE = (1, 2, 3)  # 1: ids and columns dense, labels int64; 1 and 2: no sche
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of folder `path`; ``MemoryFileError`` if it is missing, torn, corrupted or of another format."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(path / MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         expected = "expected a folder that save wrote"
         raise MemoryFileError(f"{path} is not a memory: it has no {MANIFEST}; {expected}") from error
@@ -29,6 +31,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise MemoryFileError(f"{path / MANIFEST} has format {found}; {reads}")
     if manifest.get("crc32") != checksum(manifest):
         raise MemoryFileError(f"{path / MANIFEST} is corrupted: its checksum is not its own")
+    try:
+        described.manifest(manifest)
+    except (ValueError, OverflowError) as error:
+        raise MemoryFileError(f"{path / MANIFEST} is not a manifest that a save wrote: {error}") from error
     return manifest
 
 
@@ -48,6 +54,8 @@ def present(path: Path, about: dict[str, Any]) -> Path:
     file = path / about["file"]
     if file.parent != path:
         raise MemoryFileError(f"{path / MANIFEST} names {about['file']}, which is not in its folder: it is not ours")
+    if file.is_symlink():
+        raise MemoryFileError(f"{file} is a link, which may lead anywhere; copy what it leads to in its place")
     if not file.is_file():
         raise MemoryFileError(f"{file} is missing; restore it from a copy, or build the memory again")
     if (size := file.stat().st_size) != about["bytes"]:
@@ -62,17 +70,20 @@ def read_reader(path: Path) -> dict[str, Any]:
     """
     file = path / READER
     try:
-        return _renamed(json.loads(file.read_text(encoding="utf-8")))
+        about = read_json(file)
     except FileNotFoundError as error:
         raise MemoryFileError(f"{path} holds no {READER}; save a reader there, or use rs.Memory.load") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
     except (OSError, ValueError) as error:
         raise MemoryFileError(f"{file} cannot be read: {error}") from error
+    try:
+        return _renamed(about)
+    except (TypeError, ValueError) as error:
+        raise MemoryFileError(f"{file} does not describe a reader: {error}") from error
 
 
 def _renamed(about: dict[str, Any]) -> dict[str, Any]:
     """A reader as it is described now: version 0.1 called ``skip`` ``gate``. A reader's parameter may be a reader."""
+    described.READER(about, "reader")
     params = {"skip" if name == "gate" else name: value for name, value in about["params"].items()}
     nested = {name: _renamed(value) for name, value in params.items() if isinstance(value, dict) and "reader" in value}
     return about | {"reader": about["reader"], "params": params | nested}

@@ -284,8 +284,8 @@ def test_torn_manifests_and_other_formats(folder):
     with pytest.raises(MemoryFileError, match="has format 4; this version reads formats 1 to 3"):
         rs.Memory.load(folder)
     for change, message in [
-        ({"schema": {**manifest["schema"], "storage": {}}}, "not a manifest this version understands.*name"),
-        ({"schema": {**manifest["schema"], "key_centre": [1.0]}}, "not a manifest this version understands"),
+        ({"schema": {**manifest["schema"], "storage": {}}}, "not a manifest that a save wrote.*name"),
+        ({"schema": {**manifest["schema"], "key_centre": [1.0]}}, "not a manifest that a save wrote"),
         ({"shards": [manifest["shards"][0] | {"file": "../rows.safetensors"}]}, "which is not in its folder"),
         ({"shards": [manifest["shards"][0] | {"file": str(folder.parent / "rows")}]}, "which is not in its folder"),
     ]:

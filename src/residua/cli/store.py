@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from residua.cli.output import command
 from residua.errors import InputError, MemoryFileError, ParameterError
 from residua.folder import BUILD, MANIFEST, READER, read_manifest
 from residua.printable import short
+from residua.strict import read_json
 
 if TYPE_CHECKING:
     from residua.memory import Memory
@@ -104,7 +104,7 @@ def unfinished(path: Path) -> int | None:
     if (path / MANIFEST).exists() or not (path / BUILD).exists():
         return None
     try:
-        state = json.loads((path / BUILD).read_text(encoding="utf-8"))
+        state = read_json(path / BUILD)
         return sum(block["rows"] for block in (*state["shards"], *state.get("parts", ())))
     except (OSError, ValueError, KeyError, TypeError):
         return 0

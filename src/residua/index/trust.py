@@ -115,6 +115,11 @@ def check_factory(factory: str, dim: int, rows: int | None = None) -> None:
             )
 
 
+def check_wanted(index: str, params: Mapping[str, Any], dim: int) -> None:
+    """``check_params`` of an index by its name or factory string, as it is to be made when the memory is rebuilt."""
+    check_params({"factory": index} | dict(params), dim)
+
+
 def check_params(params: Mapping[str, Any], dim: int, rows: int | None = None) -> None:
     """``MemoryFileError`` for parameters of an index, as a folder gives them, that name no search parameter, or are
     larger than any that helps."""

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from safetensors import safe_open
 from torch import Tensor
 
+from residua import described
 from residua.core import Encoded, Names
 from residua.core.atomic import write_json
 from residua.errors import EmptyMemoryError, InputError, MemoryFileError, ParameterError
@@ -37,6 +38,7 @@ from residua.memory.schema import KeyDtype, Schema
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.progress import progress_bar
+from residua.strict import read_json
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -185,7 +187,8 @@ class BuildState:
     def read(cls, path: Path) -> Self:
         """What folder `path` says of its build."""
         try:
-            data = json.loads((path / BUILD).read_text(encoding="utf-8"))
+            data = read_json(path / BUILD)
+            described.build(data)
             version = data.pop("format")
             if version == 1:
                 nature, index, shards = data.pop("nature"), data["index"], data["shards"]

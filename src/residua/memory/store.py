@@ -7,7 +7,6 @@ file (the forgotten rows, the relabelled rows and their labels) and leave the sh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from residua import described
 from residua.core import Head, Names
 from residua.core.atomic import write_json
 from residua.errors import MemoryFileError
 from residua.folder import FORMAT, MANIFEST, read_manifest
-from residua.index import Index, load_index
+from residua.index import Index, check_wanted, load_index
 from residua.memory import manifest as files
+from residua.memory import validate
 from residua.memory.history import Changes, Event
 from residua.memory.manifest import get_tensors, put_tensors, verify, writing
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
 from residua.memory.storage import Storage, make_storage
 from residua.memory.table import Column, Table
+from residua.strict import loads
 
 _NOT_SAVED = ("active",)  # the edits file says it
 
@@ -83,6 +85,8 @@ def get_rows(path: Path, shard: dict[str, Any]) -> dict[str, Column]:
     count = len(tensors["label"])
     columns: dict[str, Column] = {name: tensor for name, tensor in tensors.items() if "#" not in name}
     for name in [name.removesuffix("#start") for name in tensors if name.endswith("#start")]:
+        if name in columns:
+            raise MemoryFileError(f"{path / shard['file']} holds column {name!r} twice")
         parts = {part: tensors[f"{name}#{part}"] for part in ("start", "first", "step")}
         columns[name] = RunLengthArray.from_tensors(parts, count)
     return columns
@@ -177,21 +181,35 @@ def load(path: Path, device: torch.device, trust: bool = False) -> tuple[Content
     path = path.absolute()
     manifest = read_manifest(path)
     try:
-        table, shards, columns = Table(device), [], {}
+        table, shards, schema = Table(device), [], None
+        keys_kept = manifest.get("keys_kept", True)
         for shard in manifest["shards"]:
             columns = get_rows(path, shard)
             label = columns["label"][:]
             count = len(label)
             columns["label"] = label.int() if label.dtype == torch.int64 else label
+            if schema is None:
+                schema = Schema.from_json(
+                    manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns)
+                )
+                validate.schema(schema)
+                validate.room(manifest["rows"], manifest["shards"], columns)
+            validate.columns(schema, columns, shard.get("rows", count), keys_kept)
             columns |= {"active": torch.ones(count, dtype=torch.bool)}
             table = table.appended(columns, room=manifest["rows"])
             shards.append(shard | {"rows": count})
         if len(table) != manifest["rows"]:
             raise MemoryFileError(f"{path} holds {len(table)} rows and its manifest says {manifest['rows']}")
-        schema = Schema.from_json(manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns))
+        if schema is None:
+            raise MemoryFileError(f"{path / MANIFEST} names no rows")
+        validate.ids(table["id"], manifest["next_id"])
         events = [Event.of("create", Changes(0, len(table)))]
         if "edits" in manifest:
             edits = get_tensors(path, manifest["edits"])
+            for rows in ("forgotten", "edited"):
+                validate.row_numbers(edits[rows], len(table), rows)
+            edits["label"] = edits["label"].int() if edits["label"].dtype == torch.int64 else edits["label"]
+            validate.labels(schema, edits["label"], len(edits["edited"]))
             old = table.dense("label")[edits["edited"].to(device)].cpu()
             n, rows, label = len(table), edits["edited"], edits["label"]
             changes = Changes(n, n, edits["forgotten"], relabelled=rows, before=old, after=label)
@@ -199,22 +217,27 @@ def load(path: Path, device: torch.device, trust: bool = False) -> tuple[Content
             events.append(Event.of("earlier", changes))
         for file in manifest["index"]["files"]:
             verify(path, file)
-        keys_kept, about = manifest.get("keys_kept", True), manifest["index"]["about"]
+        about, wanted = manifest["index"]["about"], manifest["index"]["wanted"]
+        if not trust:
+            check_wanted(wanted["index"], wanted["params"] or {}, schema.dim)
         keys, forgotten = table.dense("key") if keys_kept else None, (~table.dense("active")).nonzero()[:, 0]
         index = load_index(about, path, keys, forgotten, device=device, n=len(table), trust=trust)
-        names = verify(path, manifest["names"]).read_text(encoding="utf-8") if "names" in manifest else "{}"
+        head = get_head(path, manifest["head"]) if "head" in manifest else None
+        validate.head(schema, head)
+        names = loads(verify(path, manifest["names"]).read_bytes()) if "names" in manifest else {}
+        described.names(names, "names")
         contents = Contents(
             schema=schema,
-            storage=make_storage(schema, get_head(path, manifest["head"]) if "head" in manifest else None),
-            index_wanted=manifest["index"]["wanted"],
+            storage=make_storage(schema, head),
+            index_wanted=wanted,
             next_id=manifest["next_id"],
             keys_kept=keys_kept,
             median_nn_distance=manifest.get("median_nn_distance", manifest.get("typical_distance")),
             about=manifest.get("about"),
-            names=Names.from_json(json.loads(names)),
+            names=Names.from_json(names),
         )
         return contents, index, table, events, Saved(path, manifest["generation"], shards, len(table))
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 
 
