@@ -33,7 +33,7 @@ NUMBER = r"-?[0-9]{1,9}"
 
 centre: Check = number(-3.5e38, most=3.5e38)  # what float32 holds
 word: Check = text(r"[A-Za-z0-9_]{1,64}")
-plain: Check = text(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")  # a file's name, of this very folder
+plain: Check = text(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}", "the name of a file in its folder")
 file: Check = record({"file": plain, "bytes": whole(), "crc32": whole(0, 2**32 - 1)})
 shard: Check = record({"file": plain, "bytes": whole(), "crc32": whole(0, 2**32 - 1), "rows": whole(0, ROWS)})
 task: Check = one_of("classification", "regression", "multi-label")

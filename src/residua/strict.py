@@ -71,10 +71,12 @@ def number(least: float = -math.inf, above: float = -math.inf, most: float = 1e3
     return _which(fits, "a finite number" + (f" of at least {least}" if least > -math.inf else ""))
 
 
-def text(pattern: str = r"(?s).*") -> Check:
+def text(pattern: str = r"(?s).*", expected: str = "") -> Check:
     """Text of which all matches."""
     known = re.compile(pattern)
-    return _which(lambda value: isinstance(value, str) and known.fullmatch(value) is not None, f"text like {pattern}")
+    return _which(
+        lambda value: isinstance(value, str) and known.fullmatch(value) is not None, expected or f"text like {pattern}"
+    )
 
 
 def one_of(*values: str) -> Check:
