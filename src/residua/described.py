@@ -195,6 +195,17 @@ def manifest(value: dict[str, Any]) -> None:
     _named_once(one["file"] for one in value["shards"])
 
 
+# What an ``.npz`` of encoded rows says beside its arrays.
+_encoded: Check = record(
+    {}, {"task": nullable(task), "source": source, "new_classes": flag, "classes": nullable(list_of(text()))}
+)
+
+
+def encoded(value: Any) -> None:
+    """``ValueError`` where this is not what encoded rows say of themselves."""
+    _encoded(value, "about")
+
+
 def build(value: Any) -> None:
     """``ValueError`` where this is not what an unfinished build says of itself."""
     _build(value, "build")
