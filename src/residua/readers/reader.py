@@ -339,7 +339,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, tr
         return reader_of(about, memory)
     except MemoryFileError as error:
         raise MemoryFileError(f"{file}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
 
 
