@@ -209,6 +209,8 @@ def encoded(value: Any) -> None:
 def build(value: Any) -> None:
     """``ValueError`` where this is not what an unfinished build says of itself."""
     _build(value, "build")
+    if len(value["shards"]) != len(value["text"]):
+        raise ValueError(f"build has {len(value['shards'])} shards and {len(value['text'])} checksums of their text")
 
 
 _index_of_build = record(
