@@ -136,7 +136,7 @@ summary: Check = record(
         "outputs": whole(),
         "columns": list_of(text()),
         "bytes_per_row": map_of(whole()),
-        "storage": map_of(anything),
+        "storage": record({"name": text()}),
         "index": text(),
         "recall": recall,
         "source": nullable(record({name: _of_source[name] for name in ("model", "key", "dtype")}, _of_source)),

@@ -235,6 +235,8 @@ class Encoded:
             raise MemoryFileError(f"{path} does not say whose rows it holds: {error}; encode again") from error
         head = None
         if "head.weight" in arrays:
+            if kinds := {arrays[name].dtype.kind for name in ("head.weight", "head.bias") if name in arrays} - {"f"}:
+                raise MemoryFileError(f"{path} holds a head of dtype kind {sorted(kinds)}; expected floating numbers")
             head = Head(*(as_tensor(arrays[name]) for name in ("head.weight", "head.bias") if name in arrays))
         if "keys" not in arrays or ("logits" not in arrays and head is None):
             raise MemoryFileError(f"{path} holds {sorted(arrays)}; expected at least 'keys' and 'logits'")
