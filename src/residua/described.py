@@ -14,6 +14,7 @@ from residua.strict import (
     Check,
     anything,
     digits,
+    each,
     either,
     flag,
     list_of,
@@ -41,7 +42,7 @@ key_dtype: Check = one_of("float32", "float16", "bfloat16")
 names: Check = map_of(either(list_of(text()), text()), IDS)
 recall: Check = nullable(record({"value": number(0), "k": whole(), "queries": whole()}, closed=True))
 kinds = "bool|u?int(8|16|32|64)|float(16|32|64)|bfloat16"
-column: Check = list_of(either(list_of(whole(0, WIDE), 8), text(kinds)), exactly=2)
+column: Check = each(text(kinds), list_of(whole(0, WIDE), 8))
 
 storage: Check = either(
     record({"name": one_of("full", "none", "head")}),
@@ -63,7 +64,7 @@ source: Check = nullable(
             "name": text(),
             "key": text(),
             "dtype": text(),
-            "parameters": map_of(list_of(either(list_of(whole()), digits), exactly=2)),
+            "parameters": map_of(each(list_of(whole()), digits)),
             "extra": map_of(text()),
         },
         {

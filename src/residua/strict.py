@@ -103,13 +103,25 @@ def either(*checks: Check) -> Check:
     return checked
 
 
-def list_of(check: Check, most: float = math.inf, exactly: int | None = None) -> Check:
+def list_of(check: Check, most: float = math.inf) -> Check:
     """A list of such values."""
 
     def checked(value: Any, where: str) -> None:
-        if not isinstance(value, list) or len(value) > most or exactly not in (None, len(value)):
-            raise _wrong(value, where, f"a list of {exactly}" if exactly else "a list")
+        if not isinstance(value, list) or len(value) > most:
+            raise _wrong(value, where, "a list")
         for place, one in enumerate(value):
+            check(one, f"{where}[{place}]")
+
+    return checked
+
+
+def each(*checks: Check) -> Check:
+    """A list of one value for each check."""
+
+    def checked(value: Any, where: str) -> None:
+        if not isinstance(value, list) or len(value) != len(checks):
+            raise _wrong(value, where, f"a list of {len(checks)}")
+        for place, (check, one) in enumerate(zip(checks, value)):
             check(one, f"{where}[{place}]")
 
     return checked

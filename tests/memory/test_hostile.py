@@ -13,6 +13,7 @@ from residua.errors import MemoryFileError
 from residua.folder import checksum
 from stress import fuzz
 
+SOURCE = {"name": "", "key": "", "dtype": "", "extra": {}, "parameters": {"w": [[0], [0]]}}
 BELL = "\x1b[31m\u202egnp.exe\n\u200b"
 
 
@@ -163,6 +164,7 @@ def test_a_reader_that_no_save_wrote(folder, params):
     [
         ("about", np.frombuffer(b"[1]", np.uint8)),
         ("about", np.frombuffer(b'{"source": 7}', np.uint8)),
+        ("about", np.frombuffer(json.dumps({"source": SOURCE}).encode(), np.uint8)),
         ("about", np.frombuffer(b"\xff", np.uint8)),
         ("keys", np.array([{"a": 1}], dtype=object)),
         ("keys", np.zeros((3, 2), "M8[s]")),
