@@ -6,6 +6,7 @@ import math
 import os
 import zipfile
 import zlib
+from tokenize import TokenError  # by NumPy, of a header that is no Python
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def read_npz(path: str | os.PathLike[str], expected: str) -> dict[str, np.ndarra
         raise
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
         raise MemoryFileError(f"{path} is not a whole .npz file ({error}); encode again") from error
-    except (zlib.error, SyntaxError, TypeError, RecursionError, OverflowError, MemoryError) as error:
+    except (zlib.error, TokenError, SyntaxError, TypeError, RecursionError, OverflowError, MemoryError) as error:
         raise MemoryFileError(f"{path} is not a whole .npz file ({error!r}); encode again") from error
     if len(found) < len(infos):
         raise MemoryFileError(f"{path} holds several arrays of one name; encode again")
