@@ -23,9 +23,15 @@
 Each message says what was given, what was expected and what to do about it.
 """
 
+from residua.printable import one_line
+
 
 class ResiduaError(Exception):
-    """Base of every error raised on purpose by residua."""
+    """Base of every error raised on purpose by residua. What it says of files, names and labels is shown on one line,
+    without their control characters."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InputError(ResiduaError, ValueError):

@@ -5,7 +5,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from residua import described
 from residua.errors import MemoryFileError
+from residua.strict import read_json
 
 MANIFEST = "manifest.json"  # names every file that counts; written last
 BUILD = "build.json"  # of a build that is not finished
@@ -20,7 +22,7 @@ def read_manifest(path: Path, name: str = MANIFEST) -> dict[str, Any]:
     """The manifest of folder `path`; ``MemoryFileError`` if it is missing, torn, corrupted or of another format."""
     file = path / name
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         expected = "expected a folder that save wrote"
         raise MemoryFileError(f"{path} is not a memory: it has no {name}; {expected}") from error
@@ -32,6 +34,10 @@ def read_manifest(path: Path, name: str = MANIFEST) -> dict[str, Any]:
         raise MemoryFileError(f"{file} has format {found}; {reads}")
     if manifest.get("crc32") != checksum(manifest):
         raise MemoryFileError(f"{file} is corrupted: its checksum is not its own")
+    try:
+        described.manifest(manifest)
+    except (ValueError, OverflowError) as error:
+        raise MemoryFileError(f"{file} is not a manifest that a save wrote: {error}") from error
     return manifest
 
 
@@ -53,6 +59,8 @@ def present(path: Path, about: dict[str, Any]) -> Path:
     file = path / about["file"]
     if file.parent != path:
         raise MemoryFileError(f"{path / MANIFEST} names {about['file']}, which is not in its folder: it is not ours")
+    if file.is_symlink():
+        raise MemoryFileError(f"{file} is a link, which may lead anywhere; copy what it leads to in its place")
     if not file.is_file():
         raise MemoryFileError(f"{file} is missing; restore it from a copy, or build the memory again")
     if (size := file.stat().st_size) != about["bytes"]:
@@ -84,18 +92,20 @@ def reader_in(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
     """The reader that was saved with a manifest of folder `path`; None where there is none."""
     file = path / (MANIFEST if manifest["format"] > 3 else READER)
     try:
-        about = manifest.get("reader") if manifest["format"] > 3 else json.loads(file.read_text(encoding="utf-8"))
-        return about if about is None else _renamed(about)
+        about = manifest.get("reader") if manifest["format"] > 3 else read_json(file)
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
     except (OSError, ValueError) as error:
         raise MemoryFileError(f"{file} cannot be read: {error}") from error
+    try:
+        return None if about is None else _renamed(about)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise MemoryFileError(f"{file} does not describe a reader: {error}") from error
 
 
 def _renamed(about: dict[str, Any]) -> dict[str, Any]:
     """A reader as it is described now: version 0.1 called ``skip`` ``gate``. A reader's parameter may be a reader."""
+    described.READER(about, "reader")
     params = {"skip" if name == "gate" else name: value for name, value in about["params"].items()}
     nested = {name: _renamed(value) for name, value in params.items() if isinstance(value, dict) and "reader" in value}
     return about | {"reader": about["reader"], "params": params | nested}

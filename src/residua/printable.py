@@ -53,17 +53,17 @@ def shown_memory(summary: dict[str, Any]) -> dict[str, str]:
     forgotten = f" ({summary['forgotten']:,} more are forgotten)" if summary["forgotten"] else ""
     of_its_kind = {"rows": f"{summary['rows']:,}{forgotten}"}
     if "documents" in summary:
-        cut = summary["windowing"] or {}
+        cut = summary.get("windowing") or {}
         of_its_kind = {
             "tokens": of_its_kind["rows"],
             "documents": f"{summary['documents']:,}",
             "windows": ", ".join(f"{name} {cut[name]}" for name in ("window", "stride") if name in cut) or "unknown",
-            "model": summary["model"] or "unknown",
+            "model": summary.get("model") or "unknown",
         }
     columns, source, recall = summary["bytes_per_row"], summary["source"], summary["recall"]
     storage = {name: value for name, value in summary["storage"].items() if name not in ("name", "classes")}
     kept = shown_keys(summary["keys_kept"], summary["key_dtype"], summary.get("normalised", False))
-    return {
+    said = {
         "task": f"{summary['task']}, {count(summary['outputs'], 'output')}",
         **of_its_kind,
         "keys": f"{count(summary['dim'], 'number')} each, {kept}",
@@ -73,6 +73,7 @@ def shown_memory(summary: dict[str, Any]) -> dict[str, str]:
         "storage": summary["storage"]["name"] + (f" ({shown(storage)})" if storage else ""),
         "made by": _made_by(source) if source else "unknown",
     }
+    return {name: one_line(str(value)) for name, value in said.items()}
 
 
 def _made_by(source: dict[str, Any]) -> str:

@@ -4,14 +4,17 @@ import functools
 import json
 import math
 import shutil
+import socket
+import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import residua as rs
-from residua.cli.language import language_model, quiet
+from residua.cli.language import language_model, model_of, quiet
 from residua.cli.main import main
 from residua.errors import InputError
 
@@ -306,6 +309,19 @@ def test_a_factory_gives_a_model_and_its_tokenizer(here, run, monkeypatch):
     assert rs.Memory.load("own").about["model"] == "own_lm:both"
     with pytest.raises(InputError, match="expected a pair"):
         language_model("own_lm:alone")
+    sys.modules.pop("own_lm")
+    refused = run("generate", "own", "def", code=1).stderr
+    assert "no memory's folder chooses what is run" in refused and "own_lm" not in sys.modules
+    run("generate", "own", "def", "--model", "own_lm:both", "--max-new-tokens", 2)
+
+
+@pytest.mark.parametrize("said", ["nobody/asked-for-this", "/nowhere/model", "../../up", "http://host:80/x", 7, ["a"]])
+def test_a_memory_chooses_no_address(here, said, monkeypatch):
+    """What a folder says of its model is used where that is here already, and is asked for nowhere."""
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was made"))
+    memory = SimpleNamespace(about={"model": said}, source=None, device="cpu")
+    with pytest.raises(InputError, match="--model"):
+        model_of(memory, here, None)
 
 
 def test_a_model_that_moved_is_named_anew(here, run):

@@ -82,7 +82,7 @@ def test_behind_a_rotation(clusters, tmp_path, capfd):
     index.save(tmp_path, "opq")
     said = index.to_json() | {"params": index.params | {"nprobe": 1}}
     with pytest.warns(UserWarning, match="does not fit its keys any more"):
-        few = load_index(said, tmp_path, keys, torch.empty(0), device="cpu")
+        few = load_index(said, tmp_path, keys, torch.empty(0), device="cpu", trust=True)
     assert faiss.extract_index_ivf(few._index).nprobe == 1
     assert recall(few.search(queries, 20, keys), truth) + 0.05 < recall(index.search(queries, 20, keys), truth)
     assert capfd.readouterr() == ("", "")
@@ -190,10 +190,10 @@ def test_a_torn_or_foreign_file_is_refused(clusters, tmp_path):
     for torn in (whole[: len(whole) // 2], b"", np.random.default_rng(0).bytes(300)):
         (tmp_path / "a.faiss").write_bytes(torn)
         with pytest.raises(MemoryFileError, match="torn or not a FAISS index"):
-            load_index(index.to_json(), tmp_path, keys, torch.empty(0), device="cpu")
+            load_index(index.to_json(), tmp_path, keys, torch.empty(0), device="cpu", trust=True)
     (tmp_path / "a.faiss").unlink()
     with pytest.raises(MemoryFileError, match=r"a\.faiss is missing"):
-        load_index(index.to_json(), tmp_path, keys, torch.empty(0), device="cpu")
+        load_index(index.to_json(), tmp_path, keys, torch.empty(0), device="cpu", trust=True)
     with pytest.raises(MemoryFileError, match="cannot write"):
         index.save(tmp_path / "nowhere", "a")
 
@@ -386,7 +386,7 @@ def test_an_index_of_version_1_answers_as_it_did(keys_kept, clusters, tmp_path):
     data = {"name": "IVF32,SQ8", "dim": 16, "params": {"nprobe": 9}, "overfetch": 2, "mean": mean.tolist()}
     data = json.loads(json.dumps(data | {"file": "index-1.faiss", "recall": recall}))
     kept = keys if keys_kept else None
-    index = load_index(data, tmp_path, kept, torch.arange(0, 4000, 7), device="cpu", n=4000)
+    index = load_index(data, tmp_path, kept, torch.arange(0, 4000, 7), device="cpu", n=4000, trust=True)
     assert (index.name, index.engine, index.overfetch, index.rerank) == ("IVF32,SQ8", "faiss", 2, True)
     assert faiss.extract_index_ivf(index._index).nprobe == 9 and index.recall.value == 0.99
     found = index.search(queries, 10, kept)

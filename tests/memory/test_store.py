@@ -354,10 +354,13 @@ def test_torn_manifests_and_other_formats(folder):
     with pytest.raises(MemoryFileError, match="has format 5; this version reads formats 1 to 4"):
         rs.Memory.load(folder)
     for change, message in [
-        ({"schema": {**manifest["schema"], "storage": {}}}, "not a manifest this version understands.*name"),
-        ({"schema": {**manifest["schema"], "key_centre": [1.0]}}, "not a manifest this version understands"),
-        ({"shards": [manifest["shards"][0] | {"file": "../rows.safetensors"}]}, "which is not in its folder"),
-        ({"shards": [manifest["shards"][0] | {"file": str(folder.parent / "rows")}]}, "which is not in its folder"),
+        ({"schema": {**manifest["schema"], "storage": {}}}, "not a manifest that a save wrote.*name"),
+        ({"schema": {**manifest["schema"], "key_centre": [1.0]}}, "not a manifest that a save wrote"),
+        ({"shards": [manifest["shards"][0] | {"file": "../rows.safetensors"}]}, "the name of a file in its folder"),
+        (
+            {"shards": [manifest["shards"][0] | {"file": str(folder.parent / "rows")}]},
+            "the name of a file in its folder",
+        ),
     ]:
         changed = {name: value for name, value in (manifest | change).items() if name != "crc32"}
         file.write_text(json.dumps(changed | {"crc32": zlib.crc32(json.dumps(changed).encode())}))

@@ -171,7 +171,7 @@ def test_wrong_wishes():
         rs.Pooled(memory, coefficients=[1, 2])
     with pytest.raises(ParameterError, match="a width=0; expected"):
         rs.Pooled(memory, widths=[1, 0])
-    with pytest.raises(ParameterError, match="widths is empty"):
+    with pytest.raises(ParameterError, match="0 widths; expected 1"):
         rs.Pooled(memory, widths=[])
     with pytest.raises(StorageError, match="labels only"):
         rs.Pooled(rs.Memory(task(60), storage="none"))

@@ -30,7 +30,7 @@ def saved(request):
         pytest.importorskip("faiss")
     queries = rs.Encoded.load(folder / "queries.npz")
     with np.load(folder / "answers.npz") as answers:
-        return rs.load(folder), queries, dict(answers)
+        return rs.load(folder, trust=True), queries, dict(answers)
 
 
 def test_a_saved_reader_answers_as_it_did(saved):

@@ -10,7 +10,17 @@ from click.shell_completion import CompletionItem
 from residua.cli.data import reading_for
 from residua.cli.language import language_model
 from residua.cli.loaders import check_npz, needed
-from residua.cli.options import AT_LEAST_1, FILE, device_and_json, has_imports, number, text_options, text_or_files
+from residua.cli.options import (
+    AT_LEAST_1,
+    FILE,
+    device_and_json,
+    has_imports,
+    number,
+    text_options,
+    text_or_files,
+    trust_option,
+    trusted,
+)
 from residua.cli.output import command, report, size
 from residua.cli.store import bytes_in, next_step, unfinished
 from residua.cli.verbosity import note, progress
@@ -52,6 +62,7 @@ def _one_of(names: tuple[str, ...]):
 @click.option("--m", type=AT_LEAST_1, default=128, show_default=True, help="Entries per row (top-m).")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="The one they are kept for (top-m).")
 @click.option("--overwrite", is_flag=True, help="Replace the memory that is there, and its reader.")
+@trust_option
 @device_and_json
 def build(encoded, text, output: Path, index_params, overwrite: bool, device: str, as_json: bool, **options):
     """Remember encoded .npz files, or every token of texts, in a folder.
@@ -104,7 +115,7 @@ def _of_text(text: tuple[Path, ...], output: Path, *, model, dtype, device, no_k
 
     reading = reading_for(language, options)
     known_as = str(Path(model).resolve()) if Path(model).is_dir() else model
-    options |= {"keep_keys": not no_keys, "about": {"model": known_as}, "progress": progress()}
+    options |= {"keep_keys": not no_keys, "about": {"model": known_as}, "progress": progress(), "trust": trusted()}
     try:
         return rs.lm.remember(language, tokenizer, list(text), output, **options, **reading)
     except KeyboardInterrupt:

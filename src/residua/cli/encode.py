@@ -7,7 +7,7 @@ import click
 
 from residua.cli.collections import COLLECTIONS, classifier_of
 from residua.cli.loaders import check_npz, data_named, made_as, model_named
-from residua.cli.options import FILE, json_option
+from residua.cli.options import FILE, json_option, trust_option, trusted
 from residua.cli.output import command, report
 from residua.cli.store import checked
 from residua.cli.verbosity import progress
@@ -29,6 +29,7 @@ KINDS = ("logits", "log-probabilities", "probabilities", "percentages", "predict
 @click.option("--batch-size", type=click.IntRange(min=1), help="Rows per forward pass.")
 @click.option("--like", type=FILE, help="Encode as this memory or encoded .npz was: same key, same scaling.")
 @click.option("--cv", type=click.IntRange(min=2), help="Folds for out-of-fold logits (scikit-learn estimators).")
+@trust_option
 @click.option("--task", type=click.Choice(TASKS), help="Inferred from the labels when left out.")
 @click.option(
     "--kind",
@@ -85,7 +86,14 @@ def encode(
     if examples is None:
         raise InputError(f"{model!r} gives a model without data; name the data too: residua encode {model} DATA")
     picked = None if kind == "none" else int(kind) if kind.lstrip("-").isdecimal() else kind
-    how = {"output": picked, "key": key, "batch_size": batch_size, "cv": cv, "task": task, "like": made_as(like)}
+    how = {
+        "output": picked,
+        "key": key,
+        "batch_size": batch_size,
+        "cv": cv,
+        "task": task,
+        "like": made_as(like, trusted()),
+    }
     how["new_classes"] = new_classes
     enc = encode_data(source, examples, labels, ids=ids, progress=progress(), **how)
     enc.save(output)

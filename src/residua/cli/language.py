@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +50,10 @@ def model_of(memory, path: Path, spec: str | None, dtype: str = "auto"):
     `spec` and `dtype` (unless "auto") say otherwise.
     """
     known = spec or memory.about.get("model")
-    if known is None:
+    if not isinstance(known, str):
         raise InputError(f"{path} does not say which model made it; name that with --model FOLDER_OR_NAME")
+    if not spec:
+        _require_here(known, path)
     if dtype == "auto" and memory.source is not None and memory.source.dtype in DTYPES:
         dtype = memory.source.dtype
     try:
@@ -59,6 +62,23 @@ def model_of(memory, path: Path, spec: str | None, dtype: str = "auto"):
         if spec:
             raise
         raise InputError(f"{error}. {path} was made by it; if it has moved, name it with --model") from error
+
+
+def _require_here(known: str, path: Path) -> None:
+    """Refuse what the memory in folder `path` says of its model, unless that is a folder, or was loaded from the hub
+    before: whoever wrote the memory chooses no code to run and no address to ask."""
+    if Path(known).is_dir():
+        return
+    if ":" in known:
+        raise InputError(
+            f"{path} says that {known!r} made it, which is code, and no memory's folder chooses what is run; if you "
+            f"trust it, say --model {shlex.quote(known)}"
+        )
+    if _is_path(known) or not _in_cache(known):
+        raise InputError(
+            f"{path} says that {known!r} made it, which is no folder here and was not loaded from the Hugging Face hub "
+            "before; if it has moved, or is to be asked for, name it with --model"
+        )
 
 
 @contextmanager
@@ -84,17 +104,14 @@ def quiet() -> Iterator[None]:
 
 def _pretrained(spec: str):
     """The model and tokenizer in a folder or of a name on the hub."""
-    # "owner/name" may be on the hub, unless the owner is a folder here.
-    path = spec.startswith((".", os.sep, "~")) or spec.count("/") > 1 or ("/" in spec and Path(spec).parent.is_dir())
-    if path and not Path(spec).is_dir():
+    if _is_path(spec) and not Path(spec).is_dir():
         raise InputError(f"there is no folder {spec}; {EXPECTED}")
     with quiet():
         import transformers
-        from huggingface_hub import try_to_load_from_cache
         from safetensors import SafetensorError
 
         try:
-            if not Path(spec).is_dir() and not isinstance(try_to_load_from_cache(spec, "config.json"), str):
+            if not Path(spec).is_dir() and not _in_cache(spec):
                 note(f"{spec} is no folder here: asking the Hugging Face hub")  # may take long offline
             config = transformers.AutoConfig.from_pretrained(spec)
             kind = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
@@ -108,6 +125,24 @@ def _pretrained(spec: str):
             ) from error
     warn_if_random(model, sorted(found["missing_keys"]), spec)
     return model, tokenizer
+
+
+def _is_path(spec: str) -> bool:
+    """Whether a model's name is a path: "owner/name" may be on the hub, unless the owner is a folder here."""
+    return spec.startswith((".", os.sep, "~")) or spec.count("/") > 1 or ("/" in spec and Path(spec).parent.is_dir())
+
+
+def _in_cache(spec: str) -> bool:
+    """Whether a model of the hub was loaded here before."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError as error:
+        raise MissingDependencyError('these models need transformers: pip install "residua[lm]"') from error
+    try:
+        return isinstance(try_to_load_from_cache(spec, "config.json"), str)
+    except HFValidationError:  # it is no name of the hub's
+        return False
 
 
 def warn_if_random(model, missing: list[str], spec: str) -> None:

@@ -69,13 +69,9 @@ def data_named(spec: str) -> tuple[Any, Any, Any]:
     if not spec.endswith(".npz"):
         return named(spec), None, None
     check_npz([Path(spec)])
-    import numpy as np
+    from residua.core.npz import read_npz
 
-    try:
-        with open(spec, "rb") as file:
-            arrays = dict(np.load(file, allow_pickle=False))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise MemoryFileError(f"{spec} cannot be read as an .npz file of arrays: {error}") from error
+    arrays = read_npz(spec, "an .npz file of arrays")
     arrays = {name.lower(): array for name, array in arrays.items()}
     if "x" not in arrays:
         already = ": it is encoded already" if "keys" in arrays else ""
@@ -83,11 +79,11 @@ def data_named(spec: str) -> tuple[Any, Any, Any]:
     return arrays["x"], arrays.get("y"), arrays.get("ids")
 
 
-def made_as(path: Path | None):
+def made_as(path: Path | None, trust: bool = False):
     """What ``like=`` takes: the memory in folder `path`, or the rows of an ``.npz`` file; None for None."""
     if path is None:
         return None
     from residua.core import Encoded
     from residua.memory import Memory
 
-    return Memory.load(path) if path.is_dir() else Encoded.load(path)
+    return Memory.load(path, trust=trust) if path.is_dir() else Encoded.load(path)

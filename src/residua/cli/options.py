@@ -127,7 +127,25 @@ def _folders(ctx, param, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="dir")]
 
 
-memory_argument = click.argument("memory", type=FILE, metavar="MEMORY", shell_complete=_folders)
+_TRUST = "residua.trust"  # in the context's meta
+
+
+def _trust(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[_TRUST] = value
+
+
+def trusted() -> bool:
+    """Whether whoever runs the verb trusts whoever wrote the folder that it opens."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(_TRUST, False)
+
+
+_OPENED = "Also open index files that another user or machine wrote."
+trust_option = option("--trust", is_flag=True, expose_value=False, callback=_trust, help=_OPENED)
+memory_argument = together(
+    click.argument("memory", type=FILE, metavar="MEMORY", shell_complete=_folders),
+    trust_option,
+)
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")
 _WHERE = "Where to search and run models, such as cuda."
 _DEVICE = option("--device", default="cpu", show_default=True, callback=_device, help=_WHERE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterable
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from residua.cli.loaders import check_npz
-from residua.cli.options import mapped
+from residua.cli.options import mapped, trusted
 from residua.cli.output import command
 from residua.errors import InputError, MemoryFileError, ParameterError
 from residua.folder import BUILD, MANIFEST, has_reader, read_manifest
 from residua.printable import short
+from residua.strict import read_json
 
 if TYPE_CHECKING:
     from residua.memory import Memory
@@ -46,7 +46,7 @@ def memory_at(path: Path, device: str = "cpu", *, of_text: bool | None = None, f
     checked(path, of_text, files)
     from residua.memory import Memory
 
-    return _opened(path, Memory.load(path, device, mmap=mapped()), of_text)
+    return _opened(path, Memory.load(path, device, mmap=mapped(), trust=trusted()), of_text)
 
 
 def reader_at(
@@ -73,7 +73,7 @@ def reader_at(
     from residua.readers.reader import reader_class
 
     if saved:
-        reader = load(path, device, mmap=mapped())
+        reader = load(path, device, mmap=mapped(), trust=trusted())
         _opened(path, reader.memory, of_text)
     else:
         memory = memory_at(path, device, of_text=of_text)
@@ -104,7 +104,7 @@ def unfinished(path: Path) -> int | None:
     if (path / MANIFEST).exists() or not (path / BUILD).exists():
         return None
     try:
-        state = json.loads((path / BUILD).read_text(encoding="utf-8"))
+        state = read_json(path / BUILD)
         return sum(block["rows"] for block in (*state["shards"], *state.get("parts", ())))
     except (OSError, ValueError, KeyError, TypeError):
         return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
@@ -14,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua import described
 from residua.core.arrays import ArrayLike
 from residua.core.atomic import atomic_write
 from residua.core.chance import warn_if_chance
 from residua.core.logits import DenseLogits, Head, HeadLogits, Logits, as_tensor, grown
 from residua.core.naming import checked_classes
+from residua.core.npz import read_npz
 from residua.core.outputs import OutputKind, as_logits, checked_kind, kind_of, shown_kind, two_columns
 from residua.core.source import Source
 from residua.core.targets import one_per_row
@@ -32,6 +33,7 @@ from residua.errors import (
     ShapeError,
     TaskError,
 )
+from residua.strict import loads
 
 Task: TypeAlias = Literal["classification", "regression", "multi-label"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -222,25 +224,29 @@ class Encoded:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what ``save`` wrote (or any ``.npz`` with ``keys``, ``logits`` and perhaps ``labels``, ``ids``).
 
-        ``MemoryFileError`` for a file that is missing, torn, not ``.npz``, or lacks keys or logits.
+        ``MemoryFileError`` for a file that is missing, torn, not ``.npz``, or lacks keys or logits, or that would
+        unpack to far more than itself; arrays that do not fit together are refused as ``Encoded`` refuses them.
         """
+        arrays = read_npz(path, "an .npz with keys and logits, as Encoded.save writes it")
         try:
-            with open(path, "rb") as file:
-                loaded = np.load(file, allow_pickle=False)
-                arrays = loaded if isinstance(loaded, np.ndarray) else dict(loaded)
-        except FileNotFoundError as error:
-            raise MemoryFileError(f"there is no file {path}; expected an .npz written by Encoded.save") from error
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise MemoryFileError(f"{path} is not a whole .npz file ({error}); encode again") from error
-        if isinstance(arrays, np.ndarray):
-            raise MemoryFileError(f"{path} holds one array; expected an .npz with keys and logits")
-        about = json.loads(arrays.pop("about").tobytes()) if "about" in arrays else {}
+            about = loads(arrays.pop("about").tobytes()) if "about" in arrays else {}
+            described.encoded(about)
+        except ValueError as error:
+            raise MemoryFileError(f"{path} does not say whose rows it holds: {error}; encode again") from error
         head = None
         if "head.weight" in arrays:
+            if kinds := {arrays[name].dtype.kind for name in ("head.weight", "head.bias") if name in arrays} - {"f"}:
+                raise MemoryFileError(f"{path} holds a head of dtype kind {sorted(kinds)}; expected floating numbers")
             head = Head(*(as_tensor(arrays[name]) for name in ("head.weight", "head.bias") if name in arrays))
         if "keys" not in arrays or ("logits" not in arrays and head is None):
             raise MemoryFileError(f"{path} holds {sorted(arrays)}; expected at least 'keys' and 'logits'")
         keys, labels = arrays["keys"], arrays.get("labels")
+        if head is not None and not (_fits(head.weight, (None, *keys.shape[1:])) and head.weight.ndim == 2):
+            raise MemoryFileError(f"{path} holds a head of {tuple(head.weight.shape)} for keys of {keys.shape}")
+        if head is not None and head.bias is not None and not _fits(head.bias, head.weight.shape[:1]):
+            raise MemoryFileError(
+                f"{path} holds a head of {tuple(head.weight.shape)} and bias {tuple(head.bias.shape)}"
+            )
         logits = HeadLogits(head, as_tensor(keys)) if head and "logits" not in arrays else arrays["logits"]
         columns = {name[7:]: column for name, column in arrays.items() if name.startswith("column.")}
         source, task = about.get("source") and Source.from_json(about["source"]), about.get("task")
@@ -248,6 +254,12 @@ class Encoded:
         known["new_classes"] = about.get("new_classes", False)
         known |= {"classes": about.get("classes"), "names": arrays.get("names")}
         return cls(keys, logits, labels, arrays.get("ids"), **known)
+
+
+def _fits(part: Tensor, shape: Sequence[int | None]) -> bool:
+    """Whether these are finite numbers of this shape, of which None is any length."""
+    alike = part.ndim == len(shape) and all(b in (a, None) for a, b in zip(part.shape, shape))
+    return alike and part.is_floating_point() and bool(part.isfinite().all())
 
 
 class Understood(NamedTuple):

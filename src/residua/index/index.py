@@ -22,6 +22,7 @@ from residua.errors import MemoryFileError, NonFiniteError, ParameterError, Shap
 from residua.index.nearest import Nearest, blocks, missing, ordered, scan, squared_distances
 from residua.index.recall import Recall, measure_recall
 from residua.index.recipes import RECIPES
+from residua.index.trust import sign
 
 Proposed: TypeAlias = tuple[np.ndarray | torch.Tensor, np.ndarray | torch.Tensor | None]  # rows, squared distances
 I = TypeVar("I", bound="Index")  # noqa: E741
@@ -72,6 +73,7 @@ class Index(ABC):
         self.params = {name: value for name, value in params.items() if value is not None}
         self.name = getattr(self, "engine", type(self).__name__)
         self._file: str | None = None
+        self._mac: str | None = None  # whose file it is
         self._remember_all(0)
 
     def fresh(self, device: torch.device | str | None = None) -> Index:
@@ -178,23 +180,27 @@ class Index(ABC):
         with errors_as(MemoryFileError, f"cannot write {path}"):
             self._save(path)
         self._file = path.name
+        self._mac = sign(path, self.to_json())
         return [self._file]
 
-    def read(self, folder: Path, file: str, n: int) -> None:
-        """Take back what `save` wrote into `folder`, over `n` rows; which were forgotten it does not know."""
+    def read(self, folder: Path, file: str, n: int, mac: str | None = None) -> None:
+        """Take back what `save` wrote into `folder`, over `n` rows; which were forgotten it does not know.
+
+        `mac` is the file's signature, which was found right; without, the caller trusts the file, and it is signed.
+        """
         path = Path(folder) / Path(file).name  # nothing outside the folder
         with errors_as(MemoryFileError, f"{path} is missing, torn or not an index of engine {self.engine!r}"):
             self._load(path)
         if self.n != n:
             why = f"{path} indexes {self.n} keys; the memory beside it has {n}"
             raise MemoryFileError(f"{why}. The folder mixes two saves: rebuild it")
-        self._file = path.name
+        self._file, self._mac = path.name, mac or sign(path, self.to_json())
         self._remember_all(n)
 
     def to_json(self) -> dict[str, Any]:
         """Everything beside the file that `load_index` needs, in JSON types."""
         said = {name: getattr(self, name) for name in ("name", "dim", "params", "overfetch", "rerank")}
-        said |= {"file": self._file, "recall": self.recall and self.recall.to_json()}
+        said |= {"file": self._file, "mac": self._mac, "recall": self.recall and self.recall.to_json()}
         # The module is for people: nothing is imported because a folder says so.
         return {"engine": self._registered(), "module": type(self).__module__, **said}
 

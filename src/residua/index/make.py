@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from residua.core import Rows
-from residua.errors import MemoryFileError, ParameterError
+from residua.errors import InputError, MemoryFileError, ParameterError
 from residua.index.faiss_index import FaissIndex
 from residua.index.index import ENGINES, Index
 from residua.index.recall import Recall, check_recall
 from residua.index.recipes import RECIPES
+from residua.index.trust import CURE, check_params, is_ours
 
 
 def make_index(
@@ -62,35 +64,56 @@ def load_index(
     *,
     device: torch.device | str,
     n: int = 0,
+    trust: bool = False,
 ) -> Index:
     """The index that ``to_json`` described as `data` and ``save`` wrote into `folder`, ready to search.
 
-    `keys` are all rows, those `forgotten` (int64 row numbers) included; without, `n` says how many there are. A saved
-    index that is not exact is asked for a few of the keys, and a ``UserWarning`` says when it finds clearly fewer of
-    their neighbours than when it was built. ``MemoryFileError``: a missing or torn file, one of another memory, or an
-    engine that nobody registered.
+    `keys` are all rows, those `forgotten` (int64 row numbers) included; without, `n` says how many there are. A file
+    that this user's residua did not write is opened only where the caller says `trust`; else the index is built anew
+    from the keys, and a ``UserWarning`` says so. A saved index that is not exact is asked for a few of the keys, and a
+    ``UserWarning`` says when it finds clearly fewer of their neighbours than when it was built.
+
+    ``MemoryFileError``: a missing or torn file, one of another memory, one
+    that is not trusted and cannot be built anew, or an engine that nobody registered.
     """
     try:
         data = data if "engine" in data else _of_version_1(data, keys)
-        engine, file, recall = data["engine"], data["file"], data["recall"]
+        engine, recall = data["engine"], data["recall"]
         if engine not in ENGINES:
             why = f"{folder} was saved with index engine {engine!r}, which is not registered here"
             was = f"it was {data.get('module')!r} when it was saved"
             raise MemoryFileError(f"{why}; import the module that registers it first ({was})")
-        index = ENGINES.get(engine)(data["dim"], device, **data["params"]).tuned(data["overfetch"], data["rerank"])
+        cls, rows = ENGINES.get(engine), n if keys is None else len(keys)
+        file = None if data["file"] is None else Path(folder) / Path(data["file"]).name  # nothing outside the folder
+        ours = file is not None and is_ours(file, data)
+        if file is not None and not (ours or trust):
+            file = _untrusted(file, keys)
+        if file is None and not trust and issubclass(cls, FaissIndex):
+            check_params(data["params"], data["dim"], rows)
+        index = cls(data["dim"], device, **data["params"]).tuned(data["overfetch"], data["rerank"])
         if file is not None:
-            index.read(folder, file, n if keys is None else len(keys))
+            index.read(folder, file.name, rows, data["mac"] if ours else None)
             index.recall = Recall(**recall) if recall else None
         elif keys is None:
             raise MemoryFileError(f"{folder} holds no keys, and its {index.name} index is built from them")
         else:
             index.build(keys)
-    except (KeyError, TypeError) as error:
+    except InputError as error:
+        raise MemoryFileError(f"{folder} describes an index that cannot be made here: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MemoryFileError(f"{folder} describes its index in a way this version does not know: {error!r}") from error
     index.forget(forgotten)
     if keys is not None and file is not None and not index.exact:
         check_recall(index, keys, forgotten)
     return index
+
+
+def _untrusted(file: Path, keys: Rows | None) -> None:
+    """Say that an index file is not opened, and what is done instead."""
+    why = f"{file} was not written by this user's residua, or was changed since, so it is not opened"
+    if keys is None:
+        raise MemoryFileError(f"{why}, and there are no keys to build the index anew from; {CURE}")
+    warnings.warn(f"{why}: the index is built anew from the keys; {CURE}", UserWarning, stacklevel=5)
 
 
 def _of_version_1(data: dict[str, Any], keys: Rows | None) -> dict[str, Any]:

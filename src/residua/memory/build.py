@@ -24,6 +24,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from residua import described
 from residua.core import ChunkedTensor, Encoded, Names
 from residua.core.atomic import write_json
 from residua.errors import EmptyMemoryError, InputError, MemoryFileError, ParameterError
@@ -37,6 +38,7 @@ from residua.memory.schema import KeyDtype, Schema
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.progress import progress_bar
+from residua.strict import read_json
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ def build(
     progress: bool | None = None,
     total: int | None = None,
     device: str | torch.device = "cpu",
+    trust: bool = False,
 ) -> Memory:
     """Encode batches into the memory folder `path`, a shard at a time; the memory, as ``Memory.load(path)`` gives it.
 
@@ -93,8 +96,8 @@ def build(
     another, in this process or elsewhere, is a ``MemoryFileError``. Without `keep_keys` the index
     is trained when `train_rows` rows wait, and takes in as many at a time, so the folder is never larger than the
     memory, one copy of its index and these keys; with them, it is built over all, at the end. `overwrite` replaces a
-    finished memory, once this one is complete, or starts over an unfinished build with other settings. The rest is as
-    in ``Memory``.
+    finished memory, once this one is complete, or starts over an unfinished build with other settings; `trust` goes on
+    with the index of one that another user began. The rest is as in ``Memory``.
     """
     path = Path(path).absolute()
     settings = {"index": index, "index_params": index_params, "overfetch": overfetch, "storage": storage, "m": m}
@@ -120,7 +123,7 @@ def build(
                 log.info("%s: %d rows are on disk already; going on", path, state.saved_rows)
             shown = {"desc": "remember", "unit": "token", "unit_scale": True, "initial": state.saved_rows}
             with progress_bar(progress, leave=True, total=total, **shown) as bar:
-                writer = _Writer(path, state, kept, checkpoint_every, bar.set_postfix_str)
+                writer = _Writer(path, state, kept, checkpoint_every, bar.set_postfix_str, trust)
                 for batch in batches:
                     if len(batch):
                         writer.append(batch, encode(batch))
@@ -168,7 +171,8 @@ class BuildState:
     def read(cls, path: Path) -> Self:
         """What folder `path` says of its build."""
         try:
-            data = json.loads((path / BUILD).read_text(encoding="utf-8"))
+            data = read_json(path / BUILD)
+            described.build(data)
             version = data.pop("format")
             if version == 1:
                 nature, index, shards = data.pop("nature"), data["index"], data["shards"]
@@ -285,6 +289,7 @@ class _Writer:
         kept: dict[str, Any],
         checkpoint_every: float,
         tell: Callable[[str], None],
+        trust: bool,
     ):
         self.path, self.state, self.kept = path, state, kept
         self.tell, self.checkpoint_every, self.written = tell, checkpoint_every, time.monotonic()
@@ -302,7 +307,7 @@ class _Writer:
         if state.index:
             files.verify(path, state.index["file"])
             rows = state.index["rows"]
-            self.index = load_index(state.index["about"], path, None, torch.empty(0), device="cpu", n=rows)
+            self.index = load_index(state.index["about"], path, None, torch.empty(0), device="cpu", n=rows, trust=trust)
             self.median = state.index["median_nn_distance"]
         self._checkpoint(self.storage)  # a kill may have come between the shard and this
         for part in state.parts:

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from residua import described
 from residua.memory.history import Changes, Event
 from residua.memory.table import Table
+from residua.strict import loads
 
 _SAID = ("what", "when", "note", "added", "forgotten", "restored", "relabelled", "dropped", "undoes")
 _PARTS = {"forgotten": 0, "restored": 1, "relabelled": 2, "before": 2, "after": 2}  # tensors, and which count is theirs
@@ -36,7 +38,9 @@ def to_tensors(events: Sequence[Event]) -> dict[str, Tensor]:
 def from_tensors(tensors: Mapping[str, Tensor]) -> list[Event]:
     """The inverse of ``to_tensors``; a ``ValueError`` where these are not such tensors."""
     events, done = [], dict.fromkeys(_PARTS, 0)
-    for about in json.loads(tensors["events"].numpy().tobytes()):
+    said = loads(tensors["events"].numpy().tobytes())
+    described.events(said, "events")
+    for about in said:
         changes = None
         if "rows" in about:
             first, last = about.pop("rows")

@@ -499,26 +499,37 @@ class Memory(Editable):
         return purge(self, self._table, Path(path), note, progress)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", *, mmap: bool = False) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        *,
+        mmap: bool = False,
+        trust: bool = False,
+    ) -> Self:
         """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted.
 
         With `mmap` (on the CPU) keys, and logits that are stored in full, stay in their files and are read when a
         search needs them, so that a memory larger than RAM opens at once. Their files' sizes and headers are checked,
         all else is read and verified; what they hold is not. Edits are as for any memory; ``rebuild`` needs RAM for
         all rows.
+
+        An index file is opened where it was written with this user's secret (a file of their own, or the environment
+        variable ``RESIDUA_SECRET``), or where you `trust` whoever wrote the folder; else the index is built anew from
+        the keys, and a ``UserWarning`` says so. ``MemoryFileError`` where they were discarded.
         """
-        return cls._read(path, device, mmap)[0]
+        return cls._read(path, device, mmap, trust)[0]
 
     @classmethod
     def _read(
-        cls, path: str | os.PathLike[str], device: str | torch.device, mmap: bool
+        cls, path: str | os.PathLike[str], device: str | torch.device, mmap: bool, trust: bool
     ) -> tuple[Self, dict[str, Any] | None]:
         """The memory in a folder, and the reader that was saved with it."""
         memory = cls.__new__(cls)
         where = arguments.checked_device(device)
         if mmap and where.type != "cpu":
             raise ParameterError(f"mmap=True with device={str(device)!r}; files are mapped on the CPU: leave one out")
-        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap)
+        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust)
         memory._begin(contents, table, saved)
         memory._events = events
         memory._refresh()

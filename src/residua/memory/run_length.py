@@ -152,6 +152,8 @@ class RunLengthArray:
     def from_tensors(cls, tensors: dict[str, Tensor], length: int) -> Self:
         """The inverse of `to_tensors`, on the CPU; ``ValueError`` where these are not the runs of `length` values."""
         start, first, step = tensors["start"], tensors["first"], tensors["step"]
+        if [(part.dtype, part.ndim) for part in (start, first, step)] != [(torch.int64, 1)] * 2 + [(torch.int8, 1)]:
+            raise ValueError("runs are no columns of int64 and int8")
         ascending = bool((start[1:] > start[:-1]).all())
         if not (len(start) == len(first) == len(step) and ascending and len(start) <= length) or (
             length and (not len(start) or int(start[0]) != 0 or int(start[-1]) >= length)
@@ -160,7 +162,15 @@ class RunLengthArray:
         runs = cls()
         runs._buffer = torch.stack([start, first, step.long()])
         runs.count, runs._length = len(start), length
+        if not bool(((step == 0) | (step == 1)).all() and (runs.last >= first).all()):
+            raise ValueError("runs step by other than 0 and 1, or beyond the largest int64")
         return runs
+
+    @property
+    def last(self) -> Tensor:
+        """The last value of each run, its largest, int64."""
+        starts, firsts, steps = self._runs
+        return firsts + steps * (torch.diff(starts, append=starts.new_tensor([self._length])) - 1)
 
     @property
     def _runs(self) -> Tensor:

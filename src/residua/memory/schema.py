@@ -104,6 +104,13 @@ class Schema:
         """What a reader is tuned for unless another objective is named."""
         return "squared_error" if self.task == "regression" else "log_loss" if self.is_text else "accuracy"
 
+    @property
+    def largest_key(self) -> float:
+        """How far from the centre a number of a key may be: it fits its dtype, and distances between keys float32."""
+        # Two rows are at most twice as far from each other as the further one is from the centre.
+        squared = torch.finfo(torch.float32).max / (4 * self.dim)
+        return min(torch.finfo(KEY_DTYPES[self.key_dtype]).max, squared**0.5)
+
     def grown(self, n_outputs: int) -> Self:
         """The same with more classes; ``ShapeError`` for fewer, or where there are no classes."""
         if self.task != "classification" or n_outputs < self.n_outputs:
@@ -169,8 +176,7 @@ class Schema:
         near to each other that these are zero.
         """
         keys, dtype = self.centred(batch.keys), KEY_DTYPES[self.key_dtype]
-        # Two rows are at most twice as far from each other as the further one is from the centre.
-        limit = min(torch.finfo(dtype).max, (torch.finfo(torch.float32).max / (4 * self.dim)) ** 0.5)
+        limit = self.largest_key
         largest = float(keys.abs().max()) if keys.numel() else 0.0
         if not largest <= limit:
             advice = "use key_dtype='bfloat16'" if self.key_dtype == "float16" else "scale them"

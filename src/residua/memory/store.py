@@ -18,11 +18,12 @@ from typing import Any, TypeAlias
 
 import torch
 
+from residua import described
 from residua.core import ChunkedTensor, Head, Names, Rows
 from residua.errors import MemoryFileError, StaleMemoryError
 from residua.folder import FORMAT, MANIFEST, present, read_manifest, reader_in
-from residua.index import Index, load_index
-from residua.memory import journal
+from residua.index import Index, check_wanted, load_index
+from residua.memory import journal, validate
 from residua.memory import manifest as files
 from residua.memory.history import Changes, Event
 from residua.memory.lock import locked
@@ -31,6 +32,7 @@ from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema
 from residua.memory.storage import Storage, make_storage
 from residua.memory.table import Column, Table
+from residua.strict import loads
 
 _NOT_SAVED = ("active",)  # the log says it
 _TAIL = 4  # an index is written anew once it lacks more than a quarter of what it has; the rest is added when loaded
@@ -99,6 +101,8 @@ def get_rows(
     count = len(tensors["label"])
     columns: dict[str, Column] = {name: tensor for name, tensor in tensors.items() if "#" not in name}
     for name in [name.removesuffix("#start") for name in tensors if name.endswith("#start")]:
+        if name in columns:
+            raise MemoryFileError(f"{path / shard['file']} holds column {name!r} twice")
         parts = {part: tensors[f"{name}#{part}"][:] for part in ("start", "first", "step")}
         columns[name] = RunLengthArray.from_tensors(parts, count)
     return columns
@@ -277,16 +281,18 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
         files.commit(path, read_manifest(path) | {"summary": summary})
 
 
-def load(path: Path, device: torch.device, mmap: bool = False) -> tuple[Contents, Index, Table, list[Event], Saved]:
+def load(
+    path: Path, device: torch.device, mmap: bool = False, trust: bool = False
+) -> tuple[Contents, Index, Table, list[Event], Saved]:
     """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment.
 
-    With `mmap`, the large columns stay in their files, unread."""
+    With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s."""
     path = folder_of(path)
     for _ in range(_ATTEMPTS):
         manifest = read_manifest(path)
         try:
             with files.held(path, manifest) as held:
-                return _load(path, manifest, device, held, mmap)
+                return _load(path, manifest, device, held, mmap, trust)
         except MemoryFileError:
             if files.generation_of(path) in (manifest["generation"], None):
                 raise
@@ -294,64 +300,88 @@ def load(path: Path, device: torch.device, mmap: bool = False) -> tuple[Contents
 
 
 def _load(
-    path: Path, manifest: dict[str, Any], device: torch.device, held: files.Held, mmap: bool
+    path: Path, manifest: dict[str, Any], device: torch.device, held: files.Held, mmap: bool, trust: bool
 ) -> tuple[Contents, Index, Table, list[Event], Saved]:
     try:
-        table, shards, columns = Table(device), [], {}
+        table, shards, schema = Table(device), [], None
+        keys_kept = manifest.get("keys_kept", True)
         for shard in manifest["shards"]:
             columns = get_rows(path, shard, held, mmap)
             label = columns["label"][:]
             count = len(label)
             columns["label"] = label.int() if label.dtype == torch.int64 else label
+            if schema is None:
+                schema = Schema.from_json(
+                    manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns)
+                )
+                validate.schema(schema)
+                validate.room(manifest["rows"], manifest["shards"], columns)
+            validate.columns(schema, columns, shard.get("rows", count), keys_kept, deep=not mmap)
             columns |= {"active": torch.ones(count, dtype=torch.bool)}
             table = table.appended(columns, room=manifest["rows"])
             shards.append(shard | {"rows": count})
         if len(table) != manifest["rows"]:
             raise MemoryFileError(f"{path} holds {len(table)} rows and its manifest says {manifest['rows']}")
-        schema = Schema.from_json(manifest["schema"] if manifest["format"] > 2 else old_schema(manifest, columns))
-        events = _get_events(path, manifest, table, held)
+        if schema is None:
+            raise MemoryFileError(f"{path / MANIFEST} names no rows")
+        validate.ids(table["id"], manifest["next_id"])
+        events = _get_events(path, manifest, table, schema, held)
         journal.replay(events, table)
         for file in manifest["index"]["files"]:
             verify(path, file)
-        index = _get_index(path, manifest, table)
-        names = verify(path, manifest["names"], held).read_text(encoding="utf-8") if "names" in manifest else "{}"
+        wanted = manifest["index"]["wanted"]
+        if not trust:
+            check_wanted(wanted["index"], wanted["params"] or {}, schema.dim)
+        index = _get_index(path, manifest, table, trust)
+        head = get_head(path, manifest["head"], held) if "head" in manifest else None
+        validate.head(schema, head)
+        names = loads(verify(path, manifest["names"], held).read_bytes()) if "names" in manifest else {}
+        described.names(names, "names")
         contents = Contents(
             schema=schema,
-            storage=make_storage(schema, get_head(path, manifest["head"], held) if "head" in manifest else None),
-            index_wanted=manifest["index"]["wanted"],
+            storage=make_storage(schema, head),
+            index_wanted=wanted,
             next_id=manifest["next_id"],
-            keys_kept=manifest.get("keys_kept", True),
+            keys_kept=keys_kept,
             median_nn_distance=manifest.get("median_nn_distance", manifest.get("typical_distance")),
             about=manifest.get("about"),
-            names=Names.from_json(json.loads(names)),
+            names=Names.from_json(names),
             reader=reader_in(path, manifest),
         )
         return contents, index, table, events, Saved(path, manifest | {"shards": shards})
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 
 
-def _get_events(path: Path, manifest: dict[str, Any], table: Table, held: files.Held) -> list[Event]:
+def _get_events(path: Path, manifest: dict[str, Any], table: Table, schema: Schema, held: files.Held) -> list[Event]:
     """The log; of formats up to 3, which had none, what was changed in all."""
+    n = len(table)
     if manifest["format"] > 3:
-        return [event for about in manifest["edits"] for event in journal.from_tensors(get_tensors(path, about, held))]
-    n, events = len(table), [Event.of("create", Changes(0, len(table)))]
-    if "edits" in manifest:
-        edits = get_tensors(path, manifest["edits"], held)
-        rows, after = edits["edited"], edits["label"].to(table["label"].dtype)
-        before = table.dense("label")[rows.to(table.device)].cpu()
-        changes = Changes(n, n, edits["forgotten"], relabelled=rows, before=before, after=after)
-        events.append(Event.of("earlier", changes))
+        read = (get_tensors(path, about, held) for about in manifest["edits"])
+        events = [event for tensors in read for event in journal.from_tensors(tensors)]
+    else:
+        events = [Event.of("create", Changes(0, n))]
+        if "edits" in manifest:
+            edits = get_tensors(path, manifest["edits"], held)
+            rows, after = edits["edited"], edits["label"]
+            after = after.int() if after.dtype == torch.int64 else after
+            validate.row_numbers(rows, n, "edited")
+            before = table.dense("label")[rows.to(table.device)].cpu()
+            changes = Changes(n, n, edits["forgotten"], relabelled=rows, before=before, after=after)
+            events.append(Event.of("earlier", changes))
+    validate.changes(schema, [event.changes for event in events if event.changes is not None], n)
     return events
 
 
-def _get_index(path: Path, manifest: dict[str, Any], table: Table) -> Index:
+def _get_index(path: Path, manifest: dict[str, Any], table: Table, trust: bool) -> Index:
     """The index, with the rows that were added since it was written."""
     about, forgotten = manifest["index"], (~table.dense("active")).nonzero()[:, 0]
     n = about.get("rows", len(table)) if about["files"] else len(table)
+    if n > len(table):
+        raise MemoryFileError(f"{path / MANIFEST} has an index of {n} rows and holds {len(table)}")
     keys = table.rows("key") if manifest.get("keys_kept", True) else None
     first, device = None if keys is None else keys[:n], table.device
-    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n)
+    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n, trust=trust)
     if keys is not None and n < len(table):
         index.add(keys[n:])
         index.forget(forgotten[forgotten >= n])

@@ -54,10 +54,14 @@ class Shares:
         try:
             weights = tuple(tuple(map(float, expert)) for expert in self.weights)
             fits = not weights or torch.isfinite(torch.tensor(weights)).all()
+            fits = fits and int(self.rows) == self.rows >= 0 and 0 < self.power < float("inf")
         except (TypeError, ValueError) as error:
             raise ParameterError(f"weights={self.weights!r}; expected numbers, as many for each expert") from error
-        if not fits or not 0 < self.power < float("inf"):
-            raise ParameterError(f"a gate of weights {weights} and power {self.power}; expected finite ones, power > 0")
+        if not fits:
+            raise ParameterError(
+                f"a gate of weights {weights}, power {self.power} and {self.rows} rows; expected finite weights, "
+                "power > 0, and a number of rows"
+            )
         object.__setattr__(self, "weights", weights)
 
     def __repr__(self) -> str:

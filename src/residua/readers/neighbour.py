@@ -25,6 +25,7 @@ from residua.readers.reader import Reader, TextState
 
 NOTICE = 1e-18  # beside 1, in float32; the product of two such numbers is still a normal number
 ENTRIES = 2**18  # sparse entries read at a time, so that what one step leaves is in the cache for the next
+MUCH = 2**14  # neighbours; more than these, and than a memory has rows, no saved reader asks for
 WIDE = 2**22  # scores made at a time where every output gets one
 
 
@@ -319,7 +320,10 @@ class NeighbourReader(Reader):
     def from_json(cls, params: dict[str, Any], memory: Memory) -> Self:
         if "k" not in cls.parameter_names():  # a reader whose k is its own business
             return super().from_json(params, memory)
-        return cls._with_any_k(params, memory)
+        k = whole("k", params["k"], 0, "a whole number >= 0")
+        if k > max(memory.n_rows, MUCH):
+            raise ParameterError(f"k={k}, and the memory never had so many rows: it has {memory.n_rows}")
+        return cls._with_any_k(params | {"k": k}, memory)
 
     @classmethod
     def _with_any_k(cls, params: dict[str, Any], memory: Memory) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.memory.storage import NO_LOGITS
 from residua.readers.evidence import USUAL
-from residua.readers.neighbour import Kernel, KernelName, NeighbourReader, positive, weigh
+from residua.readers.neighbour import Kernel, KernelName, NeighbourReader, positive, weigh, whole
 from residua.readers.reader import OWN, Exclude, of_one_moment, register_reader
 from residua.readers.seen import Seen, watched
 
 WIDTHS = (0.1, 0.3, 1.0)  # multiples of the typical distance
+MOST = 64  # widths
 UNHEARD = 0.05  # times the model's probability: u, what a class has that no neighbour names
 MUCH = 2.0  # times as many rows as were there when the coefficients were fitted, or as few
 
@@ -101,14 +103,17 @@ class Pooled(NeighbourReader):
             typical = self.memory.median_nn_distance() if self.k else 1.0
             widths = [self._kernel.typical_sigma(by * typical) for by in WIDTHS]
         self.widths = [positive("a width", width) for width in widths]
-        if not self.widths:
-            raise ParameterError("widths is empty; expected one kernel width or more, or None")
+        if not 0 < len(self.widths) <= MOST:
+            raise ParameterError(f"{len(self.widths)} widths; expected 1 to {MOST} kernel widths, or widths=None")
         self.sigma = self.widths[len(self.widths) // 2]
         expected = len(self.widths) if task == "regression" else 1 + 4 * len(self.widths)
         if coefficients is not None and len(coefficients) != expected:
             raise ParameterError(f"{len(coefficients)} coefficients for {len(self.widths)} widths; expected {expected}")
         self.coefficients = None if coefficients is None else [float(one) for one in coefficients]
-        self.fitted_rows = fitted_rows
+        if not all(map(math.isfinite, self.coefficients or ())):
+            raise ParameterError(f"coefficients={self.coefficients}; expected finite numbers")
+        rows = "a whole number of rows, or None"
+        self.fitted_rows = None if fitted_rows is None else whole("fitted_rows", fitted_rows, 0, rows)
 
     @property
     def is_noop(self) -> bool:

@@ -359,7 +359,9 @@ def _ids_to_exclude(exclude: Exclude) -> Literal["own"] | np.ndarray | None:
     return ids if ids.size else None
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, mmap: bool = False) -> Reader:
+def load(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", *, mmap: bool = False, trust: bool = False
+) -> Reader:
     """The reader that ``Reader.save`` wrote into folder `path`, with its memory, whose arguments the others are.
 
     Raises
@@ -378,12 +380,12 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, mm
     0.5
     """
     file = Path(path) / MANIFEST
-    memory, about = Memory._read(path, device, mmap)
+    memory, about = Memory._read(path, device, mmap, trust)
     try:
         return reader_of(require_reader(Path(path), about), memory)
     except MemoryFileError as error:
         raise MemoryFileError(f"{file}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
 
 

@@ -1,0 +1,154 @@
+"""What the arrays of a memory's folder may hold, checked once, when they were read and before anything is made of them.
+
+A checksum says that a file is as it was written, and not by whom. ``residua.described`` checks what JSON says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residua.core import Head, as_tensor
+from residua.errors import MemoryFileError
+from residua.memory.history import Changes
+from residua.memory.run_length import RunLengthArray
+from residua.memory.schema import KEY_DTYPES, Schema
+from residua.memory.table import Column
+
+
+def columns(schema: Schema, rows: Mapping[str, Column], count: int, keys_kept: bool = True, deep: bool = True) -> None:
+    """``MemoryFileError`` where the columns of some rows (a shard's) are not those of `schema`: other names, dtypes,
+    shapes, lengths, or values out of their range. Without `deep`, keys and logits are not read."""
+    expected = _expected(schema, keys_kept)
+    if rows.keys() != expected.keys():
+        raise MemoryFileError(f"the rows have columns {sorted(rows)}; expected {sorted(expected)}")
+    for name, column in rows.items():
+        dtype, shape = expected[name]
+        if column.dtype != dtype or tuple(column.shape) != (count, *shape):
+            given = f"column {name!r} is {column.dtype} of shape {tuple(column.shape)}"
+            raise MemoryFileError(f"{given}; expected {dtype} of shape {(count, *shape)}")
+        if not isinstance(column, Tensor) or not column.numel():  # runs of integers, or what stays in its file
+            continue
+        if name == "key" and deep:
+            _within(column, name, schema.largest_key)
+        elif name in ("top.values", "top.partition", "column.weight") or (name == "logits" and deep):
+            _within(column, name, least=0 if name == "column.weight" else None)
+        elif name == "top.ids":
+            _within(column, name, schema.n_outputs - 1, 0)
+        elif column.dtype == torch.bool and int(column.view(torch.uint8).max()) > 1:
+            raise MemoryFileError(f"column {name!r} holds other bytes than 0 and 1")
+    labels(schema, rows["label"], count)
+
+
+def _expected(schema: Schema, keys_kept: bool) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The dtype of each column, and the shape of one row of it."""
+    wide, storage = schema.n_outputs, schema.storage["name"]
+    label = {"classification": (torch.int32, ()), "multi-label": (torch.bool, (wide,))}
+    found = {"label": label.get(schema.task, (torch.float32, (wide,))), "id": (torch.int64, ())}
+    if keys_kept:
+        found["key"] = (KEY_DTYPES[schema.key_dtype], (schema.dim,))
+    if storage == "full":
+        found["logits"] = (torch.float32, (wide,))
+    elif storage == "top-m":
+        kept = (min(schema.storage["m"], wide),)
+        found |= {"top.ids": (torch.int32, kept), "top.values": (torch.float32, kept)}
+        found["top.partition"] = (torch.float32, ())
+    own = {
+        f"column.{name}": (as_tensor(np.empty(0, dtype)).dtype, shape)
+        for name, (dtype, shape) in schema.columns.items()
+    }
+    return found | own
+
+
+def labels(schema: Schema, given: Column, count: int) -> None:
+    """``MemoryFileError`` where these are not `count` labels as the table keeps them."""
+    dtype, shape = _expected(schema, False)["label"]
+    if not isinstance(given, Tensor) or given.dtype != dtype or tuple(given.shape) != (count, *shape):
+        raise MemoryFileError(f"labels are {given.dtype} of shape {tuple(given.shape)}; expected {count} of {dtype}")
+    if not given.numel():
+        return
+    if dtype == torch.bool:
+        _within(given.view(torch.uint8), "label", 1, 0)
+    else:
+        _within(given, "label", *((schema.n_outputs - 1, 0) if schema.task == "classification" else ()))
+
+
+def row_numbers(rows: Tensor, n: int, what: str) -> None:
+    """``MemoryFileError`` where these are not numbers of some of n rows, ascending."""
+    fits = rows.dtype == torch.int64 and rows.ndim == 1
+    if fits and len(rows):
+        fits = int(rows[0]) >= 0 and int(rows[-1]) < n and bool((rows.diff() > 0).all())
+    if not fits:
+        raise MemoryFileError(f"the {what} rows are not ascending numbers of {n} rows")
+
+
+def changes(schema: Schema, made: Sequence[Changes], n: int) -> None:
+    """``MemoryFileError`` where these are not what edits did to n rows."""
+    for one in made:
+        if not 0 <= one.first <= one.last <= n:
+            raise MemoryFileError(f"an edit added rows {one.first} to {one.last - 1}, and there are {n}")
+        for what in ("forgotten", "restored", "relabelled"):
+            row_numbers(getattr(one, what), n, what)
+        if len(one.relabelled):
+            labels(schema, one.before, len(one.relabelled))
+            labels(schema, one.after, len(one.relabelled))
+
+
+def ids(column: Column, next_id: int) -> None:
+    """``MemoryFileError`` where the next id to be given was given already."""
+    largest = column.last if isinstance(column, RunLengthArray) else column[:]
+    if len(largest) and int(largest.max()) >= next_id:
+        raise MemoryFileError(f"the memory's next id is {next_id}, and a row has id {int(largest.max())} already")
+
+
+def room(rows: int, shards: Sequence[Mapping[str, Any]], first: Mapping[str, Column]) -> int:
+    """`rows`, if files of that size can hold so many rows like the `first` ones; ``MemoryFileError``."""
+    each = sum(column[:1].nbytes for column in first.values() if isinstance(column, Tensor))
+    if rows * each > sum(shard["bytes"] for shard in shards):
+        raise MemoryFileError(f"{rows} rows of {each} bytes are more than the files hold")
+    return rows
+
+
+def schema(given: Schema) -> None:
+    """``MemoryFileError`` where a schema contradicts itself."""
+    one = {"classification": True, "multi-label": False}.get(given.task, given.flat_labels and given.n_outputs == 1)
+    kept = given.storage["name"]
+    if given.flat_labels != one or given.n_outputs < (2 if given.task == "classification" else 1):
+        raise MemoryFileError(f"{given.n_outputs} outputs, flat_labels={given.flat_labels}: this is no {given.task}")
+    if given.model_outputs is not None and given.model_outputs > given.n_outputs:
+        raise MemoryFileError(f"the model has {given.model_outputs} outputs, and its memory {given.n_outputs}")
+    if kept == "top-m" and given.task != "classification":
+        raise MemoryFileError(f"a {given.task} memory keeps no top-m logits")
+    if {"key", "label", "id"} & given.columns.keys():
+        raise MemoryFileError("an extra column is called like one of the memory's own")
+    source = given.source
+    for name, values in (source.statistics if source else {}).items():
+        if name in ("mean", "scale") and not all(type(value) in (int, float) for value in values):
+            raise MemoryFileError(f"the keys' {name} is not made of numbers")
+
+
+def head(schema: Schema, given: Head | None) -> None:
+    """``MemoryFileError`` where this is not the last layer that the logits are recomputed by."""
+    if schema.storage["name"] != "head":
+        return
+    if given is None:
+        raise MemoryFileError("the logits are recomputed from the keys, and the last layer for it is not there")
+    parts = {"weight": (given.weight, (schema.n_outputs, schema.dim)), "bias": (given.bias, (schema.n_outputs,))}
+    for name, (part, shape) in parts.items():
+        if part is not None:
+            if not part.is_floating_point() or tuple(part.shape) != shape:
+                raise MemoryFileError(f"the head's {name} is {part.dtype} of {tuple(part.shape)}; expected {shape}")
+            _within(part, f"the head's {name}")
+
+
+def _within(values: Tensor, name: str, most: float | None = None, least: float | None = None) -> None:
+    """`values` are finite, and from `least` to `most` (without `least`: no further from 0)."""
+    low, high = values.aminmax()
+    most = float(np.finfo(np.float32).max) if most is None else most
+    if not (float(low) >= (-most if least is None else least) and float(high) <= most):
+        expected = f"{-most if least is None else least:.4g} to {most:.4g}"
+        raise MemoryFileError(f"{name!r} holds {float(low):.4g} to {float(high):.4g}; expected {expected}")
