@@ -19,7 +19,7 @@ def test_every_reader_answers_and_a_memory_helps():
     said = efficientnet.answers(X, y, Q, asked, 1.0)
     assert list(said) == list(efficientnet.READERS)
     base = said["base"][0]
-    for name in ("accuracy", "log_loss", "pooled"):
+    for name in ("accuracy", "log_loss", "tune", "pooled"):
         np.testing.assert_allclose(said[name][0].sum(axis=1), 1, atol=1e-4)
         found = efficientnet.judged(said[name][0], asked, base)
         assert found["over"]["log_loss"][0] < 0 < found["over"]["accuracy"][0]
