@@ -62,7 +62,7 @@ class Run:
                 warnings.simplefilter("ignore")
                 while time.monotonic() < self.until and not self.faults:
                     work(rng, number)
-        except BaseException:
+        except Exception:  # noqa: BLE001 (whatever it is, it is a fault of the memory)
             self.faults.append(traceback.format_exc(limit=6))
 
     def edit(self, rng: np.random.Generator, number: int) -> None:
@@ -105,9 +105,8 @@ class Run:
             bear, labels = self.memory.column("id")[at].numpy(), self.memory.column("label")[at].numpy()
             active = self.memory.active_rows
             known = torch.isin(found.rows[found.found], active).all()
-        apart = np.sqrt(
-            ((queries[:, None].astype(np.float64) - key_of(bear.ravel()).reshape(*bear.shape, DIM)) ** 2).sum(2)
-        )
+        keys = key_of(bear.ravel()).reshape(*bear.shape, DIM)
+        apart = np.linalg.norm(queries[:, None].astype(np.float64) - keys, axis=2)
         right = found.found.numpy()
         if not bool(known):
             self.faults.append("a forgotten row was found")
@@ -151,9 +150,9 @@ class Run:
             thread.join(timeout=max(self.until - time.monotonic(), 0) + 120)
             if thread.is_alive():
                 self.faults.append("a thread hangs")
-        expected = {id: id % CLASSES for id in range(2000)} | {
-            i: l for own in self.own.values() for i, l in own.items()
-        }
+        expected = {id: id % CLASSES for id in range(2000)}
+        for own in self.own.values():
+            expected |= own
         self.memory.save(self.folder)
         for memory in (self.memory, rs.Memory.load(self.folder)):
             held = dict(zip(memory.ids.tolist(), memory.labels.tolist(), strict=True))

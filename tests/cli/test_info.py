@@ -68,7 +68,7 @@ def test_a_reader_of_a_class_that_is_not_imported_is_shown(run, mem):
     described(mem, {"reader": "Votes", "module": "votes", "params": {"weight": 0.5}})
     assert "Votes(weight=0.5)" in run("info", "mem").stdout
     described(mem, [])
-    assert "does not describe a reader" in run("info", "mem", code=1).stderr
+    assert "manifest.reader is list" in run("info", "mem", code=1).stderr
 
 
 def test_a_torn_folder(run, mem):

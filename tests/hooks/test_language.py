@@ -364,4 +364,4 @@ def test_few_files_lie_between_the_model_and_its_memory(gpt2, tiny_tokenizer, in
     home = Path(rs.__file__).parent
     ours = {Path(file).relative_to(home).as_posix() for file in files if Path(file).is_relative_to(home)}
     assert len([file for file in ours if file.split("/")[0] in ("hooks", "encoding")]) <= 4, sorted(ours)
-    assert len(ours) <= 15, "\n".join(sorted(ours))
+    assert len(ours) <= 17, "\n".join(sorted(ours))

@@ -60,6 +60,7 @@ def test_runs_are_their_values_however_they_came(values, cuts, data):
     other = RunLengthArray(RunLengthArray(tensor(values))[torch.tensor(kept, dtype=torch.bool).nonzero()[:, 0]])
     assert as_list(other) == greedy(left)
     end = data.draw(st.integers(0, n))
+    assert runs.distinct(torch.tensor(kept, dtype=torch.bool)) == len(set(left))
     part = runs.first(end)
     assert as_list(part) == greedy(values[:end])
     assert as_list(part.appended(tensor(values))) == greedy(values[:end] + values)

@@ -25,6 +25,7 @@ from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
 from residua.memory.history import Changes, Event
 from residua.memory.purge import Purge, purge
+from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
@@ -227,6 +228,14 @@ class Memory(Editable):
         """Ids, int64 (n,), in row order."""
         now = self.now
         return now._columns["id"][now.active_rows].cpu().numpy()
+
+    @property
+    def distinct_ids(self) -> int:
+        """How many different ids there are, such as documents of a text."""
+        now, ids = self.now, self.now._columns["id"]
+        if isinstance(ids, RunLengthArray):
+            return ids.distinct(now._table.dense("active"))
+        return len(np.unique(now.ids))
 
     @property
     def active_rows(self) -> Tensor:

@@ -127,6 +127,15 @@ class RunLengthArray:
             part._buffer[2, -1] = 0  # one value has no step
         return part
 
+    def distinct(self, kept: Tensor) -> int:
+        """How many different values the rows have of which `kept`, bool (n,), says so."""
+        starts, firsts, steps = self._runs
+        if bool((steps != 0).any()):
+            return len(self[kept.nonzero()[:, 0]].unique())
+        before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])  # kept rows above each row
+        ends = torch.cat([starts[1:], starts.new_tensor([self._length])])
+        return len(firsts[before[ends] > before[starts]].unique())
+
     def rows_with(self, values: ArrayLike) -> Tensor:
         """Row numbers of the rows whose value is one of `values` (integers), ascending, int64."""
         wanted = torch.as_tensor(values, dtype=torch.int64, device=self.device).unique()

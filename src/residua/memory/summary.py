@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:  # a memory is summed up when it is saved
     from residua.memory.memory import Memory
 
@@ -32,5 +30,5 @@ def summary(memory: Memory) -> dict[str, Any]:
     }
     if schema.is_text:
         said |= {name: memory.about.get(name) for name in ("windowing", "model")}
-        said["documents"] = len(np.unique(memory.ids))
+        said["documents"] = memory.distinct_ids
     return said
