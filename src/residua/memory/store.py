@@ -38,6 +38,7 @@ _NOT_SAVED = ("active",)  # the log says it
 _TAIL = 4  # an index is written anew once it lacks more than a quarter of what it has; the rest is added when loaded
 _ATTEMPTS = 100  # to load what others save at the same time
 _SHARD = 131_072  # rows
+_SMALL = 1024  # rows or edits in a file that is written anew with each save, so that a small memory has few files
 
 Known: TypeAlias = dict[Path, set[str]]  # a memory's folders, and those generations there that are its own
 
@@ -165,14 +166,14 @@ def save(
 
 def _kept(path: Path, written: list[dict[str, Any]], what: str, total: int) -> tuple[list[dict[str, Any]], int]:
     """Which of the files `written` stay, and how many rows or events of `total` these hold: not what follows one that
-    is missing or torn, and, where another has to be written, none at the end that is no larger."""
+    is missing or torn, and, where another has to be written, none at the end that is no larger, or small."""
     whole = [about for about in written]
     for at, about in enumerate(written):
         if not _is_whole(path, about):
             whole = written[:at]
             break
     done = sum(about[what] for about in whole)
-    while whole and done < total and whole[-1][what] <= total - done:
+    while whole and done < total and whole[-1][what] <= max(total - done, _SMALL):
         done -= whole.pop()[what]
     return whole, done
 
