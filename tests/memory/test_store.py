@@ -370,12 +370,10 @@ def test_torn_manifests_and_other_formats(folder):
 
 def test_ids_that_are_dense_in_one_shard_and_runs_in_another(tmp_path):
     rng = np.random.default_rng(0)
-    scattered = rng.permutation(10**6)[:1500]
-    rows = rs.Encoded(rng.normal(size=(9000, 4)), np.zeros((9000, 3)), rng.integers(0, 3, 9000))
-    memory = rs.Memory(rs.Encoded(rows.keys[:1500], rows.logits.rows(slice(1500)), rows.labels[:1500], scattered))
+    scattered = rng.permutation(10**6)[:9000]
+    rows = rs.Encoded(rng.normal(size=(17_000, 4)), np.zeros((17_000, 3)), rng.integers(0, 3, 17_000))
+    memory = rs.Memory(rs.Encoded(rows.keys[:9000], np.zeros((9000, 3)), rows.labels[:9000], scattered))
     memory.save(tmp_path)
-    memory.add(rows[1500:2600])
-    memory.save(tmp_path)
-    memory.add(rows[2600:])
+    memory.add(rows[9000:])
     memory.save(tmp_path)
     assert np.array_equal(rs.Memory.load(tmp_path).ids, memory.ids)
