@@ -68,6 +68,13 @@ def ids_from(first: int, count: int) -> np.ndarray:
     return np.arange(first, first + count, dtype=np.int64)
 
 
+def joined(ranges: tuple[tuple[int, int], ...], first: int, last: int) -> tuple[tuple[int, int], ...]:
+    """Ranges of ids, and first ... last - 1."""
+    if ranges and ranges[-1][1] == first:
+        return (*ranges[:-1], (ranges[-1][0], last))
+    return (*ranges, (first, last))
+
+
 def check_absent(present: Tensor) -> None:
     """Refuse to add rows whose ids are `present`."""
     if len(present):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
@@ -21,7 +22,7 @@ from residua.memory.locks import Locks
 from residua.memory.table import Table
 
 # What a memory is to itself; all other attributes are what it holds, and change together.
-_OWN = ("_locks", "_home", "_open", "_pinned", "_pending")
+_OWN = ("_locks", "_home", "_open", "_pinned", "_pending", "_live")
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Editable(ABC):
         self._home: Self | None = None  # whose contents, of some moment, these are
         self._open: Self | None = None  # while an edit is under way: what it has come to
         self._pinned: Self | None = None  # these contents, once somebody asked for them to stay
+        self._live: Path | None = None  # the folder where each edit is saved before it takes effect
         self._pending: Table | None = None  # the table of an edit that takes effect, or was interrupted then
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,7 +138,7 @@ class Editable(ABC):
         if self._home is not None or self._locks.is_editing:
             yield self._open or self
             return
-        with self._locks.edits:
+        with self._locks.edits, self._turn():
             draft = self._open = self._draft()
             yield draft
             self._publish(draft, what, note)
@@ -147,7 +149,7 @@ class Editable(ABC):
             return change(self)  # a draft itself
         if self._locks.is_editing and self._open is not None:
             return change(self._open)  # within an edit of several
-        with self._locks.edits:
+        with self._locks.edits, self._turn():
             draft = self._open = self._draft()
             done = change(draft)
             self._publish(draft, what, note)
@@ -189,6 +191,8 @@ class Editable(ABC):
             undoes = last_to_undo(self._events) if what == "undo" else None
             events = [*self._events, Event.of(what, changes, note, undoes)]
         held = self._contents(draft, events)
+        if self._live is not None:
+            held |= self._durable(self._live, draft, events)
         self._locks.alone(partial(self._take, draft, held, changes))
         self._open = None
 
@@ -230,6 +234,14 @@ class Editable(ABC):
         """All that a memory with a draft's contents holds."""
         held = {name: value for name, value in vars(draft).items() if name not in _OWN}
         return held | {"_events": events, "_loose_keys": [], "_pinned": None, "_pending": None}
+
+    def _turn(self) -> AbstractContextManager[Any]:
+        """A ``with`` block in which nobody else edits what is edited here."""
+        return nullcontext()
+
+    @abstractmethod
+    def _durable(self, path: Path, draft: Any, events: list[Event]) -> dict[str, Any]:
+        """Save a draft into folder `path`, before it takes effect; what it then knows of that."""
 
     @abstractmethod
     def _refresh(self, active: int = 0) -> None:

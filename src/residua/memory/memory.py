@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self, overload
@@ -18,13 +19,15 @@ from residua.core.logits import grown
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ParameterError, ShapeError, StorageError
 from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
-from residua.memory import arguments, store
+from residua.memory import arguments, manifest, store
 from residua.memory.context import context
 from residua.memory.edits import Editable
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
 from residua.memory.history import Changes, Event
+from residua.memory.lock import locked
 from residua.memory.purge import Purge, purge
+from residua.memory.refresh import refreshed
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
@@ -164,6 +167,7 @@ class Memory(Editable):
         self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
         self._events: list[Event] = []
         self._loose_keys: list[Tensor] = []  # of rows that an edit adds, where keys are not kept
+        self._assigned: tuple[tuple[int, int], ...] = ()  # ids first ... last - 1 that no caller gave
 
     def _refresh(self, active: int = 0) -> None:
         """Look at the table anew, after every edit: what searches and readers ask for is then one attribute away."""
@@ -491,12 +495,83 @@ class Memory(Editable):
         self._write(path)
 
     def _write(self, path: str | os.PathLike[str], reader: dict[str, Any] | None = None) -> None:
-        with self._locks.edits:
+        with self._locks.edits, self._turn():
             now = self._draft()
-            inner = now._index_wanted, now._next_id, now.keys_kept, now._median_nn_distance
-            contents = store.Contents(now.schema, now.storage, *inner, now.about, now.names, summary(now))
-            what = contents, now.index, now._table, now._events, now._saved, self._known
-            self._saved = store.save(Path(path), *what, reader)
+            self._saved = now._put(path, now._events, reader)
+
+    def _put(
+        self, path: str | os.PathLike[str], events: list[Event], reader: dict[str, Any] | None = None
+    ) -> store.Saved:
+        inner = self._index_wanted, self._next_id, self.keys_kept, self._median_nn_distance
+        contents = store.Contents(self.schema, self.storage, *inner, self.about, self.names, summary(self))
+        return store.save(Path(path), contents, self.index, self._table, events, self._saved, self._known, reader)
+
+    def refresh(self) -> dict[int, int]:
+        """Take in what others saved into the folder that this memory is of; what was edited here stays, on top of it.
+
+        It goes by ids: rows that were added here, ids forgotten, labels and names changed since the last load or save
+        are so afterwards, too, and can then be saved; an id that others forgot stays forgotten. The log calls all of it
+        one edit.
+
+        Returns
+        -------
+        dict of int to int
+            Ids that this memory had given to rows by itself, and others have used since: what they are now.
+
+        Raises
+        ------
+        IdError
+            Rows were added here under ids of the caller's that others have used since; nothing is changed then.
+        StorageError
+            Rows were renumbered here (``rebuild``), or the memory is of no folder.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs, tempfile
+        >>> folder, row = tempfile.mkdtemp(), rs.Encoded(np.ones((1, 3)), np.zeros((1, 2)), [0])
+        >>> rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1])).save(folder)
+        >>> mine, theirs = rs.Memory.load(folder), rs.Memory.load(folder)
+        >>> ids = theirs.add(row), mine.add(row)
+        >>> theirs.save(folder)
+        >>> mine.refresh()
+        {3: 4}
+        >>> mine.save(folder)
+        >>> mine.ids.tolist()
+        [0, 1, 2, 3, 4]
+        """
+        if self._home is not None or self._locks.is_editing:
+            raise StorageError("an edit is under way: refresh the memory before or after it")
+        with self._locks.edits:
+            return self._catch_up()
+
+    def _catch_up(self) -> dict[int, int]:
+        now = self._draft()
+        path = now._saved.path if now._saved is not None else next(iter(self._known), None)
+        if now._saved is not None and manifest.generation_of(now._saved.path) == now._saved.generation:
+            return {}
+        fresh, renumbered = refreshed(now, path)
+        fresh._known, fresh.version = self._known | fresh._known, self.version + 1
+        held = self._contents(fresh, fresh._events)
+        self._locks.alone(lambda: vars(self).update(held))
+        return renumbered
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._live is None:
+            yield
+            return
+        self._locks.require_no_reading()
+        with locked(self._live):
+            self._catch_up()
+            yield
+
+    def _durable(self, path: Path, draft: Any, events: list[Event]) -> dict[str, Any]:
+        if draft.keys_kept != self.keys_kept or (len(draft._table) > len(self._table) and not draft.keys_kept):
+            raise StorageError(
+                "a live memory is saved before its index changes, and so needs its keys: load the folder "
+                "(rs.Memory.load), edit, and save"
+            )
+        return {"_saved": draft._put(path, events)}
 
     def purge(self, path: str | os.PathLike[str], *, note: str | None = None, progress: bool | None = None) -> Purge:
         """``rebuild``, ``save``, and prove that the folder holds nothing of a forgotten row any more.
@@ -528,6 +603,32 @@ class Memory(Editable):
         the keys, and a ``UserWarning`` says so. ``MemoryFileError`` where they were discarded.
         """
         return cls._read(path, device, mmap, trust)[0]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
+        """A *live* memory of a folder that ``save`` wrote: every edit is on the disk when the call returns.
+
+        An edit (or ``editing`` block) waits until nobody else writes there, takes in what others saved, and is saved
+        before it takes effect; where that fails (``MemoryFileError``), it does not. Any number of processes may so edit
+        one folder, and read what they hold: what others do is seen at the next edit, or by ``refresh``.
+
+        Copies are memories of their own, which are not live.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1])).save(folder)
+        >>> one, other = rs.Memory.open(folder), rs.Memory.open(folder)
+        >>> one.forget([0]), other.forget([1])
+        (1, 1)
+        >>> other.ids.tolist(), rs.Memory.load(folder).ids.tolist()
+        ([2], [2])
+        """
+        memory = cls.load(path, device)
+        assert memory._saved is not None
+        memory._live = memory._saved.path
+        return memory
 
     @classmethod
     def _read(
@@ -568,6 +669,8 @@ class Memory(Editable):
             for start in range(0, len(batch), _BATCH):
                 part = batch[start : start + _BATCH] if len(batch) > _BATCH else batch
                 ids = arguments.ids_from(next_id, len(part)) if part.ids is None else part.ids
+                if part.ids is None:
+                    self._assigned = arguments.joined(self._assigned, next_id, next_id + len(part))
                 rows = schema.rows(part, ids) | self.storage.columns(part)
                 if not self.keys_kept:
                     keys.append(rows.pop("key"))

@@ -39,6 +39,7 @@ _TAIL = 4  # an index is written anew once it lacks more than a quarter of what 
 _ATTEMPTS = 100  # to load what others save at the same time
 _SHARD = 131_072  # rows
 _SMALL = 1024  # rows or edits in a file that is written anew with each save, so that a small memory has few files
+_SHOWN = 5  # edits of others
 
 Known: TypeAlias = dict[Path, set[str]]  # a memory's folders, and those generations there that are its own
 
@@ -140,7 +141,7 @@ def save(
     with locked(path), writing(path):
         files.check_folder(path, "save")
         now = files.generation_of(path)
-        check_current(path, known, now)
+        check_current(path, known, now, events)
         same = saved is not None and (saved.path, saved.generation) == (path, now)
         old = saved.manifest if saved is not None and same else {}
         if reader is None and now in known.get(path, ()):
@@ -190,14 +191,30 @@ def folder_of(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def check_current(path: Path, known: Known, now: str | None) -> None:
+def check_current(path: Path, known: Known, now: str | None, events: Sequence[Event]) -> None:
     """Refuse to save over what somebody else saved since."""
     if now is not None and path in known and now not in known[path]:
         raise StaleMemoryError(
             f"{path} holds generation {now}, and this memory is of an earlier one ({', '.join(known[path])}): somebody "
-            "else saved there since, and their changes would be lost. Load it again and repeat your changes, or save "
-            "into another folder"
+            f"else saved there since{_others(path, events)}, and their changes would be lost. Take them in by "
+            "memory.refresh() and save again, or save into another folder"
         )
+
+
+def _others(path: Path, events: Sequence[Event]) -> str:
+    """What the log of folder `path` has beside these events, in words."""
+    try:
+        found = _log(path, read_manifest(path))
+    except MemoryFileError:  # it is damaged, or saved at this moment: that they did is enough
+        return ""
+    common = next((n for n, (a, b) in enumerate(zip(found, events)) if str(a) != str(b)), min(len(found), len(events)))
+    done = [str(event) for event in found[common:]]
+    more = f"{len(done) - _SHOWN} more edits, then " if len(done) > _SHOWN else ""
+    return f" [{more}{'; '.join(done[-_SHOWN:])}]" if done else ""
+
+
+def _log(path: Path, manifest: dict[str, Any], held: files.Held | None = None) -> list[Event]:
+    return [event for about in manifest["edits"] for event in journal.from_tensors(get_tensors(path, about, held))]
 
 
 def _parts(table: Table, start: int) -> Iterator[slice]:
@@ -358,8 +375,7 @@ def _get_events(path: Path, manifest: dict[str, Any], table: Table, schema: Sche
     """The log; of formats up to 3, which had none, what was changed in all."""
     n = len(table)
     if manifest["format"] > 3:
-        read = (get_tensors(path, about, held) for about in manifest["edits"])
-        events = [event for tensors in read for event in journal.from_tensors(tensors)]
+        events = _log(path, manifest, held)
     else:
         events = [Event.of("create", Changes(0, n))]
         if "edits" in manifest:

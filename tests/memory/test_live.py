@@ -1,0 +1,116 @@
+"""A live memory: each edit is in the folder when it returns, and nobody's is lost."""
+
+import copy
+import threading
+
+import numpy as np
+import pytest
+
+import residua as rs
+from residua.errors import MemoryFileError, StorageError
+from residua.memory import lock, store
+from residua.memory.lock import locked
+
+
+def rows(n=4, at=0.0, **more):
+    keys = np.random.default_rng(n).normal(size=(n, 3)) + at
+    return rs.Encoded(keys, np.zeros((n, 2)), np.arange(n) % 2, **more)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rs.Memory(rows(6)).save(tmp_path / "mem")
+    return tmp_path / "mem"
+
+
+def test_each_edit_is_saved_and_taken_in(folder):
+    one, other = rs.Memory.open(folder), rs.Memory.open(folder)
+    assert one.add(rows(2, 5.0)).tolist() == [6, 7]
+    assert other.add(rows(2, 9.0)).tolist() == [8, 9]
+    one.forget([0], note="asked for")
+    with other.editing("merge") as draft:
+        draft.relabel([1], 0)
+        draft.forget([2])
+    one.undo()
+    for memory in (one, rs.Memory.load(folder)):
+        assert memory.ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+        assert [event.what for event in memory.log()] == ["create", "add", "add", "forget", "merge", "undo"]
+        assert memory.search(rows(2, 9.0).keys, 1).distances.max() < 1e-5
+    assert len(other) == 8 and other.refresh() == {} and len(other) == 9
+    one.rebuild()
+    assert other.forget([9]) == 1 and other.n_rows == 9
+    one.save(folder)  # takes in what the other did
+    assert 9 not in one
+
+
+def test_an_edit_whose_save_fails_does_not_take_effect(folder, monkeypatch):
+    live = rs.Memory.open(folder)
+
+    def full(*_args, **_named):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "put_rows", full)
+        with pytest.raises(MemoryFileError, match="No space left"):
+            live.add(rows(1))
+    assert live.n_rows == 6 and len(live.log()) == 1
+    assert live.add(rows(1)).tolist() == [6]
+    assert rs.Memory.load(folder).ids.tolist() == live.ids.tolist()
+
+
+def test_it_waits_for_its_turn(folder, monkeypatch):
+    live, raised = rs.Memory.open(folder), []
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+
+    def forget():
+        try:
+            live.forget([0])
+        except MemoryFileError as error:
+            raised.append(str(error))
+
+    with locked(folder):
+        thread = threading.Thread(target=forget)
+        thread.start()
+        thread.join()
+    assert "another process or thread is writing" in raised[0] and 0 in live
+    with live.reading(), pytest.raises(StorageError, match="this thread is reading"):
+        live.forget([0])
+
+
+def test_copies_are_not_live(folder):
+    live = rs.Memory.open(folder)
+    other = copy.copy(live)
+    other.forget([0])
+    assert 0 in rs.Memory.load(folder) and 0 in live
+
+
+def test_keys_are_needed(folder):
+    pytest.importorskip("faiss")
+    memory = rs.Memory(rows(300), index="IVF4,SQ8", index_params={"nprobe": 4})
+    memory.save(folder)
+    with pytest.raises(StorageError, match="needs its keys"):
+        rs.Memory.open(folder).discard_keys()
+    memory.discard_keys()
+    memory.save(folder)
+    live = rs.Memory.open(folder)
+    assert live.forget([0]) == 1
+    with pytest.raises(StorageError, match="needs its keys"):
+        live.add(rows(1))
+    assert len(live) == len(rs.Memory.load(folder)) == 299
+
+
+def adding(folder, at):
+    live = rs.Memory.open(folder)
+    for n in range(5):
+        live.add(rows(1, at + n), note=f"{at + n}")
+
+
+def test_many_at_once_lose_nothing(folder):
+    at_once = [threading.Thread(target=adding, args=(folder, at)) for at in (10, 20)]
+    for thread in at_once:
+        thread.start()
+    for thread in at_once:
+        thread.join()
+    now = rs.Memory.load(folder)
+    assert now.ids.tolist() == list(range(16))
+    assert sorted(event.note for event in now.log()[1:]) == [f"{at + n}" for at in (10, 20) for n in range(5)]
