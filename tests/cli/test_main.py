@@ -198,6 +198,8 @@ def test_help_lists_every_verb_in_order(run):
         "forget",
         "purge",
         "relabel",
+        "log",
+        "undo",
         "info",
     ]
     places = [text.index(f"\n  {verb} ") for verb in verbs]

@@ -8,7 +8,7 @@ import click
 
 from residua.cli.data import reading_for
 from residua.cli.language import model_of
-from residua.cli.options import device_and_json, memory_argument, text_options
+from residua.cli.options import device_and_json, memory_argument, note_option, text_options
 from residua.cli.output import report
 from residua.cli.store import memory_at, next_step
 from residua.cli.verbosity import progress
@@ -22,8 +22,9 @@ SHOWN = 20  # names of each kind
 @text_options
 @click.option("--keep", is_flag=True, help="Keep remembered documents that are not among these.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@note_option
 @device_and_json
-def update(memory: Path, text, keep: bool, dry_run: bool, device: str, as_json: bool, **options: Any) -> None:
+def update(memory: Path, text, keep: bool, dry_run: bool, why, device: str, as_json: bool, **options: Any) -> None:
     """Make a memory of text hold what is in these files now, by their names.
 
     Changed files are read again, new ones are added, removed ones forgotten, all others left as they are. Give the
@@ -36,18 +37,22 @@ def update(memory: Path, text, keep: bool, dry_run: bool, device: str, as_json: 
     """
     if not text:
         raise click.UsageError("expected --text PATH: the folder as it is now")
-    follow(memory, text, options, device, as_json, missing="forget" if not keep else "keep", dry_run=dry_run)
+    missing = "keep" if keep else "forget"
+    follow(memory, text, options, device, as_json, missing=missing, dry_run=dry_run, note=why)
 
 
-def follow(memory: Path, text: tuple[Path, ...], options: dict, device: str, as_json: bool, **how: Any) -> None:
+def follow(
+    memory: Path, text: tuple[Path, ...], options: dict, device: str, as_json: bool, *, note=None, **how: Any
+) -> None:
     """Update the memory in a folder from these texts, read as `options` say, and report it."""
-    opened = memory_at(memory, device, of_text=True)
+    opened = memory_at(memory, device, of_text=True, edit=not how.get("dry_run"))
     language, tokenizer = model_of(opened, memory, options["model"], options["dtype"])
     import residua as rs
 
     reading = reading_for(language, options)
     how |= {"progress": progress(), "batch_size": options["batch_size"]}
-    done = rs.lm.update(language, tokenizer, list(text), opened, **how, **reading)
+    with opened.editing("update", note):
+        done = rs.lm.update(language, tokenizer, list(text), opened, **how, **reading)
     if not how.get("dry_run"):
         opened.save(memory)
     now = "nothing was changed (--dry-run)" if how.get("dry_run") else f"{len(opened):,} now"

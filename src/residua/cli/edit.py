@@ -12,6 +12,7 @@ from residua.cli.options import (
     device_and_json,
     json_option,
     memory_argument,
+    note_option,
     number,
     text_options,
     text_or_files,
@@ -36,9 +37,10 @@ ids_options = together(
 @text_options
 @click.option("--replace", is_flag=True, help="Forget rows of the same ids, or documents of the same names, first.")
 @click.option("--new-classes", is_flag=True, help="Take in classes that the model has no output for.")
+@note_option
 @device_and_json
 def add(
-    memory: Path, encoded, text, replace: bool, new_classes: bool, device: str, as_json: bool, **options: Any
+    memory: Path, encoded, text, replace: bool, new_classes: bool, why, device: str, as_json: bool, **options: Any
 ) -> None:
     """Remember the rows of encoded .npz files, or texts, too, all or none.
 
@@ -50,12 +52,12 @@ def add(
       residua add mem/ --text src/
     """
     if text_or_files(text, encoded, "ENCODED", files_only=("new_classes",)):
-        follow(memory, text, options, device, as_json, missing="keep", replace=replace)
+        follow(memory, text, options, device, as_json, missing="keep", replace=replace, note=why)
         return
-    opened = memory_at(memory, of_text=False, files=encoded)
+    opened = memory_at(memory, of_text=False, files=encoded, edit=True)
     from residua.core import Encoded
 
-    ids = opened.add((Encoded.load(path) for path in encoded), replace=replace, new_classes=new_classes)
+    ids = opened.add((Encoded.load(path) for path in encoded), replace=replace, new_classes=new_classes, note=why)
     opened.save(memory)
     which = f", ids {ids.min()} to {ids.max()}" if len(ids) else ""
     text = f"{memory}: {count(len(ids), 'row')} added{which}; {len(opened):,} now"
@@ -67,8 +69,9 @@ def add(
 @ids_options
 @click.option("--document", "documents", multiple=True, help="A document's name, or its id; as often as needed.")
 @click.option("--rebuild", is_flag=True, help="Also remove them from the files, and train the index anew.")
+@note_option
 @json_option
-def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool) -> None:
+def forget(memory: Path, ids, ids_file, documents, rebuild: bool, why, as_json: bool) -> None:
     """Forget every row that bears one of the ids, all or none.
 
     \b
@@ -77,15 +80,16 @@ def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool)
       residua forget mem/ --document json/decoder.py --rebuild
     """
     wanted = wanted_ids(ids, ids_file) if ids or ids_file or not documents else []
-    opened = memory_at(memory)
+    opened = memory_at(memory, edit=True)
     from residua.memory.documents import forget as forget_documents
 
     if wanted:
         opened.rows_with_ids(wanted)  # an unknown id is refused before a document is forgotten
-    gone, kept = forget_documents(opened, documents)
-    gone += opened.forget([id for id in wanted if id in opened]) if wanted else 0
+    with opened.editing("forget", why) as draft:
+        gone, kept = forget_documents(draft, documents)
+        gone += draft.forget([id for id in wanted if id in draft]) if wanted else 0
     if rebuild:
-        opened.rebuild()
+        opened.rebuild(note=why)
     opened.save(memory)
     for name, others in kept.items():
         note(f"{one_line(name)} is forgotten; its text stays, for it is also that of {one_line(', '.join(others))}")
@@ -97,16 +101,17 @@ def forget(memory: Path, ids, ids_file, documents, rebuild: bool, as_json: bool)
 
 @click.command()
 @memory_argument
+@note_option
 @json_option
-def purge(memory: Path, as_json: bool) -> None:
+def purge(memory: Path, why, as_json: bool) -> None:
     """Remove forgotten rows from the files too, and search every byte of the folder to prove it.
 
     \b
     Examples:
       residua purge mem/
     """
-    opened = memory_at(memory)
-    done = opened.purge(memory, progress=progress())
+    opened = memory_at(memory, edit=True)
+    done = opened.purge(memory, note=why, progress=progress())
     report(asdict(done) | {"left": len(opened)}, f"{memory}: {done}", as_json)
 
 
@@ -114,8 +119,9 @@ def purge(memory: Path, as_json: bool) -> None:
 @memory_argument
 @ids_options
 @click.option("--label", "labels", multiple=True, required=True, help=LABEL)
+@note_option
 @json_option
-def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
+def relabel(memory: Path, ids, ids_file, labels, why, as_json: bool) -> None:
     """Give the rows that bear the ids another label, all or none.
 
     \b
@@ -125,10 +131,10 @@ def relabel(memory: Path, ids, ids_file, labels, as_json: bool) -> None:
       residua relabel mem/ --id 12 --label 'tabby cat'
     """
     wanted = wanted_ids(ids, ids_file)
-    opened = memory_at(memory)
+    opened = memory_at(memory, edit=True)
     import numpy as np
 
-    changed = opened.relabel(wanted, np.asarray(_labels(labels, opened.schema.classes or ())))
+    changed = opened.relabel(wanted, np.asarray(_labels(labels, opened.schema.classes or ())), note=why)
     opened.save(memory)
     text = f"{memory}: {count(changed, 'row')} relabelled; {len(opened):,} in all"
     report({"relabelled": changed, "rows": len(opened)}, text, as_json, [next_step(memory, opened.schema.is_text)])

@@ -18,6 +18,7 @@ from residua.cli.encode import encode
 from residua.cli.evaluate import evaluate
 from residua.cli.explain import explain
 from residua.cli.generate import generate
+from residua.cli.history import log, undo
 from residua.cli.info import info
 from residua.cli.lm_eval import lm_eval
 from residua.cli.loaders import imported
@@ -95,16 +96,16 @@ class Verbs(click.Group):
 def main(modules: tuple[str, ...]) -> None:
     """An explicit memory for models you have already trained.
 
-    encode, build, tune, evaluate and explain are the journey; add, update, forget, purge and relabel change a memory. A
-    model, or data, is named module:factory: a function of your own, in a module of this folder or an installed one.
-    Data may also be an .npz file. Language models need no encode: build, tune, evaluate and explain take --text, and
-    generate shows what the memory does.
+    encode, build, tune, evaluate and explain are the journey; add, update, forget, purge and relabel change a memory;
+    log and undo say, and take back, what was done. A model, or data, is named module:factory: a function of your own,
+    in a module of this folder or an installed one. Data may also be an .npz file. Language models need no encode:
+    build, tune, evaluate and explain take --text, and generate shows what the memory does.
     """
     for module in modules:
         imported(module)
 
 
-EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel)
+EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel, log, undo)
 for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, audit, *EDITING, info):
     main.add_command(verb)
 

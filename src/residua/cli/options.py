@@ -146,6 +146,7 @@ memory_argument = together(
     click.argument("memory", type=FILE, metavar="MEMORY", shell_complete=_folders),
     trust_option,
 )
+note_option = option("--note", "why", metavar="TEXT", help="What the log says of this edit.")
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")
 _WHERE = "Where to search and run models, such as cuda."
 _DEVICE = option("--device", default="cpu", show_default=True, callback=_device, help=_WHERE)

@@ -41,10 +41,20 @@ def checked(path: Path, of_text: bool | None = None, files: Iterable[Path] = ())
     return manifest
 
 
-def memory_at(path: Path, device: str = "cpu", *, of_text: bool | None = None, files: Iterable[Path] = ()) -> Memory:
-    """The memory in folder `path`; `of_text` and `files` are as in ``checked``."""
+def memory_at(
+    path: Path, device: str = "cpu", *, of_text: bool | None = None, files: Iterable[Path] = (), edit: bool = False
+) -> Memory:
+    """The memory in folder `path`; `of_text` and `files` are as in ``checked``.
+
+    To `edit` it: nobody else writes there until the verb ends.
+    """
     checked(path, of_text, files)
     from residua.memory import Memory
+
+    if edit:
+        from residua.memory.lock import locked
+
+        click.get_current_context().with_resource(locked(path))
 
     return _opened(path, Memory.load(path, device, mmap=mapped(), trust=trusted()), of_text)
 

@@ -91,7 +91,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
             )
         best = fit(rows, evidence=asked["evidence"], progress=asked["progress"])
         about = best.to_json() | {"rows": rows.rows, "evidence": asdict(best.evidence_)}
-        best.save(memory)
+        _save(best, memory)
         said = f"{cls.__name__}: fitted on {count(rows.rows, 'validation row')}\n  {best.evidence_}\nsaved in "
         report(about, f"{said}{memory}", as_json, [next_step(memory, of_text)])
         return
@@ -114,8 +114,17 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
         about["cache"], more = _found(best, best.results_["lmbda"] == 0, rows)
         about["cache"]["evidence"] = asdict(best.evidence_)
         lines += [*more, f"  {best.evidence_}"]
-    best.save(memory)
+    _save(best, memory)
     report(about, "\n".join([*lines, f"saved in {memory}"]), as_json, [next_step(memory, of_text)])
+
+
+def _save(best, memory: Path) -> None:
+    """Save a reader with its memory as that is now: tuning takes long, and others edit meanwhile."""
+    from residua.memory.lock import locked
+
+    with locked(memory):
+        best.memory.refresh()
+        best.save(memory)
 
 
 def _found(best, without, seen, asked=None) -> tuple[dict, list[str]]:
