@@ -33,6 +33,7 @@ from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table
+from residua.memory.verify import Verified, verify
 
 _INNER = ("key", "active", "logits", "top.ids", "top.values", "top.partition")  # not for `column`
 _BATCH = 8192  # rows moved to the table at a time, so that storage temporaries stay small
@@ -629,6 +630,26 @@ class Memory(Editable):
         assert memory._saved is not None
         memory._live = memory._saved.path
         return memory
+
+    @staticmethod
+    def verify(path: str | os.PathLike[str], *, repair: bool = False) -> Verified:
+        """Read every byte of a folder: what is damaged there, what survives, and which earlier generation is whole.
+
+        With `repair`, a folder where something is damaged goes back to the newest earlier generation that is whole (the
+        last two are kept): what was saved since is lost; ``MemoryFileError`` where none is whole.
+
+        Examples
+        --------
+        >>> import numpy as np, os, residua as rs, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
+        >>> memory.save(folder)
+        >>> _ = memory.add(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
+        >>> memory.save(folder)
+        >>> rs.Memory.verify(folder).whole
+        ((0, 6),)
+        """
+        return verify(Path(path), repair)
 
     @classmethod
     def _read(

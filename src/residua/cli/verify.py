@@ -1,0 +1,31 @@
+"""``residua verify``: whether a memory's folder is whole, and back to an earlier generation if not."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from residua.cli.options import json_option, memory_argument
+from residua.cli.output import command, report
+
+
+@click.command()
+@memory_argument
+@click.option("--repair", is_flag=True, help="Where a file is damaged, go back to the newest whole generation.")
+@json_option
+@click.pass_context
+def verify(context: click.Context, memory: Path, repair: bool, as_json: bool) -> None:
+    """Read every byte of a memory's folder; name what is damaged, and what survives. Exit code 1 where something is.
+
+    \b
+    Examples:
+      residua verify mem/
+      residua verify mem/ --repair
+    """
+    from residua.memory.verify import verify as verified
+
+    found = verified(memory, repair)
+    whole = not found.damaged or found.repaired
+    then = [command("verify", memory, "--repair", why="the last save is lost")] if found.earlier and not whole else []
+    report(asdict(found), f"{memory}: {found}", as_json, then)
+    context.exit(0 if whole else 1)

@@ -1,0 +1,121 @@
+"""Whether a memory's folder is whole; if not, what survives, and the way back to an earlier generation."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from residua.errors import MemoryFileError
+from residua.folder import MANIFEST, earlier_manifest, named_files, read_manifest
+from residua.memory import manifest as files
+from residua.memory.lock import locked
+from residua.printable import count
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What every byte of a memory's folder says.
+
+    Attributes
+    ----------
+    files : int
+        What was read, the manifest too.
+    damaged : tuple of str
+        Files that are missing, torn or not as they were written.
+    rows, whole : int and tuple of (int, int)
+        How many rows the manifest speaks of (0: it is damaged itself); row numbers first ... last - 1 whose file is
+        whole.
+    earlier : str or None
+        The newest earlier generation that is whole, where something is damaged.
+    repaired : bool
+        Whether the folder is that one now.
+
+    Examples
+    --------
+    >>> print(Verified(4, (), 900, ((0, 900),)))
+    4 files are whole: 900 rows
+    """
+
+    files: int
+    damaged: tuple[str, ...]
+    rows: int
+    whole: tuple[tuple[int, int], ...]
+    earlier: str | None = None
+    repaired: bool = False
+
+    def __str__(self) -> str:
+        if not self.damaged:
+            return f"{count(self.files, 'file')} {'is' if self.files == 1 else 'are'} whole: {count(self.rows, 'row')}"
+        said = f"damaged: {', '.join(self.damaged)}"
+        if self.rows:
+            said += f"; {sum(last - first for first, last in self.whole):,} of {count(self.rows, 'row')} are whole"
+        if self.repaired:
+            return f"{said}; the folder is now its earlier generation {self.earlier}"
+        back = f"the earlier generation {self.earlier} is whole (repair)" if self.earlier else "none earlier is whole"
+        return f"{said}; {back}"
+
+
+def verify(path: Path, repair: bool = False) -> Verified:
+    """See ``Memory.verify``."""
+    path = path.resolve()
+    with locked(path) if repair and path.is_dir() else nullcontext():
+        earlier, damaged, whole = _earlier(path), list[str](), list[tuple[int, int]]()
+        try:
+            manifest = read_manifest(path)
+        except MemoryFileError:
+            if not earlier:
+                raise
+            manifest, damaged = None, [MANIFEST]
+        checked = 1
+        if manifest is not None:
+            damaged, checked = _damaged(path, manifest), 1 + len(named_files(manifest))
+            whole = _whole(manifest, damaged)
+        back = None
+        if damaged:
+            now = manifest and manifest["generation"]
+            back = next((one for one in earlier if one["generation"] != now and not _damaged(path, one)), None)
+        if repair and damaged and back is None:
+            raise MemoryFileError(
+                f"{path} is damaged ({', '.join(damaged)}), and no earlier generation is whole: restore it from a "
+                "copy, or save there a memory that holds it"
+            )
+        if repair and back is not None:
+            with files.writing(path):
+                files.commit(path, back)
+        generation = None if back is None else back["generation"]
+        rows = manifest["rows"] if manifest is not None else 0
+        return Verified(checked, tuple(damaged), rows, tuple(whole), generation, repair and back is not None)
+
+
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    """The earlier manifests that can be read, the newest first."""
+    found = []
+    for file in path.glob(earlier_manifest("*")):
+        try:
+            found.append(read_manifest(path, file.name))
+        except MemoryFileError:
+            continue
+    return sorted(found, key=lambda one: sum(one["generation"] in other.get("earlier", ()) for other in found))
+
+
+def _damaged(path: Path, manifest: dict[str, Any]) -> list[str]:
+    damaged = []
+    for about in named_files(manifest):
+        try:
+            files.verify(path, about)
+        except (MemoryFileError, OSError):
+            damaged.append(about["file"])
+    return damaged
+
+
+def _whole(manifest: dict[str, Any], damaged: list[str]) -> list[tuple[int, int]]:
+    found, first = list[tuple[int, int]](), 0
+    for shard in manifest["shards"]:
+        last = first + shard["rows"]
+        if shard["file"] not in damaged:
+            joined = found.pop()[0] if found and found[-1][1] == first else first
+            found.append((joined, last))
+        first = last
+    return found

@@ -1,0 +1,80 @@
+"""What is damaged in a folder is named, and the generation before is a way back."""
+
+import json
+
+import numpy as np
+import pytest
+
+import residua as rs
+from residua.errors import MemoryFileError
+from residua.memory.verify import Verified
+
+
+def rows(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return rs.Encoded(rng.normal(size=(n, 3)), np.zeros((n, 2)), np.arange(n) % 2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    memory, path = rs.Memory(rows(20)), tmp_path / "mem"
+    memory.save(path)
+    memory.add(rows(5, 1))
+    memory.save(path)
+    return path
+
+
+def shards(folder):
+    return json.loads((folder / "manifest.json").read_text())["shards"]
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_whole_folder(folder):
+    found = rs.Memory.verify(folder)
+    assert (found.damaged, found.rows, found.whole, found.earlier) == ((), 25, ((0, 25),), None)
+    assert str(found).endswith("files are whole: 25 rows")
+    before = sorted(file.name for file in folder.iterdir())
+    assert rs.Memory.verify(folder, repair=True) == found
+    assert sorted(file.name for file in folder.iterdir()) == before
+    with pytest.raises(MemoryFileError, match="not a memory"):
+        rs.Memory.verify(folder / "none", repair=True)
+
+
+@pytest.mark.parametrize("harm", [flip, lambda file: file.unlink(), lambda file: file.write_bytes(b"")])
+def test_new_rows_that_are_damaged_and_the_way_back(folder, harm):
+    name = shards(folder)[1]["file"]
+    harm(folder / name)
+    found = rs.Memory.verify(folder)
+    assert (found.damaged, found.whole, found.repaired) == ((name,), ((0, 20),), False)
+    assert found.earlier and "20 of 25 rows are whole; the earlier generation" in str(found)
+    with pytest.raises(MemoryFileError):
+        rs.Memory.load(folder)
+    assert rs.Memory.verify(folder, repair=True).repaired
+    memory = rs.Memory.load(folder)
+    assert len(memory) == 20 and rs.Memory.verify(folder).damaged == ()
+    memory.add(rows(2, 3))
+    memory.save(folder)
+    assert len(rs.Memory.load(folder)) == 22
+
+
+def test_a_damaged_manifest(folder):
+    flip(folder / "manifest.json")
+    found = rs.Memory.verify(folder)
+    assert (found.damaged, found.rows, found.whole) == (("manifest.json",), 0, ()) and found.earlier
+    rs.Memory.verify(folder, repair=True)
+    assert len(rs.Memory.load(folder)) == 20
+
+
+def test_nothing_to_go_back_to(folder):
+    name = shards(folder)[0]["file"]  # of both generations
+    flip(folder / name)
+    found = rs.Memory.verify(folder)
+    assert (found.damaged, found.whole, found.earlier) == ((name,), ((20, 25),), None)
+    with pytest.raises(MemoryFileError, match="no earlier generation is whole: restore"):
+        rs.Memory.verify(folder, repair=True)
+    assert str(Verified(1, ("a",), 0, ())) == "damaged: a; none earlier is whole"
