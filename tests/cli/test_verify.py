@@ -15,3 +15,10 @@ def test_verify(run, mem):
     assert json.loads(run("verify", "mem", "--json", code=1).stdout)["whole"] == [[0, 60]]
     assert "the folder is now its earlier generation" in run("verify", "mem", "--repair").stdout
     assert len(rs.Memory.load(mem)) == 60
+
+
+def test_compact(run, mem):
+    run("add", "mem", "val.npz")
+    assert run("compact", "mem").stdout.endswith(" now\n")
+    found = json.loads(run("compact", "mem", "--json").stdout)
+    assert found["bytes"] == sum(file.stat().st_size for file in mem.iterdir()) and len(rs.Memory.load(mem)) == 90

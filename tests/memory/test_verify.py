@@ -78,3 +78,19 @@ def test_nothing_to_go_back_to(folder):
     with pytest.raises(MemoryFileError, match="no earlier generation is whole: restore"):
         rs.Memory.verify(folder, repair=True)
     assert str(Verified(1, ("a",), 0, ())) == "damaged: a; none earlier is whole"
+
+
+def test_compact(folder):
+    memory = rs.Memory.load(folder)
+    memory.forget([3])
+    rs.ResMem(memory, k=2).save(folder)
+    rs.Memory.compact(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (len(manifest["shards"]), len(manifest["edits"]), manifest["earlier"]) == (1, 1, [])
+    now = rs.load(folder)
+    assert now.k == 2 and now.memory.ids.tolist() == memory.ids.tolist()
+    assert [str(event) for event in now.memory.log()] == [str(event) for event in memory.log()]
+    assert now.memory.undo().restored == 1
+    with pytest.raises(MemoryFileError, match="not a memory"):
+        rs.Memory.compact(folder / "none")
+    assert not (folder / "none").exists()

@@ -24,7 +24,7 @@ from residua.cli.lm_eval import lm_eval
 from residua.cli.loaders import imported
 from residua.cli.tune import tune
 from residua.cli.verbosity import QUIET, VERBOSE, log_shown
-from residua.cli.verify import verify
+from residua.cli.verify import compact, verify
 from residua.errors import ResiduaError
 from residua.printable import one_line
 
@@ -107,7 +107,7 @@ def main(modules: tuple[str, ...]) -> None:
 
 
 EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel, log, undo)
-for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, audit, *EDITING, info, verify):
+for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, audit, *EDITING, info, verify, compact):
     main.add_command(verb)
 
 

@@ -1,4 +1,4 @@
-"""``residua verify``: whether a memory's folder is whole, and back to an earlier generation if not."""
+"""``residua verify`` and ``compact``: whether a memory's folder is whole, and the folder written anew."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from residua.cli.options import json_option, memory_argument
-from residua.cli.output import command, report
+from residua.cli.output import command, report, size
+from residua.cli.store import bytes_in, checked
 
 
 @click.command()
@@ -29,3 +30,22 @@ def verify(context: click.Context, memory: Path, repair: bool, as_json: bool) ->
     then = [command("verify", memory, "--repair", why="the last save is lost")] if found.earlier and not whole else []
     report(asdict(found), f"{memory}: {found}", as_json, then)
     context.exit(0 if whole else 1)
+
+
+@click.command()
+@memory_argument
+@json_option
+def compact(memory: Path, as_json: bool) -> None:
+    """Write a memory's folder anew, of as few files as there can be; earlier generations go.
+
+    \b
+    Examples:
+      residua compact mem/
+    """
+    checked(memory)
+    from residua.memory import Memory
+
+    before = bytes_in(memory)
+    Memory.compact(memory)
+    now = bytes_in(memory)
+    report({"bytes_before": before, "bytes": now}, f"{memory}: {size(before)} before, {size(now)} now", as_json)

@@ -18,6 +18,7 @@ from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Names, Ne
 from residua.core.logits import grown
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ParameterError, ShapeError, StorageError
+from residua.folder import read_manifest
 from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
 from residua.memory import arguments, manifest, store
 from residua.memory.context import context
@@ -630,6 +631,26 @@ class Memory(Editable):
         assert memory._saved is not None
         memory._live = memory._saved.path
         return memory
+
+    @classmethod
+    def compact(cls, path: str | os.PathLike[str]) -> None:
+        """Write a folder anew, of as few files as there can be: its rows, its log and its index in one each.
+
+        The memory, its log and its saved reader are as before; earlier generations go. ``save`` keeps files few by
+        itself, at most a few more than the logarithm of the number of saves.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1])).save(folder)
+        >>> rs.Memory.compact(folder)
+        """
+        read_manifest(Path(path))  # a folder without a memory is left alone
+        with locked(Path(path)):
+            memory = cls.load(path)
+            memory._saved = None
+            memory.save(path)
 
     @staticmethod
     def verify(path: str | os.PathLike[str], *, repair: bool = False) -> Verified:
