@@ -37,9 +37,10 @@ def shown(params: dict[str, Any]) -> str:
     return ", ".join(f"{name}={short(value)}" for name, value in params.items() if value is not None)
 
 
-def shown_recall(value: float, k: int, queries: int) -> str:
-    """What was measured of an index, in words."""
-    return f"recall@{k} = {value:.3f} on {queries} queries near its keys"
+def shown_recall(value: float, k: int, queries: int, n: int = 0, rows: int = 0, date: str = "") -> str:
+    """What was measured of an index, when, and over how many remembered rows, in words."""
+    when = f" ({count(n, 'row')}, {one_line(date)})" if date else ""
+    return f"recall@{k} = {value:.3f} on {queries} queries near its keys{when}"
 
 
 def shown_keys(kept: bool, dtype: str, normalised: bool) -> str:

@@ -18,7 +18,7 @@ def test_the_exact_index_recalls_everything(clusters):
     keys, _ = clusters
     index = Exact(16, "cpu")
     index.build(keys)
-    assert measure_recall(index, keys) == Recall(1.0, 50, 256)
+    assert measure_recall(index, keys) == Recall(1.0, 50, 256, n=4000, rows=4000)
 
 
 def test_ties_do_not_count_against_it():
@@ -53,7 +53,7 @@ def test_few_keys():
     assert measure_recall(index, torch.zeros(1, 2)) is None
     keys = torch.tensor([[0.0, 0], [1, 0], [2, 0]])
     index.build(keys)
-    assert measure_recall(index, keys) == Recall(1.0, 3, 3)
+    assert measure_recall(index, keys) == Recall(1.0, 3, 3, n=3, rows=3)
 
 
 def test_json():

@@ -4,16 +4,20 @@ from residua.index.exact import Exact
 from residua.index.faiss_index import FaissIndex
 from residua.index.index import Index, register_index
 from residua.index.make import load_index, make_index
-from residua.index.recall import Recall, check_recall, measure_recall, median_nn_distance
+from residua.index.recall import ENOUGH, Recall, check_recall, keep_recall_true, measure_recall, median_nn_distance
+from residua.index.recipes import MORE_EXACT
 from residua.index.trust import check_wanted
 
 __all__ = [
+    "ENOUGH",
+    "MORE_EXACT",
     "Exact",
     "FaissIndex",
     "Index",
     "Recall",
     "check_recall",
     "check_wanted",
+    "keep_recall_true",
     "load_index",
     "make_index",
     "measure_recall",

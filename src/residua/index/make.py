@@ -93,7 +93,7 @@ def load_index(
         index = cls(data["dim"], device, **data["params"]).tuned(data["overfetch"], data["rerank"])
         if file is not None:
             index.read(folder, file.name, rows, data["mac"] if ours else None)
-            index.recall = Recall(**recall) if recall else None
+            index.recall = Recall(**{"date": "", **recall}) if recall else None
         elif keys is None:
             raise MemoryFileError(f"{folder} holds no keys, and its {index.name} index is built from them")
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,16 +23,29 @@ log: logging.Logger = logging.getLogger(__name__)
 
 ENOUGH = 0.9
 BRUTE = 2**24  # elements of keys that a check on loading may read
+MOST = 2**26  # elements of keys that an edit may read to measure recall again: a fraction of a second
+GROWN = 1.5  # rows, or one by so many, after which recall is measured again
 FALLEN = 0.2  # less recall than when it was built: four times what 16 queries scatter
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of the true `k` nearest rows that were found, over `queries` queries."""
+    """Share of the true `k` nearest rows that were found, over `queries` queries.
+
+    It was measured when `n` rows were remembered, of `rows` numbers, on `date` (an ISO day, UTC); 0 and "" where an
+    earlier version measured it.
+    """
 
     value: float
     k: int
     queries: int
+    n: int = 0
+    rows: int = 0
+    date: str = field(default_factory=_today, compare=False)
 
     def __str__(self) -> str:
         return shown_recall(**self.to_json())
@@ -53,24 +67,79 @@ def measure_recall(index: Index, keys: Rows, k: int = 50, queries: int = 256) ->
     The queries are keys moved by half the difference of two of their own neighbours, because the keys themselves are
     too easy to find for a graph. Ties with the true k-th neighbour count as found.
     """
-    k, queries = min(k, len(keys)), min(queries, len(keys))
-    if len(keys) < 2:
-        return None
-    generator = torch.Generator().manual_seed(0)
-    sample = torch.randperm(len(keys), generator=generator)[:queries].sort().values.to(keys.device)
-    own = keys[sample].float()
-    near = nearest_by_blocks(own, keys, k).rows
-    other = torch.randint(k, (queries, 1), generator=generator).to(keys.device)
-    asked = own + (keys[near.gather(1, other)[:, 0]].float() - keys[near[:, -1]].float()) / 2
-    limit = root(nearest_by_blocks(asked, keys, k).squared[:, -1:])
-    measured = Recall(_recall(index, asked, k, limit, keys), k, queries)
-    log.info("index %s over %d keys: %s", index.name, len(keys), measured)
-    if measured.value < ENOUGH:
+    rows = torch.arange(len(keys), device=keys.device)
+    measured = _measured(index, keys, rows, rows, keys, min(k, len(keys)), queries)
+    if measured is not None and measured.value < ENOUGH:
         said = (
             f"index {index.name!r} finds too few of the true neighbours: {measured}. Raise overfetch or the "
             'search parameters (nprobe, efSearch), store more bytes per key, or use index="exact"'
         )
         warnings.warn(said, UserWarning, stacklevel=3)
+    return measured
+
+
+def keep_recall_true(index: Index, keys: Rows, remembered: Tensor, k: int = 50, queries: int = 64) -> None:
+    """Measure anew what `index` says of its recall, where half as many rows were added as there were, or a third was
+    forgotten. A ``UserWarning`` where it is below 0.9, and was not, or has fallen by more than 0.2.
+
+    `keys` (n, d) are all rows, of which those `remembered`, bool (n,), count. The queries lie near keys added since
+    (near any, where rows were only forgotten). At most 2**26 elements of keys are read: where there are more, true
+    neighbours are looked for among as many rows, drawn at random, and recall is the share of those nearer than the last
+    row found that were found (about the same where it is high, and less where it is low).
+    """
+    if index.exact:
+        return
+    before = index.recall or Recall(1.0, k, 0)
+    rows = remembered.nonzero()[:, 0]
+    grown = len(keys) - before.rows > (GROWN - 1) * before.n
+    if len(rows) < 2 or not (grown or GROWN * len(rows) < before.n):
+        return
+    since = rows[rows >= before.rows] if grown else rows
+    among, generator = rows, torch.Generator().manual_seed(1)
+    if len(rows) * keys.shape[1] > MOST:
+        chosen = torch.randperm(len(rows), generator=generator)[: max(MOST // keys.shape[1], 2)]
+        among = rows[chosen.sort().values.to(rows.device)]
+    part = keys if len(among) == len(keys) else keys[among]
+    measured = _measured(
+        index, part, among, since if len(since) else rows, keys, min(k, len(among)), queries, len(rows)
+    )
+    if measured is None:
+        return
+    index.recall = measured
+    if measured.value < ENOUGH and (before.value >= ENOUGH or measured.value < before.value - FALLEN):
+        said = (
+            f"index {index.name!r} finds too few of the true neighbours since rows were "
+            f"{'added' if grown else 'forgotten'}: {measured}; it was {before.value:.3f}. Train it anew on what is "
+            'remembered now by rebuild(), or take another one, such as index="exact"'
+        )
+        warnings.warn(said, UserWarning, stacklevel=5)
+
+
+def _measured(
+    index: Index, part: Rows, among: Tensor, near: Tensor, keys: Rows, k: int, queries: int, n: int | None = None
+) -> Recall | None:
+    """Recall of `index` over `keys` by the rows `among` them, ascending, whose keys are `part`, for queries `near` some
+    rows; None where there is nothing to find. `n` rows are remembered.
+    """
+    if len(among) < 2:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    queries = min(queries, len(near))
+    sample = near[torch.randperm(len(near), generator=generator)[:queries].sort().values.to(near.device)]
+    own = keys[sample].float()
+    around = nearest_by_blocks(own, part, k).rows
+    other = torch.randint(k, (queries, 1), generator=generator).to(around.device)
+    asked = own + (part[around.gather(1, other)[:, 0]].float() - part[around[:, -1]].float()) / 2
+    true = nearest_by_blocks(asked, part, k)
+    rows = index.search(asked, k, keys).rows
+    distances = root(squared_distances(asked, keys, rows))
+    inside = among[torch.searchsorted(among, rows).clamp_max(len(among) - 1)] == rows
+    hits = (inside & (distances <= root(true.squared[:, -1:]))).sum(dim=1)
+    nearer = (root(true.squared) < distances.amax(dim=1, keepdim=True)).sum(dim=1)  # than the last one found
+    if not (wanted := int(torch.maximum(hits, nearer).sum())):
+        return None
+    measured = Recall(int(hits.sum()) / wanted, k, queries, len(among) if n is None else n, len(keys))
+    log.info("index %s over %d keys: %s", index.name, len(keys), measured)
     return measured
 
 

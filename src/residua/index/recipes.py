@@ -73,3 +73,5 @@ def _divisor(dim: int, most: int) -> int:
 
 
 RECIPES = {"auto": auto, "knnlm": knnlm, "knnlm-fast": knnlm_fast}
+# What to take where too few of the true neighbours are found, until all are.
+MORE_EXACT = {"knnlm-fast": "knnlm", "knnlm": "exact", "auto": "exact"}

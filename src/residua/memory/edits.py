@@ -16,7 +16,7 @@ from torch import Tensor
 
 from residua.core import Names, Rows
 from residua.errors import StorageError
-from residua.index import Index
+from residua.index import Index, keep_recall_true
 from residua.memory.history import Changes, Event, barred, last_to_undo
 from residua.memory.locks import Locks
 from residua.memory.table import Table
@@ -195,6 +195,8 @@ class Editable(ABC):
             held |= self._durable(self._live, draft, events)
         self._locks.alone(partial(self._take, draft, held, changes))
         self._open = None
+        if changes is not None and self._keys is not None:
+            keep_recall_true(self.index, self._keys, self._table.dense("active"))  # searches go on meanwhile
 
     def _take(self, draft: Self, held: dict[str, Any], changes: Changes | None) -> None:
         if changes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from residua.core.logits import grown
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ParameterError, ShapeError, StorageError
 from residua.folder import read_manifest
-from residua.index import Index, Recall, make_index, measure_recall, median_nn_distance
+from residua.index import ENOUGH, MORE_EXACT, Index, Recall, make_index, measure_recall, median_nn_distance
 from residua.memory import arguments, manifest, store
 from residua.memory.context import context
 from residua.memory.edits import Editable
@@ -35,6 +36,8 @@ from residua.memory.storage import Storage, StorageName, describe_storage, make_
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table
 from residua.memory.verify import Verified, verify
+
+log: logging.Logger = logging.getLogger(__name__)
 
 _INNER = ("key", "active", "logits", "top.ids", "top.values", "top.partition")  # not for `column`
 _BATCH = 8192  # rows moved to the table at a time, so that storage temporaries stay small
@@ -445,6 +448,8 @@ class Memory(Editable):
     def rebuild(self, *, note: str | None = None) -> None:
         """Drop forgotten rows for good, renumber the rest, and train the index anew on what is remembered.
 
+        Where ``"auto"``, ``"knnlm"`` or ``"knnlm-fast"`` was asked for and what it makes still finds less than 0.9 of
+        the true neighbours (a ``UserWarning`` says so), the next more exact one is taken; the last is ``"exact"``.
         ``ParameterError`` where too few rows are left to train it; the memory is then as it was. Edits before it cannot
         be undone any more.
         """
@@ -453,7 +458,12 @@ class Memory(Editable):
             if draft._keys is None:
                 raise StorageError("this memory keeps no keys to make its index anew from; build it again")
             table = draft._table.take(draft.active_rows)
-            draft.index, draft._table, draft._saved = draft._make_index(table), table, None
+            index, asked = draft._make_index(table), draft._index_wanted["index"]
+            while index.recall is not None and index.recall.value < ENOUGH and asked in MORE_EXACT:
+                asked = MORE_EXACT[asked]
+                log.info("index %r is replaced by %r", index.name, asked)
+                index = draft._make_index(table, asked)
+            draft.index, draft._table, draft._saved = index, table, None
             draft._refresh()
 
         self._edited("rebuild", note, rebuilt)
@@ -745,8 +755,9 @@ class Memory(Editable):
             self._table = self._table.with_column("active", active)
             self._refresh(self._active_count - len(rows))
 
-    def _make_index(self, table: Table) -> Index:
-        """An index of the wanted kind over the keys of `table`."""
-        index = make_index(**self._index_wanted, n=len(table), dim=self.schema.dim, device=table.device)
+    def _make_index(self, table: Table, instead: str | None = None) -> Index:
+        """An index of the wanted kind, or of another, over the keys of `table`."""
+        wanted: dict[str, Any] = self._index_wanted if instead is None else {"index": instead}
+        index = make_index(**wanted, n=len(table), dim=self.schema.dim, device=table.device)
         index.build(table.rows("key"))
         return index
