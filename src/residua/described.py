@@ -42,7 +42,11 @@ task: Check = one_of("classification", "regression", "multi-label")
 key_dtype: Check = one_of("float32", "float16", "bfloat16")
 names: Check = map_of(either(list_of(text()), text()), IDS)
 recall: Check = nullable(
-    record({"value": number(0), "k": whole(), "queries": whole()}, {"n": whole(), "date": text()}, closed=True)
+    record(
+        {"value": number(0), "k": whole(), "queries": whole()},
+        {"n": whole(), "rows": whole(), "date": text()},
+        closed=True,
+    )
 )
 kinds = "bool|u?int(8|16|32|64)|float(16|32|64)|bfloat16"
 column: Check = each(text(kinds), list_of(whole(0, WIDE), 8))

@@ -17,7 +17,7 @@ def rows(n, seed=0):
 
 @pytest.fixture
 def folder(tmp_path):
-    memory, path = rs.Memory(rows(20)), tmp_path / "mem"
+    memory, path = rs.Memory(rows(2000)), tmp_path / "mem"
     memory.save(path)
     memory.add(rows(5, 1))
     memory.save(path)
@@ -36,8 +36,8 @@ def flip(file):
 
 def test_a_whole_folder(folder):
     found = rs.Memory.verify(folder)
-    assert (found.damaged, found.rows, found.whole, found.earlier) == ((), 25, ((0, 25),), None)
-    assert str(found).endswith("files are whole: 25 rows")
+    assert (found.damaged, found.rows, found.whole, found.earlier) == ((), 2005, ((0, 2005),), None)
+    assert str(found).endswith("files are whole: 2,005 rows")
     before = sorted(file.name for file in folder.iterdir())
     assert rs.Memory.verify(folder, repair=True) == found
     assert sorted(file.name for file in folder.iterdir()) == before
@@ -50,16 +50,16 @@ def test_new_rows_that_are_damaged_and_the_way_back(folder, harm):
     name = shards(folder)[1]["file"]
     harm(folder / name)
     found = rs.Memory.verify(folder)
-    assert (found.damaged, found.whole, found.repaired) == ((name,), ((0, 20),), False)
-    assert found.earlier and "20 of 25 rows are whole; the earlier generation" in str(found)
+    assert (found.damaged, found.whole, found.repaired) == ((name,), ((0, 2000),), False)
+    assert found.earlier and "2,000 of 2,005 rows are whole; the earlier generation" in str(found)
     with pytest.raises(MemoryFileError):
         rs.Memory.load(folder)
     assert rs.Memory.verify(folder, repair=True).repaired
     memory = rs.Memory.load(folder)
-    assert len(memory) == 20 and rs.Memory.verify(folder).damaged == ()
+    assert len(memory) == 2000 and rs.Memory.verify(folder).damaged == ()
     memory.add(rows(2, 3))
     memory.save(folder)
-    assert len(rs.Memory.load(folder)) == 22
+    assert len(rs.Memory.load(folder)) == 2002
 
 
 def test_a_damaged_manifest(folder):
@@ -67,14 +67,14 @@ def test_a_damaged_manifest(folder):
     found = rs.Memory.verify(folder)
     assert (found.damaged, found.rows, found.whole) == (("manifest.json",), 0, ()) and found.earlier
     rs.Memory.verify(folder, repair=True)
-    assert len(rs.Memory.load(folder)) == 20
+    assert len(rs.Memory.load(folder)) == 2000
 
 
 def test_nothing_to_go_back_to(folder):
     name = shards(folder)[0]["file"]  # of both generations
     flip(folder / name)
     found = rs.Memory.verify(folder)
-    assert (found.damaged, found.whole, found.earlier) == ((name,), ((20, 25),), None)
+    assert (found.damaged, found.whole, found.earlier) == ((name,), ((2000, 2005),), None)
     with pytest.raises(MemoryFileError, match="no earlier generation is whole: restore"):
         rs.Memory.verify(folder, repair=True)
     assert str(Verified(1, ("a",), 0, ())) == "damaged: a; none earlier is whole"

@@ -172,6 +172,7 @@ class Memory(Editable):
         self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
         self._events: list[Event] = []
         self._loose_keys: list[Tensor] = []  # of rows that an edit adds, where keys are not kept
+        self._trust = False  # whoever wrote the folder
         self._assigned: tuple[tuple[int, int], ...] = ()  # ids first ... last - 1 that no caller gave
 
     def _refresh(self, active: int = 0) -> None:
@@ -617,14 +618,14 @@ class Memory(Editable):
         return cls._read(path, device, mmap, trust)[0]
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
+    def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", *, trust: bool = False) -> Self:
         """A *live* memory of a folder that ``save`` wrote: every edit is on the disk when the call returns.
 
         An edit (or ``editing`` block) waits until nobody else writes there, takes in what others saved, and is saved
         before it takes effect; where that fails (``MemoryFileError``), it does not. Any number of processes may so edit
         one folder, and read what they hold: what others do is seen at the next edit, or by ``refresh``.
 
-        Copies are memories of their own, which are not live.
+        Copies are memories of their own, which are not live. `trust` is as for ``load``.
 
         Examples
         --------
@@ -637,17 +638,17 @@ class Memory(Editable):
         >>> other.ids.tolist(), rs.Memory.load(folder).ids.tolist()
         ([2], [2])
         """
-        memory = cls.load(path, device)
+        memory = cls.load(path, device, trust=trust)
         assert memory._saved is not None
         memory._live = memory._saved.path
         return memory
 
     @classmethod
-    def compact(cls, path: str | os.PathLike[str]) -> None:
+    def compact(cls, path: str | os.PathLike[str], *, trust: bool = False) -> None:
         """Write a folder anew, of as few files as there can be: its rows, its log and its index in one each.
 
         The memory, its log and its saved reader are as before; earlier generations go. ``save`` keeps files few by
-        itself, at most a few more than the logarithm of the number of saves.
+        itself, at most a few more than the logarithm of the number of saves. `trust` is as for ``load``.
 
         Examples
         --------
@@ -658,7 +659,7 @@ class Memory(Editable):
         """
         read_manifest(Path(path))  # a folder without a memory is left alone
         with locked(Path(path)):
-            memory = cls.load(path)
+            memory = cls.load(path, trust=trust)
             memory._saved = None
             memory.save(path)
 
@@ -693,7 +694,7 @@ class Memory(Editable):
             raise ParameterError(f"mmap=True with device={str(device)!r}; files are mapped on the CPU: leave one out")
         contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust)
         memory._begin(contents, table, saved)
-        memory._events = events
+        memory._events, memory._trust = events, trust
         memory._refresh()
         return memory, contents.reader
 

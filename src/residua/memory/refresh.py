@@ -39,7 +39,7 @@ def refreshed(memory: Memory, path: Any) -> tuple[Memory, dict[int, int]]:
             "save into another folder, or load the folder again and repeat your edits"
         )
     mapped = any(isinstance(memory._table[name], ChunkedTensor) for name in memory._table.names)
-    fresh = type(memory)._read(path, memory.device, mapped)[0]
+    fresh = type(memory)._read(path, memory.device, mapped, memory._trust)[0]
     if _same(memory) != _same(fresh):
         raise StorageError(f"{path} holds another memory by now; load that, or save this one into another folder")
     local = memory._events[events_in(saved.manifest) :]
