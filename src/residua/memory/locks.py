@@ -22,7 +22,7 @@ class Locks:
 
     def __init__(self) -> None:
         self.edits = threading.RLock()  # one edit at a time; readers go on while it is prepared
-        self._gate = threading.Lock()  # whoever waits to be alone holds it, so that new readers wait behind
+        self._gate = threading.RLock()  # whoever waits to be alone holds it, so that new readers wait behind
         self._waiting = False
         self._mine = threading.local()
         self._all: WeakSet[threading.RLock] = WeakSet()  # a thread's lock goes when the thread ends
