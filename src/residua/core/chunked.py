@@ -23,14 +23,15 @@ class ChunkedTensor:
     dtype: torch.dtype
     device: torch.device
     shape: tuple[int, ...]
+    chunks: tuple[Tensor, ...]
 
     def __init__(self, chunks: Sequence[Tensor], room: Tensor | None = None):
         self.chunks = tuple(chunks)  # at least one
-        self._room = room  # what the last one is the first rows of, where there is room behind it
+        self._room: Tensor | None = room  # what the last one is the first rows of, where there is room behind it
         first = self.chunks[0]
         self.dtype, self.device = first.dtype, first.device
         ends = torch.tensor([len(chunk) for chunk in self.chunks]).cumsum(0)
-        self._bounds = torch.cat([ends.new_zeros(1), ends])
+        self._bounds: Tensor = torch.cat([ends.new_zeros(1), ends])
         self.shape = (int(ends[-1]), *first.shape[1:])
 
     def __len__(self) -> int:
@@ -47,7 +48,7 @@ class ChunkedTensor:
         """Its first rows, without a copy."""
         return ChunkedTensor(self._within(0, length))
 
-    def appended(self, rows: Rows) -> ChunkedTensor:
+    def appended(self, rows: Tensor | ChunkedTensor) -> ChunkedTensor:
         """With more rows: chunks as they are, or copies of a tensor's, at a cost of O(m), amortised. Of several that
         are made from one so, only the last may be used."""
         if isinstance(rows, ChunkedTensor):
@@ -98,4 +99,4 @@ class ChunkedTensor:
         return found or [self.chunks[0][:0]]
 
 
-Rows: TypeAlias = Tensor | ChunkedTensor  # (n, …) by row number, read by `rows[i]`, `index_select` and slices
+Rows: TypeAlias = torch.Tensor | ChunkedTensor  # (n, …) by row number, read by `rows[i]`, `index_select` and slices

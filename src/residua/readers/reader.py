@@ -119,7 +119,9 @@ class Reader(ABC):
         int (q,) that really came next.
         """
 
-    def answers(self, keys: Tensor, logits: Logits, excluded: Array | None = None, **text: Any):
+    def answers(
+        self, keys: Tensor, logits: Logits, excluded: Array | None = None, **text: Any
+    ) -> Iterator[tuple[slice, Prediction]]:
         """What ``read`` gives, all of the memory as it is now, whatever is edited before somebody looks at it."""
         with self.memory.reading():
             blocks = self._of_now().read(keys, logits, excluded, **text)

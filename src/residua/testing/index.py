@@ -200,6 +200,8 @@ class _Check:
         try:
             with ThreadPoolExecutor(8) as pool:
                 at_once = list(pool.map(lambda search: index.search(*search), searches))
+        except Exception as error:
+            raise AssertionError(f"threads that search at once disturb each other: {error!r}") from error
         finally:
             sys.setswitchinterval(usual)
         for one, other in zip(alone, at_once):
