@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import residua as rs
 
@@ -38,6 +39,7 @@ class Interrupt:
 
     def __exit__(self, *_):
         sys.settrace(None)
+        torch.set_grad_enabled(True)  # a tracer may come between a `with torch.no_grad()` and its end
 
     def calls(self, frame, event, arg):
         return self.lines if frame.f_code.co_filename.startswith(HOME) else None
