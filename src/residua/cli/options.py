@@ -127,21 +127,22 @@ def _folders(ctx, param, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="dir")]
 
 
-_TRUST = "residua.trust"  # in the context's meta
+def _of_the_verb(name: str, help: str) -> tuple[Callable, Callable[[], bool]]:
+    """A flag that no verb takes as an argument: the option, and what whoever opens a memory asks for it."""
+    key = f"residua.{name}"  # in the context's meta
+
+    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        ctx.meta[key] = value
+
+    def given() -> bool:
+        context = click.get_current_context(silent=True)
+        return context is not None and context.meta.get(key, False)
+
+    return option(f"--{name}", is_flag=True, expose_value=False, callback=keep, help=help), given
 
 
-def _trust(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    ctx.meta[_TRUST] = value
-
-
-def trusted() -> bool:
-    """Whether whoever runs the verb trusts whoever wrote the folder that it opens."""
-    context = click.get_current_context(silent=True)
-    return context is not None and context.meta.get(_TRUST, False)
-
-
-_OPENED = "Also open index files that another user or machine wrote."
-trust_option = option("--trust", is_flag=True, expose_value=False, callback=_trust, help=_OPENED)
+trust_option, trusted = _of_the_verb("trust", "Also open index files that another user or machine wrote.")
+_MAPPED, mapped = _of_the_verb("mmap", "Leave the memory's keys in their files: a memory larger than RAM.")
 memory_argument = together(
     click.argument("memory", type=FILE, metavar="MEMORY", shell_complete=_folders),
     trust_option,
@@ -152,20 +153,6 @@ _WHERE = "Where to search and run models, such as cuda."
 _DEVICE = option("--device", default="cpu", show_default=True, callback=_device, help=_WHERE)
 device_and_json = together(_DEVICE, json_option)
 
-_MMAP = "residua.mmap"  # in the context's meta
-
-
-def _mmap(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    ctx.meta[_MMAP] = value
-
-
-def mapped() -> bool:
-    """Whether the verb that runs leaves the memory's keys in their files."""
-    context = click.get_current_context(silent=True)
-    return context is not None and context.meta.get(_MMAP, False)
-
-
-_LEFT = "Leave the memory's keys in their files: a memory larger than RAM."
 _OWN = {"multiple": True, "metavar": "NAME=VALUE", "callback": named_values}
 _READER = (
     option("--reader", type=READER, metavar="NAME", help="Instead of the saved one: resmem, knnlm, or your own."),
@@ -176,7 +163,7 @@ _READER = (
     option("--space", type=Choice(SPACES), help="Where residuals are added (resmem)."),
     option("--skip", type=float, help="Do not search where the model is at least this sure, such as 0.9."),
     option("--set", "own", help="Any other parameter of the reader.", **_OWN),
-    option("--mmap", is_flag=True, expose_value=False, callback=_mmap, help=_LEFT),
+    _MAPPED,
     option("--cache-window", type=AT_LEAST_1, help="Continuous cache: how many tokens back it looks."),
     option("--cache-theta", type=float, help="Continuous cache: its sharpness."),
     option("--cache-lmbda", type=float, help="Continuous cache: its share. Any of the three puts it on top."),

@@ -22,7 +22,7 @@ from residua.memory.locks import Locks
 from residua.memory.table import Table
 
 # What a memory is to itself; all other attributes are what it holds, and change together.
-_OWN = ("_locks", "_home", "_open", "_pinned", "_pending", "_live")
+_OWN = ("_locks", "_home", "_open", "_pinned", "_pending", "_live", "_undoes")
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ class Editable(ABC):
         self._pinned: Self | None = None  # these contents, once somebody asked for them to stay
         self._live: Path | None = None  # the folder where each edit is saved before it takes effect
         self._pending: Table | None = None  # the table of an edit that takes effect, or was interrupted then
+        self._undoes: int | None = None  # of a draft: the event that it takes back
 
     def __getstate__(self) -> dict[str, Any]:
         held = {name: value for name, value in vars(self.now).items() if name not in _OWN}
@@ -81,13 +82,12 @@ class Editable(ABC):
         since (``rebuild``, ``purge``).
         """
 
-        def undone(draft: Self) -> int:
-            at = last_to_undo(draft._events)
-            changes = draft._events[at].changes
+        def undone(draft: Self) -> None:
+            draft._undoes = last_to_undo(draft._events)
+            changes = draft._events[draft._undoes].changes
             assert changes is not None  # as `last_to_undo` made sure
             draft._table, draft.names = changes.reversed().made(draft._table, draft.names)
             draft._refresh()
-            return at
 
         self._edited("undo", note, undone)
         return self._events[-1]
@@ -135,25 +135,20 @@ class Editable(ABC):
         >>> str(memory.log()[-1]).partition("  ")[2], len(memory)
         ('merge: 1 row forgotten, 1 row relabelled (the same cat twice)', 2)
         """
-        if self._home is not None or self._locks.is_editing:
-            yield self._open or self
-            return
-        with self._locks.edits, self._turn():
-            draft = self._open = self._draft()
-            yield draft
-            self._publish(draft, what, note)
+        if self._home is not None:
+            yield self  # a draft itself
+        elif self._locks.is_editing and self._open is not None:
+            yield self._open  # within an edit of several
+        else:
+            with self._locks.edits, self._turn():
+                draft = self._open = self._draft()
+                yield draft
+                self._publish(draft, what, note)
 
     def _edited(self, what: str, note: str | None, change: Callable[[Self], T]) -> T:
         """`change` the memory: it gets a draft of it, whose contents are then this memory's."""
-        if self._home is not None:
-            return change(self)  # a draft itself
-        if self._locks.is_editing and self._open is not None:
-            return change(self._open)  # within an edit of several
-        with self._locks.edits, self._turn():
-            draft = self._open = self._draft()
-            done = change(draft)
-            self._publish(draft, what, note)
-        return done
+        with self.editing(what, note) as draft:
+            return change(draft)
 
     def _draft(self) -> Self:
         self._locks.require_no_reading()
@@ -188,8 +183,7 @@ class Editable(ABC):
             events = [*barred(self._events), replace(Event.of(what, Changes(), note), dropped=dropped, changes=None)]
         else:
             changes = Changes.between(self._table, draft._table, self.names, draft.names)
-            undoes = last_to_undo(self._events) if what == "undo" else None
-            events = [*self._events, Event.of(what, changes, note, undoes)]
+            events = [*self._events, Event.of(what, changes, note, draft._undoes)]
         held = self._contents(draft, events)
         if self._live is not None:
             held |= self._durable(self._live, draft, events)
