@@ -162,7 +162,8 @@ def test_a_function_picks_the_outputs_and_is_not_stored(tmp_path):
     enc = rs.encode(model, (X, labels()), output=pick)
     np.testing.assert_allclose(np.asarray(enc.logits), Net(KINDS["logits"])(X).detach(), atol=1e-5)
     assert rs.encode(model, X[:2], like=enc, output=pick).n_outputs == 4
-    np.testing.assert_array_equal(rs.encode(model, X[:2], like=rs.Memory(enc)).logits, enc.logits.dense()[:2])
+    again = rs.encode(model, X[:2], like=rs.Memory(enc)).logits.dense()
+    torch.testing.assert_close(again, enc.logits.dense()[:2])  # batches of other sizes may round otherwise
     enc.save(tmp_path / "enc.npz")
     with pytest.raises(ParameterError, match="pass output= with it again"):
         rs.encode(model, X[:2], like=rs.Encoded.load(tmp_path / "enc.npz"))

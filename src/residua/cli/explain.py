@@ -1,11 +1,11 @@
 """``residua explain``: which memories moved one prediction, and how far."""
 
-import warnings
 from dataclasses import fields
 from pathlib import Path
 
 import click
 
+from residua.caution import warn
 from residua.cli.data import prompt_of
 from residua.cli.language import model_of
 from residua.cli.options import FILE, device_and_json, memory_argument, model_options, reader_options
@@ -51,11 +51,11 @@ def explain(
     from residua.readers import ContinuousCache
 
     if isinstance(asked, ContinuousCache):
-        warnings.warn("the continuous cache is left out: there is no text before", stacklevel=2)
+        warn("the continuous cache is left out: there is no text before")
         asked = asked.over
     if encoded is None:
         if prompt is not None and Path(prompt).is_file():
-            warnings.warn(f"{prompt} is explained as a text; its content would be --prompt-file", stacklevel=2)
+            warn(f"{prompt} is explained as a text; its content would be --prompt-file")
         language, tokenizer = model_of(asked.memory, memory, model, dtype)
         query = last_row((language, tokenizer), text, like=asked)
     else:

@@ -1,13 +1,13 @@
 """``residua generate``: a text goes on without the memory, and with it."""
 
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
+from residua.caution import warn
 from residua.cli import options as shared
 from residua.cli.data import prompt_of
 from residua.cli.language import model_of, quiet
@@ -105,7 +105,7 @@ def _cut(tokens: list[int], new: int, limit: int | None) -> list[int]:
         raise ParameterError(f"max_new_tokens={new}, and the model has {limit} positions; expected fewer")
     both = f"the prompt's {len(tokens)} tokens and {new} new ones"
     used = f"only its last {limit - new} tokens are used"
-    warnings.warn(f"{both} are more than the model's {limit} positions: {used}", UserWarning, stacklevel=4)
+    warn(f"{both} are more than the model's {limit} positions: {used}")
     return tokens[new - limit :]
 
 

@@ -3,11 +3,11 @@
 import logging
 import os
 import shlex
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from residua.caution import warn
 from residua.cli.loaders import model_named
 from residua.cli.verbosity import note
 from residua.errors import InputError, MissingDependencyError
@@ -149,7 +149,7 @@ def warn_if_random(model, missing: list[str], spec: str) -> None:
     """Say it where a loaded model lacks weights."""
     if missing:
         lacks = f"{spec} lacks {len(missing)} of the weights of a {type(model).__name__}, such as {missing[0]}"
-        warnings.warn(f"{lacks}, and they are random: is it another kind of model?", UserWarning, stacklevel=4)
+        warn(f"{lacks}, and they are random: is it another kind of model?")
 
 
 def first_line(error: Exception) -> str:

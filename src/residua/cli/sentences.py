@@ -2,10 +2,10 @@
 
 import csv
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
+from residua.caution import warn
 from residua.errors import InputError
 
 TABLES: dict[str, str] = {".csv": ",", ".tsv": "\t"}
@@ -67,7 +67,7 @@ class Tokenized:
             if (longest := max(map(len, whole))) > self.most:
                 self.said = True
                 what = f"a row has {longest} tokens, and the model reads {self.most}: longer ones are cut"
-                warnings.warn(f"{what}; split them into rows of their own to keep all", UserWarning, stacklevel=2)
+                warn(f"{what}; split them into rows of their own to keep all")
         labels = [label for _, label in items]
         return dict(rows) if labels[0] is None else dict(rows) | {"labels": torch.tensor(labels)}
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from residua.caution import warn
 from residua.cli.loaders import check_npz
 from residua.cli.options import mapped, trusted
 from residua.cli.output import command
@@ -95,7 +95,7 @@ def reader_at(
         if name is None:
             better = f"'residua tune {path} --text VALIDATION' finds better ones"
             unfit = f"{path} has no tuned reader, and kNN-LM's defaults are seldom the best; {better}"
-            warnings.warn(unfit, UserWarning, stacklevel=2)
+            warn(unfit)
     if cache and isinstance(reader, ContinuousCache):
         reader = reader.with_params(**cache)
     elif cache:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.special import log_softmax
 
+from residua.caution import warn
 from residua.core.logits import Table
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ _CURE = (
 _DOUBT = 2.0  # standard errors: a base that knows anything is further from chance on all but small data
 
 
-def warn_if_chance(enc: Encoded, stacklevel: int) -> None:
+def warn_if_chance(enc: Encoded) -> None:
     """``UserWarning`` when what the base says has nothing to do with the labels.
 
     A base that says the same of every row knows nothing and claims nothing: it is left in peace.
     """
     found = None if enc.labels is None or len(enc) < LEAST_ROWS else _found(enc, enc.labels)
     if found is not None:
-        warnings.warn(f"{found}, and a gain over this base would mean little", stacklevel=stacklevel + 1)
+        warn(f"{found}, and a gain over this base would mean little")
 
 
 def _found(enc: Encoded, all_labels: np.ndarray) -> str | None:

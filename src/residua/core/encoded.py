@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from residua import described
+from residua.caution import warn
 from residua.core.arrays import ArrayLike
 from residua.core.atomic import atomic_write
 from residua.core.chance import warn_if_chance
@@ -127,10 +127,9 @@ class Encoded:
         elif (source is None and head is None) or output != "auto":
             found = understood(logits, labels, task, output)
             if output == "auto" and found.kind in ("probabilities", "percentages"):
-                warnings.warn(
+                warn(
                     f"these logits are {found.kind}: {shown_kind(found.kind)}. Their logarithms are kept; say "
-                    f"output={found.kind!r} if that is right, output='logits' if it is not",
-                    stacklevel=2,
+                    f"output={found.kind!r} if that is right, output='logits' if it is not"
                 )
             logits, labels, task = DenseLogits(found.logits), found.labels, found.task
         else:
@@ -156,7 +155,7 @@ class Encoded:
         self.columns = {name: _column(name, value, n) for name, value in (columns or {}).items()}
         self.source, self.head, self.new_classes = source, head, bool(new_classes)
         if "offset" not in self.columns and not new_classes:  # of texts, each batch would say it again
-            warn_if_chance(self, stacklevel=2)
+            warn_if_chance(self)
 
     @property
     def dim(self) -> int:
@@ -308,10 +307,9 @@ def _task_of(labels: np.ndarray, table: Tensor) -> Task | None:
     said = table.float().numpy().reshape(labels.shape)
     if np.square(said - labels).mean() < labels.var():
         return "regression"
-    warnings.warn(
+    warn(
         "the labels are all 0.0 or 1.0, and the outputs do not predict such numbers: they are taken for logits of "
-        "class 1; say task='classification' if that is right, task='regression' if it is not",
-        stacklevel=4,
+        "class 1; say task='classification' if that is right, task='regression' if it is not"
     )
     return "classification"
 

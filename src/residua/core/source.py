@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from residua.caution import warn
 from residua.errors import SourceMismatchError
 
 # Of norms, which are compared where one side was written by 0.1 or 0.2: a 16-bit copy moves each by less than this.
@@ -201,10 +201,9 @@ class Source:
                 f"(key {other.key!r}): {difference}. Encode with the model that made the memory, or build a new one"
             )
         if self._old != other._old:
-            warnings.warn(
+            warn(
                 "this memory holds only the norms of its model's parameters (residua 0.1 and 0.2 wrote these), which "
-                "another model can share; they agree. Encode again to have the whole model compared",
-                stacklevel=2,
+                "another model can share; they agree. Encode again to have the whole model compared"
             )
 
     def to_json(self) -> dict[str, Any]:

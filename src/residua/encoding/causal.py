@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from residua.caution import warn
 from residua.encoding.documents import Reading, is_conversation
 from residua.encoding.language_model import LanguageEncoder, padded, position_limit
 from residua.encoding.options import Text, Texts, Tokenizer
@@ -109,7 +109,7 @@ class TextEncoder(LanguageEncoder):
             why = "have one token and none before it to predict it from (pass longer texts, or a prefix token)"
             if short == read:
                 raise InputError(f"all {read} texts {why}")
-            warnings.warn(f"{short} of {read} texts {why}; they were left out", stacklevel=2)
+            warn(f"{short} of {read} texts {why}; they were left out")
 
     def _check_causal(self) -> None:
         (first,) = self._probe()

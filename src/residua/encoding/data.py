@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from residua.caution import warn
 from residua.core.logits import as_tensor
 from residua.errors import InputError, ParameterError, ShapeError
 
@@ -280,10 +280,9 @@ def _parts(data: Any) -> Iterable[Any]:
 def _warn_if_random(dataset: Any) -> None:
     first = dataset[0]
     if not all(_same(first, dataset[0]) for _ in range(_READS - 1)):
-        warnings.warn(
+        warn(
             "two reads of the dataset's first item differ, as under random augmentation: what is remembered depends on "
-            "chance; encode with the evaluation transform (views may be added on purpose, with the same ids)",
-            stacklevel=4,
+            "chance; encode with the evaluation transform (views may be added on purpose, with the same ids)"
         )
 
 

@@ -65,7 +65,7 @@ def encode_estimator(
     weights = class_weight_of(estimator) if found == "classification" else None
     known = {"functions": Functions(key=key), "class_weight": weights}
     source = replace(source, probe=answered_by(asked, estimator, answers), **known)
-    warn_if_unknown(source, stacklevel=4, saved=bool(source.structure))
+    warn_if_unknown(source, saved=bool(source.structure))
     if like is not None:
         like.require(source)
     if cv is None:
@@ -83,7 +83,7 @@ def encode_estimator(
     enc = Encoded(keys.keys, logits, labels, ids, source=source, task=found)
     if classes is not None and len(classes) == enc.n_outputs:
         enc.classes = tuple(map(str, classes))
-    warn_if_memorised(enc, "encode held-out rows instead, or pass cv=5 for out-of-fold logits", stacklevel=4)
+    warn_if_memorised(enc, "encode held-out rows instead, or pass cv=5 for out-of-fold logits")
     return enc
 
 

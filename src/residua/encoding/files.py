@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from residua.caution import warn
 from residua.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def report_left_out(names: list[str], number: int) -> None:
     if names:
         shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         why = f"they are binary, or cannot be read as UTF-8 ({shown})"
-        warnings.warn(f"{len(names)} of {number} files were left out: {why}; glob= chooses files", stacklevel=4)
+        warn(f"{len(names)} of {number} files were left out: {why}; glob= chooses files")
 
 
 def _read(path: Path, errors: str) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from residua.caution import warn
 from residua.core import Source
 from residua.core.source import ADAPTED, ENTRIES, bare
 
@@ -74,13 +74,12 @@ def source_of_module(model: nn.Module, key: str, extra: dict[str, str] | None = 
     )
 
 
-def warn_if_unknown(source: Source, stacklevel: int, saved: bool = False) -> None:
+def warn_if_unknown(source: Source, saved: bool = False) -> None:
     """``UserWarning`` when nothing of a model could be told from another's; `saved`: it is known by what it saves."""
     if source.probe is None and not source.parameters and not saved:
-        warnings.warn(
+        warn(
             f"this {source.name} shows no numbers that it learned, and does not answer made-up inputs: a memory of it "
-            "cannot tell it from another model; give them only to the one that made them",
-            stacklevel=stacklevel + 1,
+            "cannot tell it from another model; give them only to the one that made them"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from residua.caution import warn
 from residua.core import AbsentLogits, DenseLogits, Encoded, Head, Names, Source
 from residua.encoding.capture import Capture, device_of
 from residua.encoding.fingerprint import source_of_module
@@ -122,11 +122,10 @@ class LanguageEncoder(ABC):
         with frozen(self.model):
             found = ffn_key(self.model, lambda: self.model(**inputs, **self._options), length)
         if found is None:
-            warnings.warn(
+            warn(
                 f"no feed-forward network of {type(self.model).__name__} runs once and on every position, as far as is "
                 f"seen; the key is {head!r}. Pass key= with the name of the module whose input is better, or "
-                "key='head' for this one",
-                stacklevel=2,
+                "key='head' for this one"
             )
             return head
         log.info("the key is %r, where the last block's feed-forward network begins", found)

@@ -1,10 +1,9 @@
 """A base that memorised its examples leaves nothing to remember: say so, with the number."""
 
-import warnings
-
 import numpy as np
 import torch
 
+from residua.caution import warn
 from residua.core import Encoded
 from residua.core.logits import Sigmoid, Table
 
@@ -32,9 +31,9 @@ def share_of_zero_residuals(enc: Encoded) -> float:
     return small / len(enc)
 
 
-def warn_if_memorised(enc: Encoded, remedy: str, stacklevel: int = 3) -> None:
+def warn_if_memorised(enc: Encoded, remedy: str) -> None:
     """``UserWarning`` when over 99 % of the residuals are nearly zero."""
     share = share_of_zero_residuals(enc)
     if share > NEARLY_ALL:
         what = f"{100 * share:.1f} % of the residuals are nearly zero: the base has memorised these {len(enc)} examples"
-        warnings.warn(f"{what}, and a memory of them will change almost nothing; {remedy}", stacklevel=stacklevel)
+        warn(f"{what}, and a memory of them will change almost nothing; {remedy}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from residua.caution import warn
 from residua.encoding.capture import at_least_float32, pooled
 from residua.encoding.position import mask_of, vectors_of
 from residua.errors import KeyModuleError
@@ -57,10 +57,9 @@ def output_layer(model: nn.Module, run: Callable[[], list[Tensor]], n: int) -> s
         such = "name the module whose output is the key" + (f", such as key={hint!r}" if hint else ", with key=")
         if best is None:
             raise KeyModuleError(f"no layer of {type(model).__name__} gives its outputs, and no nn.Linear ran; {such}")
-        warnings.warn(
+        warn(
             f"no layer gives the outputs of {type(model).__name__}: the key is what goes into the last nn.Linear that "
-            f"ran, {best.name!r}, which may be far from them; {such}",
-            stacklevel=5,
+            f"ran, {best.name!r}, which may be far from them; {such}"
         )
     elif score < _SAME:
         log.warning("the outputs are not those of one layer alone; the key is the input of %r, the nearest", best.name)

@@ -6,7 +6,6 @@ the target so far; labels are the target's tokens.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from residua.caution import warn
 from residua.encoding.decoder import IGNORED, decoder_inputs, has_decoder
 from residua.encoding.language_model import LanguageEncoder, padded, position_limit
 from residua.encoding.options import Text, Texts, Tokenizer
@@ -78,7 +78,7 @@ class PairEncoder(LanguageEncoder):
         if getattr(self.tokenizer, "tgt_lang", "") is None:
             marked = f"targets are marked as {getattr(self.tokenizer, 'src_lang', None)!r}, the sources' language"
             lacks = f"the tokenizer does not know the targets' language, so {marked}: set tokenizer.tgt_lang"
-            warnings.warn(lacks, stacklevel=2)
+            warn(lacks)
         pairs = text_pairs(texts, **reading)
         while group := list(islice(pairs, _AT_ONCE)):
             sources = encode_texts(self.tokenizer, [source for source, _ in group], add_special_tokens=True)
@@ -103,7 +103,7 @@ class PairEncoder(LanguageEncoder):
         report_empty(empty, number)
         if cut:
             to = f"{self.max_source} source and {self.max_target} target tokens"
-            warnings.warn(f"{cut} of {number} pairs were cut to {to}", stacklevel=2)
+            warn(f"{cut} of {number} pairs were cut to {to}")
 
     @property
     def _sources(self) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from residua.caution import warn
 from residua.encoding.documents import Prompt, Reading, items, named_text, named_texts
 from residua.encoding.files import report_left_out
 from residua.encoding.options import Texts, Tokenizer
@@ -58,7 +58,7 @@ def documents(
     report_left_out(left_out, number + len(left_out))
     if special:
         cure = "split_special_tokens=False reads it as a token; conversations may be given as lists of messages"
-        warnings.warn(f"{special} of {number} texts begin with what looks like a special token; {cure}", stacklevel=3)
+        warn(f"{special} of {number} texts begin with what looks like a special token; {cure}")
     report_empty(empty, number)
 
 
@@ -142,7 +142,7 @@ def report_empty(empty: int, number: int) -> None:
     if empty == number:
         raise InputError(f"the texts hold no token ({number} given, all of them empty)")
     if empty:
-        warnings.warn(f"{empty} of {number} texts are empty and were left out", stacklevel=3)
+        warn(f"{empty} of {number} texts are empty and were left out")
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from residua.caution import warn
 from residua.encoding.documents import ERRORS, column, items
 from residua.errors import InputError, ParameterError
 
@@ -63,7 +63,7 @@ def _in_file(path: Path, columns: Mapping[str, str], errors: str) -> Iterator[Pa
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if skipped:
-        warnings.warn(f"{skipped} of {number} lines of {path} are no UTF-8 and were left out", stacklevel=2)
+        warn(f"{skipped} of {number} lines of {path} are no UTF-8 and were left out")
 
 
 def _parsed(line: str, suffix: str, where: str) -> Any:

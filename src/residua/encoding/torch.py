@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from residua.caution import warn
 from residua.core import ArrayLike, DenseLogits, Encoded, Head, Source, Task
 from residua.core.encoded import Understood, understood
 from residua.core.outputs import shown_kind
@@ -89,7 +89,7 @@ def encode_module(
         source = replace(source_of_module(model, key), position=position)
         if not watched(model):
             source = replace(source, probe=answered(asked, model, key, position=position))
-        warn_if_unknown(source, stacklevel=4)
+        warn_if_unknown(source)
         with Capture(model, key, position=position) as capture:
             if like is not None:
                 like.require(replace(source, output=like.output, item=output.recorded))
@@ -123,7 +123,7 @@ def encode_module(
     source = replace(source, output=KEYS_ONLY if keys_only else found.kind, item=output.recorded, functions=functions)
     _say(found, output)
     enc = _assemble(keys.array(), found, ids, source, head, new_classes)
-    warn_if_memorised(enc, "encode held-out examples instead", stacklevel=4)
+    warn_if_memorised(enc, "encode held-out examples instead")
     return enc
 
 
@@ -226,10 +226,9 @@ def _place_of_head(module: nn.Module, key: str, keys: Tensor, returned: Any) -> 
         return heads[0]
     if not heads and sum(item is not None for item in tensors) > 1:
         shapes = ", ".join(str(tuple(item.shape)) for item in tensors if item is not None)
-        warnings.warn(
+        warn(
             f"the model returns several tables ({shapes}), and the first is taken for its outputs; say which is meant, "
-            "such as output=1",
-            stacklevel=5,
+            "such as output=1"
         )
     return None
 

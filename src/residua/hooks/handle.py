@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from torch import nn
 
+from residua.caution import warn
 from residua.core.source import KEYS_ONLY
 from residua.encoding.fingerprint import source_of_module
 from residua.encoding.item import FUNCTION
@@ -93,10 +93,7 @@ def attach(model: nn.Module, reader: Reader, *, key: str | None = None) -> Handl
             "another reader: handle.reader = reader (a lost handle is residua.hooks.Handle.of(model))"
         )
     if model.training:
-        warnings.warn(
-            f"this {type(model).__name__} is in training mode, where its memory is not used; call model.eval()",
-            stacklevel=2,
-        )
+        warn(f"this {type(model).__name__} is in training mode, where its memory is not used; call model.eval()")
     return Handle(model, Correction(model, reader, _key_of(model, reader, key)))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from residua.caution import warn
 from residua.core import Rows
 from residua.errors import InputError, MemoryFileError, ParameterError
 from residua.index.faiss_index import FaissIndex
@@ -113,7 +113,7 @@ def _untrusted(file: Path, keys: Rows | None) -> None:
     why = f"{file} was not written by this user's residua, or was changed since, so it is not opened"
     if keys is None:
         raise MemoryFileError(f"{why}, and there are no keys to build the index anew from; {CURE}")
-    warnings.warn(f"{why}: the index is built anew from the keys; {CURE}", UserWarning, stacklevel=5)
+    warn(f"{why}: the index is built anew from the keys; {CURE}")
 
 
 def _of_version_1(data: dict[str, Any], keys: Rows | None) -> dict[str, Any]:

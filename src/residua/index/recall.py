@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.caution import warn
 from residua.core import Rows
 from residua.index.nearest import nearest_by_blocks, root, squared_distances
 from residua.printable import shown_recall
@@ -74,7 +74,7 @@ def measure_recall(index: Index, keys: Rows, k: int = 50, queries: int = 256) ->
             f"index {index.name!r} finds too few of the true neighbours: {measured}. Raise overfetch or the "
             'search parameters (nprobe, efSearch), store more bytes per key, or use index="exact"'
         )
-        warnings.warn(said, UserWarning, stacklevel=3)
+        warn(said)
     return measured
 
 
@@ -112,7 +112,7 @@ def keep_recall_true(index: Index, keys: Rows, remembered: Tensor, k: int = 50, 
             f"{'added' if grown else 'forgotten'}: {measured}; it was {before.value:.3f}. Train it anew on what is "
             'remembered now by rebuild(), or take another one, such as index="exact"'
         )
-        warnings.warn(said, UserWarning, stacklevel=5)
+        warn(said)
 
 
 def _measured(
@@ -168,7 +168,7 @@ def check_recall(index: Index, keys: Rows, forgotten: Tensor, k: int = 10, queri
             f"index {index.name!r} finds {measured:.2f} of the true neighbours of a few of its keys, and found "
             f"{before:.2f} when it was built: it does not fit its keys any more; rebuild() the memory"
         )
-        warnings.warn(said, UserWarning, stacklevel=3)
+        warn(said)
     return measured
 
 

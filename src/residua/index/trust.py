@@ -16,11 +16,11 @@ import os
 import re
 import secrets
 import stat
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from residua.caution import warn
 from residua.errors import MemoryFileError, ParameterError
 
 SECRET = "RESIDUA_SECRET"
@@ -74,10 +74,9 @@ def _kept(file: Path) -> bytes:
     with open(file, "rb") as stream:
         about, found = os.fstat(stream.fileno()), stream.read(4096)
     if os.name != "nt" and (about.st_uid != os.getuid() or stat.S_IMODE(about.st_mode) & 0o077):
-        warnings.warn(
+        warn(
             f"{file} is not this user's alone, so the secret in it signs nothing: chmod 600 it, or remove it, and "
-            f"another is made; or set {SECRET}",
-            stacklevel=5,
+            f"another is made; or set {SECRET}"
         )
         raise OSError(f"{file} is not this user's alone")
     if len(found) < LEAST:

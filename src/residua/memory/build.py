@@ -11,7 +11,6 @@ import logging
 import os
 import time
 import uuid
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +24,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from residua import described
+from residua.caution import warn
 from residua.core import ChunkedTensor, Encoded, Names
 from residua.core.atomic import write_json
 from residua.errors import EmptyMemoryError, InputError, MemoryFileError, ParameterError
@@ -445,7 +445,7 @@ class _Writer:
         """Shards that hold their keys, for an index that turned out to be exact because there are few."""
         state = self.state
         few = f"{state.rows} rows are too few for index {state.settings['index']!r}"
-        warnings.warn(f"{few}: it is exact and needs the keys, so they are kept", UserWarning, stacklevel=4)
+        warn(f"{few}: it is exact and needs the keys, so they are kept")
         shards = []
         with self._writing():
             for number, (shard, keys) in enumerate(zip(state.shards, state.waiting, strict=True)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal, Self, TypeAlias
@@ -10,6 +9,7 @@ from typing import Any, Literal, Self, TypeAlias
 import torch
 from torch import Tensor
 
+from residua.caution import warn
 from residua.core import (
     Array,
     Base,
@@ -193,10 +193,9 @@ class Gated(NeighbourReader):
         if shares is None:
             raise ParameterError("this Gated has no shares yet: fit it first, reader.fit(documents)")
         if shares.rows and not shares.rows / MUCH <= now <= shares.rows * MUCH:
-            warnings.warn(
+            warn(
                 f"this gate was fitted when the memory had {shares.rows:,} rows, and it has {now:,} now: what is near "
-                "has changed; fit it again",
-                stacklevel=2,
+                "has changed; fit it again"
             )
 
     @of_one_moment

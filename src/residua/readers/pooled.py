@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from residua.caution import warn
 from residua.core import Change, Encoded, LabelValues, Logits, Neighbours, Queries, TableValues, Term, Values
 from residua.core.probabilities import TINY
 from residua.errors import ParameterError, StorageError, TaskError
@@ -168,10 +168,9 @@ class Pooled(NeighbourReader):
         if self.coefficients is None:
             raise ParameterError("this Pooled has no coefficients yet; fit it first: reader.fit(), or fit(validation)")
         if then and not then / MUCH <= now <= then * MUCH:
-            warnings.warn(
+            warn(
                 f"this Pooled was fitted when the memory had {then:,} rows, and it has {now:,} now: neighbours are "
-                "nearer or further than they were; fit it again",
-                stacklevel=2,
+                "nearer or further than they were; fit it again"
             )
         return self.coefficients
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from residua.caution import warn
 from residua.core import Encoded, Queries, Softmax, as_tensor
 from residua.core.encoded import labels_of
 from residua.errors import EmptyMemoryError, InputError, TaskError
@@ -95,10 +95,9 @@ def fitted(
     judged = cross_fitted(parts, start=best, matched=matched[order])
     found = replace(judged, groups=groups_of(groups[order])).of_fit(2, 1, needed)
     if found.rests_on_matches and not own:
-        warnings.warn(
+        warn(
             f"the memory's gain rests on the {found.matches:,} of {found.rows:,} rows whose very key or id is "
-            "remembered, and the model alone is kept; fit on rows that are not in the memory, or on its own: fit()",
-            stacklevel=3,
+            "remembered, and the model alone is kept; fit on rows that are not in the memory, or on its own: fit()"
         )
     log.info("%s", found)
     if not found.used:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from residua import html
+from residua.caution import warn
 from residua.core import Array, Encoded, Ids, Logits, Prediction, Registry, as_tensor, batches
 from residua.core.renamed import renamed
 from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
@@ -223,10 +223,9 @@ class Reader(ABC):
             data = data if isinstance(data, Encoded) else list(batches(data))
             found, said = self.familiarity(data, exclude), self.predict(data, exclude)
             if unknown * (1 + found.m) < 1:
-                warnings.warn(
+                warn(
                     f"unknown={unknown:g} is below every p-value: {found.m} remembered rows give none under "
-                    f"{1 / (1 + found.m):.2g}. Remember more rows, or raise it",
-                    stacklevel=2,
+                    f"{1 / (1 + found.m):.2g}. Remember more rows, or raise it"
                 )
             said[found.unfamiliar <= unknown] = np.nan if self.memory.task == "regression" else UNKNOWN
             return said

@@ -1,6 +1,5 @@
 """What the two estimators share: fit a base and remember its rows, add, forget, tune."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self
@@ -13,6 +12,7 @@ from sklearn.utils import Tags, check_array, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from residua.caution import warn
 from residua.core import ArrayLike, Encoded, Ids, Task
 from residua.encoding import encode
 from residua.encoding.estimator import encode_estimator
@@ -142,10 +142,9 @@ class ResMemEstimator(MetaEstimatorMixin, BaseEstimator):
         """
         enc = self._encode(X)
         if self.reader_.k == 0 and self.k != 0:
-            warnings.warn(
+            warn(
                 "fit found no evidence for a memory, so that more rows change no prediction; give k= to use it all the "
-                "same, or choose settings on held-out rows with tune",
-                stacklevel=2,
+                "same, or choose settings on held-out rows with tune"
             )
         weighted = self.memory_.has_column("weight")
         if sample_weight is not None and not weighted:

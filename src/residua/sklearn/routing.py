@@ -1,7 +1,6 @@
 """What fit is given beside rows and targets, and who gets it: the base, the splitter, the memory."""
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_array, has_fit_parameter
 
+from residua.caution import warn
 from residua.core import ArrayLike
 from residua.errors import ParameterError, ShapeError
 
@@ -59,10 +59,9 @@ def routed(
     elif weight is not None and place is not None:
         base[place] = weight
     elif weight is not None and not _is_frozen(estimator):
-        warnings.warn(
+        warn(
             f"{type(estimator).__name__} takes no sample_weight: it is fitted with all rows alike, and the weights are "
-            "those of the remembered rows alone",
-            stacklevel=3,
+            "those of the remembered rows alone"
         )
     return Routed(_times(base, place, by_class), groups, weight)
 

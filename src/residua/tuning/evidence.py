@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.caution import warn
 from residua.core import Encoded, as_tensor
 from residua.core.encoded import labels_of
 from residua.memory.exclusion import remembered
@@ -68,11 +68,10 @@ def proven(
         base = 1 if objective == "log_loss" else 0
         found = seen.beyond_matches(2 + chosen, base, needed, by_accuracy)
         if found.rests_on_matches and not isinstance(sweep, ScorerSweep):
-            warnings.warn(
+            warn(
                 f"the memory's gain rests on the {found.matches:,} of {found.rows:,} validation rows whose very key or "
                 "id is remembered, and the model alone is kept; tune on rows that are not in the memory, or pass "
-                "evidence=None",
-                stacklevel=3,
+                "evidence=None"
             )
         if isinstance(sweep, ScorerSweep) and needed is not None:
             gain, sure = score_gain(sweep, bases[0], made[chosen], ~seen.matched, seen.groups)

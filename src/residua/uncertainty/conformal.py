@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from residua import html
+from residua.caution import warn
 from residua.core import Encoded, Prediction, Softmax, as_tensor
 from residua.core.encoded import labels_of
 from residua.errors import InputError, ParameterError, TaskError
@@ -114,7 +114,7 @@ def conformal(
         blocks.append(found.measured(part, prediction, u))
     if not fresh.rows:
         raise InputError("the calibration data hold no rows; expected labelled ones")
-    fresh.verdict(stacklevel=2)
+    fresh.verdict()
     found.calibrate({name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}, fresh.matches)
     return found
 
@@ -184,10 +184,9 @@ class Conformal:
             _check_share(name, value)
         edge = sure_enough(self._rows["confidence"], self._rows["wrong"], risk, confidence)
         if edge == np.inf:
-            warnings.warn(
+            warn(
                 f"{self.n} calibrating rows vouch for no answer at risk={risk:g}: all are withheld. Calibrate on more, "
-                "or take a larger risk",
-                stacklevel=2,
+                "or take a larger risk"
             )
         said = [np.empty(0, np.int64)]
         for _, prediction, _ in self.read(data, exclude, 1):
@@ -297,10 +296,9 @@ class Conformal:
             other = "predict_set" if task == "regression" else "predict_interval"
             raise TaskError(f"this is a {self.reader.memory.task} memory; call {other}")
         if self.reader.memory.version != self._version:
-            warnings.warn(
+            warn(
                 "the memory was edited after this was calibrated, and nothing is promised of what it says now; "
-                "calibrate again",
-                stacklevel=3,
+                "calibrate again"
             )
 
     def _limits(self, confidence: float, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -316,10 +314,9 @@ class Conformal:
         parts = [np.flatnonzero(self._kept & (groups == at)) for at in range(number)]
         if few := [len(part) for part in parts if len(part) < needed(confidence)]:
             what = {"class": f"{len(few)} classes have", "distance": f"{len(few)} groups by distance have"}
-            warnings.warn(
+            warn(
                 f"{what.get(self.by or '', 'there are')} {min(few)} to {max(few)} calibrating rows, and confidence="
-                f"{confidence:g} needs {needed(confidence)}: what they decide holds everything. Calibrate on more rows",
-                stacklevel=3,
+                f"{confidence:g} needs {needed(confidence)}: what they decide holds everything. Calibrate on more rows"
             )
         reader, base = (
             np.stack([threshold(rows[name][part], confidence) for part in parts]) for name in ("score", "base_score")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 
+from residua.caution import warn
 from residua.core import Encoded, Neighbours
 from residua.errors import IdError, InputError
 from residua.memory import Memory
@@ -42,7 +42,7 @@ class Fresh:
             same |= (near.distances[:, 0] == 0).cpu().numpy()
         self.rows, self.matches = self.rows + len(part), self.matches + int(same.sum())
 
-    def verdict(self, stacklevel: int) -> None:
+    def verdict(self) -> None:
         """``InputError`` where most rows are not new, a ``UserWarning`` where more are than the memory's own rows have
         twins among each other: duplicates in the data are no fault."""
         if not self.matches:
@@ -58,4 +58,4 @@ class Fresh:
         what = f"{self.matches:,} of {self.rows:,} calibration rows have a key that is remembered or was tuned on"
         if share > 0.5:
             raise InputError(f"{what}: sets and intervals would be too small for new rows; {CURE}")
-        warnings.warn(f"{what}, more than duplicates explain; {CURE}", stacklevel=stacklevel + 1)
+        warn(f"{what}, more than duplicates explain; {CURE}")
