@@ -11,31 +11,37 @@ import residua as rs
 from residua.caution import warn
 
 
-def through(layer, message):
-    """`warn` as a function of residua's module `layer` does."""
-    space = {"__name__": layer, "warn": warn}
-    exec("def say(message):\n    warn(message)", space)
-    return space["say"](message)
+def through(*layers):
+    """`warn`, called by residua, which is called by functions of modules `layers`, the last one first."""
+    call = lambda: warn("doubtful")  # noqa: E731
+    for layer in ("residua.core", *layers):
+        space = {"__name__": layer, "call": call}
+        exec(compile("def through():\n    call()", f"<{layer}>", "exec"), space)
+        call = space["through"]
+    call()
 
 
 @pytest.mark.parametrize("layer", ["residua", "residua.memory.edits", "contextlib", "torch.utils._contextlib"])
 def test_our_own_frames_are_passed(layer):
     with pytest.warns(UserWarning, match="doubtful") as caught:
-        through(layer, "doubtful")
+        through(layer, "residua.cli")
     assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("layer", ["residuals", "notebook", "sklearn.pipeline"])
 def test_frames_of_others_are_callers(layer):
     with pytest.warns(UserWarning, match="doubtful") as caught:
-        through(layer, "doubtful")
-    assert caught[0].filename == "<string>"
+        through(layer, "residua.cli")
+    assert caught[0].filename == f"<{layer}>"
 
 
 def test_however_deep_it_was_said():
-    chance = {"keys": np.eye(200), "logits": np.tile(np.eye(2), (100, 1)) * 9, "labels": np.tile([1, 0], 100)}
-    with pytest.warns(UserWarning, match="chance") as caught, torch.no_grad(), contextlib.ExitStack():
-        rs.Encoded(**chance)
+    with (
+        pytest.warns(UserWarning, match="percentages|probabilities") as caught,
+        torch.no_grad(),
+        contextlib.ExitStack(),
+    ):
+        rs.Encoded(np.eye(4), np.full((4, 2), 0.5), [0, 1, 0, 1])
     assert caught[0].filename == __file__
 
 
