@@ -18,7 +18,7 @@ from residua.core.logits import (
 )
 from residua.core.names import Names
 from residua.core.neighbours import Neighbours
-from residua.core.prediction import Change, LabelValues, Prediction, Queries, TableValues, Term, Values
+from residua.core.prediction import Change, Few, LabelValues, Prediction, Queries, TableValues, Term, Values
 from residua.core.probabilities import SparseProbabilities
 from residua.core.registry import Registry
 from residua.core.source import Source
@@ -32,6 +32,7 @@ __all__ = [
     "ChunkedTensor",
     "DenseLogits",
     "Encoded",
+    "Few",
     "Head",
     "HeadLogits",
     "Ids",

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
@@ -167,6 +168,30 @@ class Change:
         return self.terms[term].contributions(query)
 
 
+class Few(Protocol):
+    """The same answers by NumPy, where they are few: float32 arrays (q, L), as the members of ``Prediction``."""
+
+    def start(self) -> np.ndarray:
+        """What the change is applied to."""
+        ...
+
+    def scores(self) -> np.ndarray:
+        """The changed scores."""
+        ...
+
+    def partition(self) -> np.ndarray:
+        """logsumexp of the model's own logits, (q,)."""
+        ...
+
+    def probabilities(self, floor: float) -> np.ndarray:
+        """None below `floor` times the base's."""
+        ...
+
+    def log_probabilities(self, floor: float) -> np.ndarray:
+        """Their logarithms, a new array."""
+        ...
+
+
 def proper(scores: Tensor, start: Tensor, floor: float) -> Tensor:
     """``max(scores, floor * start)``, renormalised (q, L)."""
     positive = torch.maximum(scores, floor * start)
@@ -211,6 +236,7 @@ class Prediction:
     floor: float = 0.0  # the share of the base's probability that no class goes below
     asked: Tensor | None = None  # int64 (m,): which queries were searched; None: all
     resting_space: str = "probability"  # where scores live while there is no change: or "logit"
+    by_numpy: Callable[[], Few | None] | None = None  # makes the same answers, where they are few, sooner
 
     temperature: ClassVar[float] = 1.0  # a reader on top starts from these answers as they are
 
@@ -233,6 +259,11 @@ class Prediction:
         if isinstance(self.root, Softmax):
             return self.root
         raise TaskError("rows with several labels each, or numbers to predict, have no softmax")
+
+    @cached_property
+    def few(self) -> Few | None:
+        """All of these answers by NumPy, where they are few and plain."""
+        return None if self.by_numpy is None else self.by_numpy()
 
     @cached_property
     def change(self) -> Change | None:
@@ -258,6 +289,8 @@ class Prediction:
     def start(self) -> Tensor:
         """What the change is applied to: the base's table, or in the logit space its logits / T; float32 (q, L), of a
         regressor float64."""
+        if self.few is not None:
+            return torch.from_numpy(self.few.start())
         if isinstance(self.base, Prediction):
             if isinstance(self.root, Table):
                 return self.base.scores
@@ -273,6 +306,8 @@ class Prediction:
     @cached_property
     def scores(self) -> Tensor:
         """The changed scores (q, L), of the dtype of ``start``."""
+        if self.few is not None:
+            return torch.from_numpy(self.few.scores())
         if self.change is None:
             return self.start
         if self.asked is None:
@@ -284,6 +319,8 @@ class Prediction:
     def probabilities(self) -> Tensor:
         """``max(scores, floor * base)`` renormalised, float32 (q, L): with the argmax of the scores for floors up to
         1/L. In the logit space the scores' softmax or sigmoid. A regressor has none: ``TaskError``."""
+        if self.few is not None:
+            return torch.from_numpy(self.few.probabilities(self.floor))
         if isinstance(self.root, Table):
             raise TaskError("a regression memory has no class probabilities; call predict")
         exclusive = not isinstance(self.root, Sigmoid)
@@ -360,4 +397,6 @@ class Prediction:
 
     def log_probabilities(self) -> Tensor:
         """Log-probabilities of every class, float32 (q, L)."""
+        if self.few is not None:
+            return torch.from_numpy(self.few.log_probabilities(self.floor))
         return self.probabilities.clamp_min(TINY).log_() if self.is_wide else self.sparse.log_probabilities()

@@ -175,12 +175,13 @@ class Correction:
             "regression": lambda now: now.scores,
         }
         make, out = said[self.reader.memory.task], None
-        for rows, prediction in self.reader.answers(keys, DenseLogits(logits), **text):
-            part = make(prediction)
-            if len(part) == len(logits):
-                return part.to(logits.device)
-            out = torch.empty_like(logits) if out is None else out
-            out[rows] = part
+        with self.reader.memory.reading():  # all that is asked for is asked here
+            for rows, prediction in self.reader.read(keys, DenseLogits(logits), **text):
+                part = make(prediction)
+                if len(part) == len(logits):
+                    return part.to(logits.device)
+                out = torch.empty_like(logits) if out is None else out
+                out[rows] = part
         return torch.empty_like(logits) if out is None else out  # None where there are no rows
 
     @cached_property
@@ -235,4 +236,7 @@ def in_gauge(prediction: Prediction) -> Tensor:
     """Logits float32 (n, L) whose softmax are the probabilities, and whose logsumexp is that of the model's own logits:
     a repetition or length penalty, which looks at more than differences, means the same with a memory as without."""
     changed = prediction.log_probabilities()
+    if prediction.few is not None:
+        changed.numpy()[:] += prediction.few.partition()[:, None]
+        return changed
     return changed.add_(prediction.softmax.at(1.0).partition.to(changed.device)[:, None])

@@ -19,13 +19,15 @@ from torch import Tensor
 
 from residua.core import ChunkedTensor, Neighbours, Registry, Rows
 from residua.errors import MemoryFileError, NonFiniteError, ParameterError, ShapeError, StorageError
-from residua.index.nearest import Nearest, blocks, missing, ordered, scan, squared_distances
+from residua.index.nearest import Nearest, blocks, missing, nearest_among, ordered, scan, squared_distances
 from residua.index.recall import Recall, measure_recall
 from residua.index.recipes import RECIPES
 from residua.index.trust import sign
 
 Proposed: TypeAlias = tuple[np.ndarray | torch.Tensor, np.ndarray | torch.Tensor | None]  # rows, squared distances
 I = TypeVar("I", bound="Index")  # noqa: E741
+
+_AT_ONCE = 2**22  # candidates of a block of queries
 
 
 class Index(ABC):
@@ -153,22 +155,25 @@ class Index(ABC):
         if k < 0:
             raise ParameterError(f"k={k} neighbours asked for; expected 0 or more")
         queries = self._checked(queries, "queries")
-        n = self.n
+        n, q = self.n, queries.shape[0]
         if keys is None:
             if self.needs_keys:
                 why = f"index {self.name!r} computes distances from the keys, and they are not kept"
                 raise StorageError(f'{why}; use a trained index such as "knnlm"')
-        elif len(keys) < n or keys.shape[1:] != (self.dim,):
+        elif (rows := keys.shape[0]) < n or keys.shape[1:] != (self.dim,):
             raise ShapeError(f"keys have shape {tuple(keys.shape)}; this index covers ({n}, {self.dim})")
-        if keys is not None and len(keys) > n:
+        elif rows > n:
             keys = keys.first(n) if isinstance(keys, ChunkedTensor) else keys[:n]
         remembered = n - self._n_forgotten
-        wanted, found = min(k, remembered), missing(len(queries), k, self.device)
+        wanted = min(k, remembered)
         if not wanted:
-            return found.neighbours()
-        with torch.no_grad():
-            for part in blocks(len(queries), int(wanted * self.overfetch * n / remembered) + 8, 2**22):
-                found.rows[part, :wanted], found.squared[part, :wanted] = self._search(queries[part], wanted, keys)
+            return missing(q, k, self.device).neighbours()
+        each = int(wanted * self.overfetch * n / remembered) + 8
+        if wanted == k and 0 < q * each <= _AT_ONCE:
+            return self._search(queries, k, keys).neighbours()
+        found = missing(q, k, self.device)
+        for part in blocks(q, each, _AT_ONCE):
+            found.rows[part, :wanted], found.squared[part, :wanted] = self._search(queries[part], wanted, keys)
         return found.neighbours()
 
     def save(self, folder: Path, stem: str) -> list[str]:
@@ -288,8 +293,9 @@ class Index(ABC):
         """The `k` nearest remembered rows, of which there are as many, of each query."""
         # A candidate beyond the first k is worth fetching only for its exact distance.
         depth = 0 if keys is None or not self.rerank else math.inf if self.rerank is True else self.rerank
-        wanted = max(k, min(k * self.overfetch, depth)) * self.n / (self.n - self._n_forgotten)
-        count = min(self.n, math.ceil(wanted))
+        n = self.n
+        wanted = max(k, min(k * self.overfetch, depth)) * n / (n - self._n_forgotten)
+        count = min(n, math.ceil(wanted))
         return self._chosen(queries, k, keys, self._propose(queries, count), count, 0)
 
     def _chosen(
@@ -299,12 +305,19 @@ class Index(ABC):
         are too few, then with more effort.
         """
         rows = torch.as_tensor(proposed[0]).to(self.device, torch.int64)
-        if rows.numel() and int(rows.max()) >= self.n:
-            raise ParameterError(f"index {self.name!r} proposes row {int(rows.max())}, and it has {self.n} rows")
+        least, most = map(int, rows.aminmax()) if rows.numel() else (-1, -1)
+        if most >= self.n:
+            raise ParameterError(f"index {self.name!r} proposes row {most}, and it has {self.n} rows")
+        by_keys = keys if proposed[1] is None or self.rerank is True else None
+        if by_keys is not None and least >= 0 and not self._n_forgotten:
+            return nearest_among(queries, by_keys, rows, k)  # nothing is missing
         ended = ((rows >= 0).sum(dim=1) < count) | (count >= self.n)  # asking for more would bring nothing new
         if self._n_forgotten:
             rows = rows.masked_fill(self._forgotten[rows.clamp_min(0)], -1)
-        found = ordered(self._squared(queries, keys, rows, proposed[1]), rows, k)
+        if by_keys is not None:
+            found = nearest_among(queries, by_keys, rows, k)
+        else:
+            found = ordered(self._squared(queries, keys, rows, proposed[1]), rows, k)
         short = found.rows[:, -1] < 0
         if short.any():
             for some, more, effort in ((short & ended, count, attempt + 1), (short & ~ended, 4 * count, attempt)):
@@ -324,8 +337,6 @@ class Index(ABC):
         Codes that lose what they lose everywhere err by nearly the same squared distance everywhere nearby: the rest
         are moved by the mean error of the further half of those computed (the nearer half was chosen for its error).
         """
-        if keys is not None and (squared is None or self.rerank is True):
-            return squared_distances(queries, keys, rows)
         if squared is None:
             raise StorageError(f"index {self.name!r} proposes rows without their distances, and the keys are not kept")
         squared = torch.as_tensor(squared).to(self.device, torch.float32)
@@ -371,8 +382,8 @@ class Index(ABC):
         halves = (torch.float16, torch.bfloat16) if what == "keys" else ()
         if isinstance(array, Tensor):
             array = array.detach().to(self.device, array.dtype if array.dtype in halves else torch.float32)
-        parts = blocks(len(array), self.dim, 2**24)
-        if bad := sum(int((~array[part].isfinite().all(dim=1)).sum()) for part in parts):
+        parts = blocks(len(array), self.dim, 2**24) if array.shape[0] * self.dim > 2**24 else (slice(None),)
+        if bad := sum(_not_finite(array[part]) for part in parts):
             raise NonFiniteError(f"{bad} of {len(array)} {what} hold NaN or infinity; remove or repair them first")
         return array
 
@@ -392,6 +403,13 @@ def _copied(
     index._from_bytes(data)
     vars(index).update(beside)
     return index
+
+
+def _not_finite(rows: Tensor) -> int:
+    """How many rows hold NaN or infinity."""
+    if rows.device.type == "cpu" and rows.dtype == torch.float32 and np.isfinite(rows.numpy()).all():
+        return 0  # what nearly always is, sooner said by NumPy
+    return int((~rows.isfinite().all(dim=1)).sum())
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from residua.errors import MissingDependencyError
 
 _ROW = 0xFFFFFFFF  # the low half of a packed (squared distance, row); all ones is "no row"
 _UNIT = 2.0**-24  # the unit roundoff of float32
+_IN_CACHE = 2**18  # candidates sorted at a time on a CPU
 _faiss_globals = Lock()
 _torch_globals = Lock()
 
@@ -73,28 +74,42 @@ def squared_distances(queries: Tensor, keys: Rows, rows: Tensor) -> Tensor:
     cpu = queries.device.type == "cpu"
     by_faiss = cpu and faiss_installed()
     if by_faiss and keys.dtype == torch.float32 and isinstance(keys, Tensor):
-        return _faiss_squared(queries, keys, rows).masked_fill_(rows < 0, torch.inf)
+        return torch.from_numpy(_by_faiss(queries.numpy(), keys.numpy(), rows.numpy()))
     squared = torch.empty(rows.shape, device=queries.device)
     for part in blocks(len(rows), rows.shape[1] * keys.shape[1], 2**20 if cpu else 2**24):  # on a CPU, to fit the cache
         some = rows[part].clamp_min(0)
         # Not keys[some], which waits for every thread even when there is little to gather.
         gathered = keys.index_select(0, some.reshape(-1)).float()
         if by_faiss:  # a third quicker than torch
-            squared[part] = _faiss_squared(queries[part], gathered, torch.arange(len(gathered)).view(some.shape))
+            places = np.arange(gathered.shape[0]).reshape(some.shape)
+            squared[part] = torch.from_numpy(_by_faiss(queries[part].numpy(), gathered.numpy(), places))
         else:
             apart = gathered.view(*some.shape, keys.shape[1]).sub_(queries[part, None])  # (b, c, d)
             squared[part] = apart.square_().sum(dim=2)
     return squared.masked_fill_(rows < 0, torch.inf)
 
 
-def _faiss_squared(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+def _by_faiss(queries: np.ndarray, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """By FAISS's kernel, which reads each key in place: four times quicker than gathering them, measured."""
-    out = torch.empty(rows.shape)
-    if out.numel():
-        faiss, tensors = require_faiss(), [out, queries.contiguous(), keys.contiguous(), rows.contiguous()]
-        pointers = [faiss.swig_ptr(tensor.numpy()) for tensor in tensors]
-        faiss.fvec_L2sqr_by_idx(*pointers, queries.shape[1], *rows.shape)
+    out = np.empty(rows.shape, np.float32)
+    if out.size:
+        faiss, given = require_faiss(), [np.ascontiguousarray(array) for array in (queries, keys, rows)]
+        faiss.fvec_L2sqr_by_idx(*map(faiss.swig_ptr, (out, *given)), keys.shape[1], *rows.shape)
+        out[rows < 0] = np.inf
     return out
+
+
+def nearest_among(queries: Tensor, keys: Rows, rows: Tensor, k: int) -> Nearest:
+    """The `k` nearest of each query's candidates `rows` (q, c), by the distances to their `keys`.
+
+    For a few it costs little more than FAISS's reading of the keys, where all is done in NumPy: a call of torch, and
+    of Python, costs more after a search has swept the caches than most of this does.
+    """
+    few = rows.device.type == "cpu" and k <= rows.shape[1] and rows.numel() <= _IN_CACHE
+    if few and keys.dtype == torch.float32 and isinstance(keys, Tensor) and faiss_installed():
+        names = rows.numpy()
+        return _sorted_on_cpu(_by_faiss(queries.numpy(), keys.numpy(), names), names, k)
+    return ordered(squared_distances(queries, keys, rows), rows, k)
 
 
 def pack(squared: Tensor, rows: Tensor) -> Tensor:
@@ -121,13 +136,26 @@ def ordered(squared: Tensor, rows: Tensor, k: int) -> Nearest:
     found = missing(len(rows), k, rows.device)
     count = min(k, rows.shape[1])
     cpu = rows.device.type == "cpu"
-    for part in blocks(len(rows), rows.shape[1], 2**18 if cpu else 2**26):  # on a CPU, what stays in the cache
-        packed = pack(squared[part], rows[part])
-        # NumPy sorts integers several times quicker than torch.
-        packed = torch.from_numpy(np.sort(packed.numpy(), axis=1)) if cpu else packed.sort(dim=1).values
-        some = unpack(packed[:, :count])
+    for part in blocks(len(rows), rows.shape[1], _IN_CACHE if cpu else 2**26):
+        if cpu:
+            some = _sorted_on_cpu(squared[part].numpy(), rows[part].numpy(), count)
+        else:
+            some = unpack(pack(squared[part], rows[part]).sort(dim=1).values[:, :count])
         found.rows[part, :count], found.squared[part, :count] = some.rows, some.squared
     return found
+
+
+def _sorted_on_cpu(squared: np.ndarray, rows: np.ndarray, k: int) -> Nearest:
+    """The `k` first by NumPy, which sorts integers several times quicker than torch."""
+    packed = np.ascontiguousarray(squared).view(np.int32).astype(np.int64)
+    packed <<= 32
+    packed |= rows & _ROW
+    packed.sort(axis=1)
+    packed = packed[:, :k]
+    names = packed & _ROW
+    names[names == _ROW] = -1
+    packed = packed >> 32
+    return Nearest(torch.from_numpy(names), torch.from_numpy(packed.astype(np.int32).view(np.float32)))
 
 
 def scan(queries: Tensor, keys: Rows, rows: Tensor, k: int) -> Nearest:
@@ -154,14 +182,18 @@ def flat_settings(faiss: ModuleType, nq: int) -> Iterator[None]:
     at 16, 64 and 768 dimensions, and forced by an extreme threshold. One query on several threads would still take
     a slower path (three times, measured), hence one thread for it; FAISS's thread count is the calling thread's.
     """
-    with _faiss_globals, ExitStack() as undo:
-        threshold, threads = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
-        undo.callback(setattr, faiss.cvar, "distance_compute_blas_threshold", threshold)
-        faiss.cvar.distance_compute_blas_threshold = 1 if nq > 4 * threads else 2**31 - 1
-        if nq == 1 and threads > 1:
-            undo.callback(faiss.omp_set_num_threads, threads)
-            faiss.omp_set_num_threads(1)
-        yield
+    settings = faiss.cvar
+    with _faiss_globals:
+        threshold, threads = settings.distance_compute_blas_threshold, faiss.omp_get_max_threads()
+        try:
+            settings.distance_compute_blas_threshold = 1 if nq > 4 * threads else 2**31 - 1
+            if nq == 1 and threads > 1:
+                faiss.omp_set_num_threads(1)
+            yield
+        finally:
+            settings.distance_compute_blas_threshold = threshold
+            if nq == 1 and threads > 1:
+                faiss.omp_set_num_threads(threads)
 
 
 @contextmanager
@@ -189,8 +221,8 @@ def faiss_candidates(queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor,
     faiss = require_faiss()
     with flat_settings(faiss, len(queries)):
         squared, positions = faiss.knn(queries.numpy(), keys.numpy(), count)
-    squared, positions = torch.from_numpy(squared), torch.from_numpy(positions)
-    return squared.masked_fill_(positions < 0, -torch.inf), positions
+    squared[positions < 0] = -np.inf
+    return torch.from_numpy(squared), torch.from_numpy(positions)
 
 
 def torch_candidates(queries: Tensor, keys: Tensor, count: int, in_thirds: bool | None = None) -> tuple[Tensor, Tensor]:
@@ -274,14 +306,16 @@ def exact_nearest(
         return scan(queries, keys, torch.arange(n, device=keys.device) if names is None else names, k)
     squared, positions = propose(queries, table, count)
     rows = positions if names is None else names[positions]
-    found = ordered(squared_distances(queries, keys, rows), rows, k)
+    found = nearest_among(queries, keys, rows, k)
     # A row as near as the k-th neighbour has a norm of at most |q| + d_k, and for such rows the engine's squared
     # distance and ours are each within a few (d + 8) unit roundoffs of the truth, relative to (|q| + d_k)²: rounding of
     # two norms, of a dot product and of a sum of d squares.
-    kth = found.squared[:, -1]
-    reach = (torch.linalg.vector_norm(queries, dim=1) + root(kth)).square_()
-    doubtful = ~(squared[:, -1] - 8 * (queries.shape[1] + 8) * _UNIT * reach > kth)
+    limits: list[Any] = [queries, squared[:, -1], found.squared[:, -1]]
+    asked, last, kth = [limit.numpy() for limit in limits] if queries.device.type == "cpu" else limits
+    reach = ((asked * asked).sum(1) ** 0.5 + kth**0.5) ** 2
+    doubtful = ~(last - 8 * (queries.shape[1] + 8) * _UNIT * reach > kth)
     if doubtful.any():
+        doubtful = torch.as_tensor(doubtful)
         again = exact_nearest(queries[doubtful], keys, k, propose, compact, 4 * count)
         found.rows[doubtful], found.squared[doubtful] = again.rows, again.squared
     return found

@@ -8,10 +8,11 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from residua.core import LabelValues, Neighbours, Queries, TableValues, Values
+from residua.core import Few, LabelValues, Neighbours, Queries, TableValues, Values
 from residua.errors import ParameterError
 from residua.memory import Memory
 from residua.readers.adaptive import AdaptiveLambda
+from residua.readers.few import Interpolated, Plain
 from residua.readers.neighbour import Kernel, KernelName, NeighbourReader
 from residua.readers.reader import register_reader
 
@@ -83,6 +84,11 @@ class KNNLM(NeighbourReader):
     def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
         given = self.lmbda(neighbours) if isinstance(self.lmbda, AdaptiveLambda) else self.lmbda
         return 1 - given, given
+
+    def few(self, plain: Plain) -> Few | None:
+        if isinstance(self.lmbda, AdaptiveLambda):
+            return None
+        return Interpolated(plain, plain.labels(self.memory.column("label")), self.lmbda)
 
     def values(self, queries: int) -> Values:
         labels, centre = self.memory.column("label"), self.memory.target_centre

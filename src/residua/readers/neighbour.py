@@ -15,15 +15,15 @@ from residua.core.arrays import Array
 from residua.core.encoded import Encoded
 from residua.core.logits import Base, DenseLogits, HeadLogits, Logits, Sigmoid, Softmax, Table, as_tensor, rows_at_once
 from residua.core.neighbours import Neighbours
-from residua.core.prediction import Change, Prediction, Queries, Term, Values
+from residua.core.prediction import Change, Few, Prediction, Queries, Term, Values
 from residua.core.registry import Registry
 from residua.core.source import ClassWeight
 from residua.errors import ParameterError, ShapeError
 from residua.memory import Memory
 from residua.readers.class_weight import checked_class_weight, class_weights
+from residua.readers.few import NOTICE, Plain
 from residua.readers.reader import Reader, TextState
 
-NOTICE = 1e-18  # beside 1, in float32; the product of two such numbers is still a normal number
 ENTRIES = 2**18  # sparse entries read at a time, so that what one step leaves is in the cache for the next
 MUCH = 2**14  # neighbours; more than these, and than a memory has rows, no saved reader asks for
 WIDE = 2**22  # scores made at a time where every output gets one
@@ -223,6 +223,11 @@ class NeighbourReader(Reader):
             return Table(logits)
         return (Softmax if self.memory.task == "classification" else Sigmoid)(logits, self.temperature)
 
+    def few(self, plain: Plain) -> Few | None:
+        """The answers that ``change`` leads to, by NumPy; None: not these. It is asked for where queries are few and
+        plain, and a class without one of its own has none: it may weigh or read neighbours otherwise."""
+        return None
+
     @property
     def score_space(self) -> str:
         """``"probability"`` or ``"logit"``, as in ``Change``."""
@@ -305,8 +310,18 @@ class NeighbourReader(Reader):
         def weigh() -> Change:
             return self.change(near if near.k == self.k else near.first(self.k), Queries(keys, base, asked), values)
 
-        silent = values is None or not len(near)
-        return Prediction(base, near, None if silent else weigh, self.floor, asked, self.score_space)
+        if values is None or not len(near):
+            return Prediction(base, near, None, self.floor, asked, self.score_space)
+        # Not a parent's: a class that changes how neighbours are weighed or read has none, or its own.
+        few = vars(type(self)).get("few")
+
+        def by_numpy() -> Few | None:
+            if few is None or self.class_weights is not None or self.memory.has_column("weight"):
+                return None
+            plain = Plain.of(base, near, self.k, self.sigma, self.kernel)
+            return None if plain is None else few(self, plain)
+
+        return Prediction(base, near, weigh, self.floor, asked, self.score_space, by_numpy if asked is None else None)
 
     def _blocks(self, count: int, values: Values) -> Iterator[slice]:
         each, most = (self.memory.n_outputs, WIDE) if values.width is None else (self.k * values.width, ENTRIES)

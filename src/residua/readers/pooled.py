@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from residua.caution import warn
-from residua.core import Change, Encoded, LabelValues, Logits, Neighbours, Queries, TableValues, Term, Values
+from residua.core import Change, Encoded, Few, LabelValues, Logits, Neighbours, Queries, TableValues, Term, Values
 from residua.core.probabilities import TINY
 from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.memory.storage import NO_LOGITS
+from residua.readers import few
 from residua.readers.evidence import USUAL
+from residua.readers.few import LEAST, Plain
 from residua.readers.neighbour import Kernel, KernelName, NeighbourReader, positive, weigh, whole
 from residua.readers.reader import OWN, Exclude, of_one_moment, register_reader
 from residua.readers.seen import Seen, watched
@@ -153,6 +155,14 @@ class Pooled(NeighbourReader):
         by_width = self._by_width(neighbours).double()
         weights = torch.tensordot(by_width.new_tensor(coefficients), by_width, 1)
         return Change(weights.new_ones(len(rows), 1), (Term(rows, weights, values),))
+
+    def few(self, plain: Plain) -> Few | None:
+        logits, coefficients = self.memory.stored_logits, self._checked_coefficients()
+        said = None if logits is None or min(self.widths) < LEAST else plain.said(logits)
+        if said is None:
+            return None
+        labels = plain.labels(self.memory.column("label"))
+        return few.Pooled(plain, labels, said, self.widths, coefficients, UNHEARD)
 
     def _by_width(self, neighbours: Neighbours) -> Tensor:
         """Weights float32 (widths, q, k), of a sum of 1 under each width."""

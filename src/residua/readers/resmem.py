@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, one_hot
 
-from residua.core import DenseLogits, LabelValues, Logits, Neighbours, Queries, TableValues, TopLogits, Values
+from residua.core import DenseLogits, Few, LabelValues, Logits, Neighbours, Queries, TableValues, TopLogits, Values
 from residua.errors import ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.memory.storage import NO_LOGITS
+from residua.readers.few import Plain, Residuals
 from residua.readers.neighbour import NOTICE, Kernel, KernelName, NeighbourReader, positive
 from residua.readers.reader import register_reader
 
@@ -126,6 +127,12 @@ class ResMem(NeighbourReader):
 
     def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
         return self.base_weight or 1.0, self.residual_weight or 1.0
+
+    def few(self, plain: Plain) -> Few | None:
+        memory, labels = self.memory, self.memory.column("label")
+        said = None if memory.stored_logits is None else plain.said(memory.stored_logits)
+        shares = None if self.space == "probabilities" else (self.base_weight or 1.0, self.residual_weight or 1.0)
+        return None if said is None else Residuals(plain, plain.labels(labels), said, shares)
 
     def values(self, queries: int) -> Values:
         memory = self.memory
