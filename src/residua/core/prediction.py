@@ -179,16 +179,16 @@ class Few(Protocol):
         """The changed scores."""
         ...
 
-    def partition(self) -> np.ndarray:
-        """logsumexp of the model's own logits, (q,)."""
-        ...
-
     def probabilities(self, floor: float) -> np.ndarray:
         """None below `floor` times the base's."""
         ...
 
     def log_probabilities(self, floor: float) -> np.ndarray:
         """Their logarithms, a new array."""
+        ...
+
+    def in_gauge(self, floor: float) -> np.ndarray:
+        """The same with the logsumexp of the model's own logits, a new array."""
         ...
 
 
@@ -394,6 +394,14 @@ class Prediction:
         # So high a floor may lift another class's probability above that of the best score.
         lifted = self.sparse.at(best) <= self.floor * self.base.confidence().exp()
         return self.scores.argmax(dim=1) if bool(lifted.any()) else best
+
+    def in_gauge(self) -> Tensor:
+        """Logits float32 (q, L) whose softmax are the probabilities, and whose logsumexp is that of the model's own
+        logits."""
+        if self.few is not None:
+            return torch.from_numpy(self.few.in_gauge(self.floor))
+        changed = self.log_probabilities()
+        return changed.add_(self.softmax.at(1.0).partition.to(changed.device)[:, None])
 
     def log_probabilities(self) -> Tensor:
         """Log-probabilities of every class, float32 (q, L)."""

@@ -170,7 +170,8 @@ class Correction:
         """What the reader makes of keys (n, d) and logits (n, L): logits float32 (of several labels their log-odds), or
         predictions float64, (n, L); `text` is what ``Reader.read`` takes for a reader that looks back."""
         said: dict[Task, Callable[[Prediction], Tensor]] = {
-            "classification": in_gauge,
+            # A repetition or length penalty looks at more than differences: it means the same with a memory as without.
+            "classification": Prediction.in_gauge,
             "multi-label": lambda now: torch.logit(now.probabilities, EDGE),
             "regression": lambda now: now.scores,
         }
@@ -230,13 +231,3 @@ class _Every(int):
         every = super().__new__(cls, 0)
         every.asked = asked
         return every
-
-
-def in_gauge(prediction: Prediction) -> Tensor:
-    """Logits float32 (n, L) whose softmax are the probabilities, and whose logsumexp is that of the model's own logits:
-    a repetition or length penalty, which looks at more than differences, means the same with a memory as without."""
-    changed = prediction.log_probabilities()
-    if prediction.few is not None:
-        changed.numpy()[:] += prediction.few.partition()[:, None]
-        return changed
-    return changed.add_(prediction.softmax.at(1.0).partition.to(changed.device)[:, None])

@@ -54,6 +54,8 @@ def with_logits(output: Any, logits: Tensor, loss: Tensor | None = None, item: i
     new = {item or "logits": logits}
     if loss is not None and ("loss" in output if is_dict else hasattr(output, "loss")):
         new["loss"] = loss
+    if is_dict and dataclasses.is_dataclass(output):  # as transformers' outputs are, whose copy takes longer
+        return dataclasses.replace(output, **new)
     if is_dict:
         changed = copy.copy(output)
         for name, value in new.items():

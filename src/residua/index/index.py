@@ -19,7 +19,7 @@ from torch import Tensor
 
 from residua.core import ChunkedTensor, Neighbours, Registry, Rows
 from residua.errors import MemoryFileError, NonFiniteError, ParameterError, ShapeError, StorageError
-from residua.index.nearest import Nearest, blocks, missing, nearest_among, ordered, scan, squared_distances
+from residua.index.nearest import Nearest, blocks, first_of, missing, nearest_among, ordered, scan, squared_distances
 from residua.index.recall import Recall, measure_recall
 from residua.index.recipes import RECIPES
 from residua.index.trust import sign
@@ -309,8 +309,10 @@ class Index(ABC):
         if most >= self.n:
             raise ParameterError(f"index {self.name!r} proposes row {most}, and it has {self.n} rows")
         by_keys = keys if proposed[1] is None or self.rerank is True else None
-        if by_keys is not None and least >= 0 and not self._n_forgotten:
-            return nearest_among(queries, by_keys, rows, k)  # nothing is missing
+        if least >= 0 and not self._n_forgotten:  # nothing is missing
+            if by_keys is not None:
+                return nearest_among(queries, by_keys, rows, k)
+            return first_of(self._squared(queries, keys, rows, proposed[1]), rows, k)
         ended = ((rows >= 0).sum(dim=1) < count) | (count >= self.n)  # asking for more would bring nothing new
         if self._n_forgotten:
             rows = rows.masked_fill(self._forgotten[rows.clamp_min(0)], -1)
@@ -345,9 +347,9 @@ class Index(ABC):
             exact = squared_distances(queries, keys, rows[:, :depth])
             if exact.shape[1] == rows.shape[1]:
                 return exact
-            error = (exact - squared[:, :depth]).masked_fill(rows[:, :depth] < 0, torch.nan)
-            shift = error[:, depth // 2 :].nanmean(dim=1, keepdim=True).nan_to_num_(0)
-            squared = torch.cat([exact, squared[:, depth:] + shift], dim=1)
+            error = exact[:, depth // 2 :] - squared[:, depth // 2 : depth]
+            shift = error.masked_fill_(rows[:, depth // 2 : depth] < 0, torch.nan).nanmean(dim=1, keepdim=True)
+            squared = torch.cat([exact, squared[:, depth:] + shift.nan_to_num_(0)], dim=1)
         return squared.clamp_min(0).masked_fill_(rows < 0, torch.inf)
 
     def _remember_all(self, n: int) -> None:

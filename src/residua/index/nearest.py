@@ -112,6 +112,13 @@ def nearest_among(queries: Tensor, keys: Rows, rows: Tensor, k: int) -> Nearest:
     return ordered(squared_distances(queries, keys, rows), rows, k)
 
 
+def first_of(squared: Tensor, rows: Tensor, k: int) -> Nearest:
+    """``ordered`` of at least `k` candidates each; sooner, where they are few."""
+    if rows.device.type == "cpu" and rows.numel() <= _IN_CACHE:
+        return _sorted_on_cpu(squared.numpy(), rows.numpy(), k)
+    return ordered(squared, rows, k)
+
+
 def pack(squared: Tensor, rows: Tensor) -> Tensor:
     """One int64 per neighbour whose order is that of (squared distance, row), missing rows last.
 

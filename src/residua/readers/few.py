@@ -102,6 +102,12 @@ class Answers(ABC):
         np.maximum(said, np.float32(TINY), out=said)
         return np.log(said, out=said)
 
+    def in_gauge(self, floor: float) -> np.ndarray:
+        """The same, and the logsumexp of the model's own logits on top."""
+        said = self.log_probabilities(floor)
+        said += self.partition()[:, None]
+        return said
+
     @cached_property
     def _passed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``passed`` of the model's logits as they are."""
@@ -144,17 +150,32 @@ class Interpolated(Answers):
         return self._start * np.float32(1 - self._share) + self._heard
 
     def log_probabilities(self, floor: float) -> np.ndarray:
+        said = self._by_token(floor)
+        if said is None:
+            return super().log_probabilities(floor)
+        return np.subtract(said, self.partition()[:, None], out=said)
+
+    def in_gauge(self, floor: float) -> np.ndarray:
+        said = self._by_token(floor)
+        return super().in_gauge(floor) if said is None else said
+
+    def _by_token(self, floor: float) -> np.ndarray | None:
+        """``in_gauge`` where a vocabulary is passed but once: the logits of all tokens that no neighbour names change
+        alike. None where some may be on the floor."""
         left = 1 - self._share
         if not left or floor > left:
-            return super().log_probabilities(floor)
-        # A vocabulary is passed once: all tokens that no neighbour names change alike.
-        cold = self.temperature == 1
-        scaled = self.logits if cold else self.logits / np.float32(self.temperature)
-        top, spread, total = self._passed if cold else passed(scaled)
-        out = scaled - (top + np.log(total / np.float32(left)))[:, None]
+            return None
+        top, spread, total = self._passed
+        partition = top + np.log(total)
+        if self.temperature == 1:
+            out = self.logits + np.float32(np.log(left))
+        else:
+            scaled = self.logits / np.float32(self.temperature)
+            top, spread, total = passed(scaled)
+            out = scaled + (partition - top - np.log(total / np.float32(left)))[:, None]
         for row, classes in enumerate(self._labels):
             said = spread[row, classes] * (np.float32(left) / total[row]) + self._heard[row, classes]
-            out[row, classes] = np.log(np.maximum(said, np.float32(TINY)))
+            out[row, classes] = np.log(np.maximum(said, np.float32(TINY))) + partition[row]
         return out
 
 
