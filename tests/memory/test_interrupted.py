@@ -22,7 +22,7 @@ def seen(memory):
     found = memory.search(KEYS[:5] + 0.01, 6)
     near = memory.column("id")[found.rows.clamp_min(0)].masked_fill(~found.found, -1)
     return (
-        *(memory.ids.tolist(), memory.labels.tolist(), len(memory), memory.keys.tolist()),
+        *(memory.ids.tolist(), memory.labels.tolist(), len(memory), memory.keys_kept and memory.keys.tolist()),
         *(near.tolist(), np.round(found.distances.numpy(), 5).tolist(), dict(memory.names)),
     )
 
@@ -64,17 +64,21 @@ EDITS = {
 
 
 def made(index):
-    memory = rs.Memory(rows(0, 40), index=index, names={7: "seven"})
+    memory = rs.Memory(rows(0, 40), index="Flat" if index == "codes" else index, names={7: "seven"})
+    if index == "codes":
+        memory.discard_keys()
     memory.forget([0, 20])
     return memory
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("index", ["exact", "Flat"])
+@pytest.mark.parametrize("index", ["exact", "Flat", "codes"])
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_interrupted_at_any_line(edit, index):
     if index != "exact":
         pytest.importorskip("faiss")
+    if (edit, index) == ("rebuild", "codes"):
+        pytest.skip("it needs the keys")
     before, whole = seen(made(index)), made(index)
     EDITS[edit](whole)
     after, nth, interrupted = seen(whole), 1, 0
@@ -95,4 +99,17 @@ def test_an_edit_interrupted_at_any_line(edit, index):
         memory.add(rows(50, 52, [90, 91]))
         assert memory.search(KEYS[50:51], 1).distances.item() == 0
         assert len(memory) == now[2] + 2
+        if index == "codes":
+            left, codes = memory._keys_left, memory.index._index
+            assert left.rows == memory.n_rows == codes.ntotal
+            stored = codes.reconstruct_n(left.start, len(left.tail))
+            assert left.tail["key"].tolist() == stored.tolist()
+            rows_of, known = left.truth.rows, left.truth.rows >= 0
+            near = torch.from_numpy(codes.reconstruct_n(0, codes.ntotal))[rows_of.clamp_min(0)]
+            squared = (left.truth.queries[:, None] - near).square().sum(dim=2)
+            assert torch.allclose(squared[known], left.truth.squared[known], atol=1e-5)
+            listed = [set(rows_of[at][known[at]].tolist()) for at in range(len(left.truth))]
+            there = set(range(memory.n_rows))
+            lost = set.union(*(there - one for one in listed))
+            assert not lost & set(memory.active_rows.tolist())  # all 45 rows fit the lists of 100
     assert interrupted > 5
