@@ -301,6 +301,18 @@ def test_copies_go_their_own_ways(tmp_path, copied):
     assert tail(tmp_path) == [25]
 
 
+@pytest.mark.parametrize("discarded", [True, False])
+def test_a_copy_saves_into_the_same_folder(tmp_path, discarded):
+    """The index file stays, and is still known to be ours."""
+    memory = keyless() if discarded else rs.Memory(some(2000), index="IVF16,SQ8", storage="none")
+    memory.save(tmp_path)
+    other = copy.copy(memory)
+    other.add(some(3, seed=1))
+    other.save(tmp_path)
+    loaded = rs.Memory.load(tmp_path)
+    assert loaded.search(some(3, seed=1).keys, 1).rows[:, 0].tolist() == [2000, 2001, 2002]
+
+
 def test_what_was_added_here_is_put_on_top_of_what_others_saved(tmp_path):
     memory = keyless()
     memory.save(tmp_path)
