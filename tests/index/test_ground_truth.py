@@ -1,4 +1,4 @@
-"""Queries whose true neighbours are known: their lists are those of brute force, and so is the recall measured by them."""
+"""Queries whose true neighbours are known: their lists, and the recall measured by them, are those of brute force."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,9 @@ def test_recall_is_that_of_brute_force():
         here = everything(600)
         here[forgotten] = False
         rows = here.nonzero()[:, 0]
-        true, seen = (rows[torch.cdist(truth.queries, of[rows]).topk(50, largest=False).indices] for of in (keys, noisy))
+        true, seen = (
+            rows[torch.cdist(truth.queries, of[rows]).topk(50, largest=False).indices] for of in (keys, noisy)
+        )
         expected = np.mean([len(set(a) & set(b)) / 50 for a, b in zip(true.tolist(), seen.tolist())])
         found = truth.recall(index, here)
         assert found.value == pytest.approx(expected, abs=1e-3) and 0.4 < found.value < 0.9

@@ -176,7 +176,7 @@ def test_what_no_memory_without_keys_holds(codes, start, tensors, message):
 def test_more_queries_than_there_may_be(codes):
     tensors = load_file(codes / json.loads((codes / "manifest.json").read_text())["truth"]["file"])
     put(codes, "truth", **{name: torch.cat([part, part[:1]]) for name, part in tensors.items()})
-    with pytest.raises(MemoryFileError, match="129 queries .* at most 128"):
+    with pytest.raises(MemoryFileError, match=r"129 queries .* at most 128"):
         rs.Memory.load(codes)
 
 
