@@ -334,6 +334,19 @@ def test_what_was_added_here_is_put_on_top_of_what_others_saved(tmp_path):
         theirs.refresh()
 
 
+def test_others_discarded_the_keys_meanwhile(tmp_path):
+    rs.Memory(some(2000), index="IVF16,SQ8", storage="none").save(tmp_path)
+    mine, theirs = rs.Memory.load(tmp_path), rs.Memory.load(tmp_path)
+    theirs.discard_keys()
+    theirs.save(tmp_path)
+    mine.add(some(10, seed=2))
+    mine.refresh()
+    mine.save(tmp_path)
+    assert not mine.keys_kept and tail(tmp_path) == [10]
+    assert mine.search(some(10, seed=2).keys, 1).rows[:, 0].tolist() == list(range(2000, 2010))
+    same(rs.Memory.load(tmp_path), mine)
+
+
 def test_a_file_of_the_tail_that_is_damaged(tmp_path):
     memory = keyless()
     memory.save(tmp_path)

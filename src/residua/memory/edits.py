@@ -180,8 +180,7 @@ class Editable(ABC):
         if draft.version == self.version:
             return
         draft.version = self.version + 1
-        discards = self._keys_left is None and draft._keys_left is not None
-        if discards and len(draft._table) > self.index.n:
+        if self._keys_left is None and draft._keys_left is not None and len(draft._table) > self.index.n:
             raise StorageError(
                 "rows are added before their keys are discarded, by an edit of their own; nothing was done"
             )
@@ -197,10 +196,10 @@ class Editable(ABC):
             held |= self._durable(self._live, draft, events)
         self._locks.alone(partial(self._take, draft, held, changes))
         self._open = None
-        if discards:
-            self.index.rerank, self.index.recall = False, None
         active = self._table.dense("active")  # searches go on meanwhile
         if self._keys_left is not None:
+            if self.index.rerank:  # what was measured was by the keys
+                self.index.rerank, self.index.recall = False, None
             self._keys_left.truth.keep_recall_true(self.index, active)
         elif self._keys is not None and changes is not None:
             keep_recall_true(self.index, self._keys, active)

@@ -202,7 +202,11 @@ class Memory(Editable):
 
     @property
     def recall(self) -> Recall | None:
-        """Measured share of true neighbours that a trained index finds; None for the exact one."""
+        """Measured share of true neighbours that a trained index finds; None for the exact one.
+
+        It is measured again as the memory grows and shrinks, and a ``UserWarning`` says when it falls. Without keys, by
+        a few queries whose true neighbours were noted while the keys of all rows passed by.
+        """
         return self.index.recall
 
     @property
@@ -475,7 +479,9 @@ class Memory(Editable):
 
         Distances are then to the keys as the index compressed them, and ``median_nn_distance`` is measured now.
         ``add``, ``forget`` and ``relabel`` work as before; ``rebuild`` needs the keys, as do the exact index and
-        ``storage="head"`` (``StorageError``). Save to make it last.
+        ``storage="head"`` (``StorageError``). Save to make it last. Keys of rows that are added later are kept, in the
+        folder too, until they are a quarter of all and the index is written anew, or until ``compact``; for good stay
+        128 points near keys, by which ``recall`` is measured.
         """
 
         def discarded(draft: Memory) -> None:
