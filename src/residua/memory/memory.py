@@ -464,6 +464,7 @@ class Memory(Editable):
             if draft._keys is None:
                 raise StorageError("this memory keeps no keys to make its index anew from; build it again")
             table = draft._table.take(draft.active_rows)
+            draft._dropped += len(draft._table) - len(table)
             index, asked = draft._make_index(table), draft._index_wanted["index"]
             while index.recall is not None and index.recall.value < ENOUGH and asked in MORE_EXACT:
                 asked = MORE_EXACT[asked]
