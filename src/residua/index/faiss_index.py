@@ -18,7 +18,8 @@ from torch import Tensor
 from residua.core import ChunkedTensor, Rows
 from residua.errors import MemoryFileError, ParameterError
 from residua.index.index import Index, Proposed, errors_as, register_index
-from residua.index.nearest import blocks, require_faiss
+from residua.index.nearest import blocks, first_of, require_faiss
+from residua.native import kernels
 
 
 @register_index("faiss")
@@ -122,6 +123,26 @@ class FaissIndex(Index):
         if self._lists is None or probes >= self._lists.nlist:
             return None
         return self._propose(queries, count, min(4 * probes, self._lists.nlist))
+
+    def at_once(self, queries: Tensor, k: int, keys: Rows | None) -> tuple[Tensor, Tensor] | None:
+        native, depth = kernels(), int(self.rerank)
+        if native is None or self._n_forgotten or self.rerank is True or self._origin is not None:
+            return None
+        if depth and (not isinstance(keys, Tensor) or not keys.is_contiguous()):
+            return None
+        count = min(self.n, max(k, math.ceil(min(k * self.overfetch, depth))))
+        if count < k:
+            return None
+        rows, squared = self._propose(queries, count)
+        if rows[:, -1].min() < 0:
+            return None
+        if depth:
+            assert isinstance(keys, Tensor)
+            if not native.rerank(keys, queries, rows, squared, depth):
+                return None
+        if count > k:
+            return first_of(torch.from_numpy(squared), torch.from_numpy(rows), k)
+        return torch.from_numpy(rows), torch.from_numpy(np.maximum(squared, 0))
 
     @contextmanager
     def _searching(self, beam: int, probes: int) -> Iterator[Any]:

@@ -176,6 +176,11 @@ class Index(ABC):
             found.rows[part, :wanted], found.squared[part, :wanted] = self._search(queries[part], wanted, keys)
         return found.neighbours()
 
+    def at_once(self, queries: Tensor, k: int, keys: Rows | None) -> tuple[Tensor, Tensor] | None:
+        """The rows and squared distances (q, k), in any order, of a few queries, float32 (q, d), finite and contiguous,
+        where native kernels find them all at little cost; None: ``search``."""
+        return None
+
     def save(self, folder: Path, stem: str) -> list[str]:
         """Write what cannot be built again from the keys, as ``<stem>.<engine>``; the names of the files written."""
         engine, self._file = self._registered(), None

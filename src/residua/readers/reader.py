@@ -119,6 +119,10 @@ class Reader(ABC):
         int (q,) that really came next.
         """
 
+    def at_once(self, keys: Tensor, logits: Tensor) -> Tensor | None:
+        """``Prediction.in_gauge`` of a few queries, sooner than by ``read``; None: by that."""
+        return None
+
     def answers(
         self, keys: Tensor, logits: Logits, excluded: Array | None = None, **text: Any
     ) -> Iterator[tuple[slice, Prediction]]:
