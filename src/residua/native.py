@@ -80,6 +80,7 @@ class Kernels:
             "nearest": (c_double, (*[c_void_p] * 3, *[c_int64] * 4, *[c_void_p] * 2)),
             "rerank": (c_int, (c_void_p, c_int, c_int64, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p)),
             "read": (c_int, (*[c_void_p] * 4, c_int64, c_void_p)),
+            "answer": (c_int, (*[c_void_p] * 6, c_int64, *[c_void_p] * 2)),
         }
         for name, (result, arguments) in signatures.items():
             function = getattr(library, f"residua_{name}")
@@ -100,12 +101,12 @@ class Kernels:
         made = self.library.residua_codes(keys.data_ptr(), *keys.shape)
         return Codes(self.library, made) if made else None
 
-    def rerank(self, keys: Tensor, queries: Tensor, rows: np.ndarray, squared: np.ndarray, depth: int) -> bool:
+    def rerank(self, keys: Tensor, queries: np.ndarray, rows: np.ndarray, squared: np.ndarray, depth: int) -> bool:
         """The first `depth` of the squared distances float32 (q, c), of `rows` int64 (q, c) that are all found, become
         those to `keys` (n, d), float32, float16 or bfloat16; the others are moved by the mean error. Whether they did.
         """
         kind, (q, count) = _KINDS[keys.dtype], rows.shape
-        where = keys.data_ptr(), kind, keys.shape[1], queries.data_ptr(), q, rows.ctypes.data
+        where = keys.data_ptr(), kind, keys.shape[1], queries.ctypes.data, q, rows.ctypes.data
         return not self.library.residua_rerank(*where, count, depth, squared.ctypes.data)
 
 
@@ -113,14 +114,14 @@ class Codes:
     """8-bit codes of keys, which tell of most keys that they are not among the nearest. Any thread may search."""
 
     def __init__(self, library: Any, pointer: int):
-        self._library, self._pointer = library, pointer
+        self._library, self.pointer = library, pointer
 
     def __del__(self) -> None:
-        self._library.residua_codes_free(self._pointer)
+        self._library.residua_codes_free(self.pointer)
 
     @property
     def nbytes(self) -> int:
-        return self._library.residua_codes_bytes(self._pointer)
+        return self._library.residua_codes_bytes(self.pointer)
 
     def nearest(self, queries: Tensor, keys: Tensor, k: int) -> tuple[np.ndarray, np.ndarray, float] | None:
         """Where among the `keys` that were coded, float32 (n, d), the `k` nearest of each of `queries`, float32 (q, d),
@@ -132,7 +133,7 @@ class Codes:
         room = min(len(keys), k + 8 + k // 16)
         places, counts = np.empty((len(queries), room), np.int64), np.empty(len(queries), np.int64)
         measured = self._library.residua_nearest(
-            self._pointer,
+            self.pointer,
             keys.data_ptr(),
             queries.data_ptr(),
             len(queries),
@@ -172,10 +173,32 @@ class Reading:
         table = None if said is None else said.data_ptr()
         how = temperature, sigma, gaussian, in_logits, left, given, floor
         self._reader = _Reader(labels.data_ptr(), table, outputs, k, *how)
-        self._at, self._read = ctypes.addressof(self._reader), kernels.library.residua_read
+        self._at, self._library, self.k = ctypes.addressof(self._reader), kernels.library, k
 
-    def __call__(self, rows: Tensor, squared: Tensor, logits: Tensor) -> Tensor | None:
-        """Logits float32 (q, L) from neighbours (q, k) and logits (q, L); None where these are not all finite."""
+    def __call__(self, rows: np.ndarray, squared: np.ndarray, logits: Tensor) -> Tensor | None:
+        """Logits float32 (q, L) from neighbours, rows int64 and squared distances float32 (q, k) in any order, and the
+        model's logits (q, L); None where these are not all finite."""
         out = torch.empty_like(logits)
-        given = self._at, rows.data_ptr(), squared.data_ptr(), logits.data_ptr(), len(logits), out.data_ptr()
-        return None if self._read(*given) else out
+        near = rows.ctypes.data, squared.ctypes.data
+        failed = self._library.residua_read(self._at, *near, logits.data_ptr(), len(logits), out.data_ptr())
+        return None if failed else out
+
+    def by_codes(
+        self, codes: Codes, keys: Tensor, names: Tensor | None, queries: Tensor, centre: Tensor | None, logits: Tensor
+    ) -> Tensor | None:
+        """The same from queries float32 (q, d) less `centre`, float64 (d,), searched among the `keys` that were coded,
+        whose rows are `names`, or their places. None also where queries are not finite, or it takes more than codes and
+        float64 to know by float32 distances which keys are nearest."""
+        out = torch.empty_like(logits)
+        failed = self._library.residua_answer(
+            self._at,
+            codes.pointer,
+            keys.data_ptr(),
+            None if names is None else names.data_ptr(),
+            queries.data_ptr(),
+            None if centre is None else centre.data_ptr(),
+            len(queries),
+            logits.data_ptr(),
+            out.data_ptr(),
+        )
+        return None if failed else out

@@ -375,8 +375,10 @@ struct Search {
     return limit < 3.0e38 ? limit : INF;  // sums of more overflow, and are alike
   }
 
-  // Places of all keys that may be among the k nearest, up to `room` of them, -1 behind; how many there are.
-  int64_t run(const Query* query, const float* given, const float* blocks, int64_t room, int64_t* places) {
+  // Places of all keys that may be among the k nearest, up to `room` of them, -1 behind, and where asked for their
+  // squared distances; how many there are.
+  int64_t run(const Query* query, const float* given, const float* blocks, int64_t room, int64_t* places,
+              float* distances = nullptr) {
     near.clear();
     squared.clear();
     const auto measure = [&](int64_t at) { squared.push_back(squared_distance(given, keys + at * codes.d, codes.d)); };
@@ -403,7 +405,10 @@ struct Search {
     const double limit = furthest(kth());
     int64_t count = 0;
     for (size_t i = 0; i < near.size(); i++)
-      if (squared[i] <= limit && count++ < room) places[count - 1] = near[i].at;
+      if (squared[i] <= limit && count++ < room) {
+        places[count - 1] = near[i].at;
+        if (distances) distances[count - 1] = float(squared[i]);
+      }
     std::fill(places + std::min(count, room), places + room, int64_t(-1));
     return count;
   }
@@ -575,6 +580,14 @@ FOR_EVERY_PROCESSOR(bool, tokens,
                      float* weights, float* heard, float* out),
                     (reader, rows, squared, logits, weights, heard, out))
 
+bool read_one(const Reader& reader, const int64_t* rows, const float* squared, const float* logits, float* out) {
+  static thread_local std::vector<float> work, heard;
+  work.resize(std::max<size_t>(work.size(), reader.k + (reader.said ? 3 * reader.L : 0)));
+  if (reader.said) return residuals(reader, rows, squared, logits, work.data(), out);
+  heard.resize(std::max<size_t>(heard.size(), reader.L), 0.0f);
+  return tokens(reader, rows, squared, logits, work.data(), heard.data(), out);
+}
+
 // ------------------------------------------------------------------------------------------------------------ rerank
 
 enum Number { FLOAT32, FLOAT16, BFLOAT16 };
@@ -737,15 +750,49 @@ PUBLIC int residua_rerank(const void* keys, int kind, int64_t d, const float* qu
 // `out` (q, L). Not 0: not all logits are finite, or memory is short.
 PUBLIC int residua_read(const Reader* reader, const int64_t* rows, const float* squared, const float* logits, int64_t q,
                         float* out) try {
-  static thread_local std::vector<float> heard;
-  std::vector<float> work(reader->k + (reader->said ? 3 * reader->L : 0));
-  if (!reader->said && int64_t(heard.size()) < reader->L) heard.resize(reader->L, 0.0f);
   for (int64_t i = 0; i < q; i++) {
     const int64_t at = i * reader->k, to = i * reader->L;
-    const bool said = reader->said
-                          ? residuals(*reader, rows + at, squared + at, logits + to, work.data(), out + to)
-                          : tokens(*reader, rows + at, squared + at, logits + to, work.data(), heard.data(), out + to);
-    if (!said) return 1;
+    if (!read_one(*reader, rows + at, squared + at, logits + to, out + to)) return 1;
+  }
+  return 0;
+} catch (const std::bad_alloc&) {
+  return 1;
+}
+
+// The same of a few queries float32 (q, d) as they are given, of which `centre`, float64 (d,), is taken first where
+// there is one: searched and read at once. `names`, int64, or null: the row of each key. Not 0 also where there is no
+// telling which keys are nearest by distances that are rounded to float32, and where not all queries are finite.
+PUBLIC int residua_answer(const Reader* reader, const void* given, const float* keys, const int64_t* names,
+                          const float* queries, const double* centre, int64_t q, const float* logits, float* out) try {
+  const Codes& codes = *static_cast<const Codes*>(given);
+  const int64_t d = codes.d, k = reader->k;
+  Search search{codes, keys, k, {}, {}, {}, {}};
+  std::vector<Query> asked(TOGETHER);
+  std::vector<float> moved(TOGETHER * d), squared(k), least(std::min<int64_t>(q, TOGETHER) * codes.blocks);
+  std::vector<int64_t> rows(k);
+  std::vector<std::pair<float, int64_t>> near(k);
+  for (int64_t begin = 0; begin < q; begin += TOGETHER) {
+    const int64_t count = std::min<int64_t>(TOGETHER, q - begin);
+    for (int64_t i = 0; i < count; i++) {
+      const float* query = queries + (begin + i) * d;
+      float odd = 0;
+      for (int64_t j = 0; j < d; j++) {
+        const float at = centre ? float(double(query[j]) - centre[j]) : query[j];
+        moved[i * d + j] = at;
+        odd += at - at;
+      }
+      if (!(odd == 0) || !quantise(codes, moved.data() + i * d, asked[i])) return 1;
+    }
+    scan(codes, asked.data(), int(count), least.data());
+    for (int64_t i = 0; i < count; i++) {
+      const float* blocks = least.data() + i * codes.blocks;
+      if (search.run(&asked[i], moved.data() + i * d, blocks, k, rows.data(), squared.data()) != k) return 1;
+      for (int64_t j = 0; j < k; j++) near[j] = {squared[j], names ? names[rows[j]] : rows[j]};
+      std::sort(near.begin(), near.end());  // sums in this order, however they were found
+      for (int64_t j = 0; j < k; j++) squared[j] = near[j].first, rows[j] = near[j].second;
+      const int64_t to = (begin + i) * reader->L;
+      if (!read_one(*reader, rows.data(), squared.data(), logits + to, out + to)) return 1;
+    }
   }
   return 0;
 } catch (const std::bad_alloc&) {

@@ -16,11 +16,12 @@ from residua.index.nearest import (
     exact_nearest,
     faiss_candidates,
     faiss_installed,
+    first_of,
     nearest_among,
     nearest_by_blocks,
     torch_candidates,
 )
-from residua.native import DIMENSIONS, Codes, Kernels, kernels
+from residua.native import DIMENSIONS, Codes, Kernels, Reading, kernels
 
 _BACKENDS = {"faiss": faiss_candidates, "torch": torch_candidates}
 _PAYS = 32  # searches of one query that cost as much as making codes, measured
@@ -110,11 +111,24 @@ class Exact(Index):
         found = self._by_codes(queries, k, keys, compact)
         return exact_nearest(queries, keys, k, _BACKENDS[self.backend], compact) if found is None else found
 
-    def at_once(self, queries: Tensor, k: int, keys: Rows | None) -> tuple[Tensor, Tensor] | None:
-        if self._codes is None or keys is None or isinstance(keys, ChunkedTensor) or k > self._n - self._n_forgotten:
+    def read_at_once(
+        self, reading: Reading, queries: Tensor, centre: Tensor | None, keys: Rows | None, logits: Tensor
+    ) -> Tensor | None:
+        native, codes = self._kernels, self._codes
+        if native is None or not isinstance(keys, Tensor) or reading.k > self._n - self._n_forgotten:
             return None
-        keys = keys if len(keys) == self._n else keys[: self._n]
-        return self._by_codes(queries, k, keys, self._compacted(keys))
+        if codes is not None:
+            table, names = self._compacted(keys) or (keys, None)
+            return reading.by_codes(codes, table, names, queries, centre, logits)
+        queries = queries if centre is None else (queries - centre).float()
+        if not (keys.is_contiguous() and queries.isfinite().all()):
+            return None
+        # The same neighbours at the very distances, in the same order, as by codes: so is the answer.
+        found = self._search(queries, reading.k, keys)
+        if not native.rerank(keys, queries.numpy(), found.rows.numpy(), found.squared.numpy(), reading.k):
+            return None
+        found = first_of(found.squared, found.rows, reading.k)
+        return reading(found.rows.numpy(), found.squared.numpy(), logits)
 
     def _compacted(self, keys: Tensor) -> tuple[Tensor, Tensor] | None:
         """The keys to search and the row of each, where these are not just `keys`."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from residua.core import ChunkedTensor, Rows
 from residua.errors import MemoryFileError, ParameterError
 from residua.index.index import Index, Proposed, errors_as, register_index
-from residua.index.nearest import blocks, first_of, require_faiss
-from residua.native import kernels
+from residua.index.nearest import blocks, require_faiss
+from residua.native import Reading, kernels
 
 
 @register_index("faiss")
@@ -124,25 +124,25 @@ class FaissIndex(Index):
             return None
         return self._propose(queries, count, min(4 * probes, self._lists.nlist))
 
-    def at_once(self, queries: Tensor, k: int, keys: Rows | None) -> tuple[Tensor, Tensor] | None:
-        native, depth = kernels(), int(self.rerank)
+    def read_at_once(
+        self, reading: Reading, queries: Tensor, centre: Tensor | None, keys: Rows | None, logits: Tensor
+    ) -> Tensor | None:
+        native, k, depth = kernels(), reading.k, int(self.rerank)
         if native is None or self._n_forgotten or self.rerank is True or self._origin is not None:
             return None
-        if depth and (not isinstance(keys, Tensor) or not keys.is_contiguous()):
+        count = math.ceil(max(k, min(k * self.overfetch, depth)))
+        if count > min(k, self.n) or (depth and not (isinstance(keys, Tensor) and keys.is_contiguous())):
             return None
-        count = min(self.n, max(k, math.ceil(min(k * self.overfetch, depth))))
-        if count < k:
+        asked = queries.numpy() if centre is None else (queries.numpy() - centre.numpy()).astype(np.float32)
+        if not np.isfinite(asked).all():
             return None
-        rows, squared = self._propose(queries, count)
+        with self._searching(self._beam if self._graph is None else max(self._beam, k), self._probes) as params:
+            squared, rows = self._index.search(asked, k, params=params)
         if rows[:, -1].min() < 0:
             return None
-        if depth:
-            assert isinstance(keys, Tensor)
-            if not native.rerank(keys, queries, rows, squared, depth):
-                return None
-        if count > k:
-            return first_of(torch.from_numpy(squared), torch.from_numpy(rows), k)
-        return torch.from_numpy(rows), torch.from_numpy(np.maximum(squared, 0))
+        if isinstance(keys, Tensor) and depth and not native.rerank(keys, asked, rows, squared, depth):
+            return None
+        return reading(rows, squared, logits)
 
     @contextmanager
     def _searching(self, beam: int, probes: int) -> Iterator[Any]:

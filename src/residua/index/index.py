@@ -23,6 +23,7 @@ from residua.index.nearest import Nearest, blocks, first_of, missing, nearest_am
 from residua.index.recall import Recall, measure_recall
 from residua.index.recipes import RECIPES
 from residua.index.trust import sign
+from residua.native import Reading
 
 Proposed: TypeAlias = tuple[np.ndarray | torch.Tensor, np.ndarray | torch.Tensor | None]  # rows, squared distances
 I = TypeVar("I", bound="Index")  # noqa: E741
@@ -176,9 +177,12 @@ class Index(ABC):
             found.rows[part, :wanted], found.squared[part, :wanted] = self._search(queries[part], wanted, keys)
         return found.neighbours()
 
-    def at_once(self, queries: Tensor, k: int, keys: Rows | None) -> tuple[Tensor, Tensor] | None:
-        """The rows and squared distances (q, k), in any order, of a few queries, float32 (q, d), finite and contiguous,
-        where native kernels find them all at little cost; None: ``search``."""
+    def read_at_once(
+        self, reading: Reading, queries: Tensor, centre: Tensor | None, keys: Rows | None, logits: Tensor
+    ) -> Tensor | None:
+        """What `reading` makes of the logits (q, L) of a few queries, float32 (q, d) less `centre`, float64 (d,): what
+        it would of ``search``, where native kernels find all neighbours at little cost; None: that has to be asked.
+        """
         return None
 
     def save(self, folder: Path, stem: str) -> list[str]:

@@ -36,6 +36,7 @@ from residua.memory.storage import Storage, StorageName, describe_storage, make_
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table
 from residua.memory.verify import Verified, verify
+from residua.native import Reading
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -333,15 +334,14 @@ class Memory(Editable):
             ids = self._columns["id"]
             return search_excluding(self.index, queries, int(k), self._keys, ids, excluded.to(self.device))
 
-    def search_at_once(self, keys: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
-        """Rows and *squared* distances (q, k), in any order, of the k nearest of a few queries (q, d) on the CPU, where
-        native kernels find them at little cost, and all k; None: ``search``, which also says what is wrong."""
+    def read_at_once(self, reading: Reading, keys: Tensor, logits: Tensor) -> Tensor | None:
+        """What `reading` makes of the logits (q, L) of a few queries, keys float32 (q, d), both contiguous and on the
+        CPU, where native kernels search and read at once; None: ``search``, which also says what is wrong."""
         if self.schema.normalise or keys.shape[1] != self.dim:
             return None
-        queries = (keys if self._centre is None else keys - self._centre).float()  # in float64, as the centre is
         with self.reading():
             self._require_now()
-            return self.index.at_once(queries.contiguous(), k, self._keys) if np.isfinite(queries).all() else None
+            return self.index.read_at_once(reading, keys, self._centre, self._keys, logits)
 
     def median_nn_distance(self, sample: int = 1000) -> float:
         """Median distance (plain Euclidean) from a remembered row to its nearest other key; 1.0 of fewer than two rows.

@@ -28,6 +28,7 @@ from residua.readers.reader import Reader, TextState
 ENTRIES = 2**18  # sparse entries read at a time, so that what one step leaves is in the cache for the next
 MUCH = 2**14  # neighbours; more than these, and than a memory has rows, no saved reader asks for
 WIDE = 2**22  # scores made at a time where every output gets one
+FEW = 64  # queries that are answered one after another, on one thread
 NATIVE = ("exponential", "gaussian")  # kernels that are native
 
 
@@ -240,12 +241,12 @@ class NeighbourReader(Reader):
 
         Nothing is said of the neighbours, so nothing is kept of them: one image or token is answered sooner.
         """
-        plain = logits.dtype == torch.float32 and logits.device.type == "cpu" and logits.numel() <= WIDE
-        reading = self._kept("native", (), self._native) if plain and 0 < len(keys) == len(logits) else None
-        if reading is None or logits.shape[1] != self.memory.n_outputs or keys.device.type != "cpu":
+        if not 0 < len(keys) == len(logits) <= FEW or logits.shape[1] != self.memory.n_outputs:
             return None
-        found = self.memory.search_at_once(keys, self.k)
-        return None if found is None else reading(*found, logits.contiguous())
+        if not (logits.dtype == keys.dtype == torch.float32 and logits.device.type == keys.device.type == "cpu"):
+            return None
+        reading = self._kept("native", (), self._native)
+        return reading and self.memory.read_at_once(reading, keys.contiguous(), logits.contiguous())
 
     def _native(self) -> Reading | None:
         native, memory = kernels(), self.memory
