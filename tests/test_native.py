@@ -1,6 +1,7 @@
 """Native kernels: NumPy, torch and FAISS say what they have to say, at every level of the processor."""
 
 import copy
+import hashlib
 import logging
 import pickle
 import shutil
@@ -40,9 +41,9 @@ def library(tmp_path_factory) -> Path:
     """The kernels of this checkout, built once for all workers."""
     if COMPILER is None:
         pytest.skip("no C++ compiler: nothing to build the kernels with")
-    folder = tmp_path_factory.getbasetemp().parent
+    folder = tmp_path_factory.getbasetemp().parent  # which a later run may share
     with FileLock(folder / "kernels.lock"):
-        file = folder / "kernels.so"
+        file = folder / f"kernels-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so"
         if not file.exists():
             compile_to(file, "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
     return file
