@@ -27,7 +27,7 @@ from residua.index.nearest import nearest_among, scan
 from residua.readers import Kernel
 
 SOURCE = Path(__file__).resolve().parents[1] / "native" / "src" / "residua_native" / "kernels.cpp"
-COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+COMPILER = None if sys.platform == "win32" else shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler: nothing to build the kernels with")
 
 
@@ -171,6 +171,27 @@ def test_any_history_answers_as_without_codes(library, data):
                 found, wanted = (memory.search(queries, k) for memory in pair)
                 assert torch.equal(found.rows, wanted.rows) and torch.equal(found.distances, wanted.distances)
     native.kernels.cache_clear()
+
+
+def test_codes_that_tell_little_are_given_up(installed):
+    """One key is so far away that all others have the same code."""
+    rng = np.random.default_rng(0)
+    keys = torch.from_numpy(np.float32(rng.standard_normal((3000, 5))))
+    keys[7] = 1e9
+    index, plain = Exact(5), Exact(5, backend="torch")
+    for one in (index, plain):
+        one.build(keys)
+    for q in (40, 1, 1):
+        found, wanted = (one.search(keys[:q] + 0.5, 9, keys) for one in (index, plain))
+        assert torch.equal(found.rows, wanted.rows) and torch.equal(found.distances, wanted.distances)
+    assert index.coded_bytes == 0
+    index.forget(torch.tensor([7]))
+    index.search(keys[:40], 9, keys)
+    assert index.coded_bytes > 3000 * 5
+    for _ in range(99):
+        index.search(torch.full((1, 5), 1e9), 9, keys)  # what is far from all keys is far from few queries
+        index.search(keys[:99], 9, keys)
+    assert index.coded_bytes > 0
 
 
 def test_threads_search_side_by_side(installed):

@@ -787,6 +787,7 @@ PUBLIC int residua_answer(const Reader* reader, const void* given, const float* 
     for (int64_t i = 0; i < count; i++) {
       const float* blocks = least.data() + i * codes.blocks;
       if (search.run(&asked[i], moved.data() + i * d, blocks, k, rows.data(), squared.data()) != k) return 1;
+      if (int64_t(search.squared.size()) > codes.n / 8 + k) return 1;  // whoever counts these may give the codes up
       for (int64_t j = 0; j < k; j++) near[j] = {squared[j], names ? names[rows[j]] : rows[j]};
       std::sort(near.begin(), near.end());  // sums in this order, however they were found
       for (int64_t j = 0; j < k; j++) squared[j] = near[j].first, rows[j] = near[j].second;

@@ -25,7 +25,7 @@ from residua.native import DIMENSIONS, Codes, Kernels, Reading, kernels
 
 _BACKENDS = {"faiss": faiss_candidates, "torch": torch_candidates}
 _PAYS = 32  # searches of one query that cost as much as making codes, measured
-_USELESS = 1 / 8  # of the keys: where codes leave so many to be measured, they are given up
+_USELESS = 1 / 8  # of the keys: where codes leave so many to be measured, of most queries, they are given up
 
 
 @register_index("exact")
@@ -55,6 +55,12 @@ class Exact(Index):
     def n(self) -> int:
         return self._n
 
+    @property
+    def coded_bytes(self) -> int:
+        """The size of the native codes in RAM, about d + 4 bytes a row; 0 where there are none."""
+        codes = self._codes
+        return 0 if codes is None else codes.nbytes
+
     def _native(self) -> Kernels | None:
         """Native kernels, where they search faster than what proposes otherwise."""
         if "backend" in self.params or self.device.type != "cpu" or not 0 < self.dim <= DIMENSIONS:
@@ -64,11 +70,20 @@ class Exact(Index):
 
     def __getstate__(self) -> dict[str, Any]:
         # The next searches make anew what is made of the keys.
-        return vars(self) | {"_compact": None, "_codes": None, "_asked": 0, "_once": None, "_kernels": None}
+        return vars(self) | {
+            "_compact": None,
+            "_codes": None,
+            "_asked": 0,
+            "_coded": 0,
+            "_measured": 0.0,
+            "_once": None,
+            "_kernels": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state | {"_once": Lock()})
         self._kernels = self._native()
+        self._drop_codes()
 
     def _build(self, keys: Rows) -> None:
         self._n = len(keys)
@@ -77,7 +92,8 @@ class Exact(Index):
 
     def _drop_codes(self) -> None:
         self._codes: Codes | None = None
-        self._asked = 0  # queries since
+        self._asked = self._coded = 0  # queries since, and those that codes answered
+        self._measured = 0.0  # shares of the keys, summed over these
 
     def _build_chunked(self, keys: ChunkedTensor) -> None:
         self._build(keys)
@@ -119,7 +135,9 @@ class Exact(Index):
             return None
         if codes is not None:
             table, names = self._compacted(keys) or (keys, None)
-            return reading.by_codes(codes, table, names, queries, centre, logits)
+            said = reading.by_codes(codes, table, names, queries, centre, logits)
+            self._coded += 0 if said is None else len(queries)
+            return said
         queries = queries if centre is None else (queries - centre).float()
         if not (keys.is_contiguous() and queries.isfinite().all()):
             return None
@@ -159,7 +177,9 @@ class Exact(Index):
         if found is None:
             return None
         places, counts, measured = found
-        if measured > _USELESS + k / len(table):
+        self._coded += len(queries)
+        self._measured += max(0.0, measured - k / len(table)) * len(queries)
+        if self._coded >= _PAYS and self._measured > _USELESS * self._coded:
             self._codes, self._asked = None, -(2**62)  # until the keys change
         rows = torch.from_numpy(places)
         if names is not None:
