@@ -516,6 +516,10 @@ INLINE bool residuals_body(const Reader& reader, const int64_t* rows, const floa
                            float* work, float* out) {
   const int64_t L = reader.L, k = reader.k;
   float *weights = work, *change = weights + k, *said = change + L, *start = said + L;
+#if defined(__GNUC__) || defined(__clang__)
+  for (int64_t i = 0; i < k; i++)
+    for (int64_t j = 0; j < std::min<int64_t>(L, 256); j += 16) __builtin_prefetch(reader.said + rows[i] * L + j);
+#endif
   const float scale = 1 / reader.temperature;
   const Passed own = passed(logits, L, 1, nullptr);
   if (own.top != own.top) return false;
