@@ -40,6 +40,7 @@ constexpr int ROWS = 64;         // of a block of codes, 4 dimensions of all row
 constexpr int TOGETHER = 6;      // queries of one pass over the codes: as many as AVX-512 has registers for
 constexpr int SAMPLE = 8;        // of so many blocks one tells where the nearest are, where many are wanted
 constexpr double INF = std::numeric_limits<double>::infinity();
+constexpr float NO_LIMIT = std::numeric_limits<float>::infinity();
 
 enum Level { PORTABLE, AVX2, VNNI };
 
@@ -330,14 +331,14 @@ struct Search {
   }
 
   // Keys with low < score <= high.
-  void collect(const Query& query, const float* blocks, double low, double high) {
+  void collect(const Query& query, const float* blocks, float low, float high) {
     float scores[ROWS];
     for (int64_t b = 0; b < codes.blocks; b++) {
       if (!(blocks[b] <= high)) continue;
       block_scores(codes, query, b, scores);
       const int64_t end = std::min<int64_t>(ROWS, codes.n - b * ROWS);
       for (int64_t r = 0; r < end; r++)
-        if (scores[r] > low && scores[r] <= high) {
+        if ((scores[r] > low) & (scores[r] <= high)) {  // one branch, seldom taken
           near.push_back({scores[r], b * ROWS + r});
           prefetch(b * ROWS + r);
         }
@@ -345,7 +346,7 @@ struct Search {
   }
 
   // A score that k keys or somewhat more do not exceed, most likely: any will do.
-  double threshold(const Query& query, const float* blocks) {
+  float threshold(const Query& query, const float* blocks) {
     if (8 * k <= codes.blocks) {  // one in each of k blocks
       least.assign(blocks, blocks + codes.blocks);
       std::nth_element(least.begin(), least.begin() + (k - 1), least.end());
@@ -354,7 +355,7 @@ struct Search {
     const int64_t sampled = codes.blocks / SAMPLE;
     const double share = double(k) * double(sampled * ROWS) / double(codes.n);
     const int64_t rank = int64_t(share + 2 * std::sqrt(share) + 1);
-    if (2 * rank > sampled * ROWS) return INF;
+    if (2 * rank > sampled * ROWS) return NO_LIMIT;
     least.resize(sampled * ROWS);
     for (int64_t b = 0; b < sampled; b++) block_scores(codes, query, b * SAMPLE, least.data() + b * ROWS);
     std::nth_element(least.begin(), least.begin() + (rank - 1), least.end());
@@ -385,18 +386,19 @@ struct Search {
     if (!query) {  // codes tell nothing
       for (int64_t i = 0; i < codes.n; i++) near.push_back({0, i}), measure(i);
     } else {
-      double high = threshold(*query, blocks);
-      collect(*query, blocks, -INF, high);
+      float high = threshold(*query, blocks);
+      collect(*query, blocks, -NO_LIMIT, high);
       if (int64_t(near.size()) < k) {
         near.clear();
-        collect(*query, blocks, -INF, high = INF);
+        collect(*query, blocks, -NO_LIMIT, high = NO_LIMIT);
       }
       std::nth_element(near.begin(), near.begin() + (k - 1), near.end());
       for (int64_t i = 0; i < k; i++) measure(near[i].at);
       // k keys are at most so far, in steps; what is nearer has a code at most that much further from the query's.
       double reach = std::sqrt(furthest(*std::max_element(squared.begin(), squared.end()))) / codes.step;
       reach = (reach + query->lost + codes.lost) * (1 + 1e-9);
-      const double needed = reach * reach - query->norm * (1 - 1e-12) + query->margin;
+      const double exact = reach * reach - query->norm * (1 - 1e-12) + query->margin;
+      const float needed = std::nextafter(float(exact), NO_LIMIT);  // not below it
       if (needed > high) collect(*query, blocks, high, needed);
       auto end = std::partition(near.begin() + k, near.end(), [&](const Scored& one) { return one.score <= needed; });
       near.erase(end, near.end());
