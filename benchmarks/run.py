@@ -23,7 +23,14 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 
-APART = ("compare", "gpu", "native", "run", "workloads")  # compare measures two installations, by workloads
+APART = (
+    "again",
+    "compare",
+    "gpu",
+    "native",
+    "run",
+    "workloads",
+)  # compare measures two installations, by workloads
 NEEDING = {"gpu", "native"}  # what not every machine has: run where they are named
 
 
