@@ -37,6 +37,7 @@ from residua.memory.storage import Storage, StorageName, describe_storage, make_
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table
 from residua.memory.verify import Verified, verify
+from residua.native import Reading
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -337,6 +338,15 @@ class Memory(Editable):
                 return self.index.search(queries, int(k), self._keys)
             ids = self._columns["id"]
             return search_excluding(self.index, queries, int(k), self._keys, ids, excluded.to(self.device))
+
+    def read_at_once(self, reading: Reading, keys: Tensor, logits: Tensor) -> Tensor | None:
+        """What `reading` makes of the logits (q, L) of a few queries, keys float32 (q, d), both contiguous and on the
+        CPU, where native kernels search and read at once; None: ``search``, which also says what is wrong."""
+        if self.schema.normalise or keys.shape[1] != self.dim:
+            return None
+        with self.reading():
+            self._require_now()
+            return self.index.read_at_once(reading, keys, self._centre, self._keys, logits)
 
     def median_nn_distance(self, sample: int = 1000) -> float:
         """Median distance (plain Euclidean) from a remembered row to its nearest other key; 1.0 of fewer than two rows.
