@@ -54,6 +54,10 @@ class Changes:
         renamed = {id: (was.all(id), names.all(id)) for id in sorted(ids)}
         return cls(n, len(after), forgotten, restored, **labels, names=renamed)
 
+    def __bool__(self) -> bool:
+        some = self.forgotten, self.restored, self.relabelled, self.names
+        return self.last > self.first or any(map(len, some))
+
     def reversed(self) -> Self:
         """What takes these changes back; rows that they added are then forgotten."""
         added = torch.arange(self.first, self.last)

@@ -480,7 +480,7 @@ class Memory(Editable):
                 asked = MORE_EXACT[asked]
                 log.info("index %r is replaced by %r", index.name, asked)
                 index = draft._make_index(table, asked)
-            draft.index, draft._table, draft._saved = index, table, None
+            draft.index, draft._table, draft._saved, draft._renumbered = index, table, None, table
             draft._refresh()
 
         self._edited("rebuild", note, rebuilt)
