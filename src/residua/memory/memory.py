@@ -591,10 +591,9 @@ class Memory(Editable):
 
         Pieces of the forgotten rows that no remembered row has are looked for at every byte of every file there; one
         that is found is a ``MemoryFileError`` that names the file (a copy that somebody else put there). What is a
-        figure over many rows stays: the keys' centre, a tuned reader's parameters. Nobody else saves there meanwhile.
+        figure over many rows stays: the keys' centre, a tuned reader's parameters. Nobody saves there during the search.
         """
-        with self._locks.edits:  # before the folder's lock, as every edit of a live memory takes both
-            return purge(self, Path(path), note, progress)
+        return purge(self, Path(path), note, progress)
 
     @classmethod
     def load(

@@ -70,8 +70,8 @@ def purge(memory: Memory, path: Path, note: str | None = None, progress: bool | 
         draft.rename({id: () for id in draft.names if id not in held})
         if rows:
             draft.rebuild()
+    memory.save(path)
     with locked(path):  # files that are searched stay where they are
-        memory.save(path)
         files = sorted(file for file in path.rglob("*") if file.is_file())
         sizes = [file.stat().st_size for file in files]
         with progress_bar(progress, desc="search", unit="B", unit_scale=True, total=sum(sizes)) as bar:
