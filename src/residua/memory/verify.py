@@ -89,16 +89,16 @@ def _found(path: Path) -> tuple[Verified, dict[str, Any] | None]:
         if not earlier:
             raise
         manifest, damaged = None, [MANIFEST]
-    checked = 1
+    checked, back = 1, None
     if manifest is not None:
         damaged, checked = _damaged(path, manifest), 1 + len(named_files(manifest))
         whole = _whole(manifest, damaged)
-    back = None
     if damaged:
         now = manifest and manifest["generation"]
         back = next((one for one in earlier if one["generation"] != now and not _damaged(path, one)), None)
+    generation = None if back is None else back["generation"]
     rows = manifest["rows"] if manifest is not None else 0
-    return Verified(checked, tuple(damaged), rows, tuple(whole), back and back["generation"]), back
+    return Verified(checked, tuple(damaged), rows, tuple(whole), generation), back
 
 
 def _earlier(path: Path) -> list[dict[str, Any]]:
