@@ -325,15 +325,15 @@ def load(
 
     With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s."""
     path = folder_of(path)
-    for _ in range(_ATTEMPTS):
+    for _ in range(files.ATTEMPTS):
         manifest = read_manifest(path)
         try:
             with files.held(path, manifest) as held:
                 return _load(path, manifest, device, held, mmap, trust)
-        except MemoryFileError:
+        except (MemoryFileError, FileNotFoundError):
             if files.generation_of(path) in (manifest["generation"], None):
                 raise
-    raise MemoryFileError(f"{path} was saved {_ATTEMPTS} times while it was loaded; load it while fewer save there")
+    raise files.busy(path, "loaded")
 
 
 def _load(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,32 +61,44 @@ def verify(path: Path, repair: bool = False) -> Verified:
     """See ``Memory.verify``."""
     path = path.resolve()
     with locked(path) if repair and path.is_dir() else nullcontext():
-        earlier, damaged, whole = _earlier(path), list[str](), list[tuple[int, int]]()
-        try:
-            manifest = read_manifest(path)
-        except MemoryFileError:
-            if not earlier:
-                raise
-            manifest, damaged = None, [MANIFEST]
-        checked = 1
-        if manifest is not None:
-            damaged, checked = _damaged(path, manifest), 1 + len(named_files(manifest))
-            whole = _whole(manifest, damaged)
-        back = None
-        if damaged:
-            now = manifest and manifest["generation"]
-            back = next((one for one in earlier if one["generation"] != now and not _damaged(path, one)), None)
-        if repair and damaged and back is None:
+        for _ in range(files.ATTEMPTS):
+            generation = files.generation_of(path)
+            found, back = _found(path)
+            if not found.damaged or files.generation_of(path) == generation:
+                break  # else others saved, and may have removed what is missing
+        else:
+            raise files.busy(path, "verified")
+        if not (repair and found.damaged):
+            return found
+        if back is None:
             raise MemoryFileError(
-                f"{path} is damaged ({', '.join(damaged)}), and no earlier generation is whole: restore it from a "
-                "copy, or save there a memory that holds it"
+                f"{path} is damaged ({', '.join(found.damaged)}), and no earlier generation is whole: restore it from "
+                "a copy, or save there a memory that holds it"
             )
-        if repair and back is not None:
-            with files.writing(path):
-                files.commit(path, back)
-        generation = None if back is None else back["generation"]
-        rows = manifest["rows"] if manifest is not None else 0
-        return Verified(checked, tuple(damaged), rows, tuple(whole), generation, repair and back is not None)
+        with files.writing(path):
+            files.commit(path, back)
+        return replace(found, repaired=True)
+
+
+def _found(path: Path) -> tuple[Verified, dict[str, Any] | None]:
+    """What a folder's files say, and the manifest of the newest earlier generation, if it is needed, that is whole."""
+    earlier, damaged, whole = _earlier(path), list[str](), list[tuple[int, int]]()
+    try:
+        manifest = read_manifest(path)
+    except MemoryFileError:
+        if not earlier:
+            raise
+        manifest, damaged = None, [MANIFEST]
+    checked, back = 1, None
+    if manifest is not None:
+        damaged, checked = _damaged(path, manifest), 1 + len(named_files(manifest))
+        whole = _whole(manifest, damaged)
+    if damaged:
+        now = manifest and manifest["generation"]
+        back = next((one for one in earlier if one["generation"] != now and not _damaged(path, one)), None)
+    generation = None if back is None else back["generation"]
+    rows = manifest["rows"] if manifest is not None else 0
+    return Verified(checked, tuple(damaged), rows, tuple(whole), generation), back
 
 
 def _earlier(path: Path) -> list[dict[str, Any]]:
