@@ -608,7 +608,7 @@ def main(minutes: float, indexes: list[str], out: Path | None, seed: int = 0, ev
         with tempfile.TemporaryDirectory() as place:
             run = Run(Path(place), index, seed)
             run.go(minutes, every)
-            report["runs"][index] = run.report()
+            report["runs"][index] = run.report() | {"load average at the end": round(os.getloadavg()[1], 1)}
         print(index, json.dumps(report["runs"][index], indent=1), flush=True)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

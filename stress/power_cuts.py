@@ -63,7 +63,8 @@ def content(folder: Path) -> Any:
     told = [(one.what, one.note, one.added, one.forgotten, one.relabelled, one.undoes) for one in memory.log()]
     logits = None if memory.logits is None else memory.logits.dense().tolist()
     keys = None if memory.keys is None else memory.keys.tolist()
-    found = memory.search(np.zeros((1, 2)), 3).rows.tolist()
+    near = memory.search(np.zeros((1, 2)), 3)
+    found = near.rows.tolist(), near.distances.tolist()
     held = memory.ids.tolist(), memory.labels.tolist(), keys, logits, memory.names.to_json(), told, reader, found
     return generation, held
 
@@ -176,6 +177,23 @@ def calls(folder: Path, index: str, storage: Any, rng: np.random.Generator) -> I
     yield "repair", lambda: rs.Memory.verify(folder, repair=True)
 
 
+def calls_without_keys(folder: Path, rng: np.random.Generator) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The same for a memory whose keys were discarded: those of new rows go into files of their own, until there are so
+    many that the index is written anew."""
+    memory = rs.Memory(rows(40, rng), index="SQ8")
+    memory.save(folder)
+    memory.discard_keys()
+    yield "discard keys", lambda: memory.save(folder)
+    for n in (1, 3, 30):
+        memory.add(rows(n, rng))
+        yield "add without keys", lambda: memory.save(folder)
+    live = rs.Memory.open(folder)
+    yield "live add without keys", lambda: live.add(rows(2, rng))
+    yield "purge without keys", lambda: live.purge(folder, progress=False)
+    live.add(rows(1, rng))
+    yield "live undo without keys", live.undo
+
+
 def attack_build(root: Path, keep: bool, limit: int, seed: int) -> int:
     """Cut a build's power; called again, it becomes the memory it was to be. How many states were tried."""
 
@@ -201,11 +219,16 @@ def attack_round(number: int, limit: int | None, builds: int) -> Counter[str]:
         root = Path(place) / "disk"
         root.mkdir()
         with mock.patch.object(store, "_SMALL", small):
-            for what, call in calls(root / "new" / "mem", index, storage, np.random.default_rng(number)):
-                try:
-                    counts[what] += attack(root, "new/mem", call, limit, number)
-                except (AssertionError, MemoryFileError) as error:
-                    raise AssertionError(f"round {number}, {what}: {error}") from error
+            rng = np.random.default_rng(number)
+            for folder, made in (
+                ("new/mem", calls(root / "new" / "mem", index, storage, rng)),
+                ("codes", calls_without_keys(root / "codes", rng)),
+            ):
+                for what, call in made:
+                    try:
+                        counts[what] += attack(root, folder, call, limit, number)
+                    except (AssertionError, MemoryFileError) as error:
+                        raise AssertionError(f"round {number}, {what}: {error}") from error
         counts["build"] += attack_build(root, number % 2 == 0, builds, number)
     return counts
 
@@ -214,7 +237,7 @@ def main(states: int, out: Path | None) -> int:
     torch.set_num_threads(1)
     os.environ.setdefault("RESIDUA_SECRET", "of the power cuts alone")
     began, counts, rounds, faults = time.monotonic(), Counter[str](), 0, list[str]()
-    while counts.total() < states and not faults:
+    while (counts.total() < states or rounds < len(KINDS)) and not faults:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_short_attack_finds_nothing(tmp_path):
     """``stress/results/kills.json`` is of twenty minutes."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    options = ["--minutes", "0.1", "--audit", "3", "--index", "exact", "--out", tmp_path / "report.json"]
+    options = ["--minutes", "0.05", "--audit", "2", "--index", "exact", "--out", tmp_path / "report.json"]
     command = [sys.executable, "-m", "stress.kills", *options]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     report = json.loads((tmp_path / "report.json").read_text())["runs"]["exact"]
