@@ -189,7 +189,6 @@ def calls_without_keys(folder: Path, rng: np.random.Generator) -> Iterator[tuple
         yield "add without keys", lambda: memory.save(folder)
     live = rs.Memory.open(folder)
     yield "live add without keys", lambda: live.add(rows(2, rng))
-    yield "purge without keys", lambda: live.purge(folder, progress=False)
     live.add(rows(1, rng))
     yield "live undo without keys", live.undo
 
