@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,21 +68,23 @@ def run(path: Path, keep: bool, pause: float = 0.0, checkpoint_every: float = 60
             names.update({int(id): f"document {id}" for id in batch.ids})
             yield batch
 
-    build(
-        batches(),
-        slowly,
-        path,
-        index="IVF8,PQ4x4fs",
-        overfetch=20,
-        keep_keys=keep,
-        key_dtype="float16",
-        about={"a": 1},
-        names=names,
-        shard_rows=150,
-        train_rows=150,
-        checkpoint_every=checkpoint_every,
-        progress=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the recall of so few codes
+        build(
+            batches(),
+            slowly,
+            path,
+            index="IVF8,PQ4x4fs",
+            overfetch=20,
+            keep_keys=keep,
+            key_dtype="float16",
+            about={"a": 1},
+            names=names,
+            shard_rows=150,
+            train_rows=150,
+            checkpoint_every=checkpoint_every,
+            progress=False,
+        )
 
 
 def forked(work: Callable[[], None], kill_after: float | None = None) -> bool:
