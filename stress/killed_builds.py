@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,23 +67,21 @@ def run(path: Path, keep: bool, pause: float = 0.0, checkpoint_every: float = 60
             names.update({int(id): f"document {id}" for id in batch.ids})
             yield batch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the recall of so few codes
-        build(
-            batches(),
-            slowly,
-            path,
-            index="IVF8,PQ4x4fs",
-            overfetch=20,
-            keep_keys=keep,
-            key_dtype="float16",
-            about={"a": 1},
-            names=names,
-            shard_rows=150,
-            train_rows=150,
-            checkpoint_every=checkpoint_every,
-            progress=False,
-        )
+    build(
+        batches(),
+        slowly,
+        path,
+        index="IVF8,PQ4x4fs",
+        overfetch=20,
+        keep_keys=keep,
+        key_dtype="float16",
+        about={"a": 1},
+        names=names,
+        shard_rows=150,
+        train_rows=150,
+        checkpoint_every=checkpoint_every,
+        progress=False,
+    )
 
 
 def forked(work: Callable[[], None], kill_after: float | None = None) -> bool:

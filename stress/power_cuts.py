@@ -89,7 +89,8 @@ def attack(root: Path, folder: str, call: Callable[[], Any], limit: int | None =
     for number, (state, returned) in enumerate(states):
         with laid_out(root, state) as cut:
             found = content(cut / folder)
-            assert found == new or (found == old and not returned), sorted(state)
+            # A live purge saves twice: what is in between holds the same as the end.
+            assert found == new or (not returned and (found == old or found[1] == new[1])), sorted(state)
             if found not in (NONE, REFUSED):
                 check_files(cut / folder)
                 if number % 10 == 0:
@@ -189,6 +190,7 @@ def calls_without_keys(folder: Path, rng: np.random.Generator) -> Iterator[tuple
         yield "add without keys", lambda: memory.save(folder)
     live = rs.Memory.open(folder)
     yield "live add without keys", lambda: live.add(rows(2, rng))
+    yield "purge without keys", lambda: live.purge(folder, progress=False)
     live.add(rows(1, rng))
     yield "live undo without keys", live.undo
 

@@ -37,7 +37,6 @@ from residua.memory.table import Column, Table
 from residua.strict import loads
 
 _NOT_SAVED = ("active",)  # the log says it
-_ATTEMPTS = 100  # to load what others save at the same time
 _SHARD = 131_072  # rows
 _SMALL = 1024  # rows or edits in a file that is written anew with each save, so that a small memory has few files
 _SHOWN = 5  # edits of others
