@@ -70,6 +70,8 @@ class _Reader(ctypes.Structure):
 class Kernels:
     """The shared library's functions over tensors and arrays on the CPU, contiguous and of the dtypes named."""
 
+    library: Any  # as ctypes loads it
+
     def __init__(self, library: Any):
         signatures = {
             "level": (c_int, ()),
@@ -113,8 +115,11 @@ class Kernels:
 class Codes:
     """8-bit codes of keys, which tell of most keys that they are not among the nearest. Any thread may search."""
 
+    pointer: int  # to what the library made
+
     def __init__(self, library: Any, pointer: int):
-        self._library, self.pointer = library, pointer
+        self._library: Any = library
+        self.pointer = pointer
 
     def __del__(self) -> None:
         self._library.residua_codes_free(self.pointer)
@@ -154,6 +159,8 @@ class Reading:
     of labels has to be at most `left`.
     """
 
+    k: int  # how many neighbours it reads
+
     def __init__(
         self,
         kernels: Kernels,
@@ -169,11 +176,13 @@ class Reading:
         given: float,
         floor: float,
     ):
-        self._held = labels, said  # what the structure points to
+        self._held: tuple[Tensor, Tensor | None] = (labels, said)  # what the structure points to
         table = None if said is None else said.data_ptr()
         how = temperature, sigma, gaussian, in_logits, left, given, floor
-        self._reader = _Reader(labels.data_ptr(), table, outputs, k, *how)
-        self._at, self._library, self.k = ctypes.addressof(self._reader), kernels.library, k
+        self._reader: _Reader = _Reader(labels.data_ptr(), table, outputs, k, *how)
+        self._at: int = ctypes.addressof(self._reader)
+        self._library: Any = kernels.library
+        self.k = k
 
     def __call__(self, rows: np.ndarray, squared: np.ndarray, logits: Tensor) -> Tensor | None:
         """Logits float32 (q, L) from neighbours, rows int64 and squared distances float32 (q, k) in any order, and the
