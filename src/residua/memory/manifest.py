@@ -125,14 +125,14 @@ def writing(path: Path, safe: str = "") -> Iterator[None]:
         raise MemoryFileError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}{safe}") from error
 
 
-def commit(path: Path, manifest: dict[str, Any], keep: bool = False) -> dict[str, Any]:
+def commit(path: Path, manifest: dict[str, Any], now: dict[str, Any] | None = None) -> dict[str, Any]:
     """Make `manifest` what folder `path` holds, by rename, then remove the files that count no more; it is returned.
 
-    With `keep`, what the folder held until now, and the generation before, stay: ``verify`` may fall back on them.
+    What the folder holds `now`, where its manifest is given, and the generation before, stay: ``verify`` may fall back
+    on them.
     """
-    now = read_manifest(path) if keep else {}
-    earlier = [now["generation"], *now.get("earlier", ())][:EARLIER] if keep else []
-    if keep:
+    earlier = [now["generation"], *now.get("earlier", ())][:EARLIER] if now else []
+    if now:
         link(path / MANIFEST, path / earlier_manifest(now["generation"]))
     manifest = manifest | {"earlier": earlier}
     write_json(path / MANIFEST, manifest | {"crc32": checksum(manifest)})
@@ -152,15 +152,15 @@ def link(file: Path, name: Path) -> None:
             flush(name)
 
 
-def check_folder(path: Path, verb: str, *others: str) -> bool:
-    """Whether folder `path` holds a memory; one that holds anything else (but files named like `others`) is refused."""
+def check_folder(path: Path, verb: str, *others: str) -> dict[str, Any] | None:
+    """The manifest of folder `path`, if it holds a memory; one that holds anything else (but files named like `others`)
+    is refused."""
     if (path / MANIFEST).exists():
-        read_manifest(path)  # another program's, or another version's, is not overwritten
-        return True
+        return read_manifest(path)  # another program's, or another version's, is not overwritten
     # Our own: a first save was killed.
     if not all(file.name == LOCK or file.name.startswith((*OWN, *others)) for file in path.iterdir()):
         raise MemoryFileError(f"{path} holds files that are not a memory's; {verb} into an empty or new folder")
-    return False
+    return None
 
 
 def generation_of(path: Path) -> str | None:

@@ -9,7 +9,6 @@ so that there are few files, it takes the last ones into the new one where they 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import torch
 from residua import described
 from residua.core import ChunkedTensor, Head, Names, Rows
 from residua.errors import MemoryFileError, StaleMemoryError
-from residua.folder import FORMAT, MANIFEST, present, read_manifest, reader_in
+from residua.folder import FORMAT, MANIFEST, folder_of, present, read_manifest, reader_in
 from residua.index import Index, check_wanted, load_index
 from residua.memory import journal, validate
 from residua.memory import manifest as files
@@ -139,13 +138,13 @@ def save(
     """
     path = folder_of(path)
     with locked(path), writing(path):
-        files.check_folder(path, "save")
-        now = files.generation_of(path)
+        there = files.check_folder(path, "save")
+        now = None if there is None else there["generation"]
         check_current(path, known, now, events)
         same = saved is not None and (saved.path, saved.generation) == (path, now)
         old = saved.manifest if saved is not None and same else {}
-        if reader is None and now in known.get(path, ()):
-            reader = reader_in(path, read_manifest(path))
+        if reader is None and there is not None and now in known.get(path, ()):
+            reader = reader_in(path, there)
         with files.new_generation(path) as generation:
             known[path] = {*known.get(path, ()), generation}  # an interrupt may come when it is in place already
             shards, start = _kept(path, old.get("shards", []), "rows", len(table))
@@ -184,11 +183,6 @@ def _is_whole(path: Path, about: dict[str, Any]) -> bool:
         return bool(present(path, about))
     except MemoryFileError:
         return False
-
-
-def folder_of(path: Path) -> Path:
-    """The one name of a folder that may have several."""
-    return Path(os.path.realpath(path))
 
 
 def check_current(path: Path, known: Known, now: str | None, events: Sequence[Event]) -> None:
@@ -264,7 +258,7 @@ def write_manifest(
     if contents.names:
         manifest["names"] = _put_names(path, generation, contents.names, old.get("names"))
     manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
-    return files.commit(path, manifest, keep=bool(old))
+    return files.commit(path, manifest, old)
 
 
 def _put_names(path: Path, generation: str, names: Names, old: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from residua.errors import MemoryFileError
-from residua.folder import MANIFEST, earlier_manifest, named_files, read_manifest
+from residua.folder import MANIFEST, earlier_manifest, folder_of, named_files, read_manifest
 from residua.memory import manifest as files
 from residua.memory.lock import locked
 from residua.printable import count
@@ -59,7 +59,7 @@ class Verified:
 
 def verify(path: Path, repair: bool = False) -> Verified:
     """See ``Memory.verify``."""
-    path = path.resolve()
+    path = folder_of(path)
     with locked(path) if repair and path.is_dir() else nullcontext():
         earlier, damaged, whole = _earlier(path), list[str](), list[tuple[int, int]]()
         try:
