@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 
-from residua.errors import ParameterError, StorageError
+from residua.errors import StorageError
 from residua.folder import read_manifest
 from residua.memory import arguments, manifest, store
 from residua.memory.edits import Editable
@@ -58,7 +58,15 @@ class Savable(Editable):
     def _write(self, path: str | os.PathLike[str], reader: dict[str, Any] | None = None) -> None:
         with self._locks.edits, self._turn():
             now = self._draft()
-            self._saved = now._put(path, now._events, reader)
+            with locked(Path(path)):  # nobody takes the new files away before they are mapped
+                self._saved = now._saved = now._put(path, now._events, reader)
+                table = store.mapped_anew(now._saved, now._table)
+            if table is not now._table:
+                now._table = table
+                now._refresh()
+                now.version = self.version  # it holds what it held
+                held = self._contents(now, now._events)
+                self._locks.alone(lambda: vars(self).update(held))
 
     def _put(
         self, path: str | os.PathLike[str], events: list[Event], reader: dict[str, Any] | None = None
@@ -155,8 +163,8 @@ class Savable(Editable):
 
         With `mmap` (on the CPU) keys, and logits that are stored in full, stay in their files and are read when a
         search needs them, so that a memory larger than RAM opens at once. Their files' sizes and headers are checked,
-        all else is read and verified; what they hold is not. Edits are as for any memory; ``rebuild`` needs RAM for
-        all rows.
+        all else is read and verified; what they hold is not. Edits are as for any memory; ``rebuild``, ``save`` and
+        ``purge`` read them part by part, and need RAM for the index and for what it learns from.
 
         An index file is opened where it was written with this user's secret (a file of their own, or the environment
         variable ``RESIDUA_SECRET``), or where you `trust` whoever wrote the folder; else the index is built anew from
@@ -236,9 +244,7 @@ class Savable(Editable):
     ) -> tuple[Self, dict[str, Any] | None]:
         """The memory in a folder, and the reader that was saved with it."""
         memory = cls.__new__(cls)
-        where = arguments.checked_device(device)
-        if mmap and where.type != "cpu":
-            raise ParameterError(f"mmap=True with device={str(device)!r}; files are mapped on the CPU: leave one out")
+        where = arguments.checked_device(device, mmap)
         contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust)
         memory._begin(contents, table, saved)
         memory._events, memory._trust = events, trust

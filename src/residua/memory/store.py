@@ -164,6 +164,18 @@ def save(
     return Saved(path, manifest)
 
 
+def mapped_anew(saved: Saved, table: Table) -> Table:
+    """`table`, which was just saved: where it was some of the rows of older files, it is now all rows of the new ones,
+    and what these older files held besides is on no disk any more."""
+    columns = {name: table[name] for name in table.names}
+    names = [name for name, column in columns.items() if isinstance(column, ChunkedTensor) and not column.is_whole]
+    shards = [map_tensors(saved.path, shard) for shard in saved.manifest["shards"]] if names else []
+    for name in names:
+        found = [column for shard in shards if isinstance(column := shard[name], ChunkedTensor)]
+        table = table.with_column(name, ChunkedTensor([chunk for column in found for chunk in column.chunks]))
+    return table
+
+
 def _kept(path: Path, written: list[dict[str, Any]], what: str, total: int) -> tuple[list[dict[str, Any]], int]:
     """Which of the files `written` stay, and how many rows or events of `total` these hold: not what follows one that
     is missing or torn, and, where another has to be written, none at the end that is no larger, or small."""
@@ -391,10 +403,11 @@ def _get_index(path: Path, manifest: dict[str, Any], table: Table, trust: bool) 
     if n > len(table):
         raise MemoryFileError(f"{path / MANIFEST} has an index of {n} rows and holds {len(table)}")
     keys = table.rows("key") if manifest.get("keys_kept", True) else None
-    first, device = None if keys is None else keys[:n], table.device
+    first, device = None if keys is None else table.first(n).rows("key"), table.device
     index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n, trust=trust)
     if keys is not None and n < len(table):
-        index.add(keys[n:])
+        for start in range(n, len(table), _SHARD):
+            index.add(keys[start : start + _SHARD])
         index.forget(forgotten[forgotten >= n])
     return index
 

@@ -102,15 +102,18 @@ class Table:
         return Table(self.device, buffers, self._length)
 
     def take(self, rows: Tensor) -> Table:
-        """A new table of `rows` (row numbers, in the order they are given), numbered 0 ... m-1."""
+        """A new table of `rows` (ascending row numbers), numbered 0 ... m-1; what lies in files stays there."""
         buffers: dict[str, Column] = {}
         for name in self._buffers:
-            column = self[name][rows]
-            buffers[name] = RunLengthArray(column) if isinstance(self[name], RunLengthArray) else column
+            column = self[name]
+            if isinstance(column, ChunkedTensor):
+                buffers[name] = column.take(rows)
+            else:
+                buffers[name] = RunLengthArray(column[rows]) if isinstance(column, RunLengthArray) else column[rows]
         return Table(self.device, buffers, len(rows))
 
-    def with_column(self, name: str, column: Tensor) -> Table:
-        """With `column`, of as many rows, in the place of a dense one."""
+    def with_column(self, name: str, column: Tensor | ChunkedTensor) -> Table:
+        """With `column`, of as many rows, in the place of one that is not held as runs."""
         return Table(self.device, self._buffers | {name: column}, self._length)
 
     def without(self, name: str) -> Table:
