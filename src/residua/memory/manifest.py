@@ -5,7 +5,7 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -125,19 +125,20 @@ def writing(path: Path, safe: str = "") -> Iterator[None]:
         raise MemoryFileError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}{safe}") from error
 
 
-def commit(path: Path, manifest: dict[str, Any], now: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Make `manifest` what folder `path` holds, by rename, then remove the files that count no more; it is returned.
-
-    What the folder holds `now`, where its manifest is given, and the generation before, stay: ``verify`` may fall back
-    on them.
-    """
-    earlier = [now["generation"], *now.get("earlier", ())][:EARLIER] if now else []
-    if now:
-        link(path / MANIFEST, path / earlier_manifest(now["generation"]))
-    manifest = manifest | {"earlier": earlier}
+def commit(path: Path, manifest: dict[str, Any], earlier: Sequence[str] = ()) -> dict[str, Any]:
+    """Make `manifest` what folder `path` holds, by rename, then remove the files that count no more, to these `earlier`
+    generations neither; it is returned."""
+    manifest = manifest | {"earlier": list(earlier)}
     write_json(path / MANIFEST, manifest | {"crc32": checksum(manifest)})
     sweep(path, manifest)
     return manifest
+
+
+def kept(path: Path, now: dict[str, Any]) -> list[str]:
+    """The generations that stay when the one that folder `path` holds `now` is the last: ``verify`` may go back to
+    them."""
+    link(path / MANIFEST, path / earlier_manifest(now["generation"]))
+    return [now["generation"], *now.get("earlier", ())][:EARLIER]
 
 
 def link(file: Path, name: Path) -> None:

@@ -218,12 +218,13 @@ class Savable(Editable):
             memory._saved = None
             memory.save(path)
 
-    @staticmethod
-    def verify(path: str | os.PathLike[str], *, repair: bool = False) -> Verified:
+    @classmethod
+    def verify(cls, path: str | os.PathLike[str], *, repair: bool = False) -> Verified:
         """Read every byte of a folder: what is damaged there, what survives, and which earlier generation is whole.
 
-        With `repair`, a folder where something is damaged goes back to the newest earlier generation that is whole (the
-        last two are kept): what was saved since is lost; ``MemoryFileError`` where none is whole.
+        With `repair`, an index that is damaged is built anew from the keys, and nothing is lost. Where anything else is
+        damaged, the folder goes back to the newest earlier generation that is whole (the last two are kept): what was
+        saved since is lost; ``MemoryFileError`` where none is whole.
 
         Examples
         --------
@@ -236,16 +237,21 @@ class Savable(Editable):
         >>> rs.Memory.verify(folder).whole
         ((0, 6),)
         """
-        return verify(Path(path), repair)
+        return verify(Path(path), cls._reindex if repair else None)
+
+    @classmethod
+    def _reindex(cls, path: Path) -> None:
+        """Build the index in a folder anew from the keys there."""
+        cls._read(path, "cpu", mmap=True, trust=False, reindex=True)[0].save(path)
 
     @classmethod
     def _read(
-        cls, path: str | os.PathLike[str], device: str | torch.device, mmap: bool, trust: bool
+        cls, path: str | os.PathLike[str], device: str | torch.device, mmap: bool, trust: bool, reindex: bool = False
     ) -> tuple[Self, dict[str, Any] | None]:
-        """The memory in a folder, and the reader that was saved with it."""
+        """The memory in a folder, and the reader that was saved with it; all are as for ``store.load``."""
         memory = cls.__new__(cls)
         where = arguments.checked_device(device, mmap)
-        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust)
+        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust, reindex)
         memory._begin(contents, table, saved)
         memory._events, memory._trust = events, trust
         memory._refresh()

@@ -270,7 +270,7 @@ def write_manifest(
     if contents.names:
         manifest["names"] = _put_names(path, generation, contents.names, old.get("names"))
     manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
-    return files.commit(path, manifest, old)
+    return files.commit(path, manifest, files.kept(path, old) if old else ())
 
 
 def _put_names(path: Path, generation: str, names: Names, old: dict[str, Any] | None) -> dict[str, Any]:
@@ -306,14 +306,17 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def load(
-    path: Path, device: torch.device, mmap: bool = False, trust: bool = False
+    path: Path, device: torch.device, mmap: bool = False, trust: bool = False, reindex: bool = False
 ) -> tuple[Contents, Index, Table, list[Event], Saved]:
     """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment.
 
-    With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s."""
+    With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s. To `reindex`: the index is
+    built from the keys, whatever its files hold."""
     path = folder_of(path)
     for _ in range(_ATTEMPTS):
         manifest = read_manifest(path)
+        if reindex:
+            manifest["index"] |= {"files": [], "about": manifest["index"]["about"] | {"file": None}}
         try:
             with files.held(path, manifest) as held:
                 return _load(path, manifest, device, held, mmap, trust)
