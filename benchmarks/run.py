@@ -23,7 +23,13 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 
-APART = ("compare", "gpu", "run", "workloads")  # compare measures two installations, by workloads; gpu needs one
+APART = (
+    "again",
+    "compare",
+    "gpu",
+    "run",
+    "workloads",
+)  # compare measures two installations, by workloads; gpu needs one
 
 
 def names() -> list[str]:

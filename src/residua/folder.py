@@ -55,9 +55,9 @@ def checksum(manifest: dict[str, Any]) -> int:
 def named_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """What a manifest says of each file it names: ``file``, ``bytes``, ``crc32``."""
     edits = manifest.get("edits", [])  # one file up to format 3
-    others = [manifest[one] for one in ("head", "names") if one in manifest]
-    edits = edits if isinstance(edits, list) else [edits]
-    return [*manifest["shards"], *manifest["index"]["files"], *edits, *others]
+    others = [manifest[one] for one in ("head", "names", "truth") if one in manifest]
+    edits, index = edits if isinstance(edits, list) else [edits], manifest["index"]
+    return [*manifest["shards"], *index["files"], *index.get("tail", ()), *edits, *others]
 
 
 def present(path: Path, about: dict[str, Any]) -> Path:

@@ -121,9 +121,10 @@ def content(path):
     found = {name: memory.column(name)[:].contiguous().numpy().tobytes() for name in names}
     found["keys"] = memory.keys.tobytes() if memory.keys_kept else b""
     manifest = json.loads((path / "manifest.json").read_text())
-    for name in ("generation", "crc32", "shards", "index", "names", "edits"):
-        found[f"rest.{name}"] = manifest.pop(name) and b""
+    for name in ("generation", "crc32", "shards", "index", "names", "edits", "truth"):
+        found[f"rest.{name}"] = manifest.pop(name, None) and b""
     found["manifest"] = json.dumps(manifest, sort_keys=True).encode()
+    found["truth"] = b"".join(file.read_bytes() for file in path.glob("truth-*"))
     found["names"] = json.dumps(memory.names, sort_keys=True).encode()
     found["about"] = repr(memory.index.to_json() | {"file": None}).encode()
     found["index"] = next(path.glob("index-*.faiss")).read_bytes()
@@ -132,7 +133,7 @@ def content(path):
 
 def left_over(path):
     manifest = json.loads((path / "manifest.json").read_text())
-    named = {"manifest.json", "lock", manifest["names"]["file"]}
+    named = {"manifest.json", "lock", manifest["names"]["file"], manifest.get("truth", manifest["names"])["file"]}
     named |= {one["file"] for one in (*manifest["shards"], *manifest["index"]["files"], *manifest["edits"])}
     return sorted({file.name for file in path.iterdir()} - named)
 

@@ -22,7 +22,8 @@ def content(folder):
     except MemoryFileError as error:
         assert "is not a memory" in str(error), error
         return None
-    return memory.ids.tolist(), memory.labels.tolist(), memory.keys.tolist(), dict(memory.names)
+    keys = memory.keys if memory.keys_kept else memory.search(made(4, seed=3).keys, 3).distances
+    return memory.ids.tolist(), memory.labels.tolist(), keys.tolist(), dict(memory.names)
 
 
 def attack(root, folder, call, most, samples=100):
@@ -58,6 +59,22 @@ def test_a_power_cut_leaves_the_old_memory_or_the_new_one(tmp_path):
     memory.rebuild()
     memory.forget(0)
     assert attack(root, "new/mem", lambda: memory.save(root / "new" / "mem"), most=6) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("added", [3, 30])
+def test_a_power_cut_during_an_add_without_keys(tmp_path, added):
+    """Whose keys go into a file of their own, or whose index is written anew."""
+    pytest.importorskip("faiss")
+    root = tmp_path / "disk"
+    root.mkdir()
+    memory = rs.Memory(made(40), index="SQ8")
+    memory.discard_keys()
+    memory.save(root / "mem")
+    memory.add(made(added, seed=1))
+    assert attack(root, "mem", lambda: memory.save(root / "mem"), most=5, samples=40) > 20
+    live = rs.Memory.open(root / "mem")
+    assert attack(root, "mem", lambda: live.add(made(2, seed=2)), most=5, samples=40) > 20
 
 
 def test_the_attack_finds_what_is_not_flushed(tmp_path, monkeypatch):

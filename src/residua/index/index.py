@@ -394,7 +394,7 @@ class Index(ABC):
         return f"{type(self).__name__}({self.name!r}, n={self.n}, dim={self.dim}{measured})"
 
 
-_BESIDE = ("name", "overfetch", "rerank", "recall", "_forgotten", "_n_forgotten", "_file")
+_BESIDE = ("name", "overfetch", "rerank", "recall", "_forgotten", "_n_forgotten", "_file", "_mac")
 
 
 def _copied(

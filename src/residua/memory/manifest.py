@@ -19,7 +19,7 @@ from residua.errors import MemoryFileError
 from residua.folder import LOCK, MANIFEST, READER, checksum, earlier_manifest, named_files, present, read_manifest
 
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
-OWN = ("rows-", "edits-", "head-", "names-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
+OWN = ("rows-", "keys-", "edits-", "head-", "names-", "truth-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
 EARLIER = 2  # generations before the one that counts
 MAPPED = frozenset({"key", "logits"})  # columns that may stay in their file
 _HEADER = 10**8  # safetensors itself reads no longer one

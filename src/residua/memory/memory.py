@@ -16,12 +16,13 @@ from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Names, Ne
 from residua.core.logits import grown
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, StorageError
-from residua.index import ENOUGH, MORE_EXACT, Index, Recall, make_index, measure_recall, median_nn_distance
+from residua.index import ENOUGH, MORE_EXACT, Index, Recall, make_index, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory.context import context
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
 from residua.memory.history import Changes, Event
+from residua.memory.keys_left import KeysLeft
 from residua.memory.run_length import RunLengthArray
 from residua.memory.saved import Savable
 from residua.memory.schema import KeyDtype, Schema, unit
@@ -163,13 +164,14 @@ class Memory(Savable):
         self._centre = self.schema.key_centre.to(self.device) if self.schema.key_centre.any() else None
         self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
         self._events: list[Event] = []
-        self._loose_keys: list[Tensor] = []  # of rows that an edit adds, where keys are not kept
+        self._keys_left = contents.keys_left
         self._trust = False  # whoever wrote the folder
         self._assigned: tuple[tuple[int, int], ...] = ()  # ids first ... last - 1 that no caller gave
 
     def _to_contents(self) -> store.Contents:
         inner = self._index_wanted, self._next_id, self.keys_kept, self._median_nn_distance
-        return store.Contents(self.schema, self.storage, *inner, self.about, self.names, summary(self))
+        more = self.about, self.names, summary(self), None, self._keys_left
+        return store.Contents(self.schema, self.storage, *inner, *more)
 
     def _refresh(self, active: int = 0) -> None:
         """Look at the table anew, after every edit: what searches and readers ask for is then one attribute away."""
@@ -197,7 +199,11 @@ class Memory(Savable):
 
     @property
     def recall(self) -> Recall | None:
-        """Measured share of true neighbours that a trained index finds; None for the exact one."""
+        """Measured share of true neighbours that a trained index finds; None for the exact one.
+
+        It is measured again as the memory grows and shrinks, and a ``UserWarning`` says when it falls. Without keys, by
+        a few queries whose true neighbours were noted while the keys of all rows passed by.
+        """
         return self.index.recall
 
     @property
@@ -470,7 +476,9 @@ class Memory(Savable):
 
         Distances are then to the keys as the index compressed them, and ``median_nn_distance`` is measured now.
         ``add``, ``forget`` and ``relabel`` work as before; ``rebuild`` needs the keys, as do the exact index and
-        ``storage="head"`` (``StorageError``). Save to make it last.
+        ``storage="head"`` (``StorageError``). Save to make it last. Keys of rows that are added later are kept, in the
+        folder too, until they are a quarter of all and the index is written anew, or until ``compact``; for good stay
+        128 points near keys, by which ``recall`` is measured.
         """
 
         def discarded(draft: Memory) -> None:
@@ -480,16 +488,12 @@ class Memory(Savable):
             arguments.check_discard(index.exact, draft.storage.name)
             # What is measured by the keys is measured now, as searches will answer then: in the index's distances.
             draft._median_nn_distance = median_nn_distance(index, draft.active_rows, keys, None)
+            draft._keys_left = KeysLeft.none(0, draft.dim, draft.device).passed(keys, draft._table.dense("active"))
             draft._table = draft._table.without("key")
             draft.keys_kept, draft._saved = False, None  # what is on disk holds the keys
             draft._refresh()
 
-        keys = self._keys
         self._edited("discard_keys", note, discarded)
-        if keys is not None and self._keys is None:
-            index = self.index
-            index.rerank, index.recall = False, None
-            index.recall = measure_recall(index, keys) if len(self) == self.n_rows else None
 
     def _grow(self, batches: list[Encoded]) -> None:
         """Have as many outputs as `batches`."""
@@ -508,7 +512,7 @@ class Memory(Savable):
         """All rows become rows of the table, and of its index when the draft does; ids that are given must be `absent`,
         or belong to one of the rows that are added."""
         table, before, schema, next_id = self._table, len(self._table), self.schema, self._next_id
-        added, keys, names = [np.empty(0, np.int64)], list[Tensor](), dict[int, str]()
+        added, left, names = [np.empty(0, np.int64)], self._keys_left, dict[int, str]()
         for batch in batches:
             batch = schema.widened(batch)
             schema = schema.check(batch)
@@ -518,8 +522,8 @@ class Memory(Savable):
                 if part.ids is None:
                     self._assigned = arguments.joined(self._assigned, next_id, next_id + len(part))
                 rows = schema.rows(part, ids) | self.storage.columns(part)
-                if not self.keys_kept:
-                    keys.append(rows.pop("key"))
+                if left is not None:
+                    left = left.appended(rows.pop("key"))
                 table = table.appended(rows)
                 added.append(ids)
                 if part.names is not None:
@@ -529,8 +533,8 @@ class Memory(Savable):
         if absent and before and len(ids) and int(ids.min()) < self._next_id:
             arguments.check_absent(table["id"][table.active_with_ids(ids, before)])
         self.schema, self._next_id, self._table = schema, next_id, table
+        self._keys_left = left
         self._call(names)
-        self._loose_keys = [*self._loose_keys, *keys]
         if len(ids):
             self._refresh(self._active_count + len(ids))
         return ids

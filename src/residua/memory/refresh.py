@@ -96,9 +96,15 @@ def _relabel(ids: np.ndarray, before: int, memory: Memory, draft: Memory) -> Non
 
 
 def _add(rows: torch.Tensor, memory: Memory, draft: Memory) -> dict[int, int]:
-    if not memory.keys_kept:
-        raise StorageError("this memory keeps no keys to add its rows with anew; load the folder, and add them again")
-    found = {name: memory._table[name][rows.to(memory.device)] for name in memory._table.names}
+    rows, left = rows.to(memory.device), memory._keys_left
+    found = {name: memory._table[name][rows] for name in memory._table.names}
+    if left is not None:
+        if int(rows.min()) < left.start:
+            why = "this memory does not keep the keys of its rows any more, to add them with anew"
+            raise StorageError(f"{why}; load the folder, and add them again")
+        found["key"] = left.keys(left.start)[rows - left.start]
+    if draft._keys_left is not None:
+        draft._keys_left = draft._keys_left.appended(found.pop("key"))
     if "logits" in found and draft.n_outputs > memory.n_outputs:
         found["logits"] = grown(DenseLogits(found["logits"]), draft.n_outputs).table[:]
     ids = found["id"].cpu().numpy()

@@ -134,10 +134,10 @@ class Savable(Editable):
             yield
 
     def _durable(self, path: Path, draft: Any, events: list[Event]) -> dict[str, Any]:
-        if draft.keys_kept != self.keys_kept or (len(draft._table) > len(self._table) and not draft.keys_kept):
+        if draft.keys_kept != self.keys_kept:
             raise StorageError(
-                "a live memory is saved before its index changes, and so needs its keys: load the folder "
-                "(rs.Memory.load), edit, and save"
+                "a live memory is saved before its recall without keys can be measured: load the folder "
+                "(rs.Memory.load), discard them, and save"
             )
         return {"_saved": draft._put(path, events)}
 

@@ -11,20 +11,22 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from safetensors.torch import save as safetensors_bytes
 
 from residua import described
 from residua.core import ChunkedTensor, Head, Names, Rows
 from residua.errors import MemoryFileError, StaleMemoryError
 from residua.folder import FORMAT, MANIFEST, folder_of, present, read_manifest, reader_in
-from residua.index import Index, check_wanted, load_index
+from residua.index import GroundTruth, Index, check_wanted, load_index
 from residua.memory import journal, validate
 from residua.memory import manifest as files
 from residua.memory.history import Changes, Event
+from residua.memory.keys_left import TAIL, KeysLeft
 from residua.memory.lock import locked
 from residua.memory.manifest import get_tensors, map_tensors, put_tensors, small_crc32, verify, writing
 from residua.memory.run_length import RunLengthArray
@@ -34,7 +36,6 @@ from residua.memory.table import Column, Table
 from residua.strict import loads
 
 _NOT_SAVED = ("active",)  # the log says it
-_TAIL = 4  # an index is written anew once it lacks more than a quarter of what it has; the rest is added when loaded
 _ATTEMPTS = 100  # to load what others save at the same time
 _SHARD = 131_072  # rows
 _SMALL = 1024  # rows or edits in a file that is written anew with each save, so that a small memory has few files
@@ -57,6 +58,7 @@ class Contents:
     names: Names | None = None
     summary: dict[str, Any] | None = None  # what `residua info` shows; only written
     reader: dict[str, Any] | None = None  # that was saved with it; only read
+    keys_left: KeysLeft | None = None  # where keys are not kept
 
 
 @dataclass
@@ -268,17 +270,21 @@ def write_manifest(
         same = "head" in old and _is_whole(path, old["head"])
         manifest["head"] = old["head"] if same else put_head(path, generation, contents.storage.head)
     if contents.names:
-        manifest["names"] = _put_names(path, generation, contents.names, old.get("names"))
+        said = json.dumps(contents.names.to_json()).encode()
+        manifest["names"] = _put_small(path, f"names-{generation}.json", said, old.get("names"))
+    if contents.keys_left is not None:
+        data = safetensors_bytes({name: part.cpu() for name, part in contents.keys_left.truth.to_tensors().items()})
+        manifest["truth"] = _put_small(path, f"truth-{generation}.safetensors", data, old.get("truth"))
     manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
     return files.commit(path, manifest, files.kept(path, old) if old else ())
 
 
-def _put_names(path: Path, generation: str, names: Names, old: dict[str, Any] | None) -> dict[str, Any]:
-    said, file = json.dumps(names.to_json()).encode(), path / f"names-{generation}.json"
-    if old and (old["bytes"], old["crc32"]) == (len(said), zlib.crc32(said)) and _is_whole(path, old):
+def _put_small(path: Path, name: str, data: bytes, old: dict[str, Any] | None) -> dict[str, Any]:
+    """A file that is written whole, and stays where it is the same."""
+    if old and (old["bytes"], old["crc32"]) == (len(data), zlib.crc32(data)) and _is_whole(path, old):
         return old
-    file.write_bytes(said)
-    return files.described(file)
+    (path / name).write_bytes(data)
+    return files.described(path / name)
 
 
 def _put_index(
@@ -289,14 +295,27 @@ def _put_index(
         params = made["params"] | ({} if index.exact else {"rerank": made["rerank"]})
         wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
     old = old if old and old["files"] and all(_is_whole(path, file) for file in old["files"]) else None
-    had = old.get("rows", 0) if old else 0
-    most = had + had // _TAIL if contents.keys_kept else had  # without keys nothing can be added when it is loaded
-    if old and had <= covered <= most:
+    had, left = old.get("rows", 0) if old else 0, contents.keys_left
+    # What the file lacks is added when it is loaded, from the keys, or from those that are left.
+    if old and had <= covered <= had + had // TAIL and (left is None or left.start <= had):
         described, made, covered = old["files"], made | {"file": old["about"]["file"]}, had
     else:
         described = [files.described(path / name) for name in index.save(path, f"index-{generation}")]
-        made = index.to_json()
-    return {"wanted": wanted, "about": made, "files": described, "rows": covered}
+        made, old = index.to_json(), None
+    about = {"wanted": wanted, "about": made, "files": described, "rows": covered}
+    return about if left is None else about | {"tail": _put_tail(path, generation, left, covered, old)}
+
+
+def _put_tail(
+    path: Path, generation: str, left: KeysLeft, covered: int, old: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Write the keys of the rows from `covered` on; those that the index `old` has already, stay."""
+    written, start = _kept(path, (old or {}).get("tail", []), "rows", left.rows - covered)
+    if start < left.rows - covered:
+        keys = left.keys(covered + start)
+        about = put_tensors(path, f"keys-{generation}.safetensors", {"key": keys})
+        written.append(about | {"rows": len(keys)})
+    return written
 
 
 def add_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -359,7 +378,8 @@ def _load(
         wanted = manifest["index"]["wanted"]
         if not trust:
             check_wanted(wanted["index"], wanted["params"] or {}, schema.dim)
-        index = _get_index(path, manifest, table, trust)
+        left = None if keys_kept else _get_keys_left(path, manifest, table, schema, held)
+        index = _get_index(path, manifest, table, left, trust)
         head = get_head(path, manifest["head"], held) if "head" in manifest else None
         validate.head(schema, head)
         names = loads(verify(path, manifest["names"], held).read_bytes()) if "names" in manifest else {}
@@ -374,6 +394,7 @@ def _load(
             about=manifest.get("about"),
             names=Names.from_json(names),
             reader=reader_in(path, manifest),
+            keys_left=left,
         )
         return contents, index, table, events, Saved(path, manifest | {"shards": shards})
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
@@ -399,18 +420,44 @@ def _get_events(path: Path, manifest: dict[str, Any], table: Table, schema: Sche
     return events
 
 
-def _get_index(path: Path, manifest: dict[str, Any], table: Table, trust: bool) -> Index:
+def _get_keys_left(path: Path, manifest: dict[str, Any], table: Table, schema: Schema, held: files.Held) -> KeysLeft:
+    """What is left of keys that were discarded; of earlier versions nothing."""
+    about = manifest["index"]
+    left = KeysLeft.none(about.get("rows", len(table)), schema.dim, table.device)
+    for shard in about.get("tail", []):
+        tensors = get_tensors(path, shard, held)
+        validate.keys(schema, tensors, shard["rows"])
+        left = left.appended(tensors["key"])
+    if left.rows != len(table):
+        raise MemoryFileError(f"{path / MANIFEST} has an index and keys of {left.rows} rows and holds {len(table)}")
+    if "truth" not in manifest:
+        return left
+    return replace(left, truth=get_truth(path, manifest["truth"], schema, len(table), held).to(table.device))
+
+
+def get_truth(
+    path: Path, about: dict[str, Any], schema: Schema, rows: int, held: files.Held | None = None
+) -> GroundTruth:
+    """What recall is measured by, verified; of so many rows."""
+    tensors = get_tensors(path, about, held)
+    validate.truth(schema, tensors, rows)
+    return GroundTruth(**tensors)
+
+
+def _get_index(path: Path, manifest: dict[str, Any], table: Table, left: KeysLeft | None, trust: bool) -> Index:
     """The index, with the rows that were added since it was written."""
     about, forgotten = manifest["index"], (~table.dense("active")).nonzero()[:, 0]
     n = about.get("rows", len(table)) if about["files"] else len(table)
     if n > len(table):
         raise MemoryFileError(f"{path / MANIFEST} has an index of {n} rows and holds {len(table)}")
-    keys = table.rows("key") if manifest.get("keys_kept", True) else None
-    first, device = None if keys is None else table.first(n).rows("key"), table.device
-    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n, trust=trust)
-    if keys is not None and n < len(table):
+    first = None if left is not None else table.first(n).rows("key")
+    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=table.device, n=n, trust=trust)
+    if left is not None and n < len(table):
+        index.add(left.keys(n))
+    elif left is None:
         for start in range(n, len(table), _SHARD):
-            index.add(keys[start : start + _SHARD])
+            index.add(table.rows("key")[start : start + _SHARD])
+    if n < len(table):
         index.forget(forgotten[forgotten >= n])
     return index
 

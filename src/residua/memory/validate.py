@@ -14,6 +14,7 @@ from torch import Tensor
 
 from residua.core import Head, as_tensor
 from residua.errors import MemoryFileError
+from residua.index.ground_truth import DEPTH, QUERIES
 from residua.memory.history import Changes
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import KEY_DTYPES, Schema
@@ -62,6 +63,41 @@ def _expected(schema: Schema, keys_kept: bool) -> dict[str, tuple[torch.dtype, t
         for name, (dtype, shape) in schema.columns.items()
     }
     return found | own
+
+
+def keys(schema: Schema, tensors: Mapping[str, Tensor], count: int) -> None:
+    """``MemoryFileError`` where these are not `count` keys alone."""
+    _tensors(tensors, {"key": (KEY_DTYPES[schema.key_dtype], (count, schema.dim))}, "the last rows' keys")
+    if count:
+        _within(tensors["key"], "key", schema.largest_key)
+
+
+def truth(schema: Schema, tensors: Mapping[str, Tensor], n: int) -> None:
+    """``MemoryFileError`` where this is not what a ``GroundTruth`` of n rows holds."""
+    count, number = len(tensors.get("queries", ())), torch.int64
+    expected = {"queries": (torch.float32, (count, schema.dim)), "rows": (number, (count, DEPTH))}
+    expected |= {"squared": (torch.float32, (count, DEPTH)), "since": (number, (count,)), "born": (number, (count,))}
+    _tensors(tensors, expected, "the queries that recall is measured by")
+    if not count:
+        return
+    if count > QUERIES:
+        raise MemoryFileError(f"there are {count} queries that recall is measured by; expected at most {QUERIES}")
+    _within(tensors["queries"], "queries")
+    _within(tensors["rows"], "rows", n - 1, -1)
+    missing = tensors["rows"] < 0
+    if not bool((tensors["squared"].isinf() == missing).all()):
+        raise MemoryFileError("the true neighbours' squared distances are not of their rows")
+    _within(tensors["squared"].masked_fill(missing, 0), "squared", least=0)
+    for name in ("since", "born"):
+        _within(tensors[name], name, n, 0)
+
+
+def _tensors(
+    given: Mapping[str, Tensor], expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], what: str
+) -> None:
+    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in given.items()}
+    if found != expected:
+        raise MemoryFileError(f"{what} are {found}; expected {expected}")
 
 
 def labels(schema: Schema, given: Column, count: int) -> None:

@@ -88,7 +88,7 @@ class Reader(ABC):
     k: int  # how many neighbours it reads of each query
     temperature: float
 
-    # Added by ``rs.tune``; the last two where ``adaptive=`` and ``skip=`` ask for them.
+    # Added by ``rs.tune``; the last three where ``adaptive=``, ``skip=`` and ``budget=`` ask for them.
     best_params_: dict[str, Any]
     best_score_: float
     results_: dict[str, np.ndarray]
@@ -96,6 +96,7 @@ class Reader(ABC):
     tuned_on_: Seen
     adaptive_: dict[str, float]
     skipped_: float
+    costs_: dict[int, float]
 
     @abstractmethod
     def __init__(self, *args: Any, **params: Any): ...
