@@ -19,6 +19,28 @@ Renamed = Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]]
 _NONE: Tensor = torch.empty(0, dtype=torch.int64)
 
 
+class _Packed:
+    """A tensor on the CPU, held as bytes and made again when it is asked for.
+
+    A small tensor that lives as long as the log does, allocated while a column is copied, keeps the system from using
+    the copy's place again: of a million rows, each edit would cost a megabyte for good.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, held: object | None, owner: type | None = None) -> Tensor:
+        packed = None if held is None else vars(held)[self._name]
+        if packed is None:
+            return _NONE
+        data, dtype, shape = packed
+        return torch.frombuffer(bytearray(data), dtype=dtype).view(shape)
+
+    def __set__(self, held: object, tensor: Tensor) -> None:
+        packed = (tensor.numpy().tobytes(), tensor.dtype, tuple(tensor.shape)) if tensor.numel() else None
+        vars(held)[self._name] = packed
+
+
 @dataclass(frozen=True, eq=False)
 class Changes:
     """What one edit changed, by row number: int64 tensors (m,), labels (m, ...) as the table keeps them, on the CPU.
@@ -28,11 +50,11 @@ class Changes:
 
     first: int = 0  # rows first ... last - 1 are new
     last: int = 0
-    forgotten: Tensor = _NONE
-    restored: Tensor = _NONE
-    relabelled: Tensor = _NONE
-    before: Tensor = _NONE  # the labels of `relabelled`
-    after: Tensor = _NONE
+    forgotten: _Packed = _Packed()
+    restored: _Packed = _Packed()
+    relabelled: _Packed = _Packed()
+    before: _Packed = _Packed()  # the labels of `relabelled`
+    after: _Packed = _Packed()
     names: Renamed = field(default_factory=dict)  # of each id whose names changed: those before, and after
 
     @classmethod
