@@ -71,10 +71,7 @@ class Changes:
             relabelled = (old != new).reshape(n, -1).any(dim=1).nonzero()[:, 0]
         at = relabelled.to(old.device)
         labels = {"relabelled": at.cpu(), "before": old[at].cpu(), "after": new[at].cpu()} if len(at) else {}
-        ids = set() if names is was else {id for id, _ in was.items() ^ names.items()}
-        ids |= {id for id in was.also.keys() | names.also.keys() if was.also.get(id) != names.also.get(id)}
-        renamed = {id: (was.all(id), names.all(id)) for id in sorted(ids)}
-        return cls(n, len(after), forgotten, restored, **labels, names=renamed)
+        return cls(n, len(after), forgotten, restored, **labels, names=renamed_between(was, names))
 
     def reversed(self) -> Self:
         """What takes these changes back; rows that they added are then forgotten."""
@@ -106,6 +103,13 @@ class Changes:
             for id, (_, now) in self.names.items():
                 names.set(id, *now)
         return table, names
+
+
+def renamed_between(was: Names, names: Names) -> Renamed:
+    """The ids whose names are others now."""
+    ids = set() if names is was else {id for id, _ in was.items() ^ names.items()}
+    ids |= {id for id in was.also.keys() | names.also.keys() if was.also.get(id) != names.also.get(id)}
+    return {id: (was.all(id), names.all(id)) for id in sorted(ids)}
 
 
 @dataclass(frozen=True, eq=False)

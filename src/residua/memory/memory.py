@@ -386,7 +386,7 @@ class Memory(Savable):
             before, batches = draft.n_rows, arguments.labelled_batches(data)
             if new_classes:
                 batches = list(batches)
-                draft._grow(batches)
+                draft._grow(max([draft.n_outputs, *(batch.n_outputs for batch in batches)]))
             ids = draft._append(batches, absent=not replace)
             if replace:
                 draft._drop(draft._table.active_with_ids(ids, before))
@@ -466,7 +466,8 @@ class Memory(Savable):
                 asked = MORE_EXACT[asked]
                 log.info("index %r is replaced by %r", index.name, asked)
                 index = draft._make_index(table, asked)
-            draft.index, draft._table, draft._saved = index, table, None
+            draft._saved = draft._saved and draft._saved.anew(draft.n_rows, draft.active_rows)
+            draft.index, draft._table = index, table
             draft._refresh()
 
         self._edited("rebuild", note, rebuilt)
@@ -490,14 +491,14 @@ class Memory(Savable):
             draft._median_nn_distance = median_nn_distance(index, draft.active_rows, keys, None)
             draft._keys_left = KeysLeft.none(0, draft.dim, draft.device).passed(keys, draft._table.dense("active"))
             draft._table = draft._table.without("key")
-            draft.keys_kept, draft._saved = False, None  # what is on disk holds the keys
+            # What is on disk holds the keys.
+            draft.keys_kept, draft._saved = False, draft._saved and draft._saved.anew(draft.n_rows)
             draft._refresh()
 
         self._edited("discard_keys", note, discarded)
 
-    def _grow(self, batches: list[Encoded]) -> None:
-        """Have as many outputs as `batches`."""
-        wanted = max([self.n_outputs, *(batch.n_outputs for batch in batches)])
+    def _grow(self, wanted: int) -> None:
+        """Have so many outputs."""
         if wanted == self.n_outputs:
             return
         arguments.check_growth(self.storage.name, self.schema.is_text)
@@ -505,7 +506,7 @@ class Memory(Savable):
             column = grown(DenseLogits(self._table.dense("logits")), wanted).table[:]
             self._table = self._table.with_column("logits", column)
         self.schema = self.schema.grown(wanted)
-        self.storage, self._saved = make_storage(self.schema), None
+        self.storage, self._saved = make_storage(self.schema), self._saved and self._saved.anew(len(self._table))
         self._refresh()
 
     def _append(self, batches: Iterable[Encoded], absent: bool) -> np.ndarray:

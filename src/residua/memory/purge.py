@@ -72,7 +72,7 @@ def purge(memory: Memory, table: Table, path: Path, note: str | None = None, pro
         if rows:
             draft.rebuild()
         elif not draft.keys_kept:  # the folder is written anew, without the keys of the last rows
-            draft._saved, draft.version = None, draft.version + 1
+            draft._saved, draft.version = draft._saved and draft._saved.anew(draft.n_rows), draft.version + 1
     memory.save(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     sizes = [file.stat().st_size for file in files]

@@ -31,7 +31,7 @@ class Savable(Editable):
     states of which folders are its own."""
 
     keys_kept: bool
-    _saved: store.Saved | None  # None where all rows changed since
+    _saved: store.Saved | None
     _known: store.Known
     _trust: bool  # whoever wrote the folder
 
@@ -79,7 +79,7 @@ class Savable(Editable):
 
         It goes by ids: rows that were added here, ids forgotten, labels and names changed since the last load or save
         are so afterwards, too, and can then be saved; an id that others forgot stays forgotten. The log calls all of it
-        one edit.
+        one edit. A memory that was rebuilt here, or whose keys were discarded, is rebuilt, or loses its keys, again.
 
         Returns
         -------
@@ -91,7 +91,8 @@ class Savable(Editable):
         IdError
             Rows were added here under ids of the caller's that others have used since; nothing is changed then.
         StorageError
-            Rows were renumbered here (``rebuild``), or the memory is of no folder.
+            What was done here and by others cannot both be: new classes were added on both sides; this memory was
+            rebuilt, or rows added to it, and the keys for that were discarded. Or the memory is of no folder.
 
         Examples
         --------
@@ -114,10 +115,9 @@ class Savable(Editable):
 
     def _catch_up(self) -> dict[int, int]:
         now = self._draft()
-        path = now._saved.path if now._saved is not None else next(iter(self._known), None)
         if now._saved is not None and manifest.generation_of(now._saved.path) == now._saved.generation:
             return {}
-        fresh, renumbered = refreshed(cast("Memory", now), path)
+        fresh, renumbered = refreshed(cast("Memory", now))
         fresh._known, fresh.version = self._known | fresh._known, self.version + 1
         held = self._contents(fresh, fresh._events)
         self._locks.alone(lambda: vars(self).update(held))

@@ -13,10 +13,11 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
 from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
 
 from residua import described
 from residua.core import ChunkedTensor, Head, Names, Rows
@@ -61,16 +62,37 @@ class Contents:
     keys_left: KeysLeft | None = None  # where keys are not kept
 
 
-@dataclass
+@dataclass(frozen=True)
 class Saved:
-    """What a memory knows of the folder it was last saved to or loaded from."""
+    """What a memory knows of the folder it was last saved to or loaded from, and what it was then."""
 
     path: Path
     manifest: dict[str, Any]
+    table: Table  # labels, ids, and which rows were remembered
+    names: Names
+    n_outputs: int
+    moved: Tensor | None = None  # where the next save writes all rows: which of that table's each row was (-1: none)
+
+    @classmethod
+    def of(cls, path: Path, manifest: dict[str, Any], table: Table, contents: Contents) -> Self:
+        """Of what was just read or written."""
+        return cls(
+            path, manifest, table.only("label", "id", "active"), contents.names or Names(), contents.schema.n_outputs
+        )
 
     @property
     def generation(self) -> str:
         return self.manifest["generation"]
+
+    def origin(self, n: int) -> Tensor:
+        """Which row of the table each of n rows was; -1: none."""
+        known = torch.arange(len(self.table), device=self.table.device) if self.moved is None else self.moved
+        return torch.cat([known[:n], known.new_full((max(n - len(known), 0),), -1)])
+
+    def anew(self, n: int, kept: Tensor | slice = slice(None)) -> Self:
+        """After an edit of a memory of n rows, of which only those `kept` are left, so that what is in the files is not
+        what a save has to write any more."""
+        return replace(self, moved=self.origin(n)[kept])
 
 
 def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any]:
@@ -143,7 +165,7 @@ def save(
         there = files.check_folder(path, "save")
         now = None if there is None else there["generation"]
         check_current(path, known, now, events)
-        same = saved is not None and (saved.path, saved.generation) == (path, now)
+        same = saved is not None and saved.moved is None and (saved.path, saved.generation) == (path, now)
         old = saved.manifest if saved is not None and same else {}
         if reader is None and there is not None and now in known.get(path, ()):
             reader = reader_in(path, there)
@@ -163,7 +185,7 @@ def save(
                 edits.append(about | {"events": len(events) - start})
             manifest = write_manifest(path, generation, contents, index, shards, edits, old, reader)
         known[path] = {generation}
-    return Saved(path, manifest)
+    return Saved.of(path, manifest, table, contents)
 
 
 def mapped_anew(saved: Saved, table: Table) -> Table:
@@ -396,7 +418,8 @@ def _load(
             reader=reader_in(path, manifest),
             keys_left=left,
         )
-        return contents, index, table, events, Saved(path, manifest | {"shards": shards})
+        saved = Saved.of(path, manifest | {"shards": shards}, table, contents)
+        return contents, index, table, events, saved
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 

@@ -118,7 +118,11 @@ class Table:
 
     def without(self, name: str) -> Table:
         """Without a column."""
-        return Table(self.device, {key: column for key, column in self._buffers.items() if key != name}, self._length)
+        return self.only(*(key for key in self._buffers if key != name))
+
+    def only(self, *names: str) -> Table:
+        """These columns alone."""
+        return Table(self.device, {name: self._buffers[name] for name in names}, self._length)
 
     def rows_with(self, name: str, values: np.ndarray) -> Tensor:
         """Row numbers of the rows whose column `name` holds one of `values` (int64), ascending."""
