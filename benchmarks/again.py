@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from benchmarks.run import RESULTS, names, run
 
+WORDS = ("ratio", "times_", "speedup", "percent")
 USUAL = ("peers",)  # what takes minutes, and has every small path in it
 
 
@@ -19,9 +20,8 @@ def leaves(results: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, f
     if isinstance(results, dict):
         for name, value in results.items():
             yield from leaves(value, (*path, str(name)))
-    elif isinstance(results, (int, float)) and not isinstance(results, bool):
-        if any(word in part for part in path for word in ("ratio", "times_", "speedup", "percent")):
-            yield " / ".join(path), float(results)
+    elif isinstance(results, (int, float)) and any(word in part for part in path for word in WORDS):
+        yield " / ".join(path), float(results)
 
 
 def beside(committed: dict, now: dict) -> list[str]:

@@ -27,9 +27,11 @@ APART = (
     "again",
     "compare",
     "gpu",
+    "native",
     "run",
     "workloads",
-)  # compare measures two installations, by workloads; gpu needs one
+)  # compare measures two installations, by workloads
+NEEDING = {"gpu", "native"}  # what not every machine has: run where they are named
 
 
 def names() -> list[str]:
@@ -62,7 +64,7 @@ def main(arguments: list[str]) -> None:
     )
     options = vars(parser.parse_args(arguments))
     known, chosen = names(), options.pop("names")
-    unknown = sorted(set(chosen) - {*known, "gpu"})
+    unknown = sorted(set(chosen) - {*known, *NEEDING})
     if unknown:
         raise SystemExit(f"no benchmark called {', '.join(unknown)}; there are: {', '.join(known)}")
     RESULTS.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ import pytest
 
 import residua as rs
 from residua.errors import MemoryFileError
+from residua.memory import manifest as saving
 from residua.memory.verify import Verified
 
 
@@ -94,6 +95,23 @@ def test_compact(folder):
     with pytest.raises(MemoryFileError, match="not a memory"):
         rs.Memory.compact(folder / "none")
     assert not (folder / "none").exists()
+
+
+def test_what_others_remove_as_they_save_is_not_damaged(folder, monkeypatch):
+    there, left = saving.present, [3]
+
+    def busy(path, about):
+        if left[0]:
+            left[0] -= 1
+            rs.Memory(rows(12 + left[0])).save(folder)
+        return there(path, about)
+
+    monkeypatch.setattr(saving, "present", busy)
+    found = rs.Memory.verify(folder)
+    assert (found.damaged, found.rows) == ((), 12)
+    left[0] = 1000
+    with pytest.raises(MemoryFileError, match="was saved 100 times while it was verified"):
+        rs.Memory.verify(folder)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from residua.memory.locks import Locks
 from residua.memory.table import Table
 
 # What a memory is to itself; all other attributes are what it holds, and change together.
-_OWN = ("_locks", "_home", "_open", "_pinned", "_pending", "_live", "_undoes")
+_OWN = ("_locks", "_home", "_open", "_pinned", "_pending", "_live", "_undoes", "_renumbered", "_dropped")
 
 T = TypeVar("T")
 
@@ -53,6 +53,8 @@ class Editable(ABC):
         self._live: Path | None = None  # the folder where each edit is saved before it takes effect
         self._pending: Self | None = None  # an edit that takes effect, or was interrupted then
         self._undoes: int | None = None  # of a draft: the event that it takes back
+        self._renumbered: Table | None = None  # of a draft: the table as it was when rows were renumbered
+        self._dropped = 0  # and how many were dropped for good
 
     def __getstate__(self) -> dict[str, Any]:
         held = {name: value for name, value in vars(self.now).items() if name not in _OWN}
@@ -163,6 +165,7 @@ class Editable(ABC):
         copy = object.__new__(type(self))
         vars(copy).update(vars(self))
         copy._home, copy._pinned, copy._pending = self, None, None
+        copy._renumbered, copy._dropped = None, 0
         return copy
 
     @property
@@ -184,9 +187,14 @@ class Editable(ABC):
             raise StorageError(
                 "rows are added before their keys are discarded, by an edit of their own; nothing was done"
             )
-        if draft.index is not self.index:  # rows were renumbered
-            dropped, changes = self.n_rows - draft.n_rows, None
-            events = [*barred(self._events), replace(Event.of(what, Changes(), note), dropped=dropped, changes=None)]
+        if draft._renumbered is not None:
+            draft._grow_index()  # by what was added since; nobody else has it yet
+            draft.index.forget((~draft._table.dense("active")).nonzero()[:, 0])
+            changes, gone = None, replace(Event.of(what, Changes(), note), dropped=draft._dropped, changes=None)
+            events = [*barred(self._events), gone]
+            since = Changes.between(draft._renumbered, draft._table, self.names, draft.names)
+            if since:  # what an edit of several did after that
+                events.append(Event.of(what, since, note))
         else:
             changes = Changes.between(self._table, draft._table, self.names, draft.names)
             events = [*self._events, Event.of(what, changes, note, draft._undoes)]
@@ -206,13 +214,17 @@ class Editable(ABC):
 
     def _take(self, draft: Self, held: dict[str, Any], changes: Changes | None) -> None:
         if changes is not None:
-            index, table, left = self.index, draft._table, draft._keys_left
             self._pending = draft  # from here to the end an interrupt leaves the index ahead of the table
-            if more := len(table) - index.n:
-                index.add((table.rows("key") if left is None else left.tail.rows("key"))[-more:])
-            index.forget(changes.forgotten)
-            index.restore(changes.restored, draft._keys)
+            draft._grow_index()
+            self.index.forget(changes.forgotten)
+            self.index.restore(changes.restored, draft._keys)
         vars(self).update(held)  # one step, that nothing interrupts: the memory is now what the draft was
+
+    def _grow_index(self) -> None:
+        """Add the rows of the table that the index lacks."""
+        left = self._keys_left
+        if more := len(self._table) - self.index.n:
+            self.index.add((self._table.rows("key") if left is None else left.tail.rows("key"))[-more:])
 
     def _settle(self) -> None:
         """An edit was interrupted when the index had its rows, perhaps, and the table had not: they become forgotten

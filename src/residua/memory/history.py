@@ -73,6 +73,10 @@ class Changes:
         labels = {"relabelled": at.cpu(), "before": old[at].cpu(), "after": new[at].cpu()} if len(at) else {}
         return cls(n, len(after), forgotten, restored, **labels, names=renamed_between(was, names))
 
+    def __bool__(self) -> bool:
+        some = self.forgotten, self.restored, self.relabelled, self.names
+        return self.last > self.first or any(map(len, some))
+
     def reversed(self) -> Self:
         """What takes these changes back; rows that they added are then forgotten."""
         added = torch.arange(self.first, self.last)

@@ -21,6 +21,7 @@ from residua.folder import LOCK, MANIFEST, READER, checksum, earlier_manifest, n
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
 OWN = ("rows-", "keys-", "edits-", "head-", "names-", "truth-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
 EARLIER = 2  # generations before the one that counts
+ATTEMPTS = 100  # to read what others save at the same time
 MAPPED = frozenset({"key", "logits"})  # columns that may stay in their file
 _HEADER = 10**8  # safetensors itself reads no longer one
 
@@ -170,6 +171,11 @@ def generation_of(path: Path) -> str | None:
         return read_manifest(path)["generation"]
     except (MemoryFileError, KeyError):
         return None
+
+
+def busy(path: Path, what: str) -> MemoryFileError:
+    """The error where every attempt to read a folder was too late."""
+    return MemoryFileError(f"{path} was saved {ATTEMPTS} times while it was {what}; do it while fewer save there")
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table
+from residua.native import Reading
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -335,6 +336,15 @@ class Memory(Savable):
             ids = self._columns["id"]
             return search_excluding(self.index, queries, int(k), self._keys, ids, excluded.to(self.device))
 
+    def read_at_once(self, reading: Reading, keys: Tensor, logits: Tensor) -> Tensor | None:
+        """What `reading` makes of the logits (q, L) of a few queries, keys float32 (q, d), both contiguous and on the
+        CPU, where native kernels search and read at once; None: ``search``, which also says what is wrong."""
+        if self.schema.normalise or keys.shape[1] != self.dim:
+            return None
+        with self.reading():
+            self._require_now()
+            return self.index.read_at_once(reading, keys, self._centre, self._keys, logits)
+
     def median_nn_distance(self, sample: int = 1000) -> float:
         """Median distance (plain Euclidean) from a remembered row to its nearest other key; 1.0 of fewer than two rows.
 
@@ -461,13 +471,14 @@ class Memory(Savable):
             if draft._keys is None:
                 raise StorageError("this memory keeps no keys to make its index anew from; build it again")
             table = draft._table.take(draft.active_rows)
+            draft._dropped += len(draft._table) - len(table)
             index, asked = draft._make_index(table), draft._index_wanted["index"]
             while index.recall is not None and index.recall.value < ENOUGH and asked in MORE_EXACT:
                 asked = MORE_EXACT[asked]
                 log.info("index %r is replaced by %r", index.name, asked)
                 index = draft._make_index(table, asked)
             draft._saved = draft._saved and draft._saved.anew(draft.n_rows, draft.active_rows)
-            draft.index, draft._table = index, table
+            draft.index, draft._table, draft._renumbered = index, table, table
             draft._refresh()
 
         self._edited("rebuild", note, rebuilt)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from residua.errors import MemoryFileError
 from residua.index.nearest import blocks
+from residua.memory.lock import locked
 from residua.printable import count
 from residua.progress import progress_bar
 
@@ -62,29 +63,30 @@ class Purge:
         return f"{count(self.rows, 'row')} removed; {proof}"
 
 
-def purge(memory: Memory, table: Table, path: Path, note: str | None = None, progress: bool | None = None) -> Purge:
-    """See ``Memory.purge``; `table` holds the memory's rows."""
-    rows = memory.n_rows - len(memory)
-    traces = traces_of(table, memory.schema.is_text)
-    gone = np.setdiff1d(np.array(list(memory.names), np.int64), memory.ids)
-    with memory.editing("purge", note) as draft:
+def purge(memory: Memory, path: Path, note: str | None = None, progress: bool | None = None) -> Purge:
+    """See ``Memory.purge``."""
+    with memory.editing("purge", note) as draft:  # what others did in the folder of a live memory is in it
+        rows = draft.n_rows - len(draft)
+        traces = traces_of(draft._table, draft.schema.is_text)
+        gone = np.setdiff1d(np.array(list(draft.names), np.int64), draft.ids)
         draft.rename({id: () for id in gone.tolist()})
         if rows:
             draft.rebuild()
         elif not draft.keys_kept:  # the folder is written anew, without the keys of the last rows
             draft._saved, draft.version = draft._saved and draft._saved.anew(draft.n_rows), draft.version + 1
     memory.save(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    sizes = [file.stat().st_size for file in files]
-    with progress_bar(progress, desc="search", unit="B", unit_scale=True, total=sum(sizes)) as bar:
-        for file, size in zip(files, sizes):
-            left = int(_within(traces, _parts(file)).sum())
-            if left:
-                raise MemoryFileError(
-                    f"{file} still holds {count(left, 'trace')} of forgotten rows, and this memory does not own that "
-                    "file; remove it, and purge again"
-                )
-            bar.update(size)
+    with locked(path):  # files that are searched stay where they are
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        sizes = [file.stat().st_size for file in files]
+        with progress_bar(progress, desc="search", unit="B", unit_scale=True, total=sum(sizes)) as bar:
+            for file, size in zip(files, sizes):
+                left = int(_within(traces, _parts(file)).sum())
+                if left:
+                    raise MemoryFileError(
+                        f"{file} still holds {count(left, 'trace')} of forgotten rows, and this memory does not own "
+                        "that file; remove it, and purge again"
+                    )
+                bar.update(size)
     return Purge(rows, len(traces), len(files), sum(sizes))
 
 

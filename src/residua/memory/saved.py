@@ -146,9 +146,9 @@ class Savable(Editable):
 
         Pieces of the forgotten rows that no remembered row has are looked for at every byte of every file there; one
         that is found is a ``MemoryFileError`` that names the file (a copy that somebody else put there). What is a
-        figure over many rows stays: the keys' centre, a tuned reader's parameters.
+        figure over many rows stays: the keys' centre, a tuned reader's parameters. Nobody saves there meanwhile.
         """
-        return purge(cast("Memory", self), self._table, Path(path), note, progress)
+        return purge(cast("Memory", self), Path(path), note, progress)
 
     @classmethod
     def load(

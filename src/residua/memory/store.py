@@ -37,7 +37,6 @@ from residua.memory.table import Column, Table
 from residua.strict import loads
 
 _NOT_SAVED = ("active",)  # the log says it
-_ATTEMPTS = 100  # to load what others save at the same time
 _SHARD = 131_072  # rows
 _SMALL = 1024  # rows or edits in a file that is written anew with each save, so that a small memory has few files
 _SHOWN = 5  # edits of others
@@ -354,17 +353,17 @@ def load(
     With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s. To `reindex`: the index is
     built from the keys, whatever its files hold."""
     path = folder_of(path)
-    for _ in range(_ATTEMPTS):
+    for _ in range(files.ATTEMPTS):
         manifest = read_manifest(path)
         if reindex:
             manifest["index"] |= {"files": [], "about": manifest["index"]["about"] | {"file": None}}
         try:
             with files.held(path, manifest) as held:
                 return _load(path, manifest, device, held, mmap, trust)
-        except MemoryFileError:
+        except (MemoryFileError, FileNotFoundError):
             if files.generation_of(path) in (manifest["generation"], None):
                 raise
-    raise MemoryFileError(f"{path} was saved {_ATTEMPTS} times while it was loaded; load it while fewer save there")
+    raise files.busy(path, "loaded")
 
 
 def _load(

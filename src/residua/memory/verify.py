@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,38 +67,51 @@ class Verified:
 
 def verify(path: Path, reindex: Callable[[Path], None] | None = None) -> Verified:
     """See ``Memory.verify``: with `reindex`, which builds a folder's index anew, it is repaired."""
-    path, repair = folder_of(path), reindex is not None
-    with locked(path) if repair and path.is_dir() else nullcontext():
-        earlier, damaged, whole = _earlier(path), list[str](), list[tuple[int, int]]()
-        try:
-            manifest = read_manifest(path)
-        except MemoryFileError:
-            if not earlier:
-                raise
-            manifest, damaged = None, [MANIFEST]
-        checked = 1
-        if manifest is not None:
-            damaged, checked = _damaged(path, manifest), 1 + len(named_files(manifest))
-            whole = _whole(manifest, damaged)
-        lost, back = damaged if manifest is None else _lost(manifest, damaged), None
-        if lost:
-            now = manifest and manifest["generation"]
-            others = [one for one in earlier if one["generation"] != now]
-            back = next((one for one in others if not _lost(one, _damaged(path, one))), None)
-        if lost and repair:
-            if back is None:
-                raise MemoryFileError(
-                    f"{path} is damaged ({', '.join(lost)}), and no earlier generation is whole: restore it from a "
-                    "copy, or save there a memory that holds it"
-                )
+    path = folder_of(path)
+    with nullcontext() if reindex is None or not path.is_dir() else locked(path):
+        for _ in range(files.ATTEMPTS):
+            generation = files.generation_of(path)
+            found, back = _found(path)
+            if not found.damaged or files.generation_of(path) == generation:
+                break  # else others saved, and may have removed what is missing
+        else:
+            raise files.busy(path, "verified")
+        if reindex is None or not found.damaged:
+            return found
+        if back is not None:
             with files.writing(path):
                 files.commit(path, back)
-        if reindex is not None and damaged and _damaged(path, back or read_manifest(path)):
+        elif not found.index_alone:
+            raise MemoryFileError(
+                f"{path} is damaged ({', '.join(found.damaged)}), and no earlier generation is whole: restore it from "
+                "a copy, or save there a memory that holds it"
+            )
+        if found.index_alone or (back is not None and _damaged(path, back)):
             reindex(path)
-        generation = None if back is None else back["generation"]
-        rows = manifest["rows"] if manifest is not None else 0
-        index_alone = bool(damaged) and not lost
-        return Verified(checked, tuple(damaged), rows, tuple(whole), generation, index_alone, repair and bool(damaged))
+        return replace(found, repaired=True)
+
+
+def _found(path: Path) -> tuple[Verified, dict[str, Any] | None]:
+    """What a folder's files say, and the manifest of the newest earlier generation, if it is needed, that is whole, or
+    is but for its index."""
+    earlier, damaged, whole = _earlier(path), list[str](), list[tuple[int, int]]()
+    try:
+        manifest = read_manifest(path)
+    except MemoryFileError:
+        if not earlier:
+            raise
+        manifest, damaged = None, [MANIFEST]
+    checked, back, lost = 1, None, damaged
+    if manifest is not None:
+        damaged, checked = _damaged(path, manifest), 1 + len(named_files(manifest))
+        whole, lost = _whole(manifest, damaged), _lost(manifest, damaged)
+    if lost:
+        now = manifest and manifest["generation"]
+        others = [one for one in earlier if one["generation"] != now]
+        back = next((one for one in others if not _lost(one, _damaged(path, one))), None)
+    generation = None if back is None else back["generation"]
+    rows = manifest["rows"] if manifest is not None else 0
+    return Verified(checked, tuple(damaged), rows, tuple(whole), generation, bool(damaged) and not lost), back
 
 
 def _lost(manifest: dict[str, Any], damaged: list[str]) -> list[str]:

@@ -120,6 +120,13 @@ class Reader(ABC):
         int (q,) that really came next.
         """
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_made_once"}  # a copy makes its own
+
+    def at_once(self, keys: Tensor, logits: Tensor) -> Tensor | None:
+        """``Prediction.in_gauge`` of a few queries, sooner than by ``read``; None: by that."""
+        return None
+
     def answers(
         self, keys: Tensor, logits: Logits, excluded: Array | None = None, **text: Any
     ) -> Iterator[tuple[slice, Prediction]]:
