@@ -1,6 +1,7 @@
 """A memory's folder from outside: what its files are called, and what its JSON files say. No torch is needed for it."""
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ LOCK = "lock"  # held by whoever writes here; empty
 FORMAT = 4
 # 1: ids and columns dense, labels int64; 1 and 2: no schema, keys as they are; up to 3: a reader in a file of its own
 READABLE = (1, 2, 3, 4)
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The one name of a folder that may have several."""
+    return Path(os.path.realpath(path))
 
 
 def read_manifest(path: Path, name: str = MANIFEST) -> dict[str, Any]:

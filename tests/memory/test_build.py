@@ -400,3 +400,10 @@ def test_one_build_in_a_folder_at_a_time(tmp_path):
 def test_a_bar_says_that_the_index_is_trained(tmp_path, capfd):
     quiet(tmp_path, progress=True, index="IVF8,SQ8")
     assert "training the index IVF8,SQ8" in capfd.readouterr().err
+
+
+def test_what_was_built_may_stay_in_its_files(tmp_path):
+    assert_same(build(text(), encode, tmp_path / "mapped", mmap=True), build(text(), encode, tmp_path / "read"))
+    with pytest.raises(ParameterError, match="mmap=True with device='meta'"):
+        build(text(), encode, tmp_path / "new", device="meta", mmap=True)
+    assert not (tmp_path / "new").exists()  # said before the text is read

@@ -100,7 +100,7 @@ class FaissIndex(Index):
         # k-means has the same optimum when every point is repeated, and FAISS then has nothing to warn about.
         repeats = math.ceil(39 * need / len(keys)) if len(keys) < 39 * need else 1
         with _faiss_errors(ParameterError, f"index={self.name!r} cannot be trained on {len(keys)} keys"):
-            self._index.train(self._given(keys.repeat(repeats, 1)))
+            self._index.train(self._given(keys.repeat(repeats, 1) if repeats > 1 else keys))
 
     def _add(self, keys: Rows) -> None:
         for part in blocks(len(keys), self.dim, 2**24):

@@ -82,9 +82,11 @@ def build(
     progress: bool | None = None,
     total: int | None = None,
     device: str | torch.device = "cpu",
+    mmap: bool = False,
     trust: bool = False,
 ) -> Memory:
-    """Encode batches into the memory folder `path`, a shard at a time; the memory, as ``Memory.load(path)`` gives it.
+    """Encode batches into the memory folder `path`, a shard at a time; the memory, as ``Memory.load(path)`` gives it on
+    this device, or, by `mmap`, leaving its keys in their files.
 
     Killed at any moment and called again with the same batches and settings, it goes on after the last shard on disk
     and makes the same memory. What is on disk is only compared with the batches, not encoded again.
@@ -107,6 +109,7 @@ def build(
     settings |= {"normalise": True} if normalise else {}  # which builds that 0.2 began do not say
     kept = describe_storage(storage, m=m, temperature=temperature)
     arguments.check_settings(kept, key_dtype, normalise, about, None)
+    arguments.checked_device(device, mmap)
     if not isinstance(index, str):
         raise ParameterError(f"index={index!r}; a build that may be resumed takes an index by its name")
     if min(shard_rows, train_rows) < 1:
@@ -130,7 +133,7 @@ def build(
                         writer.append(batch, encode(batch))
                         bar.update(len(batch))
                 writer.finish(Names(names))
-        memory = Memory.load(path, device)
+        memory = Memory.load(path, device, mmap=mmap)
         store.add_summary(path, summary(memory))
     return memory
 

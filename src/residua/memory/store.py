@@ -9,20 +9,20 @@ so that there are few files, it takes the last ones into the new one where they 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
 from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
 
 from residua import described
 from residua.core import ChunkedTensor, Head, Names, Rows
 from residua.errors import MemoryFileError, StaleMemoryError
-from residua.folder import FORMAT, MANIFEST, present, read_manifest, reader_in
+from residua.folder import FORMAT, MANIFEST, folder_of, present, read_manifest, reader_in
 from residua.index import GroundTruth, Index, check_wanted, load_index
 from residua.memory import journal, validate
 from residua.memory import manifest as files
@@ -61,16 +61,37 @@ class Contents:
     keys_left: KeysLeft | None = None  # where keys are not kept
 
 
-@dataclass
+@dataclass(frozen=True)
 class Saved:
-    """What a memory knows of the folder it was last saved to or loaded from."""
+    """What a memory knows of the folder it was last saved to or loaded from, and what it was then."""
 
     path: Path
     manifest: dict[str, Any]
+    table: Table  # labels, ids, and which rows were remembered
+    names: Names
+    n_outputs: int
+    moved: Tensor | None = None  # where the next save writes all rows: which of that table's each row was (-1: none)
+
+    @classmethod
+    def of(cls, path: Path, manifest: dict[str, Any], table: Table, contents: Contents) -> Self:
+        """Of what was just read or written."""
+        return cls(
+            path, manifest, table.only("label", "id", "active"), contents.names or Names(), contents.schema.n_outputs
+        )
 
     @property
     def generation(self) -> str:
         return self.manifest["generation"]
+
+    def origin(self, n: int) -> Tensor:
+        """Which row of the table each of n rows was; -1: none."""
+        known = torch.arange(len(self.table), device=self.table.device) if self.moved is None else self.moved
+        return torch.cat([known[:n], known.new_full((max(n - len(known), 0),), -1)])
+
+    def anew(self, n: int, kept: Tensor | slice = slice(None)) -> Self:
+        """After an edit of a memory of n rows, of which only those `kept` are left, so that what is in the files is not
+        what a save has to write any more."""
+        return replace(self, moved=self.origin(n)[kept])
 
 
 def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any]:
@@ -140,13 +161,13 @@ def save(
     """
     path = folder_of(path)
     with locked(path), writing(path):
-        files.check_folder(path, "save")
-        now = files.generation_of(path)
+        there = files.check_folder(path, "save")
+        now = None if there is None else there["generation"]
         check_current(path, known, now, events)
-        same = saved is not None and (saved.path, saved.generation) == (path, now)
+        same = saved is not None and saved.moved is None and (saved.path, saved.generation) == (path, now)
         old = saved.manifest if saved is not None and same else {}
-        if reader is None and now in known.get(path, ()):
-            reader = reader_in(path, read_manifest(path))
+        if reader is None and there is not None and now in known.get(path, ()):
+            reader = reader_in(path, there)
         with files.new_generation(path) as generation:
             known[path] = {*known.get(path, ()), generation}  # an interrupt may come when it is in place already
             shards, start = _kept(path, old.get("shards", []), "rows", len(table))
@@ -163,7 +184,19 @@ def save(
                 edits.append(about | {"events": len(events) - start})
             manifest = write_manifest(path, generation, contents, index, shards, edits, old, reader)
         known[path] = {generation}
-    return Saved(path, manifest)
+    return Saved.of(path, manifest, table, contents)
+
+
+def mapped_anew(saved: Saved, table: Table) -> Table:
+    """`table`, which was just saved: where it was some of the rows of older files, it is now all rows of the new ones,
+    and what these older files held besides is on no disk any more."""
+    columns = {name: table[name] for name in table.names}
+    names = [name for name, column in columns.items() if isinstance(column, ChunkedTensor) and not column.is_whole]
+    shards = [map_tensors(saved.path, shard) for shard in saved.manifest["shards"]] if names else []
+    for name in names:
+        found = [column for shard in shards if isinstance(column := shard[name], ChunkedTensor)]
+        table = table.with_column(name, ChunkedTensor([chunk for column in found for chunk in column.chunks]))
+    return table
 
 
 def _kept(path: Path, written: list[dict[str, Any]], what: str, total: int) -> tuple[list[dict[str, Any]], int]:
@@ -185,11 +218,6 @@ def _is_whole(path: Path, about: dict[str, Any]) -> bool:
         return bool(present(path, about))
     except MemoryFileError:
         return False
-
-
-def folder_of(path: Path) -> Path:
-    """The one name of a folder that may have several."""
-    return Path(os.path.realpath(path))
 
 
 def check_current(path: Path, known: Known, now: str | None, events: Sequence[Event]) -> None:
@@ -269,7 +297,7 @@ def write_manifest(
         data = safetensors_bytes({name: part.cpu() for name, part in contents.keys_left.truth.to_tensors().items()})
         manifest["truth"] = _put_small(path, f"truth-{generation}.safetensors", data, old.get("truth"))
     manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
-    return files.commit(path, manifest, keep=bool(old))
+    return files.commit(path, manifest, files.kept(path, old) if old else ())
 
 
 def _put_small(path: Path, name: str, data: bytes, old: dict[str, Any] | None) -> dict[str, Any]:
@@ -318,14 +346,17 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def load(
-    path: Path, device: torch.device, mmap: bool = False, trust: bool = False
+    path: Path, device: torch.device, mmap: bool = False, trust: bool = False, reindex: bool = False
 ) -> tuple[Contents, Index, Table, list[Event], Saved]:
     """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment.
 
-    With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s."""
+    With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s. To `reindex`: the index is
+    built from the keys, whatever its files hold."""
     path = folder_of(path)
     for _ in range(files.ATTEMPTS):
         manifest = read_manifest(path)
+        if reindex:
+            manifest["index"] |= {"files": [], "about": manifest["index"]["about"] | {"file": None}}
         try:
             with files.held(path, manifest) as held:
                 return _load(path, manifest, device, held, mmap, trust)
@@ -386,7 +417,8 @@ def _load(
             reader=reader_in(path, manifest),
             keys_left=left,
         )
-        return contents, index, table, events, Saved(path, manifest | {"shards": shards})
+        saved = Saved.of(path, manifest | {"shards": shards}, table, contents)
+        return contents, index, table, events, saved
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 
@@ -440,11 +472,14 @@ def _get_index(path: Path, manifest: dict[str, Any], table: Table, left: KeysLef
     n = about.get("rows", len(table)) if about["files"] else len(table)
     if n > len(table):
         raise MemoryFileError(f"{path / MANIFEST} has an index of {n} rows and holds {len(table)}")
-    keys = table.rows("key") if left is None else None
-    first, device = None if keys is None else keys[:n], table.device
-    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n, trust=trust)
+    first = None if left is not None else table.first(n).rows("key")
+    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=table.device, n=n, trust=trust)
+    if left is not None and n < len(table):
+        index.add(left.keys(n))
+    elif left is None:
+        for start in range(n, len(table), _SHARD):
+            index.add(table.rows("key")[start : start + _SHARD])
     if n < len(table):
-        index.add(left.keys(n) if left is not None else table.rows("key")[n:])
         index.forget(forgotten[forgotten >= n])
     return index
 

@@ -128,10 +128,11 @@ def changes(schema: Schema, made: Sequence[Changes], n: int) -> None:
         if not 0 <= one.first <= one.last <= n:
             raise MemoryFileError(f"an edit added rows {one.first} to {one.last - 1}, and there are {n}")
         for what in ("forgotten", "restored", "relabelled"):
-            row_numbers(getattr(one, what), n, what)
-        if len(one.relabelled):
-            labels(schema, one.before, len(one.relabelled))
-            labels(schema, one.after, len(one.relabelled))
+            if len(rows := getattr(one, what)):
+                row_numbers(rows, n, what)
+    given = [given for one in made if len(one.relabelled) for given in (one.before, one.after)]
+    if given:
+        labels(schema, torch.cat(given), 2 * sum(len(one.relabelled) for one in made))
 
 
 def ids(column: Column, next_id: int) -> None:
