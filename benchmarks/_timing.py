@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
+
+import numpy as np
 
 
 def seconds(work: Callable, repeat: int = 5, warm_up: int = 1) -> float:
@@ -22,3 +25,21 @@ def in_turn(works: dict[str, Callable], repeat: int = 5, warm_up: int = 1) -> di
             if round_ >= warm_up:
                 taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def quartile(works: dict[str, Callable[[int], object]], rounds: int, calls: int, skipped: int = 4) -> dict[str, float]:
+    """Microseconds of a call: the 25th percentile of thread time, over `rounds` in which all take turns at random.
+
+    In its turn each is called a few times more, first, so that the caches are its own. It is given the call's number.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds):
+        order = list(works)
+        random.Random(number).shuffle(order)
+        for name in order:
+            for call in range(skipped + calls):
+                start = time.thread_time_ns()
+                works[name](number * (skipped + calls) + call)
+                if call >= skipped:
+                    taken[name].append((time.thread_time_ns() - start) / 1000)
+    return {name: round(float(np.percentile(times, 25)), 1) for name, times in taken.items()}

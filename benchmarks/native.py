@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
 
 import residua as rs
 from benchmarks._cifar import encoded, loader, model, threads
+from benchmarks._timing import quartile
 from residua.index.nearest import require_faiss
 from residua.native import LEVELS, kernels
 
 PAPER = {"k": 53, "sigma": 0.7, "temperature": 1.4}
-BLOCK = 20  # calls of one way before the next one's turn: the caches are then its own
-
-
-def in_blocks(works: dict, repeat: int) -> dict[str, float]:
-    """Microseconds of CPU time of this thread per call of each, lower quartile; work is called with a number."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    with torch.inference_mode():
-        for round_ in range(repeat):
-            for name, work in works.items():
-                for i in range(BLOCK):
-                    start = time.thread_time_ns()
-                    work(BLOCK * round_ + i)
-                    if i >= 3:
-                        taken[name].append((time.thread_time_ns() - start) / 1e3)
-    return {name: round(float(np.percentile(values, 25)), 1) for name, values in taken.items()}
+CALLS = 17  # of one way, measured, before the next one's turn
 
 
 def main() -> dict:
@@ -48,13 +33,14 @@ def main() -> dict:
     for q in (1, 8, 1000):
         works = {name: lambda i, m=m, q=q: m.search(keys[i : i + q], 53) for name, m in memories.items()}
         works["bare IndexFlatL2"] = lambda i, q=q: flat.search(keys[i : i + q], 53)
-        searches[f"batch {q}"] = in_blocks(works, 10 if q < 100 else 1)
+        searches[f"batch {q}"] = quartile(works, 10 if q < 100 else 1, CALLS, 3)
 
     images = torch.cat([batch for batch, _ in loader("test", rows=1000)])
     nets = {"base": model()} | {name: model() for name in memories}
     for name, memory in memories.items():
         rs.attach(nets[name], rs.ResMem(memory, **PAPER))
-    image = in_blocks({name: lambda i, net=net: net(images[i : i + 1]) for name, net in nets.items()}, 20)
+    with torch.inference_mode():
+        image = quartile({name: lambda i, net=net: net(images[i : i + 1]) for name, net in nets.items()}, 20, CALLS, 3)
     added = {f"{name}_added_percent": round(100 * (image[name] / image["base"] - 1), 1) for name in memories}
     return {
         "threads": threads(),

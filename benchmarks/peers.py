@@ -6,36 +6,18 @@ ResNet-8 that answers one image, alone and attached to a memory under each reade
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 import residua as rs
 from benchmarks._cifar import encoded, loader, model
+from benchmarks._timing import quartile
 from residua.hooks.correction import Correction
 
 K = 53
 PAPER = {"k": K, "sigma": 0.7, "temperature": 1.4}
 QUERIES = (1, 8, 64, 1000)
-
-
-def quartile(works: dict[str, Callable[[int], object]], rounds: int, calls: int, skipped: int = 4) -> dict[str, float]:
-    """Microseconds of a call: the 25th percentile of thread time, over `rounds` in which all take turns at random."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds):
-        order = list(works)
-        random.Random(number).shuffle(order)
-        for name in order:
-            for call in range(skipped + calls):
-                start = time.thread_time_ns()
-                works[name](call)
-                if call >= skipped:
-                    taken[name].append((time.thread_time_ns() - start) / 1000)
-    return {name: round(float(np.percentile(times, 25)), 1) for name, times in taken.items()}
 
 
 def ratios(found: dict[str, float], to: str) -> dict[str, float]:

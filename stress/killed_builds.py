@@ -33,6 +33,7 @@ from residua.core import AbsentLogits
 from residua.memory import manifest as files
 from residua.memory.build import build
 from stress.left_over import left_over
+from stress.report import write
 
 ROWS, EACH, DIM, CLASSES = 400, 50, 8, 11
 
@@ -218,9 +219,7 @@ def main(how: list[str], keys: list[str], kills: int, seed: int = 0, out: Path |
     report |= {"kills before each step": each, "kills at random": sum(one.kills for one in attacks) - each}
     report["different"] = [what for attack in attacks for what in attack.different]
     report["left"] = [what for attack in attacks for what in attack.left]
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     return report
 
 

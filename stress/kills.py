@@ -42,6 +42,7 @@ import residua as rs
 from residua.errors import IdError, MemoryFileError, StaleMemoryError, StorageError
 from residua.memory.lock import locked
 from stress.left_over import left_over
+from stress.report import write
 from stress.threads import CLASSES, key_of
 
 WRITERS = READERS = 6
@@ -610,9 +611,7 @@ def main(minutes: float, indexes: list[str], out: Path | None, seed: int = 0, ev
             run.go(minutes, every)
             report["runs"][index] = run.report() | {"load average at the end": round(os.getloadavg()[1], 1)}
         print(index, json.dumps(report["runs"][index], indent=1), flush=True)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     return sum(bool(one["faults"] or one.get("rows lost")) for one in report["runs"].values())
 
 

@@ -41,6 +41,7 @@ from residua.memory import store
 from stress import killed_builds
 from stress.disk import Recording, State, lay_out
 from stress.left_over import left_over
+from stress.report import write
 
 NONE, REFUSED = "no memory", "refused"
 RAM = Path("/dev/shm")  # where states are laid out, if there is such a place
@@ -250,9 +251,7 @@ def main(states: int, out: Path | None) -> int:
     report = {"machine": platform.platform(), "minutes": round((time.monotonic() - began) / 60, 1), "rounds": rounds}
     report |= {"states": counts.total(), "of each": dict(counts.most_common()), "faults": faults}
     print(json.dumps(report, indent=1))
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     return len(faults)
 
 

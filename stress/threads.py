@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 import residua as rs
+from stress.report import write
 
 DIM, CLASSES = 8, 7
 CENTRES = np.random.default_rng(9).normal(size=(64, DIM))
@@ -179,9 +180,7 @@ def main(minutes: float, indexes: list[str], out: Path | None, seed: int = 0) ->
         print(index, json.dumps(report["runs"][index]), flush=True)
     wrong = ("rows lost", "rows too many", "labels wrong", "faults")
     bad = sum(bool(one[name]) for one in report["runs"].values() for name in wrong)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, out)
     return bad
 
 

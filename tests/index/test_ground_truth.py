@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from residua.index import GroundTruth, Index
 from residua.index.ground_truth import DEPTH, QUERIES
+from residua.index.nearest import squared_distances
 
 
 def some(n, at=0.0, seed=0, dim=4):
@@ -19,10 +20,11 @@ def everything(n):
 
 
 def brute(queries, keys, first):
-    """Row numbers and squared distances, float64, of the DEPTH nearest keys from row `first` on."""
+    """Row numbers and squared distances, float64, of the DEPTH nearest keys from row `first` on, in the order of the
+    distances in float32, in which near ties are told apart."""
     squared = (queries[:, None].double() - keys[None, first:].double()).square().sum(dim=2)
     rows = torch.arange(first, len(keys)).expand(len(queries), -1)
-    order = np.lexsort((rows.numpy(), squared.float().numpy()))[:, :DEPTH]
+    order = np.lexsort((rows.numpy(), squared_distances(queries, keys, rows).numpy()))[:, :DEPTH]
     return rows.gather(1, torch.from_numpy(order)), squared.gather(1, torch.from_numpy(order))
 
 

@@ -143,23 +143,23 @@ def adding(folder, at):
         live.add(rows(1, at + n), note=f"{at + n}")
 
 
-def test_many_at_once_without_keys_lose_nothing(codes):
-    at_once = [threading.Thread(target=adding, args=(codes, at)) for at in (1, 2)]
+def add_at_once(folder, *starts):
+    at_once = [threading.Thread(target=adding, args=(folder, at)) for at in starts]
     for thread in at_once:
         thread.start()
     for thread in at_once:
         thread.join()
+
+
+def test_many_at_once_without_keys_lose_nothing(codes):
+    add_at_once(codes, 1, 2)
     now = rs.Memory.load(codes)
     assert now.ids.tolist() == list(range(310)) and now.index.n == 310
     assert [shard["rows"] for shard in json.loads((codes / "manifest.json").read_text())["index"]["tail"]] == [10]
 
 
 def test_many_at_once_lose_nothing(folder):
-    at_once = [threading.Thread(target=adding, args=(folder, at)) for at in (10, 20)]
-    for thread in at_once:
-        thread.start()
-    for thread in at_once:
-        thread.join()
+    add_at_once(folder, 10, 20)
     now = rs.Memory.load(folder)
     assert now.ids.tolist() == list(range(16))
     assert sorted(event.note for event in now.log()[1:]) == [f"{at + n}" for at in (10, 20) for n in range(5)]

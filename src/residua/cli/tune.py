@@ -87,11 +87,8 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     asked["evidence"] = None if options["evidence"] < 0 else options["evidence"]
     asked["progress"] = progress()
     if (fit := getattr(cls(opened, **own), "fit", None)) is not None:
-        if (
-            grid
-            or options["cache"]
-            or any(asked[name] is not None for name in ("objective", "adaptive", "skip", "budget"))
-        ):
+        tunes = objective, options["adaptive"], options["skip"], options["budget"]
+        if grid or options["cache"] or tunes != (None,) * 4:
             raise click.UsageError(
                 f"{cls.__name__} is fitted, and has no grid: only --evidence and --kernel are its own"
             )

@@ -16,14 +16,15 @@ from residua.index.nearest import (
     exact_nearest,
     faiss_candidates,
     faiss_installed,
-    first_of,
     nearest_among,
     nearest_by_blocks,
+    ordered,
     torch_candidates,
 )
 from residua.native import DIMENSIONS, Codes, Kernels, Reading, kernels
 
 _BACKENDS = {"faiss": faiss_candidates, "torch": torch_candidates}
+_MADE = ("_compact", "_codes", "_asked", "_coded", "_measured", "_once", "_kernels")  # of keys, or here: anew in a copy
 _PAYS = 32  # searches of one query that cost as much as making codes, measured
 _USELESS = 1 / 8  # of the keys: where codes leave so many to be measured, of most queries, they are given up
 
@@ -69,24 +70,18 @@ class Exact(Index):
         return native if native and native.level else None  # in plain C++ it takes longer than FAISS, measured
 
     def __getstate__(self) -> dict[str, Any]:
-        # The next searches make anew what is made of the keys.
-        return vars(self) | {
-            "_compact": None,
-            "_codes": None,
-            "_asked": 0,
-            "_coded": 0,
-            "_measured": 0.0,
-            "_once": None,
-            "_kernels": None,
-        }
+        return {name: value for name, value in vars(self).items() if name not in _MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state | {"_once": Lock()})
-        self._kernels = self._native()
-        self._drop_codes()
+        vars(self).update(state)
+        self._once, self._kernels = Lock(), self._native()
+        self._build_of(self._n)
 
     def _build(self, keys: Rows) -> None:
-        self._n = len(keys)
+        self._build_of(len(keys))
+
+    def _build_of(self, n: int) -> None:
+        self._n = n
         self._compact: _Compact | None = None
         self._drop_codes()
 
@@ -110,9 +105,7 @@ class Exact(Index):
             self._compact.drop(self._forgotten)
 
     def settle(self, remembered: Tensor, keys: Rows | None = None) -> None:
-        self._n = min(self._n, len(remembered))  # it is nothing but a number of rows
-        self._compact = None
-        self._drop_codes()
+        self._build_of(min(self._n, len(remembered)))  # it is nothing but a number of rows
         super().settle(remembered, keys)
 
     def _restore(self, keys: Rows | None) -> bool:
@@ -145,7 +138,7 @@ class Exact(Index):
         found = self._search(queries, reading.k, keys)
         if not native.rerank(keys, queries.numpy(), found.rows.numpy(), found.squared.numpy(), reading.k):
             return None
-        found = first_of(found.squared, found.rows, reading.k)
+        found = ordered(found.squared, found.rows, reading.k)
         return reading(found.rows.numpy(), found.squared.numpy(), logits)
 
     def _compacted(self, keys: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from residua.core import ChunkedTensor, Neighbours, Registry, Rows
 from residua.errors import MemoryFileError, NonFiniteError, ParameterError, ShapeError, StorageError
-from residua.index.nearest import Nearest, blocks, first_of, missing, nearest_among, ordered, scan, squared_distances
+from residua.index.nearest import Nearest, blocks, missing, nearest_among, ordered, scan, squared_distances
 from residua.index.recall import Recall, measure_recall
 from residua.index.recipes import RECIPES
 from residua.index.trust import sign
@@ -321,7 +321,7 @@ class Index(ABC):
         if least >= 0 and not self._n_forgotten:  # nothing is missing
             if by_keys is not None:
                 return nearest_among(queries, by_keys, rows, k)
-            return first_of(self._squared(queries, keys, rows, proposed[1]), rows, k)
+            return ordered(self._squared(queries, keys, rows, proposed[1]), rows, k)
         ended = ((rows >= 0).sum(dim=1) < count) | (count >= self.n)  # asking for more would bring nothing new
         if self._n_forgotten:
             rows = rows.masked_fill(self._forgotten[rows.clamp_min(0)], -1)

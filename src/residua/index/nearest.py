@@ -112,13 +112,6 @@ def nearest_among(queries: Tensor, keys: Rows, rows: Tensor, k: int) -> Nearest:
     return ordered(squared_distances(queries, keys, rows), rows, k)
 
 
-def first_of(squared: Tensor, rows: Tensor, k: int) -> Nearest:
-    """``ordered`` of at least `k` candidates each; sooner, where they are few."""
-    if rows.device.type == "cpu" and rows.numel() <= _IN_CACHE:
-        return _sorted_on_cpu(squared.numpy(), rows.numpy(), k)
-    return ordered(squared, rows, k)
-
-
 def pack(squared: Tensor, rows: Tensor) -> Tensor:
     """One int64 per neighbour whose order is that of (squared distance, row), missing rows last.
 
@@ -140,9 +133,10 @@ def missing(q: int, k: int, device: torch.device) -> Nearest:
 
 def ordered(squared: Tensor, rows: Tensor, k: int) -> Nearest:
     """The `k` first of candidates (q, c) by (squared distance, row), padded with missing ones when c < k."""
+    count, cpu = min(k, rows.shape[1]), rows.device.type == "cpu"
+    if cpu and count == k and rows.numel() <= _IN_CACHE:
+        return _sorted_on_cpu(squared.numpy(), rows.numpy(), k)
     found = missing(len(rows), k, rows.device)
-    count = min(k, rows.shape[1])
-    cpu = rows.device.type == "cpu"
     for part in blocks(len(rows), rows.shape[1], _IN_CACHE if cpu else 2**26):
         if cpu:
             some = _sorted_on_cpu(squared[part].numpy(), rows[part].numpy(), count)

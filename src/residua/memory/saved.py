@@ -65,8 +65,7 @@ class Savable(Editable):
                 now._table = table
                 now._refresh()
                 now.version = self.version  # it holds what it held
-                held = self._contents(now, now._events)
-                self._locks.alone(lambda: vars(self).update(held))
+                self._become(now)
 
     def _put(
         self, path: str | os.PathLike[str], events: list[Event], reader: dict[str, Any] | None = None
@@ -119,9 +118,13 @@ class Savable(Editable):
             return {}
         fresh, renumbered = refreshed(cast("Memory", now))
         fresh._known, fresh.version = self._known | fresh._known, self.version + 1
-        held = self._contents(fresh, fresh._events)
-        self._locks.alone(lambda: vars(self).update(held))
+        self._become(fresh)
         return renumbered
+
+    def _become(self, other: Savable) -> None:
+        """Hold what another memory holds, at once."""
+        held = self._contents(other, other._events)
+        self._locks.alone(lambda: vars(self).update(held))
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

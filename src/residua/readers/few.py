@@ -20,6 +20,7 @@ from residua.core.probabilities import TINY
 
 NOTICE = 1e-18  # beside 1, in float32; the product of two such numbers is still a normal number
 LEAST = 1e-30  # of a sigma in float32
+USUAL_KERNELS = ("exponential", "gaussian")  # which are written here, and natively
 ENTRIES = 2**18  # float32 numbers, 1 MB, of the largest array that is made
 
 
@@ -36,9 +37,9 @@ class Plain:
     sigma: float
 
     @classmethod
-    def of(cls, base: Base, near: Neighbours, k: int, sigma: float, kernel: str) -> Plain | None:
-        """None where they are not, or where the kernel is somebody's own."""
-        if not isinstance(base, Softmax) or kernel not in ("exponential", "gaussian") or sigma < LEAST or not k:
+    def of(cls, base: Base, near: Neighbours, k: int, sigma: float, squared: bool) -> Plain | None:
+        """None where they are not, or where distances of more digits ask for an answer of more."""
+        if not isinstance(base, Softmax) or not k or near.distances.dtype != torch.float32:
             return None
         table = base.logits.table if isinstance(base.logits, DenseLogits) else None
         if not isinstance(table, Tensor) or table.dtype != torch.float32 or table.numel() > ENTRIES:
@@ -49,7 +50,7 @@ class Plain:
         logits, rows = table.numpy(), near.rows.numpy()
         if rows[:, -1].min() < 0 or not np.isfinite(logits).all():
             return None
-        return cls(logits, base.temperature, rows, near.distances.numpy(), kernel == "gaussian", sigma)
+        return cls(logits, base.temperature, rows, near.distances.numpy(), squared, sigma)
 
     def weights(self, sigma: float | None = None) -> np.ndarray:
         """The kernel's, float32 (q, k), of a sum of 1, of the reader's width or another."""
@@ -122,12 +123,14 @@ class Answers(ABC):
 class Residuals(Answers):
     """ResMem's: the neighbours' labels less what the model said of them (eq. 7-8), added to probabilities or logits."""
 
-    def __init__(self, plain: Plain, labels: np.ndarray, said: np.ndarray, shares: tuple[float, float] | None):
+    def __init__(
+        self, plain: Plain, labels: np.ndarray, said: np.ndarray, shares: tuple[float, float], in_logits: bool
+    ):
         super().__init__(plain.logits, plain.temperature)
-        self.in_logits, self._plain, self._labels, self._said, self._shares = bool(shares), plain, labels, said, shares
+        self.in_logits, self._plain, self._labels, self._said, self._shares = in_logits, plain, labels, said, shares
 
     def scores(self) -> np.ndarray:
-        left, given = self._shares or (1.0, 1.0)
+        left, given = self._shares
         lacks = softmax(self._said / np.float32(self.temperature))
         query, neighbour = np.ogrid[: lacks.shape[0], : lacks.shape[1]]
         lacks[query, neighbour, self._labels] -= 1  # first: so no residual is no change, exactly

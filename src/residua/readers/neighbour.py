@@ -22,14 +22,13 @@ from residua.errors import ParameterError, ShapeError
 from residua.memory import Memory
 from residua.native import Reading, kernels
 from residua.readers.class_weight import checked_class_weight, class_weights
-from residua.readers.few import LEAST, NOTICE, Plain
+from residua.readers.few import LEAST, NOTICE, USUAL_KERNELS, Plain
 from residua.readers.reader import Reader, TextState
 
 ENTRIES = 2**18  # sparse entries read at a time, so that what one step leaves is in the cache for the next
 MUCH = 2**14  # neighbours; more than these, and than a memory has rows, no saved reader asks for
 WIDE = 2**22  # scores made at a time where every output gets one
 FEW = 64  # queries that are answered one after another, on one thread
-NATIVE = ("exponential", "gaussian")  # kernels that are native
 
 
 KernelName: TypeAlias = Literal["exponential", "gaussian"]
@@ -248,13 +247,18 @@ class NeighbourReader(Reader):
         reading = self._kept("native", (), self._native)
         return reading and self.memory.read_at_once(reading, keys.contiguous(), logits.contiguous())
 
+    @property
+    def _weighs_by_distance(self) -> bool:
+        """Whether neighbours weigh as a usual kernel of their distances has it, whichever rows they are."""
+        usual = self.kernel in USUAL_KERNELS and self.sigma >= LEAST
+        return usual and self.class_weights is None and not self.memory.has_column("weight")
+
     def _native(self) -> Reading | None:
         native, memory = kernels(), self.memory
         own = vars(type(self)).get("native_reading")
         if native is None or own is None or memory.task != "classification" or memory.device.type != "cpu":
             return None
-        weighed = self.class_weights is not None or memory.has_column("weight")
-        if weighed or self.skip is not None or self.kernel not in NATIVE or self.sigma < LEAST or self.is_noop:
+        if self.skip is not None or self.is_noop or not self._weighs_by_distance:
             return None
         how, labels = own(self), memory.column("label")
         if how is None or self.k > len(memory) or not labels.is_contiguous() or labels.dtype != torch.int32:
@@ -350,9 +354,9 @@ class NeighbourReader(Reader):
         few = vars(type(self)).get("few")
 
         def by_numpy() -> Few | None:
-            if few is None or self.class_weights is not None or self.memory.has_column("weight"):
+            if few is None or not self._weighs_by_distance:
                 return None
-            plain = Plain.of(base, near, self.k, self.sigma, self.kernel)
+            plain = Plain.of(base, near, self.k, self.sigma, self.kernel == "gaussian")
             return None if plain is None else few(self, plain)
 
         return Prediction(base, near, weigh, self.floor, asked, self.score_space, by_numpy if asked is None else None)

@@ -126,21 +126,25 @@ class ResMem(NeighbourReader):
         return torch.stack([start, residual]), weights.sum(dim=1) > 0
 
     def share(self, neighbours: Neighbours, queries: Queries) -> tuple[float | Tensor, float | Tensor]:
+        return self._shares
+
+    @property
+    def _shares(self) -> tuple[float, float]:
         return self.base_weight or 1.0, self.residual_weight or 1.0
 
     def few(self, plain: Plain) -> Few | None:
         memory, labels = self.memory, self.memory.column("label")
         said = None if memory.stored_logits is None else plain.said(memory.stored_logits)
-        shares = None if self.space == "probabilities" else (self.base_weight or 1.0, self.residual_weight or 1.0)
-        return None if said is None else Residuals(plain, plain.labels(labels), said, shares)
+        in_logits = self.space == "exponent"
+        return None if said is None else Residuals(plain, plain.labels(labels), said, self._shares, in_logits)
 
     def native_reading(self) -> dict[str, Any] | None:
         logits = self.memory.stored_logits
         table = logits.table if isinstance(logits, DenseLogits) else None
         if not isinstance(table, Tensor) or table.dtype != torch.float32 or not table.is_contiguous():
             return None
-        in_logits, left, given = self.space == "exponent", self.base_weight or 1.0, self.residual_weight or 1.0
-        return dict(said=table, in_logits=in_logits, left=left, given=given)
+        left, given = self._shares
+        return dict(said=table, in_logits=self.space == "exponent", left=left, given=given)
 
     def values(self, queries: int) -> Values:
         memory = self.memory
