@@ -61,6 +61,10 @@ class Exact(Index):
     def _build_chunked(self, keys: ChunkedTensor) -> None:
         self._build(keys)
 
+    def _check_finite(self, array: Rows, what: str) -> None:
+        if not isinstance(array, ChunkedTensor):  # what lies in files is read by searches alone
+            super()._check_finite(array, what)
+
     def _add(self, keys: Tensor) -> None:
         if self._compact:
             self._compact.add(keys, self._n)

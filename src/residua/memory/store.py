@@ -397,7 +397,7 @@ def _get_index(path: Path, manifest: dict[str, Any], table: Table, trust: bool) 
     if n > len(table):
         raise MemoryFileError(f"{path / MANIFEST} has an index of {n} rows and holds {len(table)}")
     keys = table.rows("key") if manifest.get("keys_kept", True) else None
-    first, device = None if keys is None else keys[:n], table.device
+    first, device = keys.first(n) if isinstance(keys, ChunkedTensor) else None if keys is None else keys[:n], table.device
     index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n, trust=trust)
     if keys is not None and n < len(table):
         index.add(keys[n:])
