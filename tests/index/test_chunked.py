@@ -5,7 +5,16 @@ import torch
 
 from residua.core import ChunkedTensor
 from residua.errors import NonFiniteError, ShapeError
-from residua.index import Exact, FaissIndex, Index, check_recall, make_index, measure_recall, median_nn_distance, nearest
+from residua.index import (
+    Exact,
+    FaissIndex,
+    Index,
+    check_recall,
+    make_index,
+    measure_recall,
+    median_nn_distance,
+    nearest,
+)
 
 
 @pytest.fixture(params=[torch.float32, torch.float16])

@@ -106,14 +106,18 @@ class Index(ABC):
         """Append the rows of `keys`, (m, d) of the same dtypes, as rows n ... n+m-1."""
         keys = self._checked(keys, "keys")
         if len(keys):
-            new = self.n + len(keys) - len(self._forgotten)  # before the engine has them: it may be interrupted
-            self._forgotten = torch.cat([self._forgotten, self._forgotten.new_zeros(max(new, 0))])
+            n, known = self.n + len(keys), self._forgotten  # before the engine has them: it may be interrupted
+            if self._n_forgotten:
+                self._forgotten = torch.cat([known, known.new_zeros(max(n - len(known), 0))])
+            else:
+                self._remember_all(n)
             self._add(keys)
 
     def forget(self, rows: Tensor) -> None:
         """Never return `rows` (int64 row numbers) again. Forgetting one twice is no error."""
         rows = self._existing(rows, "forget")
         if len(rows):
+            self._forgotten = self._forgotten.contiguous()
             self._forgotten[rows] = True
             self._n_forgotten = int(self._forgotten.sum())
             self._forget(rows)
@@ -144,6 +148,8 @@ class Index(ABC):
         if bool((known & ~forgotten).any()) and self._restore(keys):
             forgotten, known = forgotten[: self.n], known[: self.n].zero_()
         self._forgotten, self._n_forgotten = forgotten, int(forgotten.sum())
+        if not self._n_forgotten:
+            self._remember_all(len(forgotten))
         self._forget((forgotten & ~known).nonzero()[:, 0])
 
     def search(self, queries: Tensor, k: int, keys: Rows | None) -> Neighbours:
@@ -353,7 +359,7 @@ class Index(ABC):
         return squared.clamp_min(0).masked_fill_(rows < 0, torch.inf)
 
     def _remember_all(self, n: int) -> None:
-        self._forgotten = torch.zeros(n, dtype=torch.bool, device=self.device)
+        self._forgotten = torch.zeros(1, dtype=torch.bool, device=self.device).expand(n)  # a byte for all of them
         self._n_forgotten = 0
 
     def _existing(self, rows: Tensor, verb: str) -> Tensor:

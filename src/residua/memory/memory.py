@@ -34,7 +34,7 @@ from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
-from residua.memory.table import Column, Table
+from residua.memory.table import Column, Table, alike
 from residua.memory.verify import Verified, verify
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -264,7 +264,8 @@ class Memory(Editable):
     def column(self, name: str) -> Column:
         """A column by row number, read by ``column[rows]``: ``"label"``, ``"id"``, or an extra one by its own name.
 
-        Labels are int32 classes (n,), bool (n, L) of several labels, or float32 (n, L): targets less ``target_centre``.
+        Labels are classes (n,) in the smallest of int8, int16 and int32 that holds them all, bool (n, L) of several
+        labels, or float32 (n, L): targets less ``target_centre``.
         """
         if name not in self._columns:
             raise InputError(f"there is no column {name!r}; this memory's rows have {sorted(self._columns)}")
@@ -459,6 +460,7 @@ class Memory(Editable):
             if draft._keys is None:
                 raise StorageError("this memory keeps no keys to make its index anew from; build it again")
             table = draft._table.take(draft.active_rows)
+            table = table.with_column("active", alike(True, len(table), table.device))
             index, asked = draft._make_index(table), draft._index_wanted["index"]
             while index.recall is not None and index.recall.value < ENOUGH and asked in MORE_EXACT:
                 asked = MORE_EXACT[asked]
@@ -708,6 +710,7 @@ class Memory(Editable):
             column = grown(DenseLogits(self._table.dense("logits")), wanted).table[:]
             self._table = self._table.with_column("logits", column)
         self.schema = self.schema.grown(wanted)
+        self._table = self._table.with_column("label", self._table.dense("label").to(self.schema.label_dtype))
         self.storage, self._saved = make_storage(self.schema), None
         self._refresh()
 

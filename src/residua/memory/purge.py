@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from residua.errors import MemoryFileError
+from residua.memory.schema import written
 from residua.printable import count
 from residua.progress import progress_bar
 
@@ -90,12 +91,16 @@ def traces_of(table: Table, is_text: bool) -> np.ndarray:
     gone, kept = (~active).nonzero()[:, 0], active.nonzero()[:, 0]
     for name in table.names if len(gone) else ():
         if name not in ("id", "active"):
-            values = _bytes(table[name][gone])
+            values, others = (_bytes(_in_files(name, table[name][rows])) for rows in (gone, kept))
             of_tokens = is_text and name == "label"
             pieces = _runs(values, table["id"][gone].cpu().numpy()) if of_tokens else _telling(values)
             pieces = np.unique(pieces, axis=0)
-            found.append(pieces[~_within(pieces, _bytes(table[name][kept]).reshape(-1))])
+            found.append(pieces[~_within(pieces, others.reshape(-1))])
     return np.unique(np.concatenate(found), axis=0)
+
+
+def _in_files(name: str, values: Tensor) -> Tensor:
+    return written(values) if name == "label" else values
 
 
 def _bytes(values: Tensor) -> np.ndarray:
