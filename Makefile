@@ -16,7 +16,7 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test lint bench gpu gpu-train reproduce setup clean
+.PHONY: demo quick test lint bench bench-compare native gpu gpu-train reproduce setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
@@ -36,6 +36,16 @@ lint: .venv/.test
 
 bench: .venv/.test
 	@$(BIN)/python -m benchmarks.run $(NAMES)
+
+# The kernels of native/, into .venv: everything is answered the same with and without them.
+native: .venv/.test
+	@if command -v $(CXX) > /dev/null; then $(PIP) install --quiet ./native && \
+		$(BIN)/python -c "from residua.native import LEVELS, kernels; print('native kernels:', LEVELS[kernels().level])"; \
+	else echo "no C++ compiler ($(CXX)): residua works the same, without native kernels"; fi
+
+# Ratios of now beside the committed ones.
+bench-compare: .venv/.test
+	@$(BIN)/python -m benchmarks.again $(NAMES)
 
 # Both install nothing: they run under a Python that has torch for CUDA, leave out what is missing, and name it.
 gpu:

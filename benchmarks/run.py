@@ -23,7 +23,15 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 
-APART = ("compare", "gpu", "run", "workloads")  # compare measures two installations, by workloads; gpu needs one
+APART = (
+    "again",
+    "compare",
+    "gpu",
+    "native",
+    "run",
+    "workloads",
+)  # compare measures two installations, by workloads
+NEEDING = {"gpu", "native"}  # what not every machine has: run where they are named
 
 
 def names() -> list[str]:
@@ -56,7 +64,7 @@ def main(arguments: list[str]) -> None:
     )
     options = vars(parser.parse_args(arguments))
     known, chosen = names(), options.pop("names")
-    unknown = sorted(set(chosen) - {*known, "gpu"})
+    unknown = sorted(set(chosen) - {*known, *NEEDING})
     if unknown:
         raise SystemExit(f"no benchmark called {', '.join(unknown)}; there are: {', '.join(known)}")
     RESULTS.mkdir(exist_ok=True)

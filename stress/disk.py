@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -43,6 +43,7 @@ class Recording:
     operations: list[Operation] = field(default_factory=list)
     first: dict[str, int | None] = field(default_factory=dict)
     contents: dict[int, bytes] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))  # of files
 
     def __enter__(self) -> Recording:
         self.known: dict[str, tuple[int | None, tuple[int, int, int]]] = {}
@@ -107,7 +108,7 @@ class Recording:
                 continue
             if before is None or before[0] != stamp[0]:
                 linked = [one for one, seen in self.known.values() if one is not None and seen == stamp]
-                file = linked[0] if linked else 1 + max((one.file or 0 for one in self.operations), default=len(now))
+                file = linked[0] if linked else next(self.numbers)
                 self.operations.append(Operation("entry", path, file))
                 if linked:
                     self.known[path] = (file, stamp)

@@ -158,6 +158,8 @@ def memories(root: Path, only: tuple[str, ...] | None = None) -> None:
         reader.save(root / name)
         reader.memory.forget(reader.memory.ids[[1]])
         reader.memory.relabel(reader.memory.ids[[3]], reader.memory.labels[4])
+        if name == "codes":
+            reader.memory.add(rows(10))  # whose keys are kept until the index is written anew
         reader.save(root / name)
     named.save(root / "rows.npz")
     headed.save(root / "head.npz")

@@ -177,7 +177,10 @@ _manifest: Check = record(
         "next_id": whole(0, 2**63),
         "rows": whole(0, ROWS),
         "shards": list_of(either(shard, file)),
-        "index": record({"wanted": _wanted, "about": _made, "files": list_of(file)}),
+        "index": record(
+            {"wanted": _wanted, "about": _made, "files": list_of(file)},
+            {"rows": whole(0, ROWS), "tail": list_of(shard)},
+        ),
     },
     {
         "schema": schema,
@@ -190,6 +193,7 @@ _manifest: Check = record(
         "earlier": list_of(word),
         "head": file,
         "names": file,
+        "truth": file,
         "reader": nullable(READER),
     },
 )
@@ -209,7 +213,7 @@ def manifest(value: dict[str, Any]) -> None:
     if value["format"] > 1 and rows != length:
         raise ValueError(f"manifest.rows is {length}, and its shards have {rows}")
     made, shape = value["index"]["about"], value.get("schema", value)
-    _named_once(one["file"] for one in value["index"]["files"])
+    _named_once(one["file"] for one in (*value["index"]["files"], *value["index"].get("tail", ())))
     if made.get("file") not in (None, *(one["file"] for one in value["index"]["files"])):
         raise ValueError(f"manifest.index.about names {made['file']}, which is none of the index's files")
     if made.get("dim", shape["dim"]) != shape["dim"]:
@@ -237,7 +241,7 @@ def build(value: Any) -> None:
 
 _index_of_build = record(
     {"about": _made, "file": file, "rows": whole(0, ROWS)},
-    {"median_nn_distance": nullable(number(0)), "typical_distance": nullable(number(0))},
+    {"median_nn_distance": nullable(number(0)), "typical_distance": nullable(number(0)), "truth": file},
 )
 _build: Check = record(
     {

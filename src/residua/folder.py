@@ -1,6 +1,7 @@
 """A memory's folder from outside: what its files are called, and what its JSON files say. No torch is needed for it."""
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ LOCK = "lock"  # held by whoever writes here; empty
 FORMAT = 4
 # 1: ids and columns dense, labels int64; 1 and 2: no schema, keys as they are; up to 3: a reader in a file of its own
 READABLE = (1, 2, 3, 4)
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The one name of a folder that may have several."""
+    return Path(os.path.realpath(path))
 
 
 def read_manifest(path: Path, name: str = MANIFEST) -> dict[str, Any]:
@@ -49,9 +55,9 @@ def checksum(manifest: dict[str, Any]) -> int:
 def named_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """What a manifest says of each file it names: ``file``, ``bytes``, ``crc32``."""
     edits = manifest.get("edits", [])  # one file up to format 3
-    others = [manifest[one] for one in ("head", "names") if one in manifest]
-    edits = edits if isinstance(edits, list) else [edits]
-    return [*manifest["shards"], *manifest["index"]["files"], *edits, *others]
+    others = [manifest[one] for one in ("head", "names", "truth") if one in manifest]
+    edits, index = edits if isinstance(edits, list) else [edits], manifest["index"]
+    return [*manifest["shards"], *index["files"], *index.get("tail", ()), *edits, *others]
 
 
 def present(path: Path, about: dict[str, Any]) -> Path:

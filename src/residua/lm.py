@@ -45,6 +45,7 @@ class RememberOptions(TextOptions, total=False):
     m: int
     temperature: float
     device: str | torch.device
+    mmap: bool
     shard_rows: int
     checkpoint_every: float
     train_rows: int
@@ -93,7 +94,8 @@ def remember(
         As in ``rs.encode((model, tokenizer), texts)``.
     out : path, optional
         The folder in which the memory is built as the text streams by: killed at any moment, the same call goes on
-        where it was and gives the same memory. Without it, it is built in RAM. It may hold another one to `overwrite`.
+        where it was and gives the same memory, whose keys stay in their files if you give ``mmap=True``. Without it, it
+        is built in RAM. It may hold another one to `overwrite`.
     storage : {"none", "top-m", "head", "full"}, default "none"
         kNN-LM and the cache read labels alone; ResMem needs what the model said: its `m` = 128 largest residuals at
         one `temperature`, or all of it, recomputed from the key (``key="head"``) or kept.

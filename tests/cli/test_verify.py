@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 import residua as rs
 
 
@@ -15,6 +17,18 @@ def test_verify(run, mem):
     assert json.loads(run("verify", "mem", "--json", code=1).stdout)["whole"] == []
     assert "the folder is now its earlier generation" in run("verify", "mem", "--repair").stdout
     assert len(rs.Memory.load(mem)) == 60
+
+
+def test_a_damaged_index_is_built_anew(run, mem):
+    pytest.importorskip("faiss")
+    run("build", "train.npz", "-o", "indexed", "--index", "IVF2,Flat")
+    (file,) = mem.parent.joinpath("indexed").glob("index-*")
+    file.write_bytes(b"")
+    said = run("verify", "indexed", code=1)
+    assert "the index can be built anew from the keys (repair)" in said.stdout
+    assert "residua verify indexed --repair" in said.stderr and "nothing is lost" in said.stderr
+    assert "the index was built anew from the keys, and nothing is lost" in run("verify", "indexed", "--repair").stdout
+    assert "files are whole: 60 rows" in run("verify", "indexed").stdout
 
 
 def test_compact(run, mem):

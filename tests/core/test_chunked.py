@@ -35,6 +35,36 @@ def test_it_reads_as_the_tensors_joined(pair, data):
     assert chunked.nbytes == whole.nbytes
 
 
+@given(cut(), st.data())
+def test_some_of_its_rows_read_as_the_tensors_joined_and_taken(pair, data):
+    whole, chunked = pair
+    for _ in range(data.draw(st.integers(1, 3))):
+        mask = data.draw(st.lists(st.booleans(), min_size=len(whole), max_size=len(whole)))
+        rows = torch.tensor(mask, dtype=torch.bool).nonzero()[:, 0]
+        whole, chunked = whole[rows], chunked.take(rows)
+        length = data.draw(st.integers(0, len(whole)))
+        assert torch.equal(chunked.first(length)[:], whole[:length])
+        if data.draw(st.booleans()):
+            whole, chunked = whole[:length], chunked.first(length)
+        more = torch.full((data.draw(st.integers(0, 4)), 2), 0.5).half()
+        whole, chunked = torch.cat([whole, more]), chunked.appended(more if len(more) != 2 else ChunkedTensor([more]))
+        assert (chunked.shape, chunked.nbytes) == (whole.shape, whole.nbytes) and torch.equal(chunked[:], whole)
+        start, stop = data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, len(whole)))
+        assert torch.equal(chunked[start:stop], whole[start:stop])
+        if len(whole):
+            rows = torch.tensor(data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=6)), dtype=torch.int64)
+            assert torch.equal(chunked[rows], whole[rows])
+
+
+def test_what_is_taken_of_whole_chunks_is_no_copy():
+    chunks = torch.zeros(2, 2), torch.zeros(3, 2), torch.zeros(2, 2)
+    taken = ChunkedTensor(chunks).take(torch.tensor([0, 1, 5, 6]))
+    assert taken.is_whole and len(taken.chunks) == 2
+    chunks[0].fill_(1)
+    assert taken[:].tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]]
+    assert not ChunkedTensor(chunks).take(torch.tensor([0, 5, 6])).is_whole
+
+
 def test_a_slice_within_one_chunk_and_the_first_rows_are_views():
     chunks = torch.zeros(3, 2), torch.zeros(3, 2)
     chunked = ChunkedTensor(chunks)

@@ -25,7 +25,7 @@ from residua.errors import (
 from residua.memory import build as building
 from residua.memory.build import build
 
-WORKER = Path(__file__).with_name("killed_builds.py")
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -154,35 +154,28 @@ def test_too_few_rows_for_a_trained_index_keep_their_keys(tmp_path):
 # --- killed --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """RunLengthArray the worker, which forks builds and kills them; its report."""
-
-    def run(*arguments):
-        folder = tmp_path_factory.mktemp("killed")
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, WORKER, folder, *arguments], env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)
-
-    return run
+def killed(*arguments):
+    """The report of builds that are forked and killed, in a process of one thread."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "stress.killed_builds", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("keep", ["keep", "drop"])
+@pytest.mark.parametrize("keys", ["keep", "drop"])
 @pytest.mark.slow
-def test_killed_before_every_step_on_disk(killed, keep):
+def test_killed_before_every_step_on_disk(keys):
     """SIGKILL before each rename, flush, write and removal in turn; the next call makes the same memory."""
-    report = killed("each", keep)
-    assert report["kills"] >= 15 and report["different"] == [] and report["left"] == []
+    report = killed("--how", "each", "--keys", keys)
+    assert report["kills before each step"] >= 15 and report["different"] == [] and report["left"] == []
 
 
-@pytest.mark.parametrize("keep", ["keep", "drop"])
 @pytest.mark.slow
-def test_killed_at_random_moments_again_and_again(killed, keep):
-    report = killed("random", keep)
-    assert report["kills"] >= 1 and report["different"] == [] and report["left"] == []
+def test_killed_at_random_moments_again_and_again():
+    """``stress/results/killed_builds.json`` has more."""
+    report = killed("--how", "random", "--kills", "12")
+    assert report["kills at random"] >= 12 and report["different"] == [] and report["left"] == []
 
 
 class Stop(Exception):
@@ -407,3 +400,10 @@ def test_one_build_in_a_folder_at_a_time(tmp_path):
 def test_a_bar_says_that_the_index_is_trained(tmp_path, capfd):
     quiet(tmp_path, progress=True, index="IVF8,SQ8")
     assert "training the index IVF8,SQ8" in capfd.readouterr().err
+
+
+def test_what_was_built_may_stay_in_its_files(tmp_path):
+    assert_same(build(text(), encode, tmp_path / "mapped", mmap=True), build(text(), encode, tmp_path / "read"))
+    with pytest.raises(ParameterError, match="mmap=True with device='meta'"):
+        build(text(), encode, tmp_path / "new", device="meta", mmap=True)
+    assert not (tmp_path / "new").exists()  # said before the text is read

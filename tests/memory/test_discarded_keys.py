@@ -116,8 +116,9 @@ def test_whose_keys_cannot_go():
 
 def test_a_sum_of_forgotten_and_dropped(memory):
     memory.forget([2])
+    before = memory.recall
     memory.discard_keys()
-    assert memory.recall is None  # what the build measured was with exact distances
+    assert memory.recall.n == 580 and memory.recall.value <= before.value  # which was with exact distances
 
 
 # --- half precision -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import residua as rs
 from residua.errors import MemoryFileError
-from residua.folder import checksum
+from residua.folder import checksum, named_files
 from stress import fuzz
 
 SOURCE = {"name": "", "key": "", "dtype": "", "extra": {}, "parameters": {"w": [[0], [0]]}}
@@ -44,9 +44,10 @@ def change(folder, **fields):
 
 def put(folder, start, **tensors):
     """Put tensors into the file that begins so, and its size and checksum into the manifest."""
-    file = next(file for file in sorted(folder.iterdir()) if file.name.startswith(start))
-    save_file({**load_file(file), **tensors}, file)
     manifest = json.loads((folder / "manifest.json").read_text())
+    name = next(about["file"] for about in named_files(manifest) if about["file"].startswith(start))
+    file = folder / name
+    save_file({**load_file(file), **tensors}, file)
     fuzz.rewritten(folder, file.name, manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"crc32": checksum(manifest)}))
 
@@ -108,6 +109,75 @@ def test_columns_that_no_save_wrote(folder, start, tensors, message):
     put(folder, start, **tensors)
     with pytest.raises(MemoryFileError, match=message):
         rs.Memory.load(folder)
+
+
+@pytest.fixture
+def codes(tmp_path):
+    """A memory of 300 rows without keys, and three more whose keys are left."""
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    rows = rs.Encoded(rng.normal(size=(303, 4)), rng.normal(size=(303, 3)), rng.integers(0, 3, 303))
+    memory = rs.Memory(rows[:300], index="SQ8", storage="none")
+    memory.discard_keys()
+    memory.save(tmp_path / "m")
+    memory.add(rows[300:])
+    memory.save(tmp_path / "m")
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"index__tail": []}, "has an index and keys of 300 rows and holds 303"),
+        ({"index__rows": 2**40}, "has an index and keys of 1099511627779 rows"),
+        ({"index__rows": 200}, "has an index and keys of 203 rows"),
+        ({"index__rows": -1}, "expected a whole number"),
+        ({"index__tail__0__rows": 2**40}, r"expected .*\(1099511627776, 4\)"),
+        ({"index__tail__0__file": "../keys"}, "the name of a file in its folder"),
+        ({"index__tail": {}}, "expected a list"),
+        ({"truth__file": "../keys"}, "the name of a file in its folder"),
+        ({"truth": []}, "expected an object"),
+        ({"keys_kept": True}, "have columns"),
+    ],
+)
+def test_what_no_memory_without_keys_says(codes, fields, message):
+    change(codes, **fields)
+    with pytest.raises(MemoryFileError, match=message):
+        rs.Memory.load(codes)
+
+
+@pytest.mark.parametrize(
+    ("start", "tensors", "message"),
+    [
+        ("keys", {"key": torch.zeros(4, 4)}, "expected"),
+        ("keys", {"key": torch.zeros(3, 4, dtype=torch.float64)}, "expected"),
+        ("keys", {"key": torch.full((3, 4), torch.nan)}, "'key' holds nan"),
+        ("keys", {"key": torch.full((3, 4), 1e30)}, "'key' holds"),
+        ("keys", {"label": torch.zeros(3)}, "expected"),
+        ("truth", {"queries": torch.zeros(128, 5)}, "expected"),
+        ("truth", {"queries": torch.full((128, 4), torch.inf)}, "'queries' holds"),
+        ("truth", {"rows": torch.full((128, 100), 303)}, "'rows' holds"),
+        ("truth", {"rows": torch.full((128, 100), -2)}, "'rows' holds"),
+        ("truth", {"rows": torch.full((128, 100), -1)}, "are not of their rows"),
+        ("truth", {"squared": torch.full((128, 100), -1.0)}, "'squared' holds"),
+        ("truth", {"squared": torch.full((128, 100), torch.nan)}, "'squared' holds"),
+        ("truth", {"since": torch.full((128,), 304)}, "'since' holds"),
+        ("truth", {"born": torch.full((128,), -1)}, "'born' holds"),
+        ("truth", {"born": torch.zeros(128)}, "expected"),
+        ("truth", {"more": torch.zeros(128)}, "expected"),
+    ],
+)
+def test_what_no_memory_without_keys_holds(codes, start, tensors, message):
+    put(codes, start, **tensors)
+    with pytest.raises(MemoryFileError, match=message):
+        rs.Memory.load(codes)
+
+
+def test_more_queries_than_there_may_be(codes):
+    tensors = load_file(codes / json.loads((codes / "manifest.json").read_text())["truth"]["file"])
+    put(codes, "truth", **{name: torch.cat([part, part[:1]]) for name, part in tensors.items()})
+    with pytest.raises(MemoryFileError, match=r"129 queries .* at most 128"):
+        rs.Memory.load(codes)
 
 
 def test_files_that_are_no_files(folder):

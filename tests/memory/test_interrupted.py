@@ -22,7 +22,7 @@ def seen(memory):
     found = memory.search(KEYS[:5] + 0.01, 6)
     near = memory.column("id")[found.rows.clamp_min(0)].masked_fill(~found.found, -1)
     return (
-        *(memory.ids.tolist(), memory.labels.tolist(), len(memory), memory.keys.tolist()),
+        *(memory.ids.tolist(), memory.labels.tolist(), len(memory), memory.keys_kept and memory.keys.tolist()),
         *(near.tolist(), np.round(found.distances.numpy(), 5).tolist(), dict(memory.names)),
     )
 
@@ -64,17 +64,21 @@ EDITS = {
 
 
 def made(index):
-    memory = rs.Memory(rows(0, 40), index=index, names={7: "seven"})
+    memory = rs.Memory(rows(0, 40), index="Flat" if index == "codes" else index, names={7: "seven"})
+    if index == "codes":
+        memory.discard_keys()
     memory.forget([0, 20])
     return memory
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("index", ["exact", "Flat"])
+@pytest.mark.parametrize("index", ["exact", "Flat", "codes"])
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_interrupted_at_any_line(edit, index):
     if index != "exact":
         pytest.importorskip("faiss")
+    if (edit, index) == ("rebuild", "codes"):
+        pytest.skip("it needs the keys")
     before, whole = seen(made(index)), made(index)
     EDITS[edit](whole)
     after, nth, interrupted = seen(whole), 1, 0
@@ -95,4 +99,14 @@ def test_an_edit_interrupted_at_any_line(edit, index):
         memory.add(rows(50, 52, [90, 91]))
         assert memory.search(KEYS[50:51], 1).distances.item() == 0
         assert len(memory) == now[2] + 2
+        if index == "codes":
+            left, codes = memory._keys_left, memory.index._index
+            assert left.rows == memory.n_rows == codes.ntotal
+            stored = codes.reconstruct_n(left.start, len(left.tail))
+            assert left.tail["key"].tolist() == stored.tolist()
+            truth, active = left.truth, memory.active_rows.tolist()  # which all fit the lists of 100
+            assert all(set(active) <= set(listed) for listed in truth.rows.tolist())
+            near = torch.from_numpy(codes.reconstruct_n(0, codes.ntotal))[truth.rows.clamp_min(0)]
+            squared = (truth.queries[:, None] - near).square().sum(dim=2)
+            assert torch.allclose(squared[truth.rows >= 0], truth.squared[truth.rows >= 0], atol=1e-5)
     assert interrupted > 5

@@ -1,6 +1,7 @@
 """A live memory: each edit is in the folder when it returns, and nobody's is lost."""
 
 import copy
+import json
 import threading
 
 import numpy as np
@@ -84,25 +85,73 @@ def test_copies_are_not_live(folder):
     assert 0 in rs.Memory.load(folder) and 0 in live
 
 
-def test_keys_are_needed(folder):
+@pytest.fixture
+def codes(folder):
+    """A folder of a memory that keeps no keys."""
     pytest.importorskip("faiss")
     memory = rs.Memory(rows(300), index="IVF4,SQ8", index_params={"nprobe": 4})
-    memory.save(folder)
-    with pytest.raises(StorageError, match="needs its keys"):
-        rs.Memory.open(folder).discard_keys()
     memory.discard_keys()
     memory.save(folder)
+    return folder
+
+
+def test_keys_are_discarded_elsewhere(folder):
+    pytest.importorskip("faiss")
+    rs.Memory(rows(300), index="IVF4,SQ8").save(folder)
     live = rs.Memory.open(folder)
-    assert live.forget([0]) == 1
-    with pytest.raises(StorageError, match="needs its keys"):
-        live.add(rows(1))
-    assert len(live) == len(rs.Memory.load(folder)) == 299
+    with pytest.raises(StorageError, match="load the folder"):
+        live.discard_keys()
+    assert live.keys_kept and rs.Memory.load(folder).keys_kept
+
+
+def test_two_without_keys(codes):
+    one, other = rs.Memory.open(codes), rs.Memory.open(codes)
+    assert one.add(rows(2, 0.5)).tolist() == [300, 301]
+    assert other.add(rows(3, 0.7)).tolist() == [302, 303, 304]
+    one.forget([0, 302])
+    with pytest.warns(UserWarning, match="too few"):  # more than a quarter, far from all there was
+        other.add(rows(90, 40.0))
+    one.undo()  # takes back that add
+    assert other.forget([1]) == 1 and other.n_rows == 395
+    one.refresh()
+    for memory in (one, other, rs.Memory.load(codes)):
+        assert memory.ids.tolist() == [*range(2, 302), 303, 304]
+        assert memory.search(rows(3, 0.7).keys[1:], 1).rows[:, 0].tolist() == [303, 304]
+        assert memory.index.n == 395
+    assert one._keys_left.truth.drawn_at == 395 and rs.Memory.verify(codes).damaged == ()
+
+
+def test_an_add_without_keys_that_cannot_be_saved_is_none(codes, monkeypatch):
+    live = rs.Memory.open(codes)
+
+    def full(*_args, **_named):
+        raise OSError(28, "No space left on device")
+
+    for what in ("put_rows", "_put_tail", "_put_small"):
+        with monkeypatch.context() as broken:
+            broken.setattr(store, what, full)
+            with pytest.raises(MemoryFileError, match="No space left"):
+                live.add(rows(1))
+        assert live.n_rows == live.index.n == 300 and len(rs.Memory.load(codes)) == 300
+    assert live.add(rows(2)).tolist() == [300, 301]
+    assert rs.Memory.load(codes).ids.tolist() == live.ids.tolist()
 
 
 def adding(folder, at):
     live = rs.Memory.open(folder)
     for n in range(5):
         live.add(rows(1, at + n), note=f"{at + n}")
+
+
+def test_many_at_once_without_keys_lose_nothing(codes):
+    at_once = [threading.Thread(target=adding, args=(codes, at)) for at in (1, 2)]
+    for thread in at_once:
+        thread.start()
+    for thread in at_once:
+        thread.join()
+    now = rs.Memory.load(codes)
+    assert now.ids.tolist() == list(range(310)) and now.index.n == 310
+    assert [shard["rows"] for shard in json.loads((codes / "manifest.json").read_text())["index"]["tail"]] == [10]
 
 
 def test_many_at_once_lose_nothing(folder):

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import residua as rs
+from residua.core import ChunkedTensor
 from residua.errors import MemoryFileError, ParameterError
 
 
@@ -75,6 +77,59 @@ def test_it_answers_and_is_edited_as_in_ram(folder, tmp_path):
     for memory in both:
         memory.rebuild()
     same(*both)
+
+
+def test_a_rebuild_reads_its_files_and_copies_nothing(folder, tmp_path):
+    both = rs.Memory.load(folder, mmap=True), rs.Memory.load(folder)
+    for number in range(3):
+        for memory in both:
+            memory.forget(memory.ids[number :: 5 + number])
+            memory.rebuild()
+            memory.add(rows(20, seed=number))
+        same(*both)
+        if both[0].storage.name == "full":
+            assert isinstance(both[0].stored_logits.table, ChunkedTensor)
+        if number:  # the first one's rows are saved together with the second's
+            both[0].save(folder)
+            same(*both)
+            same(rs.Memory.load(folder), both[1])
+
+
+def test_a_rebuild_of_all_rows_and_one_of_rows_that_are_in_no_file_yet(tmp_path):
+    rs.Memory(rows(30)).save(tmp_path)
+    both = rs.Memory.load(tmp_path, mmap=True), rs.Memory.load(tmp_path)
+    for memory in both:
+        memory.rebuild()
+    same(*both)
+    for memory in both:
+        memory.add(rows(9, seed=1))
+        memory.forget(np.arange(30))
+        memory.rebuild()
+    same(*both)
+    both[0].purge(tmp_path)
+    same(*both)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_what_a_purge_took_out_of_the_folder_is_on_the_disk_no_more(folder):
+    memory = rs.Memory.load(folder, mmap=True)
+    memory.forget(np.arange(10, 20))
+    memory.purge(folder)
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
+    assert not any(line.endswith("(deleted)") for line in maps)
+    assert len(maps) >= 1
+
+
+def test_rows_that_the_index_file_lacks_are_added_part_by_part(tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    memory = rs.Memory(rows(600), index="IVF8,Flat")
+    memory.save(tmp_path)
+    memory.add(rows(100, seed=1))
+    memory.forget([3, 650])
+    memory.save(tmp_path)
+    monkeypatch.setattr("residua.memory.store._SHARD", 33)
+    for mmap in (True, False):
+        same(rs.Memory.load(tmp_path, mmap=mmap), memory)
 
 
 def test_a_small_save_writes_only_what_is_new(folder):

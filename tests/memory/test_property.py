@@ -99,10 +99,25 @@ class Machine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.plain, self.readers = Plain(), []
+        self.plain, self.readers, self.block = Plain(), [], None
 
     def teardown(self):
+        if self.block is not None:
+            self.block.__exit__(None, None, None)
         shutil.rmtree(self.folder)
+
+    @precondition(lambda self: self.block is None)
+    @rule()
+    def begin_a_block(self):
+        """Edits that follow are one, and take effect at its end."""
+        self.block = self.memory.editing()
+        self.block.__enter__()
+
+    @precondition(lambda self: self.block is not None)
+    @rule()
+    def end_the_block(self):
+        self.block.__exit__(None, None, None)
+        self.block = None
 
     def encoded(self, rows, given=None):
         keys, labels = [row[:2] for row in rows], [row[2] for row in rows]
@@ -162,16 +177,19 @@ class Machine(RuleBasedStateMachine):
         self.memory.rebuild()
         self.plain.rebuild()
 
+    @precondition(lambda self: self.block is None)
     @rule(elsewhere=st.booleans())
     def save(self, elsewhere):
         self.memory.save(self.folder / ("b" if elsewhere else "a"))
 
+    @precondition(lambda self: self.block is None)
     @rule(elsewhere=st.booleans())
     def save_and_load(self, elsewhere):
         folder = self.folder / ("b" if elsewhere else "a")
         self.memory.save(folder)
         self.read_by(rs.Memory.load(folder))
 
+    @precondition(lambda self: self.block is None)
     @invariant()
     def same_rows(self):
         here = self.plain.here
@@ -180,6 +198,7 @@ class Machine(RuleBasedStateMachine):
         assert self.memory.labels.tolist() == [self.plain.label[i] for i in here]
         assert all(id in self.memory for id in self.plain.present)
 
+    @precondition(lambda self: self.block is None)
     @invariant()
     def same_neighbours(self):
         for excluded in (None, [[0, 1]] * 3):
@@ -190,6 +209,7 @@ class Machine(RuleBasedStateMachine):
                 assert found.rows[q].tolist() == rows.tolist() + [-1] * missing
                 assert found.distances[q].tolist() == distances.tolist() + [np.inf] * missing
 
+    @precondition(lambda self: self.block is None)
     @invariant()
     def same_scores(self):
         logits = np.array([[0, 1, 2], [3, 0, 0], [-1, 0.5, 0]], np.float32)
@@ -209,6 +229,12 @@ class Labels(Machine):
     storage: ClassVar = {"storage": "none"}
 
 
+class Engine(Machine):
+    """An index that has the keys itself; as it re-ranks them all, its answers are exact, too."""
+
+    storage: ClassVar = {"storage": "full", "index": "Flat", "overfetch": 1000}
+
+
 class TorchEngine(Machine):
     """The exact search of a machine without FAISS."""
 
@@ -217,7 +243,9 @@ class TorchEngine(Machine):
         super().read_by(memory)
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(Machine, 25), (TopM, 12), (Labels, 8), (TorchEngine, 12)])
+@pytest.mark.parametrize(
+    ("machine", "examples"), [(Machine, 25), (TopM, 12), (Labels, 8), (Engine, 25), (TorchEngine, 12)]
+)
 @pytest.mark.slow
 def test_random_histories(machine, examples):
     case = machine.TestCase

@@ -7,6 +7,8 @@ import pytest
 
 import residua as rs
 from residua.errors import MemoryFileError, StorageError
+from residua.memory.lock import locked
+from residua.progress import progress_bar
 
 pytest.importorskip("faiss")
 
@@ -70,6 +72,33 @@ def test_all_may_go(tmp_path):
     memory.forget(memory.ids)
     done = memory.purge(tmp_path / "mem", progress=False)
     assert (done.rows, done.traces, len(rs.Memory.load(tmp_path / "mem"))) == (40, 40, 0)
+
+
+def test_a_live_memory_purges_what_others_forgot_and_keeps_what_they_added(tmp_path):
+    rs.Memory(rows(40)).save(tmp_path / "mem")
+    live, other = rs.Memory.open(tmp_path / "mem"), rs.Memory.open(tmp_path / "mem")
+    other.forget([3])
+    other.add(rows(1, seed=1, names=["theirs"]))
+    done = live.purge(tmp_path / "mem", progress=False)
+    assert (done.rows, done.traces) == (1, 1)
+    loaded = rs.Memory.load(tmp_path / "mem")
+    assert loaded.names == {40: "theirs"} and loaded.n_rows == len(loaded) == 40
+    assert np.asarray(rows(40).keys[3], np.float32).tobytes() not in whole(tmp_path / "mem")
+
+
+def test_nobody_saves_while_files_are_searched(tmp_path, monkeypatch):
+    memory, searched = rs.Memory(rows(40)), []
+    memory.forget([3])
+
+    def watched(*given, **named):
+        with pytest.raises(MemoryFileError, match="another process or thread"), locked(tmp_path, 0, nested=False):
+            pass
+        searched.append(True)
+        return progress_bar(*given, **named)
+
+    monkeypatch.setattr("residua.memory.purge.progress_bar", watched)
+    memory.purge(tmp_path, progress=False)
+    assert searched
 
 
 def test_codes_cannot_be_purged(tmp_path):

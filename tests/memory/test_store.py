@@ -1,6 +1,7 @@
 """What was saved comes back, and only what changed is written."""
 
 import json
+import pydoc
 import shutil
 import zlib
 from pathlib import Path
@@ -186,6 +187,22 @@ def test_loading_goes_on_while_others_save(tmp_path, monkeypatch):
     left[0] = 1000
     with pytest.raises(MemoryFileError, match="was saved 100 times while it was loaded"):
         rs.Memory.load(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["residua.memory.manifest.crc32", "residua.index.trust.sign"])
+def test_an_index_file_that_goes_while_it_is_loaded(step, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    rs.Memory(made(30), index="HNSW8").save(tmp_path)
+    real, calls = pydoc.locate(step), []
+
+    def busy(file, *given):
+        if file.name.startswith("index-") and not calls:
+            calls.append(file)
+            rs.Memory.compact(tmp_path)
+        return real(file, *given)
+
+    monkeypatch.setattr(step, busy)
+    assert len(rs.Memory.load(tmp_path)) == 30 and not calls[0].exists()
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="open files have no names")

@@ -363,4 +363,5 @@ def test_a_rows_scores_cross_few_files():
         reader.scores(enc)
     finally:
         sys.setprofile(None)
+    seen.discard("native.py")  # where residua-native is installed
     assert {"readers/resmem.py", "index/exact.py"} < seen and len(seen) <= 15, sorted(seen)

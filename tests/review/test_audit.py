@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import residua as rs
 from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError, StorageError, TaskError
 
-SAME = {"rtol": 0, "atol": 1e-9}
+SAME = {"rtol": 3e-7, "atol": 4e-7}  # few rows are answered in float32
 
 
 def rows(n, seed=0, classes=3, d=2, **about):

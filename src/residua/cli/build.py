@@ -116,6 +116,7 @@ def _of_text(text: tuple[Path, ...], output: Path, *, model, dtype, device, no_k
     reading = reading_for(language, options)
     known_as = str(Path(model).resolve()) if Path(model).is_dir() else model
     options |= {"keep_keys": not no_keys, "about": {"model": known_as}, "progress": progress(), "trust": trusted()}
+    options["mmap"] = True  # nothing but its figures is shown
     try:
         return rs.lm.remember(language, tokenizer, list(text), output, **options, **reading)
     except KeyboardInterrupt:

@@ -52,6 +52,7 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @click.option("--space", type=click.Choice(shared.SPACES), help="Where residuals are added (resmem).")
 @click.option("--adaptive", type=click.IntRange(min=2), help="A share per bucket of distance, so many (knnlm).")
 @click.option("--skip", type=float, help="Skip searches for at most this loss of perplexity, such as 0.005.")
+@click.option("--budget", type=float, help="The fewest neighbours for at most this loss of perplexity, such as 0.01.")
 @click.option("--cache", is_flag=True, help="Text: then tune a continuous cache on top.")
 @click.option("--max-tokens", type=shared.AT_LEAST_1, help="Text: use only the first so many.")
 @shared.device_and_json
@@ -82,10 +83,15 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     grid |= options["grid"]
     rows = Counted(data_for(opened, memory, validation, text, options), options["max_tokens"])
     asked = {"objective": objective, "max_fpr": max_fpr, "adaptive": options["adaptive"], "skip": options["skip"]}
+    asked["budget"] = options["budget"]
     asked["evidence"] = None if options["evidence"] < 0 else options["evidence"]
     asked["progress"] = progress()
     if (fit := getattr(cls(opened, **own), "fit", None)) is not None:
-        if grid or options["cache"] or any(asked[name] is not None for name in ("objective", "adaptive", "skip")):
+        if (
+            grid
+            or options["cache"]
+            or any(asked[name] is not None for name in ("objective", "adaptive", "skip", "budget"))
+        ):
             raise click.UsageError(
                 f"{cls.__name__} is fitted, and has no grid: only --evidence and --kernel are its own"
             )
@@ -109,6 +115,11 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     if about["skipped"] is not None:
         threshold = shown({"skip": best.params["skip"]}) or "none"
         lines.append(f"  skipping ({threshold}) saves {about['skipped']:.1%} of the searches")
+    about["costs"] = costs = getattr(best, "costs_", None)
+    if costs:
+        lines.append(
+            f"  a row takes {1e6 * costs[best.k]:.0f} µs at k={best.k}, {1e6 * costs[max(costs)]:.0f} at k={max(costs)}"
+        )
     if options["cache"]:
         best = choose(ContinuousCache(best), rows, evidence=asked["evidence"], progress=asked["progress"])
         about["cache"], more = _found(best, best.results_["lmbda"] == 0, rows)

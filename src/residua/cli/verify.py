@@ -12,7 +12,11 @@ from residua.cli.store import bytes_in, checked
 
 @click.command()
 @memory_argument
-@click.option("--repair", is_flag=True, help="Where a file is damaged, go back to the newest whole generation.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Build a damaged index anew; else, go back to the newest whole generation.",
+)
 @json_option
 @click.pass_context
 def verify(context: click.Context, memory: Path, repair: bool, as_json: bool) -> None:
@@ -23,11 +27,12 @@ def verify(context: click.Context, memory: Path, repair: bool, as_json: bool) ->
       residua verify mem/
       residua verify mem/ --repair
     """
-    from residua.memory.verify import verify as verified
+    from residua.memory import Memory
 
-    found = verified(memory, repair)
+    found = Memory.verify(memory, repair=repair)
     whole = not found.damaged or found.repaired
-    then = [command("verify", memory, "--repair", why="the last save is lost")] if found.earlier and not whole else []
+    why = "nothing is lost" if found.index_alone else "the last save is lost" if found.earlier else None
+    then = [command("verify", memory, "--repair", why=why)] if why and not whole else []
     report(asdict(found), f"{memory}: {found}", as_json, then)
     context.exit(0 if whole else 1)
 

@@ -1,4 +1,5 @@
-"""Rows in several tensors that are read like one: those of files that are mapped, and those added since."""
+"""Rows in several tensors that are read like one: those of files that are mapped, all or some of them, and those added
+since."""
 
 from __future__ import annotations
 
@@ -15,9 +16,13 @@ from torch import Tensor
 class ChunkedTensor:
     """Rows (n, …) in several tensors one after another, of which only what is asked for is read. It never changes.
 
+    Of a chunk some rows may count, by the ascending row numbers in `kept`; None: all do.
+
     >>> rows = ChunkedTensor([torch.zeros(2, 3), torch.ones(1, 3)])
     >>> rows.shape, rows[torch.tensor([2, 0])][:, 0].tolist(), rows[1:].mean().item()
     ((3, 3), [1.0, 0.0], 0.5)
+    >>> rows.take(torch.tensor([1, 2]))[:].mean(dim=1).tolist()
+    [0.0, 1.0]
     """
 
     dtype: torch.dtype
@@ -25,12 +30,16 @@ class ChunkedTensor:
     shape: tuple[int, ...]
     chunks: tuple[Tensor, ...]
 
-    def __init__(self, chunks: Sequence[Tensor], room: Tensor | None = None):
+    def __init__(
+        self, chunks: Sequence[Tensor], room: Tensor | None = None, kept: Sequence[Tensor | None] | None = None
+    ):
         self.chunks = tuple(chunks)  # at least one
+        self.kept: tuple[Tensor | None, ...] = (None,) * len(self.chunks) if kept is None else tuple(kept)
         self._room: Tensor | None = room  # what the last one is the first rows of, where there is room behind it
         first = self.chunks[0]
         self.dtype, self.device = first.dtype, first.device
-        ends = torch.tensor([len(chunk) for chunk in self.chunks]).cumsum(0)
+        counts = [len(chunk if some is None else some) for chunk, some in zip(self.chunks, self.kept)]
+        ends = torch.tensor(counts).cumsum(0)
         self._bounds: Tensor = torch.cat([ends.new_zeros(1), ends])
         self.shape = (int(ends[-1]), *first.shape[1:])
 
@@ -42,26 +51,48 @@ class ChunkedTensor:
 
     @property
     def nbytes(self) -> int:
-        return sum(chunk.nbytes for chunk in self.chunks)
+        return self.numel() * self.dtype.itemsize
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row of every chunk counts."""
+        return all(some is None for some in self.kept)
 
     def first(self, length: int) -> ChunkedTensor:
         """Its first rows, without a copy."""
-        return ChunkedTensor(self._within(0, length))
+        found = self._parts(0, length)
+        chunks = [chunk[part] if some is None else chunk for chunk, some, part in found]
+        return ChunkedTensor(chunks, kept=[None if some is None else some[part] for _, some, part in found])
+
+    def take(self, rows: Tensor) -> ChunkedTensor:
+        """Those at `rows`, ascending row numbers, numbered anew, without a copy."""
+        found = []
+        for chunk, some, (first, last) in zip(self.chunks, self.kept, pairwise(self._bounds.tolist())):
+            start, stop = torch.searchsorted(rows, torch.tensor([first, last])).tolist()
+            there = rows[start:stop] - first
+            if len(there) == last - first:
+                there = some
+            elif some is not None:
+                there = some[there]
+            if start < stop:
+                found.append((chunk, there))
+        chunks, kept = zip(*found or [(self.chunks[0][:0], None)])
+        return ChunkedTensor(chunks, kept=kept)
 
     def appended(self, rows: Tensor | ChunkedTensor) -> ChunkedTensor:
         """With more rows: chunks as they are, or copies of a tensor's, at a cost of O(m), amortised. Of several that
         are made from one so, only the last may be used."""
         if isinstance(rows, ChunkedTensor):
-            return ChunkedTensor([*self.chunks, *rows.chunks])
-        kept, last, room = self.chunks, self.chunks[-1][:0], self._room
+            return ChunkedTensor([*self.chunks, *rows.chunks], kept=[*self.kept, *rows.kept])
+        chunks, some, last, room = self.chunks, self.kept, self.chunks[-1][:0], self._room
         if room is not None:
-            kept, last = kept[:-1], kept[-1]
+            chunks, some, last = chunks[:-1], some[:-1], chunks[-1]
         end = len(last) + len(rows)
         if room is None or end > len(room):
             room = rows.new_empty((end * 3 // 2, *rows.shape[1:]))
             room[: len(last)] = last
         room[len(last) : end] = rows
-        return ChunkedTensor([*kept, room[:end]], room)
+        return ChunkedTensor([*chunks, room[:end]], room, [*some, None])
 
     def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
         """The rows at `rows`: int64 row numbers 0 … n-1 of any shape, a mask (n,), a slice, or one integer."""
@@ -86,17 +117,23 @@ class ChunkedTensor:
         cuts = torch.searchsorted(rows, self._bounds).tolist()
         for number, (first, last) in enumerate(pairwise(cuts)):
             if first < last:
-                there = rows[first:last] - self._bounds[number]
+                there, some = rows[first:last] - self._bounds[number], self.kept[number]
+                there = there if some is None else some[there]
                 out[order[first:last]] = self.chunks[number].index_select(0, there)
         return out
 
     def _within(self, start: int, stop: int) -> list[Tensor]:
-        """What lies between two rows, as views; at least one, which may be empty."""
+        """What lies between two rows, as views where all rows count; at least one, which may be empty."""
+        found = self._parts(start, stop)
+        return [chunk[part] if some is None else chunk.index_select(0, some[part]) for chunk, some, part in found]
+
+    def _parts(self, start: int, stop: int) -> list[tuple[Tensor, Tensor | None, slice]]:
+        """The chunks, and which of their rows count, that lie between two rows, and what part of these does."""
         found = []
-        for chunk, (first, last) in zip(self.chunks, pairwise(self._bounds.tolist())):
+        for chunk, some, (first, last) in zip(self.chunks, self.kept, pairwise(self._bounds.tolist())):
             if max(start, first) < min(stop, last):
-                found.append(chunk[max(start - first, 0) : stop - first])
-        return found or [self.chunks[0][:0]]
+                found.append((chunk, some, slice(max(start - first, 0), stop - first)))
+        return found or [(self.chunks[0], self.kept[0], slice(0, 0))]
 
 
 Rows: TypeAlias = torch.Tensor | ChunkedTensor  # (n, …) by row number, read by `rows[i]`, `index_select` and slices

@@ -177,6 +177,9 @@ class Correction:
         }
         make, out = said[self.reader.memory.task], None
         with self.reader.memory.reading():  # all that is asked for is asked here
+            at_once = None if text else self.reader.at_once(keys, logits)
+            if at_once is not None:
+                return at_once
             for rows, prediction in self.reader.read(keys, DenseLogits(logits), **text):
                 part = make(prediction)
                 if len(part) == len(logits):

@@ -2,6 +2,7 @@
 
 from residua.index.exact import Exact
 from residua.index.faiss_index import FaissIndex
+from residua.index.ground_truth import GroundTruth
 from residua.index.index import Index, register_index
 from residua.index.make import load_index, make_index
 from residua.index.recall import ENOUGH, Recall, check_recall, keep_recall_true, measure_recall, median_nn_distance
@@ -13,6 +14,7 @@ __all__ = [
     "MORE_EXACT",
     "Exact",
     "FaissIndex",
+    "GroundTruth",
     "Index",
     "Recall",
     "check_recall",

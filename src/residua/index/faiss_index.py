@@ -19,6 +19,7 @@ from residua.core import ChunkedTensor, Rows
 from residua.errors import MemoryFileError, ParameterError
 from residua.index.index import Index, Proposed, errors_as, register_index
 from residua.index.nearest import blocks, require_faiss
+from residua.native import Reading, kernels
 
 
 @register_index("faiss")
@@ -99,7 +100,7 @@ class FaissIndex(Index):
         # k-means has the same optimum when every point is repeated, and FAISS then has nothing to warn about.
         repeats = math.ceil(39 * need / len(keys)) if len(keys) < 39 * need else 1
         with _faiss_errors(ParameterError, f"index={self.name!r} cannot be trained on {len(keys)} keys"):
-            self._index.train(self._given(keys.repeat(repeats, 1)))
+            self._index.train(self._given(keys.repeat(repeats, 1) if repeats > 1 else keys))
 
     def _add(self, keys: Rows) -> None:
         for part in blocks(len(keys), self.dim, 2**24):
@@ -122,6 +123,26 @@ class FaissIndex(Index):
         if self._lists is None or probes >= self._lists.nlist:
             return None
         return self._propose(queries, count, min(4 * probes, self._lists.nlist))
+
+    def read_at_once(
+        self, reading: Reading, queries: Tensor, centre: Tensor | None, keys: Rows | None, logits: Tensor
+    ) -> Tensor | None:
+        native, k, depth = kernels(), reading.k, int(self.rerank)
+        if native is None or self._n_forgotten or self.rerank is True or self._origin is not None:
+            return None
+        count = math.ceil(max(k, min(k * self.overfetch, depth)))
+        if count > min(k, self.n) or (depth and not (isinstance(keys, Tensor) and keys.is_contiguous())):
+            return None
+        asked = queries.numpy() if centre is None else (queries.numpy() - centre.numpy()).astype(np.float32)
+        if not np.isfinite(asked).all():
+            return None
+        with self._searching(self._beam if self._graph is None else max(self._beam, k), self._probes) as params:
+            squared, rows = self._index.search(asked, k, params=params)
+        if rows[:, -1].min() < 0:
+            return None
+        if isinstance(keys, Tensor) and depth and not native.rerank(keys, asked, rows, squared, depth):
+            return None
+        return reading(rows, squared, logits)
 
     @contextmanager
     def _searching(self, beam: int, probes: int) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from residua.index.nearest import Nearest, blocks, first_of, missing, nearest_am
 from residua.index.recall import Recall, measure_recall
 from residua.index.recipes import RECIPES
 from residua.index.trust import sign
+from residua.native import Reading
 
 Proposed: TypeAlias = tuple[np.ndarray | torch.Tensor, np.ndarray | torch.Tensor | None]  # rows, squared distances
 I = TypeVar("I", bound="Index")  # noqa: E741
@@ -181,6 +182,14 @@ class Index(ABC):
         for part in blocks(q, each, _AT_ONCE):
             found.rows[part, :wanted], found.squared[part, :wanted] = self._search(queries[part], wanted, keys)
         return found.neighbours()
+
+    def read_at_once(
+        self, reading: Reading, queries: Tensor, centre: Tensor | None, keys: Rows | None, logits: Tensor
+    ) -> Tensor | None:
+        """What `reading` makes of the logits (q, L) of a few queries, float32 (q, d) less `centre`, float64 (d,): what
+        it would of ``search``, where native kernels find all neighbours at little cost; None: that has to be asked.
+        """
+        return None
 
     def save(self, folder: Path, stem: str) -> list[str]:
         """Write what cannot be built again from the keys, as ``<stem>.<engine>``; the names of the files written."""
@@ -403,7 +412,7 @@ class Index(ABC):
         return f"{type(self).__name__}({self.name!r}, n={self.n}, dim={self.dim}{measured})"
 
 
-_BESIDE = ("name", "overfetch", "rerank", "recall", "_forgotten", "_n_forgotten", "_file")
+_BESIDE = ("name", "overfetch", "rerank", "recall", "_forgotten", "_n_forgotten", "_file", "_mac")
 
 
 def _copied(

@@ -61,11 +61,18 @@ def _recall(index: Index, asked: Tensor, k: int, limit: Tensor, keys: Rows) -> f
     return float((root(squared_distances(asked, keys, rows)) <= limit).float().mean())
 
 
+def queries_near(own: Tensor, keys: Rows, k: int, generator: torch.Generator) -> Tensor:
+    """Queries, float32 (q, d): each of `own` (q, d), some of `keys`, moved by half the difference of two of its `k`
+    nearest ones, because the keys themselves are too easy to find for a graph."""
+    around = nearest_by_blocks(own, keys, k).rows
+    other = torch.randint(max(k - 1, 1), (len(own), 1), generator=generator).to(around.device)  # another than the last
+    return own + (keys[around.gather(1, other)[:, 0]].float() - keys[around[:, -1]].float()) / 2
+
+
 def measure_recall(index: Index, keys: Rows, k: int = 50, queries: int = 256) -> Recall | None:
     """Recall of `index` over `keys` (n, d), none forgotten; None for fewer than two. A ``UserWarning`` below 0.9.
 
-    The queries are keys moved by half the difference of two of their own neighbours, because the keys themselves are
-    too easy to find for a graph. Ties with the true k-th neighbour count as found.
+    The queries are those of ``queries_near`` some keys. Ties with the true k-th neighbour count as found.
     """
     rows = torch.arange(len(keys), device=keys.device)
     measured = _measured(index, keys, rows, rows, keys, min(k, len(keys)), queries)
@@ -126,10 +133,7 @@ def _measured(
     generator = torch.Generator().manual_seed(0)
     queries = min(queries, len(near))
     sample = near[torch.randperm(len(near), generator=generator)[:queries].sort().values.to(near.device)]
-    own = keys[sample].float()
-    around = nearest_by_blocks(own, part, k).rows
-    other = torch.randint(k, (queries, 1), generator=generator).to(around.device)
-    asked = own + (part[around.gather(1, other)[:, 0]].float() - part[around[:, -1]].float()) / 2
+    asked = queries_near(keys[sample].float(), part, k, generator)
     true = nearest_by_blocks(asked, part, k)
     rows = index.search(asked, k, keys).rows
     distances = root(squared_distances(asked, keys, rows))

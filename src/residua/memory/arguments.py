@@ -95,14 +95,16 @@ def excluded_ids(exclude: ArrayLike, queries: int) -> Tensor:
     return ids[:, None] if ids.ndim == 1 else ids
 
 
-def checked_device(device: str | torch.device) -> torch.device:
-    """The device, if this machine has it."""
+def checked_device(device: str | torch.device, mmap: bool = False) -> torch.device:
+    """The device, if this machine has it, and files can be mapped there."""
     try:
         device = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ParameterError(f"device={device!r}; expected 'cpu' or 'cuda'") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ParameterError(f"device={str(device)!r}, and this PyTorch finds no CUDA device; use device='cpu'")
+    if mmap and device.type != "cpu":
+        raise ParameterError(f"mmap=True with device={str(device)!r}; files are mapped on the CPU: leave one out")
     return device
 
 

@@ -14,7 +14,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -32,6 +32,7 @@ from residua.folder import BUILD, read_manifest
 from residua.index import Index, load_index, make_index, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory import manifest as files
+from residua.memory.keys_left import KeysLeft
 from residua.memory.lock import locked
 from residua.memory.memory import Memory
 from residua.memory.schema import KeyDtype, Schema
@@ -81,9 +82,11 @@ def build(
     progress: bool | None = None,
     total: int | None = None,
     device: str | torch.device = "cpu",
+    mmap: bool = False,
     trust: bool = False,
 ) -> Memory:
-    """Encode batches into the memory folder `path`, a shard at a time; the memory, as ``Memory.load(path)`` gives it.
+    """Encode batches into the memory folder `path`, a shard at a time; the memory, as ``Memory.load(path)`` gives it on
+    this device, or, by `mmap`, leaving its keys in their files.
 
     Killed at any moment and called again with the same batches and settings, it goes on after the last shard on disk
     and makes the same memory. What is on disk is only compared with the batches, not encoded again.
@@ -106,6 +109,7 @@ def build(
     settings |= {"normalise": True} if normalise else {}  # which builds that 0.2 began do not say
     kept = describe_storage(storage, m=m, temperature=temperature)
     arguments.check_settings(kept, key_dtype, normalise, about, None)
+    arguments.checked_device(device, mmap)
     if not isinstance(index, str):
         raise ParameterError(f"index={index!r}; a build that may be resumed takes an index by its name")
     if min(shard_rows, train_rows) < 1:
@@ -129,7 +133,7 @@ def build(
                         writer.append(batch, encode(batch))
                         bar.update(len(batch))
                 writer.finish(Names(names))
-        memory = Memory.load(path, device)
+        memory = Memory.load(path, device, mmap=mmap)
         store.add_summary(path, summary(memory))
     return memory
 
@@ -196,7 +200,7 @@ class BuildState:
     def sweep(self, path: Path) -> None:
         """Remove this build's files that are not named here."""
         named = {about["file"] for about in (*self.shards, *self.parts, *self.waiting)}
-        named |= {self.index["file"]["file"]} if self.index else set()
+        named |= {self.index[one]["file"] for one in ("file", "truth") if one in self.index} if self.index else set()
         named |= {self.head["file"]} if self.head else set()
         found = (*path.glob(f"*-{self.name}*"), *path.glob(f"{BUILD}.*.part"), *path.glob(".tmp*"))
         files.remove(file for file in found if file.name not in named)
@@ -297,6 +301,7 @@ class _Writer:
         self.storage: Storage | None = None  # of the first batch on
         self.index: Index | None = None
         self.median: float | None = None
+        self.left: KeysLeft | None = None  # of keys that are not kept, once there is an index
         self.columns: list[dict[str, Tensor]] = []  # rows that are in no shard yet
         self.in_parts = 0  # how many of those are in one of its parts
         self.next_id, self.rows, self.text = state.next_id, 0, 0
@@ -309,6 +314,10 @@ class _Writer:
             rows = state.index["rows"]
             self.index = load_index(state.index["about"], path, None, torch.empty(0), device="cpu", n=rows, trust=trust)
             self.median = state.index["median_nn_distance"]
+            self.left = KeysLeft.none(rows, self.index.dim)
+            if "truth" in state.index:
+                truth = store.get_truth(path, state.index["truth"], self.storage.schema, rows)
+                self.left = replace(self.left, truth=truth)
         self._checkpoint(self.storage)  # a kill may have come between the shard and this
         for part in state.parts:
             self.columns.append({name: column[:] for name, column in store.get_rows(path, part).items()})
@@ -383,7 +392,11 @@ class _Writer:
             shards = shards if self.keep_keys else self._with_keys()
             self.keep_keys = True
         inner = self._wanted(), self.next_id, self.keep_keys, self.median
-        contents = store.Contents(storage.schema, storage, *inner, about=self.state.settings["about"], names=names)
+        about = {"about": self.state.settings["about"], "names": names, "keys_left": self.left}
+        if self.left is not None:  # what the build measured was by the keys
+            index.rerank, index.recall = False, None
+            self.left.truth.keep_recall_true(index, torch.ones(index.n, dtype=torch.bool))
+        contents = store.Contents(storage.schema, storage, *inner, **about)
         with self._writing(), files.new_generation(self.path) as generation:
             store.write_manifest(self.path, generation, contents, index, shards)
 
@@ -416,9 +429,10 @@ class _Writer:
             for chunk in keys.chunks:
                 index.add(chunk)
         self.tell("")
-        self.index = index
+        self.index, first = index, index.n - len(keys)
+        if not self.keep_keys:
+            self.left = (self.left or KeysLeft.none(0, index.dim)).passed(keys)
         if not self.keep_keys and (self.median is None or len(keys) >= 1000):
-            first = index.n - len(keys)
             self.median = median_nn_distance(index, torch.arange(first, index.n), keys, None, first=first)
         state.waiting = []
         return index
@@ -435,6 +449,9 @@ class _Writer:
             (name,) = index.save(self.path, f"index-{state.name}-{len(state.shards):05}")
             state.index = {"about": index.to_json(), "file": files.described(self.path / name)}
             state.index |= {"rows": index.n, "median_nn_distance": self.median}
+            if self.left is not None:
+                name = f"truth-{state.name}-{len(state.shards):05}.safetensors"
+                state.index["truth"] = files.put_tensors(self.path, name, self.left.truth.to_tensors())
             state.write(self.path)
 
     def _keys(self, about: dict[str, Any]) -> Tensor:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
-from torch import Tensor
 
 from residua.core import Names, Rows
 from residua.errors import StorageError
 from residua.index import Index, keep_recall_true
 from residua.memory.history import Changes, Event, barred, last_to_undo
+from residua.memory.keys_left import KeysLeft
 from residua.memory.locks import Locks
 from residua.memory.table import Table
 
 # What a memory is to itself; all other attributes are what it holds, and change together.
-_OWN = ("_locks", "_home", "_open", "_pinned", "_pending", "_live", "_undoes")
+_OWN = ("_locks", "_home", "_open", "_pinned", "_pending", "_live", "_undoes", "_renumbered", "_dropped")
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Editable(ABC):
     _keys: Rows | None
     _events: list[Event]
     _known: dict[Any, set[str]]
-    _loose_keys: list[Tensor]  # of rows that an edit adds, where keys are not kept
+    _keys_left: KeysLeft | None  # where they are not kept
 
     def _stand_alone(self) -> None:
         self._locks = Locks()
@@ -51,8 +51,10 @@ class Editable(ABC):
         self._open: Self | None = None  # while an edit is under way: what it has come to
         self._pinned: Self | None = None  # these contents, once somebody asked for them to stay
         self._live: Path | None = None  # the folder where each edit is saved before it takes effect
-        self._pending: Table | None = None  # the table of an edit that takes effect, or was interrupted then
+        self._pending: Self | None = None  # an edit that takes effect, or was interrupted then
         self._undoes: int | None = None  # of a draft: the event that it takes back
+        self._renumbered: Table | None = None  # of a draft: the table as it was when rows were renumbered
+        self._dropped = 0  # and how many were dropped for good
 
     def __getstate__(self) -> dict[str, Any]:
         held = {name: value for name, value in vars(self.now).items() if name not in _OWN}
@@ -66,7 +68,9 @@ class Editable(ABC):
         """A memory of its own with the same rows, which both read until one changes them."""
         with self.reading():
             copy = object.__new__(type(self))
-            copy.__setstate__(self.__getstate__() | {"index": deepcopy(self.index), "_table": self._table.apart()})
+            left = self._keys_left and self._keys_left.apart()
+            own = {"index": deepcopy(self.index), "_table": self._table.apart(), "_keys_left": left}
+            copy.__setstate__(self.__getstate__() | own)
             copy._refresh()
         return copy
 
@@ -161,6 +165,7 @@ class Editable(ABC):
         copy = object.__new__(type(self))
         vars(copy).update(vars(self))
         copy._home, copy._pinned, copy._pending = self, None, None
+        copy._renumbered, copy._dropped = None, 0
         return copy
 
     @property
@@ -178,29 +183,48 @@ class Editable(ABC):
         if draft.version == self.version:
             return
         draft.version = self.version + 1
-        if draft.index is not self.index:  # rows were renumbered
-            dropped, changes = self.n_rows - draft.n_rows, None
-            events = [*barred(self._events), replace(Event.of(what, Changes(), note), dropped=dropped, changes=None)]
+        if self._keys_left is None and draft._keys_left is not None and len(draft._table) > self.index.n:
+            raise StorageError(
+                "rows are added before their keys are discarded, by an edit of their own; nothing was done"
+            )
+        if draft._renumbered is not None:
+            draft._grow_index()  # by what was added since; nobody else has it yet
+            draft.index.forget((~draft._table.dense("active")).nonzero()[:, 0])
+            changes, gone = None, replace(Event.of(what, Changes(), note), dropped=draft._dropped, changes=None)
+            events = [*barred(self._events), gone]
+            since = Changes.between(draft._renumbered, draft._table, self.names, draft.names)
+            if since:  # what an edit of several did after that
+                events.append(Event.of(what, since, note))
         else:
             changes = Changes.between(self._table, draft._table, self.names, draft.names)
             events = [*self._events, Event.of(what, changes, note, draft._undoes)]
+            draft._keys_left = draft._keys_left and draft._keys_left.drawn(draft._table.dense("active"))
         held = self._contents(draft, events)
         if self._live is not None:
             held |= self._durable(self._live, draft, events)
         self._locks.alone(partial(self._take, draft, held, changes))
         self._open = None
-        if changes is not None and self._keys is not None:
-            keep_recall_true(self.index, self._keys, self._table.dense("active"))  # searches go on meanwhile
+        active = self._table.dense("active")  # searches go on meanwhile
+        if self._keys_left is not None:
+            if self.index.rerank:  # what was measured was by the keys
+                self.index.rerank, self.index.recall = False, None
+            self._keys_left.truth.keep_recall_true(self.index, active)
+        elif self._keys is not None and changes is not None:
+            keep_recall_true(self.index, self._keys, active)
 
     def _take(self, draft: Self, held: dict[str, Any], changes: Changes | None) -> None:
         if changes is not None:
-            index, table = self.index, draft._table
-            self._pending = table  # from here to the end an interrupt leaves the index ahead of the table
-            if more := len(table) - index.n:
-                index.add((draft._keys if draft._keys is not None else torch.cat(draft._loose_keys))[-more:])
-            index.forget(changes.forgotten)
-            index.restore(changes.restored, draft._keys)
+            self._pending = draft  # from here to the end an interrupt leaves the index ahead of the table
+            draft._grow_index()
+            self.index.forget(changes.forgotten)
+            self.index.restore(changes.restored, draft._keys)
         vars(self).update(held)  # one step, that nothing interrupts: the memory is now what the draft was
+
+    def _grow_index(self) -> None:
+        """Add the rows of the table that the index lacks."""
+        left = self._keys_left
+        if more := len(self._table) - self.index.n:
+            self.index.add((self._table.rows("key") if left is None else left.tail.rows("key"))[-more:])
 
     def _settle(self) -> None:
         """An edit was interrupted when the index had its rows, perhaps, and the table had not: they become forgotten
@@ -210,16 +234,18 @@ class Editable(ABC):
             if pending is not None:
                 self._locks.alone(partial(self._set_back, pending))
 
-    def _set_back(self, pending: Table) -> None:
+    def _set_back(self, pending: Self) -> None:
         n, active = len(self._table), self._table.dense("active")
         self.index.settle(active, self._keys)
         held: dict[str, Any] = {"_pending": None}
         if extra := self.index.n - n:  # it cannot drop them
-            table = pending.first(n + extra)
+            table = pending._table.first(n + extra)
             active, label = table.dense("active").clone(), table.dense("label").clone()
             active[:n], active[n:], label[:n] = self._table.dense("active"), False, self._table.dense("label")
             draft = self._copy()
             draft._table = table.with_column("active", active).with_column("label", label)
+            if self._keys_left is not None and pending._keys_left is not None:  # in no list of the truth
+                draft._keys_left = pending._keys_left.first(n + extra, self._keys_left.truth)
             draft._refresh()
             event = Event.of("interrupted", Changes(n, n + extra, torch.arange(n, n + extra)))
             held |= self._contents(draft, [*self._events, event])
@@ -229,7 +255,8 @@ class Editable(ABC):
     def _contents(draft: Editable, events: list[Event]) -> dict[str, Any]:
         """All that a memory with a draft's contents holds."""
         held = {name: value for name, value in vars(draft).items() if name not in _OWN}
-        return held | {"_events": events, "_loose_keys": [], "_pinned": None, "_pending": None}
+        left = draft._keys_left and draft._keys_left.cut()
+        return held | {"_events": events, "_keys_left": left, "_pinned": None, "_pending": None}
 
     def _turn(self) -> AbstractContextManager[Any]:
         """A ``with`` block in which nobody else edits what is edited here."""

@@ -19,6 +19,28 @@ Renamed = Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]]
 _NONE: Tensor = torch.empty(0, dtype=torch.int64)
 
 
+class _Packed:
+    """A tensor on the CPU, held as bytes and made again when it is asked for.
+
+    A small tensor that lives as long as the log does, allocated while a column is copied, keeps the system from using
+    the copy's place again: of a million rows, each edit would cost a megabyte for good.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, held: object | None, owner: type | None = None) -> Tensor:
+        packed = None if held is None else vars(held)[self._name]
+        if packed is None:
+            return _NONE
+        data, dtype, shape = packed
+        return torch.frombuffer(bytearray(data), dtype=dtype).view(shape)
+
+    def __set__(self, held: object, tensor: Tensor) -> None:
+        packed = (tensor.numpy().tobytes(), tensor.dtype, tuple(tensor.shape)) if tensor.numel() else None
+        vars(held)[self._name] = packed
+
+
 @dataclass(frozen=True, eq=False)
 class Changes:
     """What one edit changed, by row number: int64 tensors (m,), labels (m, ...) as the table keeps them, on the CPU.
@@ -28,11 +50,11 @@ class Changes:
 
     first: int = 0  # rows first ... last - 1 are new
     last: int = 0
-    forgotten: Tensor = _NONE
-    restored: Tensor = _NONE
-    relabelled: Tensor = _NONE
-    before: Tensor = _NONE  # the labels of `relabelled`
-    after: Tensor = _NONE
+    forgotten: _Packed = _Packed()
+    restored: _Packed = _Packed()
+    relabelled: _Packed = _Packed()
+    before: _Packed = _Packed()  # the labels of `relabelled`
+    after: _Packed = _Packed()
     names: Renamed = field(default_factory=dict)  # of each id whose names changed: those before, and after
 
     @classmethod
@@ -49,10 +71,11 @@ class Changes:
             relabelled = (old != new).reshape(n, -1).any(dim=1).nonzero()[:, 0]
         at = relabelled.to(old.device)
         labels = {"relabelled": at.cpu(), "before": old[at].cpu(), "after": new[at].cpu()} if len(at) else {}
-        ids = set() if names is was else {id for id, _ in was.items() ^ names.items()}
-        ids |= {id for id in was.also.keys() | names.also.keys() if was.also.get(id) != names.also.get(id)}
-        renamed = {id: (was.all(id), names.all(id)) for id in sorted(ids)}
-        return cls(n, len(after), forgotten, restored, **labels, names=renamed)
+        return cls(n, len(after), forgotten, restored, **labels, names=renamed_between(was, names))
+
+    def __bool__(self) -> bool:
+        some = self.forgotten, self.restored, self.relabelled, self.names
+        return self.last > self.first or any(map(len, some))
 
     def reversed(self) -> Self:
         """What takes these changes back; rows that they added are then forgotten."""
@@ -84,6 +107,13 @@ class Changes:
             for id, (_, now) in self.names.items():
                 names.set(id, *now)
         return table, names
+
+
+def renamed_between(was: Names, names: Names) -> Renamed:
+    """The ids whose names are others now."""
+    ids = set() if names is was else {id for id, _ in was.items() ^ names.items()}
+    ids |= {id for id in was.also.keys() | names.also.keys() if was.also.get(id) != names.also.get(id)}
+    return {id: (was.all(id), names.all(id)) for id in sorted(ids)}
 
 
 @dataclass(frozen=True, eq=False)

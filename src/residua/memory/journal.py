@@ -49,7 +49,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> list[Event]:
             for part, which in _PARTS.items():
                 count = counts[which]
                 if count:
-                    pieces[part] = tensors[part][done[part] : done[part] + count].clone()
+                    pieces[part] = tensors[part][done[part] : done[part] + count]
                     done[part] += count
                     if len(pieces[part]) != count:
                         raise ValueError(f"{count} rows {part}, and {len(pieces[part])} are there")

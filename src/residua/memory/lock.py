@@ -1,6 +1,5 @@
 """One writer at a time: the lock of a memory's folder, among threads and among processes."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from filelock import FileLock, Timeout
 
 from residua.core.atomic import make_folder
 from residua.errors import MemoryFileError
-from residua.folder import LOCK
+from residua.folder import LOCK, folder_of
 from residua.memory.manifest import writing
 
 PATIENCE = 60.0  # seconds
@@ -26,7 +25,7 @@ def locked(path: Path, patience: float | None = None, nested: bool = True) -> It
     patience = PATIENCE if patience is None else patience
     with writing(path):
         make_folder(path)
-        file = Path(os.path.realpath(path)) / LOCK
+        file = folder_of(path) / LOCK
         if file.is_symlink():
             raise MemoryFileError(f"{file} is a link, and a lock is a file of its own; remove it, and call again")
         held = FileLock(file, is_singleton=nested)

@@ -5,7 +5,7 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,8 +19,9 @@ from residua.errors import MemoryFileError
 from residua.folder import LOCK, MANIFEST, READER, checksum, earlier_manifest, named_files, present, read_manifest
 
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
-OWN = ("rows-", "edits-", "head-", "names-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
+OWN = ("rows-", "keys-", "edits-", "head-", "names-", "truth-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
 EARLIER = 2  # generations before the one that counts
+ATTEMPTS = 100  # to read what others save at the same time
 MAPPED = frozenset({"key", "logits"})  # columns that may stay in their file
 _HEADER = 10**8  # safetensors itself reads no longer one
 
@@ -125,19 +126,20 @@ def writing(path: Path, safe: str = "") -> Iterator[None]:
         raise MemoryFileError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}{safe}") from error
 
 
-def commit(path: Path, manifest: dict[str, Any], keep: bool = False) -> dict[str, Any]:
-    """Make `manifest` what folder `path` holds, by rename, then remove the files that count no more; it is returned.
-
-    With `keep`, what the folder held until now, and the generation before, stay: ``verify`` may fall back on them.
-    """
-    now = read_manifest(path) if keep else {}
-    earlier = [now["generation"], *now.get("earlier", ())][:EARLIER] if keep else []
-    if keep:
-        link(path / MANIFEST, path / earlier_manifest(now["generation"]))
-    manifest = manifest | {"earlier": earlier}
+def commit(path: Path, manifest: dict[str, Any], earlier: Sequence[str] = ()) -> dict[str, Any]:
+    """Make `manifest` what folder `path` holds, by rename, then remove the files that count no more, to these `earlier`
+    generations neither; it is returned."""
+    manifest = manifest | {"earlier": list(earlier)}
     write_json(path / MANIFEST, manifest | {"crc32": checksum(manifest)})
     sweep(path, manifest)
     return manifest
+
+
+def kept(path: Path, now: dict[str, Any]) -> list[str]:
+    """The generations that stay when the one that folder `path` holds `now` is the last: ``verify`` may go back to
+    them."""
+    link(path / MANIFEST, path / earlier_manifest(now["generation"]))
+    return [now["generation"], *now.get("earlier", ())][:EARLIER]
 
 
 def link(file: Path, name: Path) -> None:
@@ -152,15 +154,15 @@ def link(file: Path, name: Path) -> None:
             flush(name)
 
 
-def check_folder(path: Path, verb: str, *others: str) -> bool:
-    """Whether folder `path` holds a memory; one that holds anything else (but files named like `others`) is refused."""
+def check_folder(path: Path, verb: str, *others: str) -> dict[str, Any] | None:
+    """The manifest of folder `path`, if it holds a memory; one that holds anything else (but files named like `others`)
+    is refused."""
     if (path / MANIFEST).exists():
-        read_manifest(path)  # another program's, or another version's, is not overwritten
-        return True
+        return read_manifest(path)  # another program's, or another version's, is not overwritten
     # Our own: a first save was killed.
     if not all(file.name == LOCK or file.name.startswith((*OWN, *others)) for file in path.iterdir()):
         raise MemoryFileError(f"{path} holds files that are not a memory's; {verb} into an empty or new folder")
-    return False
+    return None
 
 
 def generation_of(path: Path) -> str | None:
@@ -169,6 +171,11 @@ def generation_of(path: Path) -> str | None:
         return read_manifest(path)["generation"]
     except (MemoryFileError, KeyError):
         return None
+
+
+def busy(path: Path, what: str) -> MemoryFileError:
+    """The error where every attempt to read a folder was too late."""
+    return MemoryFileError(f"{path} was saved {ATTEMPTS} times while it was {what}; do it while fewer save there")
 
 
 @contextlib.contextmanager

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from itertools import chain
-from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -18,24 +15,21 @@ from residua import html
 from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Names, Neighbours, Rows, Source, Task, as_tensor
 from residua.core.logits import grown
 from residua.core.renamed import renamed
-from residua.errors import EmptyMemoryError, IdError, InputError, ParameterError, ShapeError, StorageError
-from residua.folder import read_manifest
-from residua.index import ENOUGH, MORE_EXACT, Index, Recall, make_index, measure_recall, median_nn_distance
-from residua.memory import arguments, manifest, store
+from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, StorageError
+from residua.index import ENOUGH, MORE_EXACT, Index, Recall, make_index, median_nn_distance
+from residua.memory import arguments, store
 from residua.memory.context import context
-from residua.memory.edits import Editable
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
 from residua.memory.history import Changes, Event
-from residua.memory.lock import locked
-from residua.memory.purge import Purge, purge
-from residua.memory.refresh import refreshed
+from residua.memory.keys_left import KeysLeft
 from residua.memory.run_length import RunLengthArray
+from residua.memory.saved import Savable
 from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table, alike
-from residua.memory.verify import Verified, verify
+from residua.native import Reading
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -44,7 +38,7 @@ _BATCH = 8192  # rows moved to the table at a time, so that storage temporaries 
 
 
 @renamed(arguments.GONE)
-class Memory(Editable):
+class Memory(Savable):
     """Remembered examples: keys, labels, what the model said, ids. One memory serves every reader.
 
     Threads may search and edit it at the same time: an edit is prepared while searches go on, takes effect at once, or,
@@ -171,9 +165,14 @@ class Memory(Editable):
         self._centre = self.schema.key_centre.to(self.device) if self.schema.key_centre.any() else None
         self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
         self._events: list[Event] = []
-        self._loose_keys: list[Tensor] = []  # of rows that an edit adds, where keys are not kept
+        self._keys_left = contents.keys_left
         self._trust = False  # whoever wrote the folder
         self._assigned: tuple[tuple[int, int], ...] = ()  # ids first ... last - 1 that no caller gave
+
+    def _to_contents(self) -> store.Contents:
+        inner = self._index_wanted, self._next_id, self.keys_kept, self._median_nn_distance
+        more = self.about, self.names, summary(self), None, self._keys_left
+        return store.Contents(self.schema, self.storage, *inner, *more)
 
     def _refresh(self, active: int = 0) -> None:
         """Look at the table anew, after every edit: what searches and readers ask for is then one attribute away."""
@@ -201,7 +200,11 @@ class Memory(Editable):
 
     @property
     def recall(self) -> Recall | None:
-        """Measured share of true neighbours that a trained index finds; None for the exact one."""
+        """Measured share of true neighbours that a trained index finds; None for the exact one.
+
+        It is measured again as the memory grows and shrinks, and a ``UserWarning`` says when it falls. Without keys, by
+        a few queries whose true neighbours were noted while the keys of all rows passed by.
+        """
         return self.index.recall
 
     @property
@@ -334,6 +337,15 @@ class Memory(Editable):
             ids = self._columns["id"]
             return search_excluding(self.index, queries, int(k), self._keys, ids, excluded.to(self.device))
 
+    def read_at_once(self, reading: Reading, keys: Tensor, logits: Tensor) -> Tensor | None:
+        """What `reading` makes of the logits (q, L) of a few queries, keys float32 (q, d), both contiguous and on the
+        CPU, where native kernels search and read at once; None: ``search``, which also says what is wrong."""
+        if self.schema.normalise or keys.shape[1] != self.dim:
+            return None
+        with self.reading():
+            self._require_now()
+            return self.index.read_at_once(reading, keys, self._centre, self._keys, logits)
+
     def median_nn_distance(self, sample: int = 1000) -> float:
         """Median distance (plain Euclidean) from a remembered row to its nearest other key; 1.0 of fewer than two rows.
 
@@ -385,7 +397,7 @@ class Memory(Editable):
             before, batches = draft.n_rows, arguments.labelled_batches(data)
             if new_classes:
                 batches = list(batches)
-                draft._grow(batches)
+                draft._grow(max([draft.n_outputs, *(batch.n_outputs for batch in batches)]))
             ids = draft._append(batches, absent=not replace)
             if replace:
                 draft._drop(draft._table.active_with_ids(ids, before))
@@ -461,12 +473,14 @@ class Memory(Editable):
                 raise StorageError("this memory keeps no keys to make its index anew from; build it again")
             table = draft._table.take(draft.active_rows)
             table = table.with_column("active", alike(True, len(table), table.device))
+            draft._dropped += len(draft._table) - len(table)
             index, asked = draft._make_index(table), draft._index_wanted["index"]
             while index.recall is not None and index.recall.value < ENOUGH and asked in MORE_EXACT:
                 asked = MORE_EXACT[asked]
                 log.info("index %r is replaced by %r", index.name, asked)
                 index = draft._make_index(table, asked)
-            draft.index, draft._table, draft._saved = index, table, None
+            draft._saved = draft._saved and draft._saved.anew(draft.n_rows, draft.active_rows)
+            draft.index, draft._table, draft._renumbered = index, table, table
             draft._refresh()
 
         self._edited("rebuild", note, rebuilt)
@@ -476,7 +490,9 @@ class Memory(Editable):
 
         Distances are then to the keys as the index compressed them, and ``median_nn_distance`` is measured now.
         ``add``, ``forget`` and ``relabel`` work as before; ``rebuild`` needs the keys, as do the exact index and
-        ``storage="head"`` (``StorageError``). Save to make it last.
+        ``storage="head"`` (``StorageError``). Save to make it last. Keys of rows that are added later are kept, in the
+        folder too, until they are a quarter of all and the index is written anew, or until ``compact``; for good stay
+        128 points near keys, by which ``recall`` is measured.
         """
 
         def discarded(draft: Memory) -> None:
@@ -486,223 +502,16 @@ class Memory(Editable):
             arguments.check_discard(index.exact, draft.storage.name)
             # What is measured by the keys is measured now, as searches will answer then: in the index's distances.
             draft._median_nn_distance = median_nn_distance(index, draft.active_rows, keys, None)
+            draft._keys_left = KeysLeft.none(0, draft.dim, draft.device).passed(keys, draft._table.dense("active"))
             draft._table = draft._table.without("key")
-            draft.keys_kept, draft._saved = False, None  # what is on disk holds the keys
+            # What is on disk holds the keys.
+            draft.keys_kept, draft._saved = False, draft._saved and draft._saved.anew(draft.n_rows)
             draft._refresh()
 
-        keys = self._keys
         self._edited("discard_keys", note, discarded)
-        if keys is not None and self._keys is None:
-            index = self.index
-            index.rerank, index.recall = False, None
-            index.recall = measure_recall(index, keys) if len(self) == self.n_rows else None
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the memory into a folder: safetensors shards, and a manifest last, by rename.
-
-        Saving again into the same folder writes only what changed. Whatever fails (``MemoryFileError``), a folder that
-        held a memory still holds that memory; one that holds something else is left alone. When it returns, not even a
-        power cut undoes it.
-
-        A folder that this memory was loaded from, or saved to, is not saved over once somebody else has saved there
-        (``StaleMemoryError``). The reader that is saved in such a folder stays; in any other, it goes.
-        """
-        self._write(path)
-
-    def _write(self, path: str | os.PathLike[str], reader: dict[str, Any] | None = None) -> None:
-        with self._locks.edits, self._turn():
-            now = self._draft()
-            self._saved = now._put(path, now._events, reader)
-
-    def _put(
-        self, path: str | os.PathLike[str], events: list[Event], reader: dict[str, Any] | None = None
-    ) -> store.Saved:
-        inner = self._index_wanted, self._next_id, self.keys_kept, self._median_nn_distance
-        contents = store.Contents(self.schema, self.storage, *inner, self.about, self.names, summary(self))
-        return store.save(Path(path), contents, self.index, self._table, events, self._saved, self._known, reader)
-
-    def refresh(self) -> dict[int, int]:
-        """Take in what others saved into the folder that this memory is of; what was edited here stays, on top of it.
-
-        It goes by ids: rows that were added here, ids forgotten, labels and names changed since the last load or save
-        are so afterwards, too, and can then be saved; an id that others forgot stays forgotten. The log calls all of it
-        one edit.
-
-        Returns
-        -------
-        dict of int to int
-            Ids that this memory had given to rows by itself, and others have used since: what they are now.
-
-        Raises
-        ------
-        IdError
-            Rows were added here under ids of the caller's that others have used since; nothing is changed then.
-        StorageError
-            Rows were renumbered here (``rebuild``), or the memory is of no folder.
-
-        Examples
-        --------
-        >>> import numpy as np, residua as rs, tempfile
-        >>> folder, row = tempfile.mkdtemp(), rs.Encoded(np.ones((1, 3)), np.zeros((1, 2)), [0])
-        >>> rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1])).save(folder)
-        >>> mine, theirs = rs.Memory.load(folder), rs.Memory.load(folder)
-        >>> ids = theirs.add(row), mine.add(row)
-        >>> theirs.save(folder)
-        >>> mine.refresh()
-        {3: 4}
-        >>> mine.save(folder)
-        >>> mine.ids.tolist()
-        [0, 1, 2, 3, 4]
-        """
-        if self._home is not None or self._locks.is_editing:
-            raise StorageError("an edit is under way: refresh the memory before or after it")
-        with self._locks.edits:
-            return self._catch_up()
-
-    def _catch_up(self) -> dict[int, int]:
-        now = self._draft()
-        path = now._saved.path if now._saved is not None else next(iter(self._known), None)
-        if now._saved is not None and manifest.generation_of(now._saved.path) == now._saved.generation:
-            return {}
-        fresh, renumbered = refreshed(now, path)
-        fresh._known, fresh.version = self._known | fresh._known, self.version + 1
-        held = self._contents(fresh, fresh._events)
-        self._locks.alone(lambda: vars(self).update(held))
-        return renumbered
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if self._live is None:
-            yield
-            return
-        self._locks.require_no_reading()
-        with locked(self._live):
-            self._catch_up()
-            yield
-
-    def _durable(self, path: Path, draft: Any, events: list[Event]) -> dict[str, Any]:
-        if draft.keys_kept != self.keys_kept or (len(draft._table) > len(self._table) and not draft.keys_kept):
-            raise StorageError(
-                "a live memory is saved before its index changes, and so needs its keys: load the folder "
-                "(rs.Memory.load), edit, and save"
-            )
-        return {"_saved": draft._put(path, events)}
-
-    def purge(self, path: str | os.PathLike[str], *, note: str | None = None, progress: bool | None = None) -> Purge:
-        """``rebuild``, ``save``, and prove that the folder holds nothing of a forgotten row any more.
-
-        Pieces of the forgotten rows that no remembered row has are looked for at every byte of every file there; one
-        that is found is a ``MemoryFileError`` that names the file (a copy that somebody else put there). What is a
-        figure over many rows stays: the keys' centre, a tuned reader's parameters.
-        """
-        return purge(self, self._table, Path(path), note, progress)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        device: str | torch.device = "cpu",
-        *,
-        mmap: bool = False,
-        trust: bool = False,
-    ) -> Self:
-        """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted.
-
-        With `mmap` (on the CPU) keys, and logits that are stored in full, stay in their files and are read when a
-        search needs them, so that a memory larger than RAM opens at once. Their files' sizes and headers are checked,
-        all else is read and verified; what they hold is not. Edits are as for any memory; ``rebuild`` needs RAM for
-        all rows.
-
-        An index file is opened where it was written with this user's secret (a file of their own, or the environment
-        variable ``RESIDUA_SECRET``), or where you `trust` whoever wrote the folder; else the index is built anew from
-        the keys, and a ``UserWarning`` says so. ``MemoryFileError`` where they were discarded.
-        """
-        return cls._read(path, device, mmap, trust)[0]
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", *, trust: bool = False) -> Self:
-        """A *live* memory of a folder that ``save`` wrote: every edit is on the disk when the call returns.
-
-        An edit (or ``editing`` block) waits until nobody else writes there, takes in what others saved, and is saved
-        before it takes effect; where that fails (``MemoryFileError``), it does not. Any number of processes may so edit
-        one folder, and read what they hold: what others do is seen at the next edit, or by ``refresh``.
-
-        Copies are memories of their own, which are not live. `trust` is as for ``load``.
-
-        Examples
-        --------
-        >>> import numpy as np, residua as rs, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1])).save(folder)
-        >>> one, other = rs.Memory.open(folder), rs.Memory.open(folder)
-        >>> one.forget([0]), other.forget([1])
-        (1, 1)
-        >>> other.ids.tolist(), rs.Memory.load(folder).ids.tolist()
-        ([2], [2])
-        """
-        memory = cls.load(path, device, trust=trust)
-        assert memory._saved is not None
-        memory._live = memory._saved.path
-        return memory
-
-    @classmethod
-    def compact(cls, path: str | os.PathLike[str], *, trust: bool = False) -> None:
-        """Write a folder anew, of as few files as there can be: its rows, its log and its index in one each.
-
-        The memory, its log and its saved reader are as before; earlier generations go. ``save`` keeps files few by
-        itself, at most a few more than the logarithm of the number of saves. `trust` is as for ``load``.
-
-        Examples
-        --------
-        >>> import numpy as np, residua as rs, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1])).save(folder)
-        >>> rs.Memory.compact(folder)
-        """
-        read_manifest(Path(path))  # a folder without a memory is left alone
-        with locked(Path(path)):
-            memory = cls.load(path, trust=trust)
-            memory._saved = None
-            memory.save(path)
-
-    @staticmethod
-    def verify(path: str | os.PathLike[str], *, repair: bool = False) -> Verified:
-        """Read every byte of a folder: what is damaged there, what survives, and which earlier generation is whole.
-
-        With `repair`, a folder where something is damaged goes back to the newest earlier generation that is whole (the
-        last two are kept): what was saved since is lost; ``MemoryFileError`` where none is whole.
-
-        Examples
-        --------
-        >>> import numpy as np, os, residua as rs, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
-        >>> memory.save(folder)
-        >>> _ = memory.add(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
-        >>> memory.save(folder)
-        >>> rs.Memory.verify(folder).whole
-        ((0, 6),)
-        """
-        return verify(Path(path), repair)
-
-    @classmethod
-    def _read(
-        cls, path: str | os.PathLike[str], device: str | torch.device, mmap: bool, trust: bool
-    ) -> tuple[Self, dict[str, Any] | None]:
-        """The memory in a folder, and the reader that was saved with it."""
-        memory = cls.__new__(cls)
-        where = arguments.checked_device(device)
-        if mmap and where.type != "cpu":
-            raise ParameterError(f"mmap=True with device={str(device)!r}; files are mapped on the CPU: leave one out")
-        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust)
-        memory._begin(contents, table, saved)
-        memory._events, memory._trust = events, trust
-        memory._refresh()
-        return memory, contents.reader
-
-    def _grow(self, batches: list[Encoded]) -> None:
-        """Have as many outputs as `batches`."""
-        wanted = max([self.n_outputs, *(batch.n_outputs for batch in batches)])
+    def _grow(self, wanted: int) -> None:
+        """Have so many outputs."""
         if wanted == self.n_outputs:
             return
         arguments.check_growth(self.storage.name, self.schema.is_text)
@@ -711,14 +520,14 @@ class Memory(Editable):
             self._table = self._table.with_column("logits", column)
         self.schema = self.schema.grown(wanted)
         self._table = self._table.with_column("label", self._table.dense("label").to(self.schema.label_dtype))
-        self.storage, self._saved = make_storage(self.schema), None
+        self.storage, self._saved = make_storage(self.schema), self._saved and self._saved.anew(len(self._table))
         self._refresh()
 
     def _append(self, batches: Iterable[Encoded], absent: bool) -> np.ndarray:
         """All rows become rows of the table, and of its index when the draft does; ids that are given must be `absent`,
         or belong to one of the rows that are added."""
         table, before, schema, next_id = self._table, len(self._table), self.schema, self._next_id
-        added, keys, names = [np.empty(0, np.int64)], list[Tensor](), dict[int, str]()
+        added, left, names = [np.empty(0, np.int64)], self._keys_left, dict[int, str]()
         for batch in batches:
             batch = schema.widened(batch)
             schema = schema.check(batch)
@@ -728,8 +537,8 @@ class Memory(Editable):
                 if part.ids is None:
                     self._assigned = arguments.joined(self._assigned, next_id, next_id + len(part))
                 rows = schema.rows(part, ids) | self.storage.columns(part)
-                if not self.keys_kept:
-                    keys.append(rows.pop("key"))
+                if left is not None:
+                    left = left.appended(rows.pop("key"))
                 table = table.appended(rows)
                 added.append(ids)
                 if part.names is not None:
@@ -739,8 +548,8 @@ class Memory(Editable):
         if absent and before and len(ids) and int(ids.min()) < self._next_id:
             arguments.check_absent(table["id"][table.active_with_ids(ids, before)])
         self.schema, self._next_id, self._table = schema, next_id, table
+        self._keys_left = left
         self._call(names)
-        self._loose_keys = [*self._loose_keys, *keys]
         if len(ids):
             self._refresh(self._active_count + len(ids))
         return ids

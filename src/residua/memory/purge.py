@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 from residua.errors import MemoryFileError
+from residua.index.nearest import blocks
+from residua.memory.lock import locked
 from residua.memory.schema import written
 from residua.printable import count
 from residua.progress import progress_bar
 
 if TYPE_CHECKING:
     from residua.memory.memory import Memory
-    from residua.memory.table import Table
+    from residua.memory.table import Column, Table
 
 _PIECE = 32  # bytes that are looked for
 _ENOUGH = 16  # of them at least so many are no zeros, which are everywhere
@@ -61,27 +64,30 @@ class Purge:
         return f"{count(self.rows, 'row')} removed; {proof}"
 
 
-def purge(memory: Memory, table: Table, path: Path, note: str | None = None, progress: bool | None = None) -> Purge:
-    """See ``Memory.purge``; `table` holds the memory's rows."""
-    rows = memory.n_rows - len(memory)
-    traces = traces_of(table, memory.schema.is_text)
-    held = set(np.unique(memory.ids).tolist())
-    with memory.editing("purge", note) as draft:
-        draft.rename({id: () for id in draft.names if id not in held})
+def purge(memory: Memory, path: Path, note: str | None = None, progress: bool | None = None) -> Purge:
+    """See ``Memory.purge``."""
+    with memory.editing("purge", note) as draft:  # what others did in the folder of a live memory is in it
+        rows = draft.n_rows - len(draft)
+        traces = traces_of(draft._table, draft.schema.is_text)
+        gone = np.setdiff1d(np.array(list(draft.names), np.int64), draft.ids)
+        draft.rename({id: () for id in gone.tolist()})
         if rows:
             draft.rebuild()
+        elif not draft.keys_kept:  # the folder is written anew, without the keys of the last rows
+            draft._saved, draft.version = draft._saved and draft._saved.anew(draft.n_rows), draft.version + 1
     memory.save(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    sizes = [file.stat().st_size for file in files]
-    with progress_bar(progress, desc="search", unit="B", unit_scale=True, total=sum(sizes)) as bar:
-        for file, size in zip(files, sizes):
-            left = int(_within(traces, np.memmap(file, np.uint8, "r")).sum()) if size else 0
-            if left:
-                raise MemoryFileError(
-                    f"{file} still holds {count(left, 'trace')} of forgotten rows, and this memory does not own that "
-                    "file; remove it, and purge again"
-                )
-            bar.update(size)
+    with locked(path):  # files that are searched stay where they are
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        sizes = [file.stat().st_size for file in files]
+        with progress_bar(progress, desc="search", unit="B", unit_scale=True, total=sum(sizes)) as bar:
+            for file, size in zip(files, sizes):
+                left = int(_within(traces, _parts(file)).sum())
+                if left:
+                    raise MemoryFileError(
+                        f"{file} still holds {count(left, 'trace')} of forgotten rows, and this memory does not own "
+                        "that file; remove it, and purge again"
+                    )
+                bar.update(size)
     return Purge(rows, len(traces), len(files), sum(sizes))
 
 
@@ -91,16 +97,27 @@ def traces_of(table: Table, is_text: bool) -> np.ndarray:
     gone, kept = (~active).nonzero()[:, 0], active.nonzero()[:, 0]
     for name in table.names if len(gone) else ():
         if name not in ("id", "active"):
-            values, others = (_bytes(_in_files(name, table[name][rows])) for rows in (gone, kept))
-            of_tokens = is_text and name == "label"
-            pieces = _runs(values, table["id"][gone].cpu().numpy()) if of_tokens else _telling(values)
+            column = written(table.dense(name)) if name == "label" else table[name]
+            if is_text and name == "label":
+                pieces = _runs(_bytes(column[gone]), table["id"][gone].cpu().numpy())
+            else:
+                pieces = np.concatenate([_telling(part) for part in _rows(column, gone)])
             pieces = np.unique(pieces, axis=0)
-            found.append(pieces[~_within(pieces, others.reshape(-1))])
+            found.append(pieces[~_within(pieces, (part.reshape(-1) for part in _rows(column, kept)))])
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _in_files(name: str, values: Tensor) -> Tensor:
-    return written(values) if name == "label" else values
+def _parts(file: Path) -> Iterator[np.ndarray]:
+    """A file's bytes, uint8, a part at a time."""
+    with open(file, "rb") as stream:
+        while len(part := np.fromfile(stream, np.uint8, _AT_ONCE)):
+            yield part
+
+
+def _rows(column: Column, rows: Tensor) -> Iterator[np.ndarray]:
+    """Some rows of a column as ``_bytes``, a part at a time: it may lie in files, and be larger than RAM."""
+    each = math.prod(column.shape[1:]) * column.dtype.itemsize
+    return (_bytes(column[rows[part]]) for part in blocks(len(rows), each, _AT_ONCE))
 
 
 def _bytes(values: Tensor) -> np.ndarray:
@@ -126,8 +143,9 @@ def _runs(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return labels.reshape(-1)[4 * starts[:, None] + np.arange(_PIECE)]
 
 
-def _within(pieces: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """Which pieces, uint8 (m, 32), each given once, are in `data`, uint8 (n,), wherever they begin; bool (m,)."""
+def _within(pieces: np.ndarray, data: Iterable[np.ndarray]) -> np.ndarray:
+    """Which pieces, uint8 (m, 32), each given once, are in `data`, which comes in parts, uint8 (n,), wherever they
+    begin; bool (m,)."""
     found = np.zeros(len(pieces), bool)
     if not len(pieces):
         return found
@@ -136,8 +154,9 @@ def _within(pieces: np.ndarray, data: np.ndarray) -> np.ndarray:
     hashes = hashes[order]
     likely = np.zeros(1 << _BITS, bool)
     likely[hashes >> _SHIFT] = True
-    for start in range(0, len(data), _AT_ONCE):
-        block = np.array(data[start : start + _AT_ONCE + _PIECE - 1])
+    block = np.empty(0, np.uint8)
+    for part in data:
+        block = np.concatenate([block[-(_PIECE - 1) :], part])
         for shift in range(8):
             here = _hashed(block[shift : shift + (len(block) - shift) // 8 * 8])
             places = np.flatnonzero(likely[here >> _SHIFT])

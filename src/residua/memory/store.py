@@ -9,23 +9,25 @@ so that there are few files, it takes the last ones into the new one where they 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
 
 from residua import described
 from residua.core import ChunkedTensor, Head, Names, Rows
 from residua.errors import MemoryFileError, StaleMemoryError
-from residua.folder import FORMAT, MANIFEST, present, read_manifest, reader_in
-from residua.index import Index, check_wanted, load_index
+from residua.folder import FORMAT, MANIFEST, folder_of, present, read_manifest, reader_in
+from residua.index import GroundTruth, Index, check_wanted, load_index
 from residua.memory import journal, validate
 from residua.memory import manifest as files
 from residua.memory.history import Changes, Event
+from residua.memory.keys_left import TAIL, KeysLeft
 from residua.memory.lock import locked
 from residua.memory.manifest import get_tensors, map_tensors, put_tensors, small_crc32, verify, writing
 from residua.memory.run_length import RunLengthArray
@@ -35,8 +37,6 @@ from residua.memory.table import Column, Table, alike
 from residua.strict import loads
 
 _NOT_SAVED = ("active",)  # the log says it
-_TAIL = 4  # an index is written anew once it lacks more than a quarter of what it has; the rest is added when loaded
-_ATTEMPTS = 100  # to load what others save at the same time
 _SHARD = 131_072  # rows
 _SMALL = 1024  # rows or edits in a file that is written anew with each save, so that a small memory has few files
 _SHOWN = 5  # edits of others
@@ -58,18 +58,40 @@ class Contents:
     names: Names | None = None
     summary: dict[str, Any] | None = None  # what `residua info` shows; only written
     reader: dict[str, Any] | None = None  # that was saved with it; only read
+    keys_left: KeysLeft | None = None  # where keys are not kept
 
 
-@dataclass
+@dataclass(frozen=True)
 class Saved:
-    """What a memory knows of the folder it was last saved to or loaded from."""
+    """What a memory knows of the folder it was last saved to or loaded from, and what it was then."""
 
     path: Path
     manifest: dict[str, Any]
+    table: Table  # labels, ids, and which rows were remembered
+    names: Names
+    n_outputs: int
+    moved: Tensor | None = None  # where the next save writes all rows: which of that table's each row was (-1: none)
+
+    @classmethod
+    def of(cls, path: Path, manifest: dict[str, Any], table: Table, contents: Contents) -> Self:
+        """Of what was just read or written."""
+        return cls(
+            path, manifest, table.only("label", "id", "active"), contents.names or Names(), contents.schema.n_outputs
+        )
 
     @property
     def generation(self) -> str:
         return self.manifest["generation"]
+
+    def origin(self, n: int) -> Tensor:
+        """Which row of the table each of n rows was; -1: none."""
+        known = torch.arange(len(self.table), device=self.table.device) if self.moved is None else self.moved
+        return torch.cat([known[:n], known.new_full((max(n - len(known), 0),), -1)])
+
+    def anew(self, n: int, kept: Tensor | slice = slice(None)) -> Self:
+        """After an edit of a memory of n rows, of which only those `kept` are left, so that what is in the files is not
+        what a save has to write any more."""
+        return replace(self, moved=self.origin(n)[kept])
 
 
 def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any]:
@@ -139,13 +161,13 @@ def save(
     """
     path = folder_of(path)
     with locked(path), writing(path):
-        files.check_folder(path, "save")
-        now = files.generation_of(path)
+        there = files.check_folder(path, "save")
+        now = None if there is None else there["generation"]
         check_current(path, known, now, events)
-        same = saved is not None and (saved.path, saved.generation) == (path, now)
+        same = saved is not None and saved.moved is None and (saved.path, saved.generation) == (path, now)
         old = saved.manifest if saved is not None and same else {}
-        if reader is None and now in known.get(path, ()):
-            reader = reader_in(path, read_manifest(path))
+        if reader is None and there is not None and now in known.get(path, ()):
+            reader = reader_in(path, there)
         with files.new_generation(path) as generation:
             known[path] = {*known.get(path, ()), generation}  # an interrupt may come when it is in place already
             shards, start = _kept(path, old.get("shards", []), "rows", len(table))
@@ -162,7 +184,19 @@ def save(
                 edits.append(about | {"events": len(events) - start})
             manifest = write_manifest(path, generation, contents, index, shards, edits, old, reader)
         known[path] = {generation}
-    return Saved(path, manifest)
+    return Saved.of(path, manifest, table, contents)
+
+
+def mapped_anew(saved: Saved, table: Table) -> Table:
+    """`table`, which was just saved: where it was some of the rows of older files, it is now all rows of the new ones,
+    and what these older files held besides is on no disk any more."""
+    columns = {name: table[name] for name in table.names}
+    names = [name for name, column in columns.items() if isinstance(column, ChunkedTensor) and not column.is_whole]
+    shards = [map_tensors(saved.path, shard) for shard in saved.manifest["shards"]] if names else []
+    for name in names:
+        found = [column for shard in shards if isinstance(column := shard[name], ChunkedTensor)]
+        table = table.with_column(name, ChunkedTensor([chunk for column in found for chunk in column.chunks]))
+    return table
 
 
 def _kept(path: Path, written: list[dict[str, Any]], what: str, total: int) -> tuple[list[dict[str, Any]], int]:
@@ -184,11 +218,6 @@ def _is_whole(path: Path, about: dict[str, Any]) -> bool:
         return bool(present(path, about))
     except MemoryFileError:
         return False
-
-
-def folder_of(path: Path) -> Path:
-    """The one name of a folder that may have several."""
-    return Path(os.path.realpath(path))
 
 
 def check_current(path: Path, known: Known, now: str | None, events: Sequence[Event]) -> None:
@@ -262,17 +291,21 @@ def write_manifest(
         same = "head" in old and _is_whole(path, old["head"])
         manifest["head"] = old["head"] if same else put_head(path, generation, contents.storage.head)
     if contents.names:
-        manifest["names"] = _put_names(path, generation, contents.names, old.get("names"))
+        said = json.dumps(contents.names.to_json()).encode()
+        manifest["names"] = _put_small(path, f"names-{generation}.json", said, old.get("names"))
+    if contents.keys_left is not None:
+        data = safetensors_bytes({name: part.cpu() for name, part in contents.keys_left.truth.to_tensors().items()})
+        manifest["truth"] = _put_small(path, f"truth-{generation}.safetensors", data, old.get("truth"))
     manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
-    return files.commit(path, manifest, keep=bool(old))
+    return files.commit(path, manifest, files.kept(path, old) if old else ())
 
 
-def _put_names(path: Path, generation: str, names: Names, old: dict[str, Any] | None) -> dict[str, Any]:
-    said, file = json.dumps(names.to_json()).encode(), path / f"names-{generation}.json"
-    if old and (old["bytes"], old["crc32"]) == (len(said), zlib.crc32(said)) and _is_whole(path, old):
+def _put_small(path: Path, name: str, data: bytes, old: dict[str, Any] | None) -> dict[str, Any]:
+    """A file that is written whole, and stays where it is the same."""
+    if old and (old["bytes"], old["crc32"]) == (len(data), zlib.crc32(data)) and _is_whole(path, old):
         return old
-    file.write_bytes(said)
-    return files.described(file)
+    (path / name).write_bytes(data)
+    return files.described(path / name)
 
 
 def _put_index(
@@ -283,14 +316,27 @@ def _put_index(
         params = made["params"] | ({} if index.exact else {"rerank": made["rerank"]})
         wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
     old = old if old and old["files"] and all(_is_whole(path, file) for file in old["files"]) else None
-    had = old.get("rows", 0) if old else 0
-    most = had + had // _TAIL if contents.keys_kept else had  # without keys nothing can be added when it is loaded
-    if old and had <= covered <= most:
+    had, left = old.get("rows", 0) if old else 0, contents.keys_left
+    # What the file lacks is added when it is loaded, from the keys, or from those that are left.
+    if old and had <= covered <= had + had // TAIL and (left is None or left.start <= had):
         described, made, covered = old["files"], made | {"file": old["about"]["file"]}, had
     else:
         described = [files.described(path / name) for name in index.save(path, f"index-{generation}")]
-        made = index.to_json()
-    return {"wanted": wanted, "about": made, "files": described, "rows": covered}
+        made, old = index.to_json(), None
+    about = {"wanted": wanted, "about": made, "files": described, "rows": covered}
+    return about if left is None else about | {"tail": _put_tail(path, generation, left, covered, old)}
+
+
+def _put_tail(
+    path: Path, generation: str, left: KeysLeft, covered: int, old: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Write the keys of the rows from `covered` on; those that the index `old` has already, stay."""
+    written, start = _kept(path, (old or {}).get("tail", []), "rows", left.rows - covered)
+    if start < left.rows - covered:
+        keys = left.keys(covered + start)
+        about = put_tensors(path, f"keys-{generation}.safetensors", {"key": keys})
+        written.append(about | {"rows": len(keys)})
+    return written
 
 
 def add_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -300,21 +346,24 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def load(
-    path: Path, device: torch.device, mmap: bool = False, trust: bool = False
+    path: Path, device: torch.device, mmap: bool = False, trust: bool = False, reindex: bool = False
 ) -> tuple[Contents, Index, Table, list[Event], Saved]:
     """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment.
 
-    With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s."""
+    With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s. To `reindex`: the index is
+    built from the keys, whatever its files hold."""
     path = folder_of(path)
-    for _ in range(_ATTEMPTS):
+    for _ in range(files.ATTEMPTS):
         manifest = read_manifest(path)
+        if reindex:
+            manifest["index"] |= {"files": [], "about": manifest["index"]["about"] | {"file": None}}
         try:
             with files.held(path, manifest) as held:
                 return _load(path, manifest, device, held, mmap, trust)
-        except MemoryFileError:
+        except (MemoryFileError, FileNotFoundError):
             if files.generation_of(path) in (manifest["generation"], None):
                 raise
-    raise MemoryFileError(f"{path} was saved {_ATTEMPTS} times while it was loaded; load it while fewer save there")
+    raise files.busy(path, "loaded")
 
 
 def _load(
@@ -350,7 +399,8 @@ def _load(
         wanted = manifest["index"]["wanted"]
         if not trust:
             check_wanted(wanted["index"], wanted["params"] or {}, schema.dim)
-        index = _get_index(path, manifest, table, trust)
+        left = None if keys_kept else _get_keys_left(path, manifest, table, schema, held)
+        index = _get_index(path, manifest, table, left, trust)
         head = get_head(path, manifest["head"], held) if "head" in manifest else None
         validate.head(schema, head)
         names = loads(verify(path, manifest["names"], held).read_bytes()) if "names" in manifest else {}
@@ -365,8 +415,10 @@ def _load(
             about=manifest.get("about"),
             names=Names.from_json(names),
             reader=reader_in(path, manifest),
+            keys_left=left,
         )
-        return contents, index, table, events, Saved(path, manifest | {"shards": shards})
+        saved = Saved.of(path, manifest | {"shards": shards}, table, contents)
+        return contents, index, table, events, saved
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 
@@ -390,20 +442,44 @@ def _get_events(path: Path, manifest: dict[str, Any], table: Table, schema: Sche
     return events
 
 
-def _get_index(path: Path, manifest: dict[str, Any], table: Table, trust: bool) -> Index:
+def _get_keys_left(path: Path, manifest: dict[str, Any], table: Table, schema: Schema, held: files.Held) -> KeysLeft:
+    """What is left of keys that were discarded; of earlier versions nothing."""
+    about = manifest["index"]
+    left = KeysLeft.none(about.get("rows", len(table)), schema.dim, table.device)
+    for shard in about.get("tail", []):
+        tensors = get_tensors(path, shard, held)
+        validate.keys(schema, tensors, shard["rows"])
+        left = left.appended(tensors["key"])
+    if left.rows != len(table):
+        raise MemoryFileError(f"{path / MANIFEST} has an index and keys of {left.rows} rows and holds {len(table)}")
+    if "truth" not in manifest:
+        return left
+    return replace(left, truth=get_truth(path, manifest["truth"], schema, len(table), held).to(table.device))
+
+
+def get_truth(
+    path: Path, about: dict[str, Any], schema: Schema, rows: int, held: files.Held | None = None
+) -> GroundTruth:
+    """What recall is measured by, verified; of so many rows."""
+    tensors = get_tensors(path, about, held)
+    validate.truth(schema, tensors, rows)
+    return GroundTruth(**tensors)
+
+
+def _get_index(path: Path, manifest: dict[str, Any], table: Table, left: KeysLeft | None, trust: bool) -> Index:
     """The index, with the rows that were added since it was written."""
     about, forgotten = manifest["index"], (~table.dense("active")).nonzero()[:, 0]
     n = about.get("rows", len(table)) if about["files"] else len(table)
     if n > len(table):
         raise MemoryFileError(f"{path / MANIFEST} has an index of {n} rows and holds {len(table)}")
-    keys = table.rows("key") if manifest.get("keys_kept", True) else None
-    device, first = (
-        table.device,
-        keys.first(n) if isinstance(keys, ChunkedTensor) else None if keys is None else keys[:n],
-    )
-    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=device, n=n, trust=trust)
-    if keys is not None and n < len(table):
-        index.add(keys[n:])
+    first = None if left is not None else table.first(n).rows("key")
+    index = load_index(about["about"], path, first, forgotten[forgotten < n], device=table.device, n=n, trust=trust)
+    if left is not None and n < len(table):
+        index.add(left.keys(n))
+    elif left is None:
+        for start in range(n, len(table), _SHARD):
+            index.add(table.rows("key")[start : start + _SHARD])
+    if n < len(table):
         index.forget(forgotten[forgotten >= n])
     return index
 

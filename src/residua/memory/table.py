@@ -106,20 +106,27 @@ class Table:
         return Table(self.device, buffers, self._length)
 
     def take(self, rows: Tensor) -> Table:
-        """A new table of `rows` (row numbers, in the order they are given), numbered 0 ... m-1."""
+        """A new table of `rows` (ascending row numbers), numbered 0 ... m-1; what lies in files stays there."""
         buffers: dict[str, Column] = {}
         for name in self._buffers:
-            column = self[name][rows]
-            buffers[name] = RunLengthArray(column) if isinstance(self[name], RunLengthArray) else column
+            column = self[name]
+            if isinstance(column, ChunkedTensor):
+                buffers[name] = column.take(rows)
+            else:
+                buffers[name] = RunLengthArray(column[rows]) if isinstance(column, RunLengthArray) else column[rows]
         return Table(self.device, buffers, len(rows))
 
-    def with_column(self, name: str, column: Tensor) -> Table:
-        """With `column`, of as many rows, in the place of a dense one."""
+    def with_column(self, name: str, column: Tensor | ChunkedTensor) -> Table:
+        """With `column`, of as many rows, in the place of one that is not held as runs."""
         return Table(self.device, self._buffers | {name: column}, self._length)
 
     def without(self, name: str) -> Table:
         """Without a column."""
-        return Table(self.device, {key: column for key, column in self._buffers.items() if key != name}, self._length)
+        return self.only(*(key for key in self._buffers if key != name))
+
+    def only(self, *names: str) -> Table:
+        """These columns alone."""
+        return Table(self.device, {name: self._buffers[name] for name in names}, self._length)
 
     def rows_with(self, name: str, values: np.ndarray) -> Tensor:
         """Row numbers of the rows whose column `name` holds one of `values` (int64), ascending."""

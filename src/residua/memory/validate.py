@@ -14,6 +14,7 @@ from torch import Tensor
 
 from residua.core import Head, as_tensor
 from residua.errors import MemoryFileError
+from residua.index.ground_truth import DEPTH, QUERIES
 from residua.memory.history import Changes
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import KEY_DTYPES, Schema
@@ -64,6 +65,41 @@ def _expected(schema: Schema, keys_kept: bool) -> dict[str, tuple[torch.dtype, t
     return found | own
 
 
+def keys(schema: Schema, tensors: Mapping[str, Tensor], count: int) -> None:
+    """``MemoryFileError`` where these are not `count` keys alone."""
+    _tensors(tensors, {"key": (KEY_DTYPES[schema.key_dtype], (count, schema.dim))}, "the last rows' keys")
+    if count:
+        _within(tensors["key"], "key", schema.largest_key)
+
+
+def truth(schema: Schema, tensors: Mapping[str, Tensor], n: int) -> None:
+    """``MemoryFileError`` where this is not what a ``GroundTruth`` of n rows holds."""
+    count, number = len(tensors.get("queries", ())), torch.int64
+    expected = {"queries": (torch.float32, (count, schema.dim)), "rows": (number, (count, DEPTH))}
+    expected |= {"squared": (torch.float32, (count, DEPTH)), "since": (number, (count,)), "born": (number, (count,))}
+    _tensors(tensors, expected, "the queries that recall is measured by")
+    if not count:
+        return
+    if count > QUERIES:
+        raise MemoryFileError(f"there are {count} queries that recall is measured by; expected at most {QUERIES}")
+    _within(tensors["queries"], "queries")
+    _within(tensors["rows"], "rows", n - 1, -1)
+    missing = tensors["rows"] < 0
+    if not bool((tensors["squared"].isinf() == missing).all()):
+        raise MemoryFileError("the true neighbours' squared distances are not of their rows")
+    _within(tensors["squared"].masked_fill(missing, 0), "squared", least=0)
+    for name in ("since", "born"):
+        _within(tensors[name], name, n, 0)
+
+
+def _tensors(
+    given: Mapping[str, Tensor], expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], what: str
+) -> None:
+    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in given.items()}
+    if found != expected:
+        raise MemoryFileError(f"{what} are {found}; expected {expected}")
+
+
 def labels(schema: Schema, given: Column, count: int) -> None:
     """``MemoryFileError`` where these are not `count` labels as the table keeps them."""
     dtype, shape = _expected(schema, False)["label"]
@@ -92,10 +128,11 @@ def changes(schema: Schema, made: Sequence[Changes], n: int) -> None:
         if not 0 <= one.first <= one.last <= n:
             raise MemoryFileError(f"an edit added rows {one.first} to {one.last - 1}, and there are {n}")
         for what in ("forgotten", "restored", "relabelled"):
-            row_numbers(getattr(one, what), n, what)
-        if len(one.relabelled):
-            labels(schema, one.before, len(one.relabelled))
-            labels(schema, one.after, len(one.relabelled))
+            if len(rows := getattr(one, what)):
+                row_numbers(rows, n, what)
+    given = [given for one in made if len(one.relabelled) for given in (one.before, one.after)]
+    if given:
+        labels(schema, torch.cat(given), 2 * sum(len(one.relabelled) for one in made))
 
 
 def ids(column: Column, next_id: int) -> None:

@@ -90,6 +90,12 @@ class KNNLM(NeighbourReader):
             return None
         return Interpolated(plain, plain.labels(self.memory.column("label")), self.lmbda)
 
+    def native_reading(self) -> dict[str, Any] | None:
+        # Where a token may be on the floor, or nothing is left of the base, the whole vocabulary is to be looked at.
+        if isinstance(self.lmbda, AdaptiveLambda) or self.lmbda == 1 or self.floor > 1 - self.lmbda:
+            return None
+        return dict(said=None, in_logits=False, left=1 - self.lmbda, given=self.lmbda)
+
     def values(self, queries: int) -> Values:
         labels, centre = self.memory.column("label"), self.memory.target_centre
         if self.memory.task == "multi-label":

@@ -20,13 +20,16 @@ from residua.core.registry import Registry
 from residua.core.source import ClassWeight
 from residua.errors import ParameterError, ShapeError
 from residua.memory import Memory
+from residua.native import Reading, kernels
 from residua.readers.class_weight import checked_class_weight, class_weights
-from residua.readers.few import NOTICE, Plain
+from residua.readers.few import LEAST, NOTICE, Plain
 from residua.readers.reader import Reader, TextState
 
 ENTRIES = 2**18  # sparse entries read at a time, so that what one step leaves is in the cache for the next
 MUCH = 2**14  # neighbours; more than these, and than a memory has rows, no saved reader asks for
 WIDE = 2**22  # scores made at a time where every output gets one
+FEW = 64  # queries that are answered one after another, on one thread
+NATIVE = ("exponential", "gaussian")  # kernels that are native
 
 
 KernelName: TypeAlias = Literal["exponential", "gaussian"]
@@ -227,6 +230,37 @@ class NeighbourReader(Reader):
         """The answers that ``change`` leads to, by NumPy; None: not these. It is asked for where queries are few and
         plain, and a class without one of its own has none: it may weigh or read neighbours otherwise."""
         return None
+
+    def native_reading(self) -> dict[str, Any] | None:
+        """What ``native.Reading`` wants to know to give the answers that ``few`` does; None: it cannot. A class without
+        one of its own has none, as for ``few``."""
+        return None
+
+    def at_once(self, keys: Tensor, logits: Tensor) -> Tensor | None:
+        """``Prediction.in_gauge`` of a few queries of keys (q, d) and logits (q, L) by native kernels; None: ``read``.
+
+        Nothing is said of the neighbours, so nothing is kept of them: one image or token is answered sooner.
+        """
+        if not 0 < len(keys) == len(logits) <= FEW or logits.shape[1] != self.memory.n_outputs:
+            return None
+        if not (logits.dtype == keys.dtype == torch.float32 and logits.device.type == keys.device.type == "cpu"):
+            return None
+        reading = self._kept("native", (), self._native)
+        return reading and self.memory.read_at_once(reading, keys.contiguous(), logits.contiguous())
+
+    def _native(self) -> Reading | None:
+        native, memory = kernels(), self.memory
+        own = vars(type(self)).get("native_reading")
+        if native is None or own is None or memory.task != "classification" or memory.device.type != "cpu":
+            return None
+        weighed = self.class_weights is not None or memory.has_column("weight")
+        if weighed or self.skip is not None or self.kernel not in NATIVE or self.sigma < LEAST or self.is_noop:
+            return None
+        how, labels = own(self), memory.column("label")
+        if how is None or self.k > len(memory) or not labels.is_contiguous():
+            return None
+        shape = dict(outputs=memory.n_outputs, k=self.k, floor=self.floor, gaussian=self.kernel == "gaussian")
+        return Reading(native, labels, temperature=self.temperature, sigma=self.sigma, **shape, **how)
 
     @property
     def score_space(self) -> str:

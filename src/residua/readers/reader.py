@@ -88,7 +88,7 @@ class Reader(ABC):
     k: int  # how many neighbours it reads of each query
     temperature: float
 
-    # Added by ``rs.tune``; the last two where ``adaptive=`` and ``skip=`` ask for them.
+    # Added by ``rs.tune``; the last three where ``adaptive=``, ``skip=`` and ``budget=`` ask for them.
     best_params_: dict[str, Any]
     best_score_: float
     results_: dict[str, np.ndarray]
@@ -96,6 +96,7 @@ class Reader(ABC):
     tuned_on_: Seen
     adaptive_: dict[str, float]
     skipped_: float
+    costs_: dict[int, float]
 
     @abstractmethod
     def __init__(self, *args: Any, **params: Any): ...
@@ -118,6 +119,13 @@ class Reader(ABC):
         reader that looks back also gets the `state` that ``start`` gave, the rows' documents int (q,), and the tokens
         int (q,) that really came next.
         """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_made_once"}  # a copy makes its own
+
+    def at_once(self, keys: Tensor, logits: Tensor) -> Tensor | None:
+        """``Prediction.in_gauge`` of a few queries, sooner than by ``read``; None: by that."""
+        return None
 
     def answers(
         self, keys: Tensor, logits: Logits, excluded: Array | None = None, **text: Any

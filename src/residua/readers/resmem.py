@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -133,6 +133,14 @@ class ResMem(NeighbourReader):
         said = None if memory.stored_logits is None else plain.said(memory.stored_logits)
         shares = None if self.space == "probabilities" else (self.base_weight or 1.0, self.residual_weight or 1.0)
         return None if said is None else Residuals(plain, plain.labels(labels), said, shares)
+
+    def native_reading(self) -> dict[str, Any] | None:
+        logits = self.memory.stored_logits
+        table = logits.table if isinstance(logits, DenseLogits) else None
+        if not isinstance(table, Tensor) or table.dtype != torch.float32 or not table.is_contiguous():
+            return None
+        in_logits, left, given = self.space == "exponent", self.base_weight or 1.0, self.residual_weight or 1.0
+        return dict(said=table, in_logits=in_logits, left=left, given=given)
 
     def values(self, queries: int) -> Values:
         memory = self.memory

@@ -19,6 +19,7 @@ from residua.readers import NeighbourReader
 from residua.readers.evidence import Evidence
 from residua.readers.judged import Judged, groups_of, paired_z
 from residua.readers.reader import Exclude
+from residua.tuning.budget import cheapest
 from residua.tuning.likelihood import Interpolation, Targets
 from residua.tuning.objective import WHY, Grid, best_of, plain, settled, squared_error
 from residua.tuning.scorer import ScorerSweep, score_gain
@@ -37,10 +38,12 @@ def proven(
     validation: Encoded | Iterable[Encoded],
     exclude: Exclude,
     needed: float | None,
+    budget: float | None = None,
 ) -> N:
     """The best setting with neighbours where it is better than the model alone beyond doubt, else the model alone.
 
-    `results` holds one row per setting of `grid`; `sweep` is what counted them.
+    `results` holds one row per setting of `grid`; `sweep` is what counted them. With a `budget` the setting is the
+    ``cheapest`` within it.
     """
     score, alone = results["score"], results["k"] == 0
     by_accuracy, names = objective in ("accuracy", "conservative"), reader.parameter_names()
@@ -53,6 +56,9 @@ def proven(
     tied = np.flatnonzero(~alone & (score == best_score)) if np.isfinite(best_score) else np.empty(0, int)
     tied = tied[np.linspace(0, len(tied) - 1, TIED).round().astype(int)] if ties and len(tied) > TIED else tied
     tied = tied if ties else tied[:1]
+    if budget is not None and len(tied):
+        tied = np.array([cheapest(results, budget)])
+        best_score = score[tied[0]]
     made = [reader.with_params(**{name: plain(results[name][at]) for name in grid}) for at in tied]
     bases = [reader.with_params(**model), reader.with_params(**own)]
     if isinstance(sweep, Interpolation) and made and from_counts(grid, exclude):

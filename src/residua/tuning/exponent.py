@@ -66,8 +66,8 @@ class ExponentSweep(Tally):
             losses.append(((0, slice(None), t), float(log_losses(logits / at.temperature, truth) @ weight.double())))
             for (k, sigma), (best, scores) in self._fitted(at, near, queries, truth, weight):
                 loss = log_losses(scores, truth) * weight
-                said = argmax(scores) if right is not None else None
-                counted.count((k, sigma, t), said, loss if "loss" in counted.sums else None, truth, right)
+                now = argmax(scores) == truth if right is not None else None
+                counted.count((k, sigma, t), now, loss if "loss" in counted.sums else None, right)
                 weights[:, k, sigma, t] = best
         counted.count_base(truth, right, losses, weight)
         return counted.results(max_fpr) | dict(zip(WEIGHTS, weights))

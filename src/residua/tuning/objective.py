@@ -56,15 +56,13 @@ class Tally:
         for index, loss in losses if "loss" in self.sums else ():
             self.sums["loss"][index] += loss
 
-    def count(
-        self, index: Index, best: Tensor | None, loss: Tensor | None, truth: Tensor, right: Tensor | None
-    ) -> None:
-        """Count some rows under some settings: the best class (b,) or (b, S), or the loss of each, as needed."""
+    def count(self, index: Index, now: Tensor | None, loss: Tensor | None, right: Tensor | None) -> None:
+        """Count b rows under some settings: where these are right `now`, bool (b, ...), or the loss of each, as needed;
+        where the base is `right`, bool (b,)."""
         if loss is not None:
             self.sums["loss"][index] += loss.sum(dim=0).cpu().numpy()
-        if right is not None and best is not None:
-            wide = (slice(None), None)[: best.ndim]
-            right, now = right[wide], best == truth[wide]
+        if right is not None and now is not None:
+            right = right.view(-1, *[1] * (now.ndim - 1))
             self.sums["gained"][index] += (now & ~right).sum(dim=0).cpu().numpy()
             self.sums["lost"][index] += (right & ~now).sum(dim=0).cpu().numpy()
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from residua.core import Encoded, LabelValues, Neighbours, Prediction, Values, as_tensor
 from residua.core.encoded import labels_of
-from residua.core.prediction import proper, proper_labels
+from residua.core.prediction import proper_labels
 from residua.core.probabilities import TINY
 from residua.errors import InputError
 from residua.memory.schema import Objective
@@ -119,7 +119,7 @@ class SlowSweep(Tally):
                 losses.append((where, 0.0 if loss is None else float(loss.sum())))
                 right = best == truth if best is not None and best.ndim == 1 else None
             else:
-                self.count(index, best, loss, truth, right)
+                self.count(index, None if best is None or best.ndim > 1 else best == truth, loss, right)
         self.count_base(truth, right, losses, weight)
 
 
@@ -150,27 +150,29 @@ class QuickSweep(Tally):
             return
         values = [reader.values(len(part)) for reader in self.at]
         masks = [reader.skip_mask(reader.base(part.logits)) for reader in self.at]
-        skipped = [mask.to(truth.device) for mask in masks if mask is not None]  # none, or one for each temperature
+        skips = [mask.to(truth.device) for mask in masks if mask is not None]
+        skipped = torch.stack(skips) if skips else None  # (T, n)
 
         def count(rows: slice) -> Tally:
-            counted, loss, best, base_right = Tally(self.shape, self.objective), None, None, None
-            begin, left = [start[rows] for start in starts], [mask[rows] for mask in skipped]
-            for index, scores, total, t in self._scored(prediction.neighbours[rows], begin, values, left):
+            counted, loss, now, begin = Tally(self.shape, self.objective), None, None, starts[:, rows]
+            left = None if skipped is None else skipped[:, rows]
+            for index, scores, total in self._scored(prediction.neighbours[rows], begin, values, left):
                 if "loss" in counted.sums:
-                    loss = self._loss(scores / total, begin[t], truth[rows], self.at[t])
-                    loss = loss if weight is None else loss * weight[rows, None]
+                    loss = self._loss(scores, total, begin[:, :, None], truth[rows])
+                    loss = (loss if weight is None else loss * weight[rows, None]).permute(1, 2, 0)
                 if right is not None:
-                    best, base_right = argmax(scores), right[rows]
-                counted.count(index, best, loss, truth[rows], base_right)
+                    now = argmax(scores).permute(1, 2, 0) == truth[rows, None, None]
+                counted.count(index, now, loss, None if right is None else right[rows])
             return counted
 
         # Blocks of queries whose temporaries are small.
-        step = max(1, min(512, BLOCK // (int(self.grid["k"][-1]) * starts[0].shape[1])))
+        gaps = np.diff(np.r_[0, self.grid["k"]]).max()
+        step = max(1, min(512, int(BLOCK // (starts.shape[2] * max(gaps, len(starts) * len(self.grid["sigma"]))))))
         for _, counted in parallel_map(count, [slice(s, s + step) for s in range(0, len(part), step)]):
             self.merge(counted)
 
-    def _base(self, part: Encoded, truth: Tensor, weight: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
-        """The base's own scores at each temperature, counted, and where they are right."""
+    def _base(self, part: Encoded, truth: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The base's own scores at each temperature (T, n, L), counted, and where they are right."""
         starts, losses = [], []
         for t, reader in enumerate(self.at):
             start = reader.base(part.logits)
@@ -179,60 +181,61 @@ class QuickSweep(Tally):
             # Arithmetic on denormal numbers is ten times slower, and no score can tell 1e-30 from 0.
             starts.append(torch.where(start.abs() < 1e-30, torch.full_like(start, 1e-30), start))
             if "loss" in self.sums:
-                loss = self._loss(starts[-1][:, None], starts[-1], truth, reader)[:, 0]
+                alone = starts[-1][None, :, None]
+                loss = self._loss(alone, torch.ones_like(alone[..., :1]), alone, truth)[0, :, 0]
                 loss = loss if weight is None else loss * weight
                 losses.append(((0, slice(None), t), float(loss.sum())))
         right = argmax(starts[0]) == truth if self.reader.memory.task == "classification" else None
         self.count_base(truth, right, losses, weight)
-        return starts, right
+        return torch.stack(starts), right
 
-    def _loss(self, scores: Tensor, start: Tensor, truth: Tensor, reader: NeighbourReader) -> Tensor:
-        """Losses (b, S) of scores (b, S, L)."""
+    def _loss(self, scores: Tensor, total: Tensor, start: Tensor, truth: Tensor) -> Tensor:
+        """Losses (T, b, S) of scores (T, b, S, L) times `total` (b, S, 1), which began as `start` (T, b, 1, L)."""
+        logit, floor = self.reader.score_space == "logit", self.reader.floor
+        if self.reader.memory.task != "classification" or logit:
+            scores = scores / total
         if self.objective == "squared_error":
             return squared_error(scores, truth[:, None])
         if truth.ndim > 1:  # several labels
-            logit = reader.score_space == "logit"
-            has = torch.sigmoid(scores) if logit else proper_labels(scores, start[:, None], reader.floor)
+            has = torch.sigmoid(scores) if logit else proper_labels(scores, start, floor)
             picked = torch.where(truth[:, None] > 0, has, 1 - has)
-            return -picked.clamp_min(TINY).log_().mean(dim=2)
-        flat = scores.reshape(-1, scores.shape[2])
-        if reader.score_space == "logit":
-            made = torch.softmax(flat, dim=1)
+            return -picked.clamp_min(TINY).log_().mean(dim=3)
+        if not logit:  # ``proper``, of which one class alone is looked at: the total is in all of it
+            scores = torch.maximum(scores, floor * total * start)
+        own = truth[None, :, None, None].expand(*scores.shape[:3], 1)
+        if logit:
+            picked = torch.softmax(scores, dim=3).gather(3, own)[..., 0]
         else:
-            made = proper(flat, start[:, None].expand(scores.shape).reshape(flat.shape), reader.floor)
-        picked = made.view(scores.shape).gather(2, truth[:, None, None].expand(*scores.shape[:2], 1))
-        return -picked[:, :, 0].clamp_min(TINY).log()  # what underflowed still has a finite logarithm
+            picked = scores.gather(3, own)[..., 0] / scores.sum(dim=3)
+        return -picked.clamp_min(TINY).log()  # what underflowed still has a finite logarithm
 
     def _scored(
-        self, near: Neighbours, starts: list[Tensor], values: list[Values], skipped: list[Tensor]
-    ) -> Iterator[tuple[Index, Tensor, Tensor, int]]:
-        """Settings with k > 0, all widths at once: index, scores (b, S, L) times total (b, S, 1), that, temperature."""
-        weights, outputs = kernel_weights(self.reader, near, self.grid["sigma"]), starts[0].shape[1]  # (b, S, K)
-        weights = weights.to(starts[0].dtype)  # float64 of a regression
+        self, near: Neighbours, starts: Tensor, values: list[Values], skipped: Tensor | None
+    ) -> Iterator[tuple[Index, Tensor, Tensor]]:
+        """Settings with k > 0, all widths and temperatures at once: index, scores (T, b, S, L) times total (b, S, 1),
+        and that."""
+        weights, outputs = kernel_weights(self.reader, near, self.grid["sigma"]), starts.shape[2]  # (b, S, K)
+        weights, rows = weights.to(starts.dtype), near.rows.clamp_min(0)  # float64 of a regression
         # Where T moves what the rows say (residuals), each T gathers its own values; labels serve all.
-        every = list(range(len(starts)))
-        for group in [every] if isinstance(values[0], LabelValues) else [[t] for t in every]:
-            said = _dense(values[group[0]], near.rows.clamp_min(0), outputs).to(weights.dtype)  # (b, K, L)
-            summed, total = (weights.new_zeros(*weights.shape[:2], width) for width in (outputs, 1))
-            done = 0
-            for place, k in enumerate(self.grid["k"]):
-                if k == 0:
-                    continue
-                more = weights[:, :, done:k]
-                summed.baddbmm_(more, said[:, done:k])
-                total += more.sum(dim=2, keepdim=True)
-                done = k
-                nothing = total == 0  # no neighbour at all: the base
-                divisor = total + nothing
-                for mix, (left, given) in enumerate(self.shares):
-                    scale = torch.where(nothing, divisor, divisor * left)  # 1 where there is nothing
-                    numerators = summed if given == 1 else summed * given
-                    for t in group:
-                        start = starts[t][:, None]
-                        scores = torch.addcmul(numerators, scale, start)
-                        if skipped:
-                            scores = torch.where(skipped[t][:, None, None], divisor * start, scores)
-                        yield (place, slice(None), t, mix)[: len(self.grid)], scores, divisor, t
+        values = values[:1] if isinstance(values[0], LabelValues) else values
+        summed, total = weights.new_zeros(len(values), *weights.shape[:2], outputs), weights.new_zeros(1)
+        start, done = starts[:, :, None], 0
+        for place, k in enumerate(self.grid["k"]):
+            if k == 0:
+                continue
+            more = weights[:, :, done:k]
+            for part, said in zip(summed, values):
+                part.baddbmm_(more, _dense(said, rows[:, done:k], outputs).to(weights.dtype))
+            total = total + more.sum(dim=2, keepdim=True)
+            done = k
+            nothing = total == 0  # no neighbour at all: the base
+            divisor = total + nothing
+            for mix, (left, given) in enumerate(self.shares):
+                scale = torch.where(nothing, divisor, divisor * left)  # 1 where there is nothing
+                scores = torch.addcmul(summed if given == 1 else summed * given, scale, start)
+                if skipped is not None:
+                    scores = torch.where(skipped[:, :, None, None], divisor * start, scores)
+                yield (place, slice(None), slice(None), mix)[: len(self.grid)], scores, divisor
 
 
 def kernel_weights(reader: NeighbourReader, near: Neighbours, sigma: np.ndarray) -> Tensor:

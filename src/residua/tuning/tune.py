@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 from residua.core import Encoded, batches
 from residua.errors import EmptyMemoryError, ParameterError
 from residua.memory.schema import Objective, Scorer
@@ -11,6 +13,7 @@ from residua.readers import ContinuousCache, NeighbourReader, Reader, ResMem
 from residua.readers.evidence import USUAL
 from residua.readers.judged import check_evidence
 from residua.readers.reader import OWN, Exclude, of_one_moment
+from residua.tuning.budget import check_budget, seconds_per_row
 from residua.tuning.cache import CacheSweep
 from residua.tuning.evidence import from_counts, proven
 from residua.tuning.exponent import WEIGHTS, ExponentSweep
@@ -37,6 +40,7 @@ def tune(
     max_fpr: float = 0.05,
     adaptive: int | None = None,
     skip: float | None = None,
+    budget: float | None = None,
     evidence: float | None = USUAL,
     progress: bool | None = None,
 ) -> R:
@@ -80,6 +84,10 @@ def tune(
     skip : float, optional
         Find the lowest ``skip`` (rows of which the base is at least that sure are not searched) that costs at most this
         relative loss of perplexity, such as 0.005. ``best.skipped_`` is the share of searches saved.
+    budget : float, optional
+        Take the fewest neighbours, which cost the least time, whose perplexity is at most this share above the best
+        one's, such as 0.01; and of what they leave of it skip searches, as `skip` does. ``best.costs_`` holds the
+        seconds that a row takes to search and answer under each k of the grid, measured here, on as many threads.
     evidence : float or None, default 1.96
         How sure the gain must be on the validation rows, in standard errors of its paired differences (by document, or
         whatever rows share an id). With ``"log_loss"`` the mean loss must be so far below that of the model at its own
@@ -116,8 +124,8 @@ def tune(
     if not isinstance(reader, Reader):
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
     if isinstance(reader, ContinuousCache):
-        if objective not in (None, "log_loss") or adaptive is not None or skip is not None:
-            says = "a ContinuousCache is tuned for log_loss alone; adaptive= and skip= tune the reader under it, before"
+        if objective not in (None, "log_loss") or (adaptive, skip, budget) != (None, None, None):
+            says = "a ContinuousCache is tuned for log_loss alone; adaptive=, skip= and budget= tune the one under it"
             raise ParameterError(says)
         sweep = CacheSweep(reader, grid)
         check_evidence(evidence)
@@ -133,14 +141,18 @@ def tune(
     memory = reader.memory
     if not len(memory):
         raise EmptyMemoryError("the memory is empty; add rows before tuning")
-    likely = adaptive is not None or skip is not None  # both are about likelihood
+    likely = adaptive is not None or skip is not None or budget is not None  # which are about likelihood
     objective = objective or ("squared_error" if memory.task == "regression" else "log_loss")
     check_evidence(evidence)
     by_scorer = objective not in OBJECTIVES[memory.task]
+    check_budget(budget, objective)
+    if budget is not None and skip is not None:
+        raise ParameterError("budget= skips searches with what it has left; give it, or skip=, not both")
     if likely and objective != "log_loss":
         raise ParameterError(f"adaptive= and skip= are judged by log_loss, and objective={objective!r} was asked for")
     if skip is not None:
         check_tolerance(skip)
+    if skip is not None or budget is not None:
         reader = reader.searching_all()
     full = full_grid(reader, grid, objective)
     quick = Interpolation.serves(reader, full, objective)
@@ -161,18 +173,21 @@ def tune(
         at_once = {"k", "sigma", "temperature"} <= set(full) <= set(SWEPT) and is_plain(reader)
         sweep = (QuickSweep if at_once else SlowSweep)(reader, full, cast(Objective, objective))
     # What scored best is read again, but where all that it takes is kept.
-    if iter(validation) is validation and not (quick and from_counts(full, exclude)):
+    if iter(validation) is validation and (budget is not None or not (quick and from_counts(full, exclude))):
         validation = list(batches(validation))
     # Of the searching reader only the neighbours are read, as many as the largest k.
     searching = reader.searching_all().with_params(k=1)
     seen = count_rows(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
     results = flat(sweep.results(max_fpr), full, reader)
     full |= {name: results[name] for name in WEIGHTS if name in results}
-    best = proven(reader, results, full, objective, sweep, validation, exclude, evidence)
+    best = proven(reader, results, full, objective, sweep, validation, exclude, evidence, budget)
     best.tuned_on_ = seen
     log.info("%s", best.evidence_)
+    if budget is not None and best.k:
+        best.costs_ = seconds_per_row(best, validation, full)
+        skip = float(np.expm1(max(0.0, best.best_score_ - results["score"].max() + np.log1p(budget))))
     if likely and best.k:
         return refined(best, sweep if isinstance(sweep, Interpolation) else None, validation, exclude, adaptive, skip)
     if likely:
         log.info("the base alone is used: there is nothing to adapt and nothing to skip")
-    return best if skip is None else settled(best, skip=None, skipped_=0.0)
+    return best if skip is None and budget is None else settled(best, skip=None, skipped_=0.0)
