@@ -255,8 +255,6 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("memory", [rs.Memory, forgetful, compressed])
 @pytest.mark.parametrize("residuals", [True, False])
 def test_labels_of_every_size_are_read_alike(level, residuals):
     rng = np.random.default_rng(0)
@@ -272,6 +270,8 @@ def test_labels_of_every_size_are_read_alike(level, residuals):
     assert not torch.equal(found[0], logits)
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("memory", [rs.Memory, forgetful, compressed])
 @pytest.mark.parametrize("outputs", [2, 300])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_an_attached_network_says_the_same(level, installed, library, reader, memory, outputs):
