@@ -122,6 +122,10 @@ class Exact(Index):
     def _restore(self, keys: Rows | None) -> bool:
         return False
 
+    def _nbytes(self, keys: Rows | None) -> int:
+        copied = isinstance(keys, Tensor) and (self._n_forgotten > 0 or keys.dtype != torch.float32)
+        return self.coded_bytes + (self._n - self._n_forgotten) * (4 * self.dim + 8) * copied  # a key, and whose it is
+
     def _search(self, queries: Tensor, k: int, keys: Rows | None) -> Nearest:
         assert keys is not None, "an index that needs keys is searched with them"
         if isinstance(keys, ChunkedTensor):

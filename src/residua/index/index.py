@@ -191,6 +191,24 @@ class Index(ABC):
         """
         return None
 
+    def decode(self, rows: Tensor) -> Tensor:
+        """The keys of `rows` (int64 row numbers) as this index holds them, float32 (m, d): what its codes say.
+
+        ``StorageError`` where its codes do not say it, or it has none.
+        """
+        rows = torch.as_tensor(rows, dtype=torch.int64).reshape(-1).cpu()
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.n:
+            raise ParameterError(f"rows {int(rows.min())} ... {int(rows.max())} to decode; the index has {self.n} rows")
+        if not len(rows):
+            return torch.empty((0, self.dim), device=self.device)
+        return torch.from_numpy(self._decode(rows.numpy())).to(self.device)
+
+    def nbytes(self, keys: Rows | None) -> int:
+        """Bytes of RAM that searches among `keys` take beside them, once one was made."""
+        # Flags that are all alike take one byte.
+        flags = self._forgotten.nbytes if self._forgotten.stride(0) else self._forgotten[:1].nbytes
+        return flags + self._nbytes(keys)
+
     def save(self, folder: Path, stem: str) -> list[str]:
         """Write what cannot be built again from the keys, as ``<stem>.<engine>``; the names of the files written."""
         engine, self._file = self._registered(), None
@@ -284,6 +302,15 @@ class Index(ABC):
     def _propose_further(self, queries: Tensor, count: int, attempt: int) -> Proposed | None:
         """The same with more effort, the `attempt`-th time (from 1), for queries that got too few; None gives up."""
         return None
+
+    def _decode(self, rows: np.ndarray) -> np.ndarray:
+        """Keys float32 (m, d) of `rows` int64 (m,), as far as they are known without the keys themselves."""
+        raise StorageError(f"index {self.name!r} cannot say what keys its codes are of")
+
+    def _nbytes(self, keys: Rows | None) -> int:
+        """Bytes of RAM beside the keys: by default those of all arrays that are attributes."""
+        held = (value for name, value in vars(self).items() if name != "_forgotten")
+        return sum(value.nbytes for value in held if isinstance(value, (Tensor, np.ndarray)))
 
     def _forget(self, rows: Tensor) -> None:  # noqa: B027 (an engine may)
         """Drop `rows`, which will be left out of every answer anyway."""
