@@ -215,7 +215,7 @@ class FaissIndex(Index):
     def _take(self, index: Any) -> None:
         self._index, faiss = index, require_faiss()
         self._set_params(faiss)
-        lists = None if self._lists is None else faiss.downcast_index(self._lists)
+        lists: Any = None if self._lists is None else faiss.downcast_index(self._lists)
         if getattr(lists, "fine_quantizer", lists) is None and hasattr(lists, "pq"):
             lists.fine_quantizer = lists.pq  # FAISS 1.15 forgets it in a file, and crashes where codes are decoded
         self._ask_for_parameters()

@@ -41,7 +41,8 @@ class Index(ABC):
     decorated with ``@register_index("its name")``. Its candidates may be wrong or forgotten: what is asked for is
     checked, what comes back is ordered by exact distances, here. Several threads search at once, while nothing else
     happens: `_propose` changes nothing that another one reads. With ``_save(path)`` and ``_load(path)`` it is kept in
-    a memory's folder; without, it is built anew from the keys. Its constructor takes ``(dim, device, **params)`` and
+    a memory's folder; without, it is built anew from the keys. With ``_decode(rows)`` its codes say what the keys were,
+    so that a memory may recompute logits from them. Its constructor takes ``(dim, device, **params)`` and
     passes them on: how many dimensions, where keys, queries and answers live, and what else makes such an index, in
     JSON types or None. ``residua.testing.check_index`` tells whether it keeps the promises.
 

@@ -153,8 +153,9 @@ def alike(value: bool, n: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def _is_alike(column: Column) -> bool:
-    flags = isinstance(column, Tensor) and column.dtype == torch.bool and column.ndim == 1
-    return flags and len(column) > 0 and column.stride(0) == 0
+    if not isinstance(column, Tensor) or column.dtype != torch.bool or column.ndim != 1:
+        return False
+    return len(column) > 0 and column.stride(0) == 0
 
 
 def _nbytes(column: Column) -> int:
