@@ -255,6 +255,21 @@ READERS = {
 }
 
 
+@pytest.mark.parametrize("residuals", [True, False])
+def test_labels_of_every_size_are_read_alike(level, residuals):
+    rng = np.random.default_rng(0)
+    labels, said = torch.from_numpy(rng.integers(0, 100, 50)), torch.from_numpy(rng.normal(size=(50, 100)))
+    near = rng.integers(0, 50, (3, 9)), rng.random((3, 9), np.float32)
+    logits, found = torch.from_numpy(rng.normal(size=(3, 100))).float(), []
+    shape = {"outputs": 100, "k": 9, "temperature": 1.3, "sigma": 0.7, "gaussian": False, "in_logits": False}
+    for dtype in (torch.int8, torch.int16, torch.int32):
+        kept = said.float() if residuals else None
+        reading = native.Reading(level, labels.to(dtype), kept, **shape, left=0.6, given=0.4, floor=0.01)
+        found.append(reading(*near, logits))
+    assert found[0].isfinite().all() and torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], logits)
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("memory", [rs.Memory, forgetful, compressed])
 @pytest.mark.parametrize("outputs", [2, 37])

@@ -5,8 +5,7 @@
 ['KNNLM', 'Memory', 'ResMem', 'attach', 'encode', 'evaluate', 'explain', 'tune']
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # type checkers take it for typing's own, whose import would cost more than all of this module
 
 __version__ = "0.2.0"
 
@@ -85,6 +84,8 @@ else:
         if name not in _HOME:
             now = f"; it is {_GONE[name]} now" if name in _GONE else ""
             raise AttributeError(f"module 'residua' has no attribute {name!r}{now}")
+        from importlib import import_module
+
         module = import_module(_HOME[name])
         value = module if name in MODULES else getattr(module, name)
         globals()[name] = value

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ABI = 1
+ABI = 2
 LEVELS = ("plain C++", "AVX2", "AVX-512 with VNNI")
 DIMENSIONS = 2**15  # of keys; a dot product of their codes still fits int32
 _KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -64,6 +64,7 @@ class _Reader(ctypes.Structure):
         ("left", c_float),
         ("given", c_float),
         ("floor", c_float),
+        ("label_bytes", c_int32),
     )
 
 
@@ -154,9 +155,9 @@ class Codes:
 class Reading:
     """What residuals or labels of one memory's neighbours make of a model's logits, in its gauge.
 
-    `labels` int32 (n,), and for residuals what the model `said`, float32 (n, L). Scores are ``left * start + given *
-    heard``, with start softmax(f / T) or, `in_logits`, f / T; no probability is below `floor` times the base's, which
-    of labels has to be at most `left`.
+    `labels` int8, int16 or int32 (n,), and for residuals what the model `said`, float32 (n, L). Scores are ``left *
+    start + given * heard``, with start softmax(f / T) or, `in_logits`, f / T; no probability is below `floor` times the
+    base's, which of labels has to be at most `left`.
     """
 
     k: int  # how many neighbours it reads
@@ -178,7 +179,7 @@ class Reading:
     ):
         self._held: tuple[Tensor, Tensor | None] = (labels, said)  # what the structure points to
         table = None if said is None else said.data_ptr()
-        how = temperature, sigma, gaussian, in_logits, left, given, floor
+        how = temperature, sigma, gaussian, in_logits, left, given, floor, labels.element_size()
         self._reader: _Reader = _Reader(labels.data_ptr(), table, outputs, k, *how)
         self._at: int = ctypes.addressof(self._reader)
         self._library: Any = kernels.library

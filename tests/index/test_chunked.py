@@ -5,7 +5,16 @@ import torch
 
 from residua.core import ChunkedTensor
 from residua.errors import NonFiniteError, ShapeError
-from residua.index import Exact, Index, check_recall, make_index, measure_recall, median_nn_distance, nearest
+from residua.index import (
+    Exact,
+    FaissIndex,
+    Index,
+    check_recall,
+    make_index,
+    measure_recall,
+    median_nn_distance,
+    nearest,
+)
 
 
 @pytest.fixture(params=[torch.float32, torch.float16])
@@ -96,4 +105,14 @@ def test_what_is_wrong_with_them_is_said():
     with pytest.raises(ShapeError, match=r"keys have shape \(3, 4\)"):
         index.build(ChunkedTensor([torch.zeros(1, 4), torch.zeros(2, 4)]))
     with pytest.raises(NonFiniteError, match="1 of 3 keys hold NaN"):
-        index.build(ChunkedTensor([torch.zeros(2, 2), torch.full((1, 2), torch.nan)]))
+        FaissIndex(2, "cpu", "Flat").build(ChunkedTensor([torch.zeros(2, 2), torch.full((1, 2), torch.nan)]))
+
+
+def test_exact_search_is_ready_before_any_key_is_read():
+    class Unread(ChunkedTensor):
+        def __getitem__(self, rows):
+            raise AssertionError("read")
+
+    index = Exact(2)
+    index.build(Unread([torch.zeros(2, 2), torch.ones(1, 2)]))
+    assert index.n == 3

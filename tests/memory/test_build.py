@@ -116,6 +116,14 @@ def test_it_can_be_changed_and_saved_like_any_other(tmp_path):
     assert len(memory) == 900 - 70 + 2
 
 
+def test_logits_are_recomputed_from_codes_where_keys_are_dropped(tmp_path):
+    pytest.importorskip("faiss")
+    options = {"encode": encode_logits, "storage": "head", "index": "IVF8,SQ8", "train_rows": 300}
+    kept = quiet(tmp_path / "kept", **options).logits.dense()
+    dropped = quiet(tmp_path / "dropped", keep_keys=False, **options).logits.dense()
+    assert (dropped - kept).square().mean() < 1e-3 * kept.var() and not torch.equal(dropped, kept)
+
+
 def test_dropped_keys_leave_the_index_alone(tmp_path):
     kept = quiet(tmp_path / "kept", index="IVF8,SQ8", train_rows=300)
     dropped = quiet(tmp_path / "dropped", index="IVF8,SQ8", train_rows=300, keep_keys=False)
@@ -331,8 +339,6 @@ def test_nothing_and_nonsense(tmp_path):
         quiet(tmp_path.with_name("unknown"), index="no such index")  # known with the first batch
     with pytest.raises(ParameterError, match="shard_rows=0"):
         quiet(tmp_path, shard_rows=0)
-    with pytest.raises(StorageError, match="storage='head' recomputes"):
-        quiet(tmp_path, storage="head", index="knnlm", keep_keys=False)
     with pytest.raises(StorageError, match="an exact index searches the keys"):
         quiet(tmp_path, keep_keys=False)
     with pytest.raises(InputError, match="other labels or ids"):

@@ -108,8 +108,8 @@ def test_whose_keys_cannot_go():
     weight = torch.eye(5, 8)
     keys = made().keys
     data = rs.Encoded(keys, keys @ weight.numpy().T, made().labels, head=Head(weight))
-    memory = rs.Memory(data, index="HNSW8", storage="head")
-    with pytest.raises(StorageError, match="recomputes the logits"):
+    memory = rs.Memory(data, index="ITQ8,LSH", storage="head")
+    with pytest.raises(StorageError, match="recomputes the logits from the keys, and index 'ITQ8,LSH' cannot say"):
         memory.discard_keys()
     assert memory.keys_kept and memory.search(keys[:1], 1).rows.tolist() == [[0]]
 

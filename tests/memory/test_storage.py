@@ -109,7 +109,7 @@ def test_top_m_is_for_classes():
 
 
 def test_bytes_per_row():
-    always = {"key": 12, "label": 4, "id": 1, "active": 1}
+    always = {"key": 12, "label": 1, "id": 1, "active": 0, "index": 0}
     assert rs.Memory(made(), storage="none").bytes_per_row == always
     assert rs.Memory(made(), storage="head").bytes_per_row == always
     assert rs.Memory(made(), storage="full").bytes_per_row == always | {"logits": 24}

@@ -505,13 +505,20 @@ INLINE void weigh(const float* squared, int64_t k, float sigma, bool gaussian, f
 
 // A reader of residuals (ResMem, eq. 7-8), or of labels (kNN-LM, eq. 3), over one memory.
 struct Reader {
-  const int32_t* labels;  // (n,)
-  const float* said;      // (n, L): what the model said; null for labels
+  const void* labels;  // (n,)
+  const float* said;   // (n, L): what the model said; null for labels
   int64_t L, k;
   float temperature, sigma;
   int32_t gaussian, in_logits;
   float left, given, floor;
+  int32_t label_bytes;  // 1, 2 or 4: int8, int16 or int32
 };
+
+INLINE int64_t label_of(const Reader& reader, int64_t row) {
+  if (reader.label_bytes == 1) return static_cast<const int8_t*>(reader.labels)[row];
+  if (reader.label_bytes == 2) return static_cast<const int16_t*>(reader.labels)[row];
+  return static_cast<const int32_t*>(reader.labels)[row];
+}
 
 // Logits whose softmax are the probabilities, and whose logsumexp is that of the model's own; false: left to others.
 INLINE bool residuals_body(const Reader& reader, const int64_t* rows, const float* squared, const float* logits,
@@ -531,7 +538,7 @@ INLINE bool residuals_body(const Reader& reader, const int64_t* rows, const floa
   for (int64_t i = 0; i < k; i++) {
     const Passed there = passed(reader.said + rows[i] * L, L, scale, said);
     const float total = float(there.total), each = weights[i] / total;
-    said[reader.labels[rows[i]]] -= total;  // first: so no residual is no change, exactly
+    said[label_of(reader, rows[i])] -= total;  // first: so no residual is no change, exactly
     for (int64_t j = 0; j < L; j++) change[j] += each * said[j];
   }
   const Passed base = passed(logits, L, scale, start);
@@ -571,14 +578,14 @@ INLINE bool tokens_body(const Reader& reader, const int64_t* rows, const float* 
   const float moved = partition - base.top - float(std::log(base.total / double(reader.left)));
   for (int64_t j = 0; j < L; j++) out[j] = logits[j] * scale + moved;
   weigh(squared, k, reader.sigma, reader.gaussian, reader.given, weights);
-  for (int64_t i = 0; i < k; i++) heard[reader.labels[rows[i]]] += weights[i];
+  for (int64_t i = 0; i < k; i++) heard[label_of(reader, rows[i])] += weights[i];
   const float share = reader.left / float(base.total);
   for (int64_t i = 0; i < k; i++) {
-    const int32_t label = reader.labels[rows[i]];
+    const int64_t label = label_of(reader, rows[i]);
     const float said = exponential(logits[label] * scale - base.top) * share + heard[label];
     out[label] = std::log(std::max(said, TINY)) + partition;
   }
-  for (int64_t i = 0; i < k; i++) heard[reader.labels[rows[i]]] = 0;
+  for (int64_t i = 0; i < k; i++) heard[label_of(reader, rows[i])] = 0;
   return true;
 }
 FOR_EVERY_PROCESSOR(bool, tokens,
@@ -627,7 +634,7 @@ FOR_EVERY_PROCESSOR(void, widen, (const void* key, int kind, int64_t d, float* o
 
 // ---------------------------------------------------------------------------------------------------------- the C ABI
 
-PUBLIC int residua_abi() { return 1; }
+PUBLIC int residua_abi() { return 2; }
 
 // 2: AVX-512 with VNNI; 1: AVX2 with FMA; 0: plain C++.
 PUBLIC int residua_level() { return level.load(); }

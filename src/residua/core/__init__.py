@@ -1,7 +1,7 @@
 """The few types that travel through the house: ``Encoded``, ``Logits``, ``Neighbours``, ``Change``, ``Prediction``."""
 
 from residua.core.arrays import Array, ArrayLike, Ids
-from residua.core.chunked import ChunkedTensor, Rows
+from residua.core.chunked import ChunkedTensor, Readable, Rows
 from residua.core.encoded import Encoded, Task, batches
 from residua.core.logits import (
     AbsentLogits,
@@ -42,6 +42,7 @@ __all__ = [
     "Neighbours",
     "Prediction",
     "Queries",
+    "Readable",
     "Registry",
     "Rows",
     "Sigmoid",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -134,6 +134,17 @@ class ChunkedTensor:
             if max(start, first) < min(stop, last):
                 found.append((chunk, some, slice(max(start - first, 0), stop - first)))
         return found or [(self.chunks[0], self.kept[0], slice(0, 0))]
+
+
+class Readable(Protocol):
+    """Rows (n, …) by row number, however they are held."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def device(self) -> torch.device: ...
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor: ...
+    def index_select(self, dim: int, rows: Tensor, /) -> Tensor: ...
 
 
 Rows: TypeAlias = torch.Tensor | ChunkedTensor  # (n, …) by row number, read by `rows[i]`, `index_select` and slices

@@ -19,7 +19,7 @@ from numpy import typing as npt
 from torch import Tensor
 
 from residua.core.arrays import ArrayLike
-from residua.core.chunked import ChunkedTensor, Rows
+from residua.core.chunked import ChunkedTensor, Readable, Rows
 from residua.errors import ParameterError, ShapeError, StorageError
 
 
@@ -153,7 +153,7 @@ class HeadLogits(Logits):
     """Logits recomputed from the keys (n, d) through the model's own last layer."""
 
     head: Head
-    keys: Rows
+    keys: Readable
 
     @property
     def shape(self) -> tuple[int, int]:

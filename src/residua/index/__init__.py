@@ -1,5 +1,6 @@
 """Nearest neighbours over keys, and nothing else."""
 
+from residua.index.decoded import DecodedKeys
 from residua.index.exact import Exact
 from residua.index.faiss_index import FaissIndex
 from residua.index.ground_truth import GroundTruth
@@ -12,6 +13,7 @@ from residua.index.trust import check_wanted
 __all__ = [
     "ENOUGH",
     "MORE_EXACT",
+    "DecodedKeys",
     "Exact",
     "FaissIndex",
     "GroundTruth",

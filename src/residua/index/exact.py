@@ -93,6 +93,10 @@ class Exact(Index):
     def _build_chunked(self, keys: ChunkedTensor) -> None:
         self._build(keys)
 
+    def _check_finite(self, array: Rows, what: str) -> None:
+        if not isinstance(array, ChunkedTensor):  # what lies in files is read by searches alone
+            super()._check_finite(array, what)
+
     def _add(self, keys: Tensor) -> None:
         self._drop_codes()
         if self._compact:
@@ -110,6 +114,10 @@ class Exact(Index):
 
     def _restore(self, keys: Rows | None) -> bool:
         return False
+
+    def _nbytes(self, keys: Rows | None) -> int:
+        copied = isinstance(keys, Tensor) and (self._n_forgotten > 0 or keys.dtype != torch.float32)
+        return self.coded_bytes + (self._n - self._n_forgotten) * (4 * self.dim + 8) * copied  # a key, and whose it is
 
     def _search(self, queries: Tensor, k: int, keys: Rows | None) -> Nearest:
         assert keys is not None, "an index that needs keys is searched with them"

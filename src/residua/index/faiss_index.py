@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from residua.core import ChunkedTensor, Rows
-from residua.errors import MemoryFileError, ParameterError
+from residua.errors import MemoryFileError, ParameterError, StorageError
 from residua.index.index import Index, Proposed, errors_as, register_index
 from residua.index.nearest import blocks, require_faiss
 from residua.native import Reading, kernels
@@ -47,6 +47,7 @@ class FaissIndex(Index):
         self.name = factory
         self._origin = None if origin is None else torch.tensor(origin, dtype=torch.float32, device=self.device)
         self._one_by_one: Lock | None = None
+        self._mapping = Lock()
         self._empty()
 
     @property
@@ -180,6 +181,25 @@ class FaissIndex(Index):
             except RuntimeError:
                 self._one_by_one = Lock()
 
+    def _decode(self, rows: np.ndarray) -> np.ndarray:
+        with _faiss_errors(StorageError, f"index {self.name!r} cannot say what keys its codes are of"):
+            if self._lists is not None:
+                lists = require_faiss().downcast_index(self._lists)
+                if getattr(lists, "fine_quantizer", lists) is None:
+                    raise RuntimeError("FAISS would crash")
+            with self._mapping:  # rows are found in their lists by a map, which takes 8 bytes each
+                if self._lists is not None and self._lists.direct_map.no():
+                    self._lists.make_direct_map()
+            keys = self._index.reconstruct_batch(rows)
+        return keys if self._origin is None else keys + self._origin.cpu().numpy()
+
+    def _nbytes(self, keys: Rows | None) -> int:
+        faiss, sizes = require_faiss(), list[int]()
+        writer = faiss.PyCallbackIOWriter(lambda part: sizes.append(len(part)), 2**20)
+        faiss.write_index(self._index, writer)
+        del writer  # which writes what is left
+        return sum(sizes)
+
     def _save(self, path: Path) -> None:
         with _faiss_errors(MemoryFileError, f"cannot write {path}"):
             require_faiss().write_index(self._index, str(path))
@@ -193,8 +213,11 @@ class FaissIndex(Index):
         self._take(index)
 
     def _take(self, index: Any) -> None:
-        self._index = index
-        self._set_params(require_faiss())
+        self._index, faiss = index, require_faiss()
+        self._set_params(faiss)
+        lists: Any = None if self._lists is None else faiss.downcast_index(self._lists)
+        if getattr(lists, "fine_quantizer", lists) is None and hasattr(lists, "pq"):
+            lists.fine_quantizer = lists.pq  # FAISS 1.15 forgets it in a file, and crashes where codes are decoded
         self._ask_for_parameters()
 
     def _to_bytes(self) -> bytes:

@@ -41,7 +41,8 @@ class Index(ABC):
     decorated with ``@register_index("its name")``. Its candidates may be wrong or forgotten: what is asked for is
     checked, what comes back is ordered by exact distances, here. Several threads search at once, while nothing else
     happens: `_propose` changes nothing that another one reads. With ``_save(path)`` and ``_load(path)`` it is kept in
-    a memory's folder; without, it is built anew from the keys. Its constructor takes ``(dim, device, **params)`` and
+    a memory's folder; without, it is built anew from the keys. With ``_decode(rows)`` its codes say what the keys were,
+    so that a memory may recompute logits from them. Its constructor takes ``(dim, device, **params)`` and
     passes them on: how many dimensions, where keys, queries and answers live, and what else makes such an index, in
     JSON types or None. ``residua.testing.check_index`` tells whether it keeps the promises.
 
@@ -107,14 +108,18 @@ class Index(ABC):
         """Append the rows of `keys`, (m, d) of the same dtypes, as rows n ... n+m-1."""
         keys = self._checked(keys, "keys")
         if len(keys):
-            new = self.n + len(keys) - len(self._forgotten)  # before the engine has them: it may be interrupted
-            self._forgotten = torch.cat([self._forgotten, self._forgotten.new_zeros(max(new, 0))])
+            n, known = self.n + len(keys), self._forgotten  # before the engine has them: it may be interrupted
+            if self._n_forgotten:
+                self._forgotten = torch.cat([known, known.new_zeros(max(n - len(known), 0))])
+            else:
+                self._remember_all(n)
             self._add(keys)
 
     def forget(self, rows: Tensor) -> None:
         """Never return `rows` (int64 row numbers) again. Forgetting one twice is no error."""
         rows = self._existing(rows, "forget")
         if len(rows):
+            self._forgotten = self._forgotten.contiguous()
             self._forgotten[rows] = True
             self._n_forgotten = int(self._forgotten.sum())
             self._forget(rows)
@@ -145,6 +150,8 @@ class Index(ABC):
         if bool((known & ~forgotten).any()) and self._restore(keys):
             forgotten, known = forgotten[: self.n], known[: self.n].zero_()
         self._forgotten, self._n_forgotten = forgotten, int(forgotten.sum())
+        if not self._n_forgotten:
+            self._remember_all(len(forgotten))
         self._forget((forgotten & ~known).nonzero()[:, 0])
 
     def search(self, queries: Tensor, k: int, keys: Rows | None) -> Neighbours:
@@ -184,6 +191,24 @@ class Index(ABC):
         it would of ``search``, where native kernels find all neighbours at little cost; None: that has to be asked.
         """
         return None
+
+    def decode(self, rows: Tensor) -> Tensor:
+        """The keys of `rows` (int64 row numbers) as this index holds them, float32 (m, d): what its codes say.
+
+        ``StorageError`` where its codes do not say it, or it has none.
+        """
+        rows = torch.as_tensor(rows, dtype=torch.int64).reshape(-1).cpu()
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.n:
+            raise ParameterError(f"rows {int(rows.min())} ... {int(rows.max())} to decode; the index has {self.n} rows")
+        if not len(rows):
+            return torch.empty((0, self.dim), device=self.device)
+        return torch.from_numpy(self._decode(rows.numpy())).to(self.device)
+
+    def nbytes(self, keys: Rows | None) -> int:
+        """Bytes of RAM that searches among `keys` take beside them, once one was made."""
+        # Flags that are all alike take one byte.
+        flags = self._forgotten.nbytes if self._forgotten.stride(0) else self._forgotten[:1].nbytes
+        return flags + self._nbytes(keys)
 
     def save(self, folder: Path, stem: str) -> list[str]:
         """Write what cannot be built again from the keys, as ``<stem>.<engine>``; the names of the files written."""
@@ -279,6 +304,15 @@ class Index(ABC):
         """The same with more effort, the `attempt`-th time (from 1), for queries that got too few; None gives up."""
         return None
 
+    def _decode(self, rows: np.ndarray) -> np.ndarray:
+        """Keys float32 (m, d) of `rows` int64 (m,), as far as they are known without the keys themselves."""
+        raise StorageError(f"index {self.name!r} cannot say what keys its codes are of")
+
+    def _nbytes(self, keys: Rows | None) -> int:
+        """Bytes of RAM beside the keys: by default those of all arrays that are attributes."""
+        held = (value for name, value in vars(self).items() if name != "_forgotten")
+        return sum(value.nbytes for value in held if isinstance(value, (Tensor, np.ndarray)))
+
     def _forget(self, rows: Tensor) -> None:  # noqa: B027 (an engine may)
         """Drop `rows`, which will be left out of every answer anyway."""
 
@@ -362,7 +396,7 @@ class Index(ABC):
         return squared.clamp_min(0).masked_fill_(rows < 0, torch.inf)
 
     def _remember_all(self, n: int) -> None:
-        self._forgotten = torch.zeros(n, dtype=torch.bool, device=self.device)
+        self._forgotten = torch.zeros(1, dtype=torch.bool, device=self.device).expand(n)  # a byte for all of them
         self._n_forgotten = 0
 
     def _existing(self, rows: Tensor, verb: str) -> Tensor:
@@ -393,10 +427,13 @@ class Index(ABC):
         halves = (torch.float16, torch.bfloat16) if what == "keys" else ()
         if isinstance(array, Tensor):
             array = array.detach().to(self.device, array.dtype if array.dtype in halves else torch.float32)
+        self._check_finite(array, what)
+        return array
+
+    def _check_finite(self, array: Rows, what: str) -> None:
         parts = blocks(len(array), self.dim, 2**24) if array.shape[0] * self.dim > 2**24 else (slice(None),)
         if bad := sum(_not_finite(array[part]) for part in parts):
             raise NonFiniteError(f"{bad} of {len(array)} {what} hold NaN or infinity; remove or repair them first")
-        return array
 
     def __repr__(self) -> str:
         measured = f", {self.recall}" if self.recall else ""
@@ -418,8 +455,9 @@ def _copied(
 
 def _not_finite(rows: Tensor) -> int:
     """How many rows hold NaN or infinity."""
-    if rows.device.type == "cpu" and rows.dtype == torch.float32 and np.isfinite(rows.numpy()).all():
-        return 0  # what nearly always is, sooner said by NumPy
+    least, most = rows.aminmax() if rows.numel() else (rows.new_zeros(()),) * 2
+    if math.isfinite(least) and math.isfinite(most):  # NaN is both; many times faster than to ask for each number
+        return 0
     return int((~rows.isfinite().all(dim=1)).sum())
 
 

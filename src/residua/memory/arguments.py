@@ -143,10 +143,8 @@ def check_growth(storage: str, is_text: bool) -> None:
         raise StorageError(f"new classes change all that the model says, and storage={storage!r} cannot; use 'full'")
 
 
-def check_discard(exact: bool, storage: str) -> None:
-    """Refuse to discard keys that are needed."""
+def check_discard(exact: bool) -> None:
+    """Refuse to discard keys that searches need."""
     if exact:
         advice = 'keep them, or build with a trained index, such as index="knnlm"'
         raise StorageError(f"an exact index searches the keys themselves: {advice}")
-    if storage == "head":
-        raise StorageError("storage='head' recomputes the logits from the keys: keep them, or store logits otherwise")

@@ -117,7 +117,7 @@ def build(
     if not checkpoint_every > 0:
         raise ParameterError(f"checkpoint_every={checkpoint_every!r}; expected a number of seconds above 0")
     if not keep_keys:
-        arguments.check_discard(index == "exact", storage)
+        arguments.check_discard(index == "exact")
     with _alone(path):
         state, finished = open_build(path, settings, overwrite)
         if not finished:
@@ -429,6 +429,8 @@ class _Writer:
             for chunk in keys.chunks:
                 index.add(chunk)
         self.tell("")
+        if not self.keep_keys and self.index is None:
+            storage.check_codes(index, keys)
         self.index, first = index, index.n - len(keys)
         if not self.keep_keys:
             self.left = (self.left or KeysLeft.none(0, index.dim)).passed(keys)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from residua import described
 from residua.memory.history import Changes, Event
+from residua.memory.schema import written
 from residua.memory.table import Table
 from residua.strict import loads
 
@@ -31,7 +32,7 @@ def to_tensors(events: Sequence[Event]) -> dict[str, Tensor]:
     found = {"events": torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8)}
     for part in _PARTS:
         pieces = [piece for one in changes if len(piece := getattr(one, part))]
-        found |= {part: torch.cat(pieces)} if pieces else {}
+        found |= {part: written(torch.cat(pieces))} if pieces else {}
     return found
 
 
@@ -58,9 +59,9 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> list[Event]:
     return events
 
 
-def replay(events: Sequence[Event], table: Table) -> None:
-    """Do to a table that nobody else has what these events did to its rows: the shards hold each row as it was new."""
-    active, label = table.dense("active"), table.dense("label")
+def replay(events: Sequence[Event], table: Table) -> Table:
+    """What these events made of a table that nobody else has: the shards hold each row as it was new."""
+    active, label = table.dense("active").contiguous(), table.dense("label")
     for changes in (event.changes for event in events):
         if changes is None:
             continue
@@ -69,3 +70,4 @@ def replay(events: Sequence[Event], table: Table) -> None:
                 active[rows.to(active.device)] = value
         if len(changes.relabelled):
             label[changes.relabelled.to(label.device)] = changes.after.to(label)
+    return table if active.all() else table.with_column("active", active)

@@ -42,6 +42,11 @@ class KeysLeft:
         """Whether the tail is to go."""
         return len(self.tail) * TAIL > self.start
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tail in RAM."""
+        return len(self.tail) * sum(self.tail.bytes_per_row.values())
+
     def keys(self, first: int) -> Tensor:
         """The keys of rows `first`, …, where the tail has them."""
         return self.tail.rows("key")[first - self.start :]

@@ -16,7 +16,7 @@ from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Names, Ne
 from residua.core.logits import grown
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, StorageError
-from residua.index import ENOUGH, MORE_EXACT, Index, Recall, make_index, median_nn_distance
+from residua.index import ENOUGH, MORE_EXACT, DecodedKeys, Index, Recall, make_index, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory.context import context
 from residua.memory.exclusion import search_excluding
@@ -28,7 +28,7 @@ from residua.memory.saved import Savable
 from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
-from residua.memory.table import Column, Table
+from residua.memory.table import Column, Table, alike
 from residua.native import Reading
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -182,7 +182,8 @@ class Memory(Savable):
         self.n_rows, self._active_count = len(table), active or int(table.dense("active").sum())
         self._keys: Rows | None = table.rows("key") if self.keys_kept else None
         self._columns = {name.removeprefix("column."): table[name] for name in table.names if name not in _INNER}
-        self.stored_logits = self.storage.logits(table)
+        known = DecodedKeys(self.index, len(table)) if self._keys is None else self._keys
+        self.stored_logits = self.storage.logits(table, known)
         self.version += 1
 
     def __len__(self) -> int:
@@ -257,8 +258,17 @@ class Memory(Savable):
 
     @property
     def bytes_per_row(self) -> dict[str, int]:
-        """Bytes of one row in RAM, by column; the index's own copy is not counted."""
-        return self._table.bytes_per_row
+        """Bytes of one row in RAM, by column, rounded down.
+
+        ``"index"`` is what the index holds beside the keys once it was searched, and ``"tail"`` the keys that are left
+        for a while where they are discarded. A column that lies in a file (``load(mmap=True)``) counts as well: what is
+        read of it stays in RAM while there is room. A reader may keep more: its own ``bytes_per_row`` says it.
+        """
+        now = self.now
+        beside = {"index": now.index.nbytes(now._keys)}
+        if now._keys_left is not None:
+            beside["tail"] = now._keys_left.nbytes
+        return now._table.bytes_per_row | {name: size // max(now.n_rows, 1) for name, size in beside.items()}
 
     @overload
     def column(self, name: Literal["label"]) -> Tensor: ...
@@ -267,7 +277,8 @@ class Memory(Savable):
     def column(self, name: str) -> Column:
         """A column by row number, read by ``column[rows]``: ``"label"``, ``"id"``, or an extra one by its own name.
 
-        Labels are int32 classes (n,), bool (n, L) of several labels, or float32 (n, L): targets less ``target_centre``.
+        Labels are classes (n,) in the smallest of int8, int16 and int32 that holds them all, bool (n, L) of several
+        labels, or float32 (n, L): targets less ``target_centre``.
         """
         if name not in self._columns:
             raise InputError(f"there is no column {name!r}; this memory's rows have {sorted(self._columns)}")
@@ -471,6 +482,7 @@ class Memory(Savable):
             if draft._keys is None:
                 raise StorageError("this memory keeps no keys to make its index anew from; build it again")
             table = draft._table.take(draft.active_rows)
+            table = table.with_column("active", alike(True, len(table), table.device))
             draft._dropped += len(draft._table) - len(table)
             index, asked = draft._make_index(table), draft._index_wanted["index"]
             while index.recall is not None and index.recall.value < ENOUGH and asked in MORE_EXACT:
@@ -487,17 +499,19 @@ class Memory(Savable):
         """Keep only what a trained index keeps of the keys: a small part of their size.
 
         Distances are then to the keys as the index compressed them, and ``median_nn_distance`` is measured now.
-        ``add``, ``forget`` and ``relabel`` work as before; ``rebuild`` needs the keys, as do the exact index and
-        ``storage="head"`` (``StorageError``). Save to make it last. Keys of rows that are added later are kept, in the
-        folder too, until they are a quarter of all and the index is written anew, or until ``compact``; for good stay
-        128 points near keys, by which ``recall`` is measured.
+        ``storage="head"`` recomputes the logits from the codes: a ``UserWarning`` where these say too little of the
+        keys, ``StorageError`` where they say nothing. ``add``, ``forget`` and ``relabel`` work as before; ``rebuild``
+        needs the keys, as does the exact index (``StorageError``). Save to make it last. Keys of rows that are added
+        later are kept, in the folder too, until they are a quarter of all and the index is written anew, or until
+        ``compact``; for good stay 128 points near keys, by which ``recall`` is measured.
         """
 
         def discarded(draft: Memory) -> None:
             keys, index = draft._keys, draft.index
             if keys is None:
                 return
-            arguments.check_discard(index.exact, draft.storage.name)
+            arguments.check_discard(index.exact)
+            draft.storage.check_codes(index, keys)
             # What is measured by the keys is measured now, as searches will answer then: in the index's distances.
             draft._median_nn_distance = median_nn_distance(index, draft.active_rows, keys, None)
             draft._keys_left = KeysLeft.none(0, draft.dim, draft.device).passed(keys, draft._table.dense("active"))
@@ -517,6 +531,7 @@ class Memory(Savable):
             column = grown(DenseLogits(self._table.dense("logits")), wanted).table[:]
             self._table = self._table.with_column("logits", column)
         self.schema = self.schema.grown(wanted)
+        self._table = self._table.with_column("label", self._table.dense("label").to(self.schema.label_dtype))
         self.storage, self._saved = make_storage(self.schema), self._saved and self._saved.anew(len(self._table))
         self._refresh()
 

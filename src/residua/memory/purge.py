@@ -15,6 +15,7 @@ from torch import Tensor
 from residua.errors import MemoryFileError
 from residua.index.nearest import blocks
 from residua.memory.lock import locked
+from residua.memory.schema import written
 from residua.printable import count
 from residua.progress import progress_bar
 
@@ -96,12 +97,13 @@ def traces_of(table: Table, is_text: bool) -> np.ndarray:
     gone, kept = (~active).nonzero()[:, 0], active.nonzero()[:, 0]
     for name in table.names if len(gone) else ():
         if name not in ("id", "active"):
+            column = written(table.dense(name)) if name == "label" else table[name]
             if is_text and name == "label":
-                pieces = _runs(_bytes(table[name][gone]), table["id"][gone].cpu().numpy())
+                pieces = _runs(_bytes(column[gone]), table["id"][gone].cpu().numpy())
             else:
-                pieces = np.concatenate([_telling(part) for part in _rows(table[name], gone)])
+                pieces = np.concatenate([_telling(part) for part in _rows(column, gone)])
             pieces = np.unique(pieces, axis=0)
-            found.append(pieces[~_within(pieces, (part.reshape(-1) for part in _rows(table[name], kept)))])
+            found.append(pieces[~_within(pieces, (part.reshape(-1) for part in _rows(column, kept)))])
     return np.unique(np.concatenate(found), axis=0)
 
 

@@ -13,6 +13,7 @@ from residua.core.logits import grown
 from residua.errors import StorageError
 from residua.memory import arguments
 from residua.memory.history import renamed_between
+from residua.memory.table import alike
 
 if TYPE_CHECKING:
     from residua.memory.memory import Memory
@@ -141,7 +142,7 @@ def _add(rows: torch.Tensor, memory: Memory, draft: Memory) -> dict[int, int]:
     given = ids[~np.isin(ids, assigned)]
     arguments.check_absent(draft._table["id"][draft._table.active_with_ids(given)])
     found["id"] = torch.tensor([renumbered.get(id, id) for id in ids.tolist()], dtype=torch.int64)
-    draft._table = draft._table.appended(found | {"active": torch.ones(len(ids), dtype=torch.bool)})
+    draft._table = draft._table.appended(found | {"active": alike(True, len(ids))})
     draft._next_id = first + len(assigned)
     draft._assigned = (*draft._assigned, *memory._assigned, (first, first + len(assigned)))
     draft._refresh()

@@ -13,11 +13,13 @@ from torch import Tensor
 from residua.core import ArrayLike, Encoded, Source, Task, as_tensor
 from residua.core.naming import check_order, checked_classes, named_classes
 from residua.errors import InputError, LabelError, NonFiniteError, ShapeError, TaskError
+from residua.memory.table import alike
 
 KeyDtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 Objective: TypeAlias = Literal["accuracy", "log_loss", "conservative", "squared_error"]  # "better", in a word
 Scorer: TypeAlias = Callable[[Any, Any, np.ndarray], float]  # of an estimator, X and y, as scikit-learn's
 KEY_DTYPES: dict[KeyDtype, torch.dtype] = {name: getattr(torch, name) for name in get_args(KeyDtype)}
+CLASS_DTYPES: tuple[torch.dtype, ...] = (torch.int8, torch.int16, torch.int32)
 _PLAIN = (
     "task",
     "dim",
@@ -105,6 +107,14 @@ class Schema:
         return "squared_error" if self.task == "regression" else "log_loss" if self.is_text else "accuracy"
 
     @property
+    def label_dtype(self) -> torch.dtype:
+        """What labels are kept as: classes in the smallest signed integers that hold them all (unsigned ones torch
+        would take for a mask), several labels as bool, targets as float32."""
+        if self.task != "classification":
+            return torch.bool if self.task == "multi-label" else torch.float32
+        return next(dtype for dtype in CLASS_DTYPES if self.n_outputs - 1 <= torch.iinfo(dtype).max)
+
+    @property
     def largest_key(self) -> float:
         """How far from the centre a number of a key may be: it fits its dtype, and distances between keys float32."""
         # Two rows are at most twice as far from each other as the further one is from the centre.
@@ -170,7 +180,7 @@ class Schema:
             largest_magnitudes(as_tensor(batch.keys))
 
     def rows(self, batch: Encoded, ids: np.ndarray) -> dict[str, Tensor]:
-        """A batch as columns of the table; classes as int32, half of what ``Encoded`` holds.
+        """A batch as columns of the table; classes in their ``label_dtype``, where ``Encoded`` holds int64.
 
         ``NonFiniteError`` for keys too far from the centre for the key dtype, or for float32 squared distances, or so
         near to each other that these are zero.
@@ -201,15 +211,13 @@ class Schema:
             "key": stored,
             "label": self._stored(labels),
             "id": as_tensor(np.asarray(ids, np.int64)),
-            "active": torch.ones(len(batch), dtype=torch.bool),
+            "active": alike(True, len(batch)),
             **{f"column.{name}": column for name, column in extra.items()},
         }
 
     def _stored(self, labels: Tensor) -> Tensor:
-        """Labels as the table keeps them: int32 classes (n,), bool (n, L) of several labels, or differences."""
-        if self.task == "regression":
-            return self.target_differences(labels)
-        return labels.int() if self.task == "classification" else labels.bool()
+        """Labels as the table keeps them: classes (n,), bool (n, L) of several labels, or differences."""
+        return self.target_differences(labels) if self.task == "regression" else labels.to(self.label_dtype)
 
     def centred(self, keys: ArrayLike) -> Tensor:
         """Keys (n, d), of length 1 where they are normalised, as float32 differences from the centre, on their device;
@@ -292,6 +300,11 @@ def labelled(batch: Encoded) -> tuple[np.ndarray, Task]:
     if batch.labels is None or batch.task is None:
         raise LabelError("these rows have no labels; a memory keeps labelled examples")
     return batch.labels, batch.task
+
+
+def written(labels: Tensor) -> Tensor:
+    """Labels as files hold them: classes as int32, however many there are."""
+    return labels.int() if labels.dtype in CLASS_DTYPES else labels
 
 
 def _collapsed(keys: Tensor, stored: Tensor) -> bool:

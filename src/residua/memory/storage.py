@@ -9,12 +9,16 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from residua.core import DenseLogits, Encoded, Head, HeadLogits, Logits, TopLogits, as_tensor
+from residua.caution import warn
+from residua.core import DenseLogits, Encoded, Head, HeadLogits, Logits, Readable, Rows, TopLogits, as_tensor
 from residua.errors import NonFiniteError, ParameterError, StorageError
+from residua.index import Index
 from residua.memory.schema import Schema, labelled
 from residua.memory.table import Table
 
 _ENOUGH = 10  # rows of which a spread is known
+_LOOKED_AT = 1000  # rows that are recomputed from codes before the keys go
+_MUCH_LOST = 0.1  # of the logits' variance: ResNet-8 loses 1 % by 4 bits a dimension, and 18 % by 1 bit
 BLOCK = 2**24  # logits looked at at a time: 64 MB, where a batch of a vocabulary's would be gigabytes
 
 
@@ -36,11 +40,16 @@ class Storage(ABC):
         """The columns to store for a batch."""
 
     @abstractmethod
-    def logits(self, table: Table) -> Logits | None:
-        """The stored rows' logits (of a regression: predictions less the targets' centre); None when not kept."""
+    def logits(self, table: Table, keys: Readable) -> Logits | None:
+        """The stored rows' logits (of a regression: predictions less the targets' centre); None when not kept. `keys`
+        (n, d) are theirs, less their centre, as far as they are known."""
 
     def require(self, temperature: float) -> None:  # noqa: B027  (most storages serve every temperature)
         """Raise ``StorageError`` when residuals at this temperature cannot be made."""
+
+    def check_codes(self, index: Index, keys: Rows) -> None:  # noqa: B027  (most need no keys)
+        """Raise ``StorageError`` when logits cannot be had from the codes that `index` holds of `keys`, all that it
+        has; ``UserWarning`` where much of what they say is lost."""
 
 
 NO_LOGITS = (
@@ -57,7 +66,7 @@ class NoLogits(Storage):
     def columns(self, batch: Encoded) -> dict[str, Tensor]:
         return {}
 
-    def logits(self, table: Table) -> None:
+    def logits(self, table: Table, keys: Readable) -> None:
         return None
 
     def require(self, temperature: float) -> None:
@@ -76,7 +85,7 @@ class FullLogits(Storage):
             _check_same_place(as_tensor(labelled(batch)[0]).reshape(differences.shape), differences, self.schema)
         return {"logits": differences}
 
-    def logits(self, table: Table) -> DenseLogits:
+    def logits(self, table: Table, keys: Readable) -> DenseLogits:
         return DenseLogits(table.rows("logits"))
 
 
@@ -119,10 +128,30 @@ class HeadOnly(Storage):
                     "key is not all that the last layer sees, or it is another model's layer; use storage='full'"
                 )
 
-    def logits(self, table: Table) -> HeadLogits:
+    def logits(self, table: Table, keys: Readable) -> HeadLogits:
+        return HeadLogits(self._of_stored, keys)
+
+    @property
+    def _of_stored(self) -> Head:
         if self._moved is None:
             self._moved = _centred_head(_required(self.head), self.schema.key_centre, self.schema.target_centre)
-        return HeadLogits(self._moved, table.rows("key"))
+        return self._moved
+
+    def check_codes(self, index: Index, keys: Rows) -> None:
+        rows = torch.arange(0, len(keys), max(1, len(keys) // _LOOKED_AT), device=keys.device)
+        try:
+            decoded = index.decode(rows)
+        except StorageError as error:
+            why = f"storage='head' recomputes the logits from the keys, and {error}"
+            raise StorageError(f'{why}; keep them, use an index such as "SQ8", or store logits otherwise') from error
+        said, again = self._of_stored(keys[rows]), self._of_stored(decoded)
+        lost, spread = (again - said).square().sum(), (said - said.mean(dim=0)).square().sum()
+        if len(rows) >= _ENOUGH and lost > _MUCH_LOST * spread:
+            warn(
+                f"the logits that index {index.name!r} lets recompute without the keys differ from the model's by "
+                f"{float(lost / spread):.0%} of their variance: residuals will be wrong; use an index of more bytes a "
+                'key, such as "SQ8"'
+            )
 
 
 def _required(head: Head | None) -> Head:
@@ -161,7 +190,7 @@ class TopM(Storage):
         ids = logits.scatter(1, labels, torch.inf).topk(min(self.m, logits.shape[1]), dim=1).indices
         return ids.int(), logits.gather(1, ids), torch.logsumexp(logits / self.temperature, dim=1)
 
-    def logits(self, table: Table) -> TopLogits:
+    def logits(self, table: Table, keys: Readable) -> TopLogits:
         ids, values, partition = map(table.dense, ("top.ids", "top.values", "top.partition"))
         return TopLogits(ids, values, partition, self.schema.n_outputs, self.temperature)
 

@@ -31,9 +31,9 @@ from residua.memory.keys_left import TAIL, KeysLeft
 from residua.memory.lock import locked
 from residua.memory.manifest import get_tensors, map_tensors, put_tensors, small_crc32, verify, writing
 from residua.memory.run_length import RunLengthArray
-from residua.memory.schema import Schema
+from residua.memory.schema import Schema, written
 from residua.memory.storage import Storage, make_storage
-from residua.memory.table import Column, Table
+from residua.memory.table import Column, Table, alike
 from residua.strict import loads
 
 _NOT_SAVED = ("active",)  # the log says it
@@ -111,7 +111,7 @@ def put_rows(path: Path, name: str, rows: Mapping[str, Column]) -> dict[str, Any
                 tensors |= {f"{column}#{part}": tensor for part, tensor in runs.to_tensors().items()}
                 continue
             values = runs[:]
-        tensors[column] = values
+        tensors[column] = written(values) if column == "label" else values
     about = put_tensors(path, name, tensors) | {"rows": count}
     return about | {"small_crc32": small_crc32(path / name, tensors)}
 
@@ -384,7 +384,7 @@ def _load(
                 validate.schema(schema)
                 validate.room(manifest["rows"], manifest["shards"], columns)
             validate.columns(schema, columns, shard.get("rows", count), keys_kept, deep=not mmap)
-            columns |= {"active": torch.ones(count, dtype=torch.bool)}
+            columns |= {"label": columns["label"][:].to(schema.label_dtype), "active": alike(True, count)}
             table = table.appended(columns, room=manifest["rows"])
             shards.append(shard | {"rows": count})
         if len(table) != manifest["rows"]:
@@ -393,7 +393,7 @@ def _load(
             raise MemoryFileError(f"{path / MANIFEST} names no rows")
         validate.ids(table["id"], manifest["next_id"])
         events = _get_events(path, manifest, table, schema, held)
-        journal.replay(events, table)
+        table = journal.replay(events, table)
         for file in manifest["index"]["files"]:
             verify(path, file)
         wanted = manifest["index"]["wanted"]
@@ -435,7 +435,7 @@ def _get_events(path: Path, manifest: dict[str, Any], table: Table, schema: Sche
             rows, after = edits["edited"], edits["label"]
             after = after.int() if after.dtype == torch.int64 else after
             validate.row_numbers(rows, n, "edited")
-            before = table.dense("label")[rows.to(table.device)].cpu()
+            before = written(table.dense("label")[rows.to(table.device)].cpu())
             changes = Changes(n, n, edits["forgotten"], relabelled=rows, before=before, after=after)
             events.append(Event.of("earlier", changes))
     validate.changes(schema, [event.changes for event in events if event.changes is not None], n)

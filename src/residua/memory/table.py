@@ -21,9 +21,9 @@ class Table:
     Tables of one line share their buffers: rows are appended behind those that older tables know, and a column that
     changes is copied. So whoever holds a table, or a column of it, reads on undisturbed.
 
-    Integers (int64, one number per row) are held as ``RunLengthArray`` for as long as that pays: ids and offsets then
-    cost next to nothing. A column whose rows lie in files is a ``ChunkedTensor``, whose new rows are in RAM. Every kind
-    of column is read by ``table[name][rows]``.
+    Flags that are ``alike`` stay so while the same is appended. Integers (int64, one number per row) are held as
+    ``RunLengthArray`` for as long as that pays: ids and offsets then cost next to nothing. A column whose rows lie in
+    files is a ``ChunkedTensor``, whose new rows are in RAM. Every kind of column is read by ``table[name][rows]``.
     """
 
     device: torch.device
@@ -60,6 +60,10 @@ class Table:
         end, buffers = self._length + len(next(iter(rows.values()))), dict(self._buffers)
         for name, column in rows.items():
             own = self._buffers.get(name)
+            if _is_alike(column) and (own is None or (_is_alike(own) and bool(own[0] == column[0]))):
+                one = column[:1].to(self.device) if own is None else own[:1]
+                buffers[name] = one.expand(end)
+                continue
             if own is None and column.dtype == torch.int64 and len(column.shape) == 1:
                 own = RunLengthArray(device=self.device)
             if isinstance(own, ChunkedTensor) or (own is None and isinstance(column, ChunkedTensor)):
@@ -139,8 +143,20 @@ class Table:
 
     @property
     def bytes_per_row(self) -> dict[str, int]:
-        """Bytes of one row, by column; a column of runs costs next to nothing, rounded down."""
-        return {
-            name: column[:1].nbytes if isinstance(column, Tensor) else column.nbytes // max(len(column), 1)
-            for name, column in self._buffers.items()
-        }
+        """Bytes of one row, by column; a column of runs, or of one value alone, costs next to nothing, rounded down."""
+        return {name: _nbytes(self[name]) // max(len(self), 1) for name in self._buffers}
+
+
+def alike(value: bool, n: int, device: torch.device | str = "cpu") -> Tensor:
+    """One value for all of `n` rows, which takes one byte; not to be written to."""
+    return torch.full((1,), value, device=device).expand(n)
+
+
+def _is_alike(column: Column) -> bool:
+    if not isinstance(column, Tensor) or column.dtype != torch.bool or column.ndim != 1:
+        return False
+    return len(column) > 0 and column.stride(0) == 0
+
+
+def _nbytes(column: Column) -> int:
+    return column[:1].nbytes if _is_alike(column) else column.nbytes

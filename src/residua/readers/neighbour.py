@@ -261,7 +261,7 @@ class NeighbourReader(Reader):
         if self.skip is not None or self.is_noop or not self._weighs_by_distance:
             return None
         how, labels = own(self), memory.column("label")
-        if how is None or self.k > len(memory) or not labels.is_contiguous() or labels.dtype != torch.int32:
+        if how is None or self.k > len(memory) or not labels.is_contiguous():
             return None
         shape = dict(outputs=memory.n_outputs, k=self.k, floor=self.floor, gaussian=self.kernel == "gaussian")
         return Reading(native, labels, temperature=self.temperature, sigma=self.sigma, **shape, **how)

@@ -157,6 +157,14 @@ class Reader(ABC):
             found = held[name] = key, make()
         return found[1]
 
+    @property
+    def bytes_per_row(self) -> dict[str, int]:
+        """Bytes of one remembered row in RAM: the memory's own, and ``"reader"``, what this reader has made of all rows
+        and keeps until an edit, such as the residuals that answer a batch."""
+        made: list[Any] = [value for _, value in vars(self).get("_made_once", {}).values()]
+        kept = sum(value.nbytes for value in made if isinstance(value, Tensor))
+        return self.memory.bytes_per_row | {"reader": kept // max(self.memory.n_rows, 1)}
+
     def start(self) -> TextState | None:
         """What is kept from row to row of a text; None for a reader that answers each row by itself."""
         return None

@@ -223,5 +223,5 @@ def residual_table(labels: Tensor, logits: Logits, temperature: float) -> Tensor
     table = logits.probabilities(None, temperature)
     table = table.masked_fill_(table < NOTICE, 0).neg_()
     rows = torch.arange(len(table), device=table.device)
-    table[rows, labels] += 1
+    table[rows, labels.long()] += 1
     return table
