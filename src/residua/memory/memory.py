@@ -166,7 +166,7 @@ class Memory(Savable):
         self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
         self._events: list[Event] = []
         self._keys_left = contents.keys_left
-        self._trust = False  # whoever wrote the folder
+        self._trust, self._given = False, None  # whoever wrote the folder, and what stands for its index
         self._assigned: tuple[tuple[int, int], ...] = ()  # ids first ... last - 1 that no caller gave
 
     def _to_contents(self) -> store.Contents:

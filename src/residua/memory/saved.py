@@ -13,6 +13,7 @@ import torch
 
 from residua.errors import StorageError
 from residua.folder import read_manifest
+from residua.index import Index
 from residua.memory import arguments, manifest, store
 from residua.memory.edits import Editable
 from residua.memory.history import Event
@@ -34,6 +35,7 @@ class Savable(Editable):
     _saved: store.Saved | None
     _known: store.Known
     _trust: bool  # whoever wrote the folder
+    _given: str | Index | None  # in place of the folder's index, or where that is
 
     @abstractmethod
     def _begin(self, contents: store.Contents, table: Table, saved: store.Saved | None) -> None:
@@ -159,6 +161,7 @@ class Savable(Editable):
         path: str | os.PathLike[str],
         device: str | torch.device = "cpu",
         *,
+        index: str | Index | None = None,
         mmap: bool = False,
         trust: bool = False,
     ) -> Self:
@@ -172,18 +175,29 @@ class Savable(Editable):
         An index file is opened where it was written with this user's secret (a file of their own, or the environment
         variable ``RESIDUA_SECRET``), or where you `trust` whoever wrote the folder; else the index is built anew from
         the keys, and a ``UserWarning`` says so. ``MemoryFileError`` where they were discarded.
+
+        Of an index on a server the folder does not say where that is: `index` is its address, as it was when the memory
+        was made (``MemoryFileError`` without; ``EngineError`` where the server does not answer). Any other `index` is
+        built from the keys, in place of the folder's.
         """
-        return cls._read(path, device, mmap, trust)[0]
+        return cls._read(path, device, mmap, trust, index=index)[0]
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", *, trust: bool = False) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        *,
+        index: str | Index | None = None,
+        trust: bool = False,
+    ) -> Self:
         """A *live* memory of a folder that ``save`` wrote: every edit is on the disk when the call returns.
 
         An edit (or ``editing`` block) waits until nobody else writes there, takes in what others saved, and is saved
         before it takes effect; where that fails (``MemoryFileError``), it does not. Any number of processes may so edit
         one folder, and read what they hold: what others do is seen at the next edit, or by ``refresh``.
 
-        Copies are memories of their own, which are not live. `trust` is as for ``load``.
+        Copies are memories of their own, which are not live. `index` and `trust` are as for ``load``.
 
         Examples
         --------
@@ -196,17 +210,17 @@ class Savable(Editable):
         >>> other.ids.tolist(), rs.Memory.load(folder).ids.tolist()
         ([2], [2])
         """
-        memory = cls.load(path, device, trust=trust)
+        memory = cls.load(path, device, index=index, trust=trust)
         assert memory._saved is not None
         memory._live = memory._saved.path
         return memory
 
     @classmethod
-    def compact(cls, path: str | os.PathLike[str], *, trust: bool = False) -> None:
+    def compact(cls, path: str | os.PathLike[str], *, index: str | Index | None = None, trust: bool = False) -> None:
         """Write a folder anew, of as few files as there can be: its rows, its log and its index in one each.
 
         The memory, its log and its saved reader are as before; earlier generations go. ``save`` keeps files few by
-        itself, at most a few more than the logarithm of the number of saves. `trust` is as for ``load``.
+        itself, at most a few more than the logarithm of the number of saves. `index` and `trust` are as for ``load``.
 
         Examples
         --------
@@ -217,7 +231,7 @@ class Savable(Editable):
         """
         read_manifest(Path(path))  # a folder without a memory is left alone
         with locked(Path(path)):
-            memory = cls.load(path, trust=trust)
+            memory = cls.load(path, index=index, trust=trust)
             memory._saved = None
             memory.save(path)
 
@@ -249,13 +263,19 @@ class Savable(Editable):
 
     @classmethod
     def _read(
-        cls, path: str | os.PathLike[str], device: str | torch.device, mmap: bool, trust: bool, reindex: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device,
+        mmap: bool,
+        trust: bool,
+        reindex: bool = False,
+        index: str | Index | None = None,
     ) -> tuple[Self, dict[str, Any] | None]:
         """The memory in a folder, and the reader that was saved with it; all are as for ``store.load``."""
         memory = cls.__new__(cls)
         where = arguments.checked_device(device, mmap)
-        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust, reindex)
+        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust, reindex, index)
         memory._begin(contents, table, saved)
-        memory._events, memory._trust = events, trust
+        memory._events, memory._trust, memory._given = events, trust, index
         memory._refresh()
         return memory, contents.reader
