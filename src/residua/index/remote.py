@@ -108,7 +108,6 @@ class Collection:
 
     def __init__(self, server: Server, name: str, kept: bool):
         self.server, self.name, self.kept = server, name, True
-        self.users: weakref.WeakSet[User] = weakref.WeakSet()
         self._end: weakref.finalize[[Server, str], Self] | None = None
         self.keep(kept)
 
@@ -145,7 +144,7 @@ def _drop(server: Server, name: str) -> None:
 
 
 class User:
-    """Who searches a collection: an index and those that edits make of it, not its copies."""
+    """An index, and those that edits make of it; not its copies."""
 
 
 class Here(NamedTuple):
@@ -176,7 +175,8 @@ class RemoteIndex(Index):
         super().__init__(dim, device, **params)
         self.server, self.collection = server, collection
         self._there: Collection | None = None
-        self._user, self._n = User(), 0
+        self._n = 0
+        self._alone()
         self._to_remove = torch.empty(0, dtype=torch.int64, device=self.device)
         self._here = self._nothing()
 
@@ -205,7 +205,7 @@ class RemoteIndex(Index):
 
     def _build(self, keys: Rows) -> None:
         self._there = self._filled((torch.arange(len(keys))[part], keys[part]) for part in self._parts(len(keys)))
-        self._there.users.add(self._user)
+        self._alone()
         self._n, self._here, self._to_remove = len(keys), self._nothing(), self._to_remove[:0]
 
     def _build_chunked(self, keys: Any) -> None:
@@ -340,7 +340,7 @@ class RemoteIndex(Index):
             for tag in self.server.tags(there.name):
                 if tag != self._tag(generation):
                     self.server.untag(tag)
-            if keys is not None and len(self._to_remove) and len(there.users) < 2:  # copies may remember them
+            if keys is not None and len(self._to_remove) and len(self._users) < 2:  # copies may remember them
                 self.server.remove(there.name, self._to_remove.cpu().numpy())
                 self._to_remove = self._to_remove[:0]
         except EngineError as error:
@@ -356,7 +356,7 @@ class RemoteIndex(Index):
             return False
         self.server.prepare(name, self.params)
         self._there, self._n = Collection.of(self.server, name), n
-        self._there.users.add(self._user)
+        self._alone()
         self._remember_all(n)
         super().forget(forgotten)
         self._to_remove = self._to_remove[:0]
@@ -386,9 +386,8 @@ class RemoteIndex(Index):
         rows = torch.arange(self._n, device=self.device) if keys is None else self._remembered()
         parts = (rows[part] for part in self._parts(len(rows)))
         there = self._filled((part, self.decode(part) if keys is None else keys[part]) for part in parts)
-        self._user, self._to_remove = User(), self._to_remove[:0]
-        there.users.add(self._user)
-        self._there, self._here = there, self._nothing()
+        self._alone()
+        self._there, self._here, self._to_remove = there, self._nothing(), self._to_remove[:0]
         return there
 
     def _send(self, there: Collection) -> None:
@@ -412,15 +411,22 @@ class RemoteIndex(Index):
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: object) -> Self:
-        other = object.__new__(type(self))
-        other.__setstate__(vars(self.draft()))
+        other = self.draft()
+        other._user = User()
+        other._users.add(other._user)
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_user", "_users")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._alone()
+
+    def _alone(self) -> None:
+        """Share the collection with no copy."""
         self._user = User()
-        if self._there is not None:
-            self._there.users.add(self._user)
+        self._users = weakref.WeakSet([self._user])
 
 
 def _numbers(keys: Tensor) -> np.ndarray:
