@@ -1,11 +1,17 @@
 """Servers that hold an index: one in RAM, which may fail or lag at any call, milvus-lite in a file, and Milvus itself."""
 
+import contextlib
+import os
+import socket
+import subprocess
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from residua.errors import EngineError
-from residua.index import RemoteIndex, Server, register_index
+from residua.index import Index, RemoteIndex, Server, register_index
 
 
 class Ram(Server):
@@ -147,3 +153,168 @@ def encoded():
 
     rows.keys = torch.from_numpy(keys)
     return rows
+
+
+# --- Milvus itself ------------------------------------------------------------------------------------------
+
+PYTHON = "RESIDUA_MILVUS_PYTHON"  # of an environment that has the package milvus
+UNPACK = """
+import os, sys, milvus
+folder, port = sys.argv[1], int(sys.argv[2])
+server = milvus.MilvusServer(wait_for_started=False)
+server.set_base_dir(folder)
+server.config.set("proxy_port", port)
+server.config.update()
+server.config.set("common.session.ttl", 10)
+server.config.resolve()
+milvus._initialize_data_files(server.config.base_data_dir)
+for name in ("logs", "run"):
+    os.makedirs(os.path.join(folder, name), exist_ok=True)
+"""
+
+
+class Milvus:
+    """A Milvus server, the child of this process, in a network of its own: it listens everywhere, and asks nobody."""
+
+    port = 19530
+
+    def __init__(self, python, folder):
+        self.folder, self.child = folder, None
+        subprocess.run([python, "-c", UNPACK, folder, str(self.port)], check=True, timeout=120, capture_output=True)
+
+    def address(self, name="rows", **options):
+        options = "&".join(f"{key}={value}" for key, value in ({"timeout": 20} | options).items())
+        return f"milvus://127.0.0.1:{self.port}/{name}?{options}"
+
+    def configure(self, **changes):
+        """Lines of its configuration, by their names, which are given once there."""
+        file = self.folder / "configs" / "milvus.yaml"
+        lines = file.read_text().splitlines()
+        for name, value in changes.items():
+            (at,) = (at for at, line in enumerate(lines) if line.strip().startswith(f"{name}:"))
+            lines[at] = lines[at].partition(":")[0] + f": {value}"
+        file.write_text("\n".join(lines) + "\n")
+
+    def start(self):
+        """Start it; `wait` says when it answers."""
+        variables = {"DEPLOY_MODE": "STANDALONE", "METRICS_PORT": "9091", "MILVUS_RUN_DIR": str(self.folder / "run")}
+        variables = os.environ | variables | {"LD_LIBRARY_PATH": str(self.folder / "bin")}
+        with open(self.folder / "log", "ab") as log:
+            command = [self.folder / "bin" / "milvus", "run", "standalone"]
+            where = {"cwd": self.folder, "env": variables, "stdout": log, "stderr": subprocess.STDOUT}
+            self.child = subprocess.Popen(command, start_new_session=True, **where)
+
+    def wait(self, patience=120):
+        """Until it answers: a port that is open is not enough."""
+        from residua.index.milvus import Address, MilvusServer
+
+        server, until = MilvusServer(Address.of(self.address(timeout=3))), time.monotonic() + patience
+        while True:
+            try:
+                server.create("ready", 2)
+                server.put("ready", np.arange(1), np.zeros((1, 2), np.float32), new=True)
+                server.prepare("ready", {"kind": "FLAT"})
+                assert server.count("ready", 2) == 1
+                return server.drop("ready")
+            except EngineError:
+                if time.monotonic() > until or self.child.poll() is not None:
+                    raise
+                with contextlib.suppress(EngineError):
+                    server.drop("ready")
+                server, _ = MilvusServer(server.address), time.sleep(0.3)
+
+    def kill(self):
+        """As a power cut does; asked politely it hangs."""
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+            self.child = None
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory):
+    python = os.environ.get(PYTHON)
+    if not python:
+        pytest.skip(f"no Milvus server to start ({PYTHON}): make milvus")
+    pytest.importorskip("pymilvus")
+    assert [name for _, name in socket.if_nameindex()] == ["lo"], "a server is started in a network namespace alone"
+    server = Milvus(python, tmp_path_factory.mktemp("milvus"))
+    try:
+        server.start()
+        server.wait()
+        yield server
+    finally:
+        server.kill()
+
+
+@register_index("graph")
+class Graph(Index):
+    """usearch, as the guide to engines of one's own has it."""
+
+    def __init__(self, dim, device="cpu", connectivity=16):
+        super().__init__(dim, device, connectivity=connectivity)
+        self._graph = self._empty()
+
+    def _empty(self):
+        import usearch.index
+
+        return usearch.index.Index(ndim=self.dim, metric="l2sq", dtype="f32", **self.params)
+
+    @property
+    def n(self):
+        return len(self._graph)
+
+    def _build(self, keys):
+        self._graph = self._empty()
+        self._add(keys)
+
+    def _add(self, keys):
+        self._graph.add(np.arange(self.n, self.n + len(keys)), keys.float().cpu().numpy(), threads=1)
+
+    def _propose(self, queries, count):
+        found = self._graph.search(queries.cpu().numpy(), count, threads=1)
+        squared = found.distances.reshape(len(queries), -1)
+        return np.where(np.isfinite(squared), found.keys.astype(np.int64).reshape(squared.shape), -1), squared
+
+    def _save(self, path):
+        self._graph.save(str(path))
+
+    def _load(self, path):
+        self._graph.load(str(path))
+
+
+FAISS = ("Flat", "SQ8", "PQ4x4fs", "IVF8,Flat", "IVF8,PQ4x4fs", "HNSW16", "auto", "knnlm")
+ON_MILVUS = ("milvus-lite", pytest.param("milvus", marks=pytest.mark.milvus))
+
+
+@pytest.fixture(params=["exact", *FAISS, "graph", "ram", *ON_MILVUS])
+def engine(request):
+    """What ``Memory(index=)`` takes, of every engine."""
+    return index_of(request.param, request)
+
+
+@pytest.fixture(params=["ram", *ON_MILVUS])
+def remote(request):
+    """The same, of those on a server."""
+    return index_of(request.param, request)
+
+
+@pytest.fixture(params=ON_MILVUS)
+def on_milvus(request):
+    """The same of Milvus, in a file and as a server."""
+    return index_of(request.param, request)
+
+
+def index_of(name, request):
+    if name in FAISS:
+        pytest.importorskip("faiss")
+    elif name == "graph":
+        pytest.importorskip("usearch")
+    elif name == "milvus-lite":
+        pytest.importorskip("milvus_lite")
+        return f"milvus://{request.getfixturevalue('tmp_path')}/lite.db/rows"
+    elif name == "milvus":
+        return request.getfixturevalue("milvus").address()
+    elif name == "ram":
+        return request.getfixturevalue("ram").address
+    return name

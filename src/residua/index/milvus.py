@@ -194,6 +194,10 @@ class MilvusServer(Server):
     def tags(self, name: str) -> list[str]:
         return list(self._ask("list_aliases", name)["aliases"])
 
+    def collections(self) -> list[str]:
+        """The names of all collections that there are, whoever made them."""
+        return list(self._ask("list_collections"))
+
     def drop(self, name: str) -> None:
         if self._ask("has_collection", name):
             for tag in self.tags(name):
@@ -206,7 +210,7 @@ class MilvusServer(Server):
 
     def _ask(self, what: str, *given: Any, **more: Any) -> Any:
         """One call of the client, again while the server says that it is not ready yet."""
-        with self._errors(what, given[0]):
+        with self._errors(what, given[0] if given else "it"):
             until = time.monotonic() + self.address.timeout
             while True:
                 left = max(until - time.monotonic(), _WAIT)
@@ -266,6 +270,7 @@ def _require_lite() -> None:
     except ImportError as error:
         said = "a Milvus index in a local file needs milvus-lite, which is not installed: pip install milvus-lite"
         raise MissingDependencyError(said) from error
+    logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # it is asked for what it has not, and logs that
 
 
 @register_index("milvus")

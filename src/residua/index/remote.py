@@ -214,8 +214,8 @@ class RemoteIndex(Index):
     def _filled(self, parts: Any) -> Collection:
         """A new collection of these rows and keys."""
         name, rows_put = f"{self.collection}_{uuid.uuid4().hex[:12]}", 0
-        there = Collection.of(self.server, name, kept=False)  # which goes again if anything fails here
         self.server.create(name, self.dim)
+        there = Collection.of(self.server, name, kept=False)  # which goes again if anything fails here
         for rows, keys in parts:
             self.server.put(name, rows.cpu().numpy(), _numbers(keys), new=True)
             rows_put += len(rows)

@@ -22,6 +22,7 @@ from residua.core import Array, Encoded, Ids, Logits, Prediction, Registry, as_t
 from residua.core.renamed import renamed
 from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
 from residua.folder import MANIFEST, require_reader
+from residua.index import Index
 from residua.memory import Memory
 from residua.printable import short
 from residua.readers.evidence import Evidence
@@ -377,7 +378,12 @@ def _ids_to_exclude(exclude: Exclude) -> Literal["own"] | np.ndarray | None:
 
 
 def load(
-    path: str | os.PathLike[str], device: str | torch.device = "cpu", *, mmap: bool = False, trust: bool = False
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    index: str | Index | None = None,
+    mmap: bool = False,
+    trust: bool = False,
 ) -> Reader:
     """The reader that ``Reader.save`` wrote into folder `path`, with its memory, whose arguments the others are.
 
@@ -397,7 +403,7 @@ def load(
     0.5
     """
     file = Path(path) / MANIFEST
-    memory, about = Memory._read(path, device, mmap, trust)
+    memory, about = Memory._read(path, device, mmap, trust, index=index)
     try:
         return reader_of(require_reader(Path(path), about), memory)
     except MemoryFileError as error:
