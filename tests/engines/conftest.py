@@ -232,7 +232,7 @@ class Milvus:
 
 
 @pytest.fixture(scope="session")
-def milvus(tmp_path_factory):
+def milvus_alone(tmp_path_factory):
     python = os.environ.get(PYTHON)
     if not python:
         pytest.skip(f"no Milvus server to start ({PYTHON}): make milvus")
@@ -245,6 +245,16 @@ def milvus(tmp_path_factory):
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture
+def milvus(milvus_alone):
+    """A Milvus server that answers."""
+    if milvus_alone.child is None or milvus_alone.child.poll() is not None:
+        milvus_alone.kill()
+        milvus_alone.start()
+        milvus_alone.wait()
+    return milvus_alone
 
 
 @register_index("graph")

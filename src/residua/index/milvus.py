@@ -33,8 +33,10 @@ _ROWS = 8192  # row numbers in one call
 _FOUND = 2**19  # neighbours in one answer
 _BEAM = 32_768  # the widest of a graph
 _KINDS = {"FLAT": (), "HNSW": ("M", "efConstruction"), "IVF_FLAT": ("nlist",)}
+_AGAIN = ("search", "query", "upsert", "delete", "has_collection", "describe_collection", "list_aliases")
+_AWAY = ("fail connecting", "unavailable")
 _NOT_YET = ("not loaded", "not fully loaded", "no available shard", "channel not available", "node not found")
-_TLS = {"ca": "ca_pem_path", "server_cert": "server_pem_path", "cert": "client_pem_path", "key": "client_key_path"}
+_TLS = {"ca": "ca_pem_path", "cert": "client_pem_path", "key": "client_key_path"}
 _OPTIONS = ("tls", "timeout", "database", "server_name", *_TLS)
 _EXPECTED = "milvus://host:19530/collection, or milvus:///path/of/a/file.db/collection for milvus-lite"
 
@@ -78,6 +80,8 @@ class Address(NamedTuple):
         if path:
             raise ParameterError(f"{path}/{collection} is no collection of a Milvus server; expected {_EXPECTED}")
         said = {name: given[option] for option, name in _TLS.items() if option in given}
+        if said.keys() == {"ca_pem_path"}:  # without a certificate of the client's own pymilvus calls it so
+            said = {"server_pem_path": given["ca"]}
         tls = given.get("tls", "true" if said else "false").lower() in ("true", "1", "yes", "")
         said |= {"secure": True} if tls else {}
         said |= {"server_name": given["server_name"]} if "server_name" in given else {}
@@ -209,7 +213,7 @@ class MilvusServer(Server):
         return self._ask("query", name, **asked | ({} if limit is None else {"limit": limit}))
 
     def _ask(self, what: str, *given: Any, **more: Any) -> Any:
-        """One call of the client, again while the server says that it is not ready yet."""
+        """One call of the client; again while the server says that it is not ready, or comes back, in the time given."""
         with self._errors(what, given[0] if given else "it"):
             until = time.monotonic() + self.address.timeout
             while True:
@@ -217,7 +221,8 @@ class MilvusServer(Server):
                 try:
                     return getattr(self._connected(), what)(*given, **more, timeout=left)
                 except _pymilvus().MilvusException as error:
-                    early = any(word in str(error).lower() for word in _NOT_YET)
+                    words = (*_NOT_YET, *_AWAY) if what in _AGAIN else _NOT_YET
+                    early = any(word in str(error).lower() for word in words)
                     if not early or time.monotonic() + _WAIT > until:
                         raise
                 time.sleep(_WAIT)
@@ -285,9 +290,8 @@ class Milvus(RemoteIndex):
     address : str
         ``milvus://[user:password@]host[:port]/collection``, or ``milvus:///path/file.db/collection`` for milvus-lite;
         after a ``?``, joined by ``&``: ``timeout`` (seconds of any call, default 30), ``tls=true``, ``ca`` (the PEM file
-        of those who are trusted), ``server_cert`` (the server's own, where no
-        authority vouches for it), ``cert`` and ``key`` (the client's),
-        ``server_name``, ``database``. It is in no file: whoever loads a memory gives it again.
+        of those who are trusted), ``cert`` and ``key`` (the client's own), ``server_name`` (in the
+        server's certificate), ``database``. It is in no file: whoever loads a memory gives it again.
     token : str, optional
         ``user:password``, or an API key; else the address's, else the environment variable ``RESIDUA_MILVUS_TOKEN``.
         It is in no file either.
