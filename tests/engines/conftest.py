@@ -1,4 +1,4 @@
-"""Servers that hold an index: one in RAM, which may fail or lag at any call, milvus-lite in a file, and Milvus itself."""
+"""Servers that hold an index: one in RAM, which may fail or lag at any call, milvus-lite in a file, and Milvus."""
 
 import contextlib
 import os

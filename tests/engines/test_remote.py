@@ -274,6 +274,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_forgotten_returns(live, error,
     start, folder = tmp_path / "start", tmp_path / "folder"
     rs.Memory(encoded(0, 60), index=ram.address).save(start)
     begin, nth, states = copy.deepcopy((ram.held, ram.seen, ram.names)), STRIDE // 2, list[object]()
+    done = 0
     ram.fails, ram.error = None, error
     while len(states) < 7 or done < 6:
         shutil.rmtree(folder, ignore_errors=True)

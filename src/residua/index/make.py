@@ -33,9 +33,9 @@ def make_index(
 ) -> Index:
     """An empty index, to be built over `n` keys of `dim` dimensions that live on `device`.
 
-    `index` is an engine's registered name; the address of one on a server, ``name://…``; ``"auto"``, ``"knnlm"`` or ``"knnlm-fast"`` (decided here and kept as the
-    memory grows); any FAISS factory string; or an index without rows, of which a fresh one is made, with its own
-    parameters and `overfetch`. `params` are the engine's, such as ``{"nprobe": 64}``, and ``rerank``.
+    `index` is an engine's registered name; the address of one on a server, ``name://…``; ``"auto"``, ``"knnlm"`` or
+    ``"knnlm-fast"`` (decided here and kept as the memory grows); any FAISS factory string; or an index without rows, of
+    which a fresh one is made, with its own parameters and `overfetch`. `params` are the engine's, such as ``{"nprobe": 64}``, and ``rerank``.
     """
     if isinstance(index, Index):
         if index.n or index.dim != dim or params:
@@ -131,7 +131,7 @@ def given_index(
     """The index that whoever loads a folder gives, over its `n` rows; how to make another of it, as ``make_index``
     takes it; and whether that is the one that the folder describes as `data`, where that lies on a server.
 
-    It is attached to what the server has as the folder's `generation`, and has no rows where there is no such thing; any
+    That one is attached to what the server has as the folder's `generation`, and has no rows where it has nothing. Any
     other is built from `keys`.
     """
     same = isinstance(given, str) and "://" in given and given.partition("://")[0] == data.get("engine")
@@ -155,7 +155,7 @@ def given_index(
 
 def is_remote(data: dict[str, Any]) -> bool:
     """Whether the index that ``to_json`` described as `data` lies on a server."""
-    engine = data.get("engine")
+    engine: str = data.get("engine", "")
     return engine in ENGINES and issubclass(ENGINES.get(engine), RemoteIndex)
 
 

@@ -6,6 +6,7 @@ key and a FLOAT_VECTOR, squared L2, FLAT, HNSW or IVF_FLAT, whose distances are 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
@@ -48,7 +49,7 @@ class Address(NamedTuple):
     collection: str
     token: str
     timeout: float
-    options: tuple[tuple[str, str], ...]  # of the client
+    options: tuple[tuple[str, str | bool], ...]  # of the client
 
     @classmethod
     def of(cls, address: str | None, token: str | None = None) -> Self:
@@ -59,7 +60,9 @@ class Address(NamedTuple):
             parts = urlsplit(address)
             host, port = parts.hostname, parts.port or 19530
         except ValueError as error:
-            raise ParameterError(f"the address of a Milvus index cannot be read: {error}; expected {_EXPECTED}") from error
+            raise ParameterError(
+                f"the address of a Milvus index cannot be read: {error}; expected {_EXPECTED}"
+            ) from error
         path, _, collection = unquote(parts.path).rpartition("/")
         if parts.scheme != "milvus" or not re.fullmatch(r"[A-Za-z_]\w{0,199}", collection, re.ASCII):
             raise ParameterError(
@@ -79,7 +82,7 @@ class Address(NamedTuple):
             return cls(path, collection, "", timeout, ())
         if path:
             raise ParameterError(f"{path}/{collection} is no collection of a Milvus server; expected {_EXPECTED}")
-        said = {name: given[option] for option, name in _TLS.items() if option in given}
+        said: dict[str, str | bool] = {name: given[option] for option, name in _TLS.items() if option in given}
         if said.keys() == {"ca_pem_path"}:  # without a certificate of the client's own pymilvus calls it so
             said = {"server_pem_path": given["ca"]}
         tls = given.get("tls", "true" if said else "false").lower() in ("true", "1", "yes", "")
@@ -213,7 +216,7 @@ class MilvusServer(Server):
         return self._ask("query", name, **asked | ({} if limit is None else {"limit": limit}))
 
     def _ask(self, what: str, *given: Any, **more: Any) -> Any:
-        """One call of the client; again while the server says that it is not ready, or comes back, in the time given."""
+        """One call of the client; again while the server is not ready, in the time given."""
         with self._errors(what, given[0] if given else "it"):
             until = time.monotonic() + self.address.timeout
             while True:
@@ -237,7 +240,9 @@ class MilvusServer(Server):
             where = f"Milvus at {self.address.uri}"
             said = getattr(error, "message", None) or str(error) or type(error).__name__
             said = str(said).strip().splitlines()[0] if str(said).strip() else type(error).__name__
-            raise EngineError(f"{where} did not do {what} of {name} within {self.address.timeout:g} s: {said}") from error
+            raise EngineError(
+                f"{where} did not do {what} of {name} within {self.address.timeout:g} s: {said}"
+            ) from error
 
     def _connected(self) -> Any:
         with self._lock:
@@ -261,7 +266,7 @@ def _unpickled(address: Address) -> MilvusServer:
 
 def _pymilvus() -> Any:
     try:
-        import pymilvus
+        pymilvus = importlib.import_module("pymilvus")
     except ImportError as error:
         said = 'this index needs pymilvus, which is not installed: pip install "residua[milvus]"'
         raise MissingDependencyError(said) from error
@@ -271,7 +276,7 @@ def _pymilvus() -> Any:
 
 def _require_lite() -> None:
     try:
-        import milvus_lite  # noqa: F401
+        importlib.import_module("milvus_lite")
     except ImportError as error:
         said = "a Milvus index in a local file needs milvus-lite, which is not installed: pip install milvus-lite"
         raise MissingDependencyError(said) from error
@@ -289,9 +294,9 @@ class Milvus(RemoteIndex):
         Where keys, queries and answers live; Milvus searches where it is.
     address : str
         ``milvus://[user:password@]host[:port]/collection``, or ``milvus:///path/file.db/collection`` for milvus-lite;
-        after a ``?``, joined by ``&``: ``timeout`` (seconds of any call, default 30), ``tls=true``, ``ca`` (the PEM file
-        of those who are trusted), ``cert`` and ``key`` (the client's own), ``server_name`` (in the
-        server's certificate), ``database``. It is in no file: whoever loads a memory gives it again.
+        after a ``?``, joined by ``&``: ``timeout`` (seconds of any call, default 30), ``tls=true``, ``ca`` (the PEM
+        file of those who are trusted), ``cert`` and ``key`` (the client's own), ``server_name`` (in the server's
+        certificate), ``database``. It is in no file: whoever loads a memory gives it again.
     token : str, optional
         ``user:password``, or an API key; else the address's, else the environment variable ``RESIDUA_MILVUS_TOKEN``.
         It is in no file either.

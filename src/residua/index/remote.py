@@ -62,7 +62,7 @@ class Server(ABC):
 
     @abstractmethod
     def count(self, name: str, below: int) -> int:
-        """How many rows there are of those before `below`. It sees all that was put and removed; so do searches then."""
+        """How many rows there are before `below`. It sees all that was put and removed, and from then on searches do."""
 
     @abstractmethod
     def rows(self, name: str, first: int, last: int) -> np.ndarray:

@@ -185,10 +185,13 @@ class _Check:
         index.hold(first, None, both)
         try:
             again = self.attached(said, first, gone)
-            self.require(again.n == len(both), f"n is {len(both)} when it is attached before the manifest, not {again.n}")
+            self.require(
+                again.n == len(both), f"n is {len(both)} when it is attached before the manifest, not {again.n}"
+            )
             self.same(before, again.search(self.queries, K, both), "an index that is attached answers as the saved one")
             index.held(first, None, both)
             again = self.attached(said, first, gone)
+            assert isinstance(again, RemoteIndex)
             self.same(before, again.search(self.queries, K, both), "so it does when forgotten rows are off the server")
             back = gone[:20]
             again.restore(back, both)
