@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from residua.errors import MemoryFileError
-from residua.folder import MANIFEST
+from residua.folder import BUILD, MANIFEST
 from residua.memory import blocks
 from stress.killed_builds import EACH, ROWS, Attack, dying, run
 from stress.report import write
@@ -80,7 +80,7 @@ class Together(Attack):
                 if not (path / MANIFEST).exists():  # else it came when all was done
                     raise
 
-        while not (path / MANIFEST).exists() or blocks.folder_of(path).exists():
+        while not (path / MANIFEST).exists() or (path / BUILD).exists() or blocks.folder_of(path).exists():
             works, moments = [], []
             for _ in range(WORKERS):
                 how = rng.choice(["lives", "step", "moment"])
