@@ -1,0 +1,110 @@
+"""What to try next, from what was found; the most urgent first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from residua.index import ENOUGH
+from residua.readers import NeighbourReader, Reader
+
+if TYPE_CHECKING:
+    from residua.reporting.report import Report
+
+SUGGESTIONS = 3
+MATTERS = 0.02  # of calibration error, and half of it of accuracy: what is worth a suggestion
+
+
+def advice(report: Report, reader: Reader) -> list[str]:
+    """At most three suggestions."""
+    result, measure, found = report.result, report.measure, []
+    silent = report.silent
+    if result.rests_on_matches:
+        found.append(
+            "Give the remembered and the tested examples their ids, so that no row is answered from itself, or test on "
+            "other rows."
+        )
+    if silent:
+        found.append(
+            "The memory is not used. Remember other examples (of where the model fails), other keys (key=), or try "
+            "another reader, such as rs.KNNLM; else keep the model as it is."
+        )
+    elif not result.helps and result.gain != 0:
+        found.append("Do not use the memory like this: tune the reader on validation rows, or keep the model alone.")
+    if not result.significant and result.helps and not result.rests_on_matches:
+        found.append(_more_rows(report))
+    if not silent and _is_default(reader):
+        found.append("Tune the reader on rows that are not remembered, rs.tune(reader, validation): it has its defaults.")
+    edges = [name for surface in report.surfaces for name in surface.edges]
+    if edges and not silent:
+        found.append(f"The best {_and(edges)} tried is at the end of its grid: try values beyond it.")
+    if report.cost.found is not None and report.cost.found < ENOUGH:
+        found.append(
+            f"The index finds {100 * report.cost.found:.0f} % of the true neighbours: try memory.rebuild(), or a more "
+            "exact index."
+        )
+    voted = result.label_knn_tuned if result.label_knn_tuned is not None else result.label_knn
+    if voted is not None and measure.name != "perplexity" and isinstance(reader, NeighbourReader):
+        better = voted - measure.now if measure.share else measure.now - voted
+        if better > (MATTERS / 2 if measure.share else 0.02 * abs(measure.now)):
+            found.append(
+                f"The neighbours' labels alone do better ({measure.name} {measure.shown(voted)}): try "
+                "rs.KNNLM(memory), tuned."
+            )
+    if result.ece is not None and result.base_ece is not None and result.ece > result.base_ece + MATTERS:
+        likely = "log_loss" in getattr(reader, "results_", {})
+        found.append(
+            "It says less well than the model how sure it is: "
+            f"{'' if likely else 'tune it by log-loss, or '}use rs.conformal for what you act upon."
+        )
+    if report.review is not None and report.review.harmed:
+        found.append(
+            "Look at the memories that harmed: relabel or forget what is wrong, and see on other rows whether it helped."
+        )
+    if report.review is not None and report.review.test_duplicates:
+        found.append(
+            f"{report.review.test_duplicates:,} remembered rows have a near-duplicate among the tested ones: see that "
+            "the two are apart."
+        )
+    if len(report.distances) > 1 and result.helps:
+        far = report.distances[-1]
+        if measure.gained(far.base, far.reader) <= 0:
+            found.append(
+                f"Far from all memories (beyond {far.low:.3g}) nothing is gained: remember examples like those rows."
+            )
+    if report.review is None and report.auditable and not silent:
+        found.append("Ask rs.audit(reader, validation) which memories harm, and whose labels are doubtful.")
+    if not found:
+        found.append("Use it: rs.attach(model, reader). Add examples where it still fails, and test again.")
+    return list(dict.fromkeys(found))[:SUGGESTIONS]
+
+
+def _is_default(reader: Reader) -> bool:
+    """Whether all its parameters are those that it has when none is given."""
+    if not isinstance(reader, NeighbourReader) or hasattr(reader, "fit"):
+        return False
+    return reader.params == type(reader)(reader.memory).params
+
+
+def _more_rows(report: Report) -> str:
+    """How many rows would tell, were the gain what it is here."""
+    result = report.result
+    interval = result.gain_interval
+    if interval is None or result.objective == "log_loss":
+        return "Test on more rows, or documents: these cannot say whether the gain is chance."
+    half = (interval[1] - interval[0]) / 2
+    times = (half / result.gain) ** 2 if result.gain else float("inf")
+    if not 1 < times < 1000:
+        return "Test on more rows: these cannot say whether the gain is chance."
+    return (
+        f"Test on more rows: about {_round(times * result.n):,} would tell, if the gain is what it seems to be on these "
+        f"{result.n:,}."
+    )
+
+
+def _round(number: float) -> int:
+    digits = len(str(int(number))) - 2
+    return int(round(number, -max(digits, 0)))
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(dict.fromkeys(names))
