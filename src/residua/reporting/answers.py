@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Mood: TypeAlias = Literal["good", "bad", "open"]
 LEVEL = 0.01  # of a share: less is level
+FINE = 0.02  # a calibration error that nobody minds
 FEWEST = 5  # test rows of a class that is named
 
 
@@ -27,15 +28,17 @@ class Answer:
 
     Attributes
     ----------
-    question : str
+    question, short : str
+        And the answer in a few words; "" where the sentences are all.
     lines : list of str
-        One sentence or more.
+        Sentences.
     mood : {"good", "bad", "open"}
     more : str
         The name of a section; "" for none.
     """
 
     question: str
+    short: str
     lines: list[str]
     mood: Mood
     more: str = ""
@@ -50,25 +53,25 @@ def answers(report: Report, suggestions: list[str]) -> list[Answer]:
         _costs(report),
         _trust(report),
         _broke(report),
-        Answer("What should I try next?", suggestions, "open"),
+        Answer("What should I try next?", "", suggestions, "open"),
     ]
 
 
 def _helped(report: Report) -> Answer:
-    result, measure = report.result, report.measure
+    result, measure, question = report.result, report.measure, "Did it help?"
     base, now = measure.base, measure.now
     if report.silent:
-        lines = [f"The memory is not used (k = 0): {measure.name} is the model's own, {measure.shown(base)}."]
-        return Answer("Did it help?", lines, "open")
-    what = f"{measure.name} {measure.shown(base)} → {measure.shown(now)} ({measure.changed(base, now)})"
+        said = f"The memory is not used (k = 0): {measure.name} is the model's own, {measure.shown(base)}."
+        return Answer(question, "No memory is used", [said], "open")
+    what = f"{measure.name} {measure.shown(base)} → {measure.shown(now)}"
     level = base == now
-    word = "It makes no difference" if level else "Yes" if result.helps else "No"
+    word = "No difference" if level else "Yes" if result.helps else "No"
     unit = "token" if measure.name == "perplexity" else "row"
-    lines = [f"{word}: {what} on {count(result.n, unit)}."]
+    lines = [f"{measure.changed(base, now)} on {count(result.n, unit)}."]
     if result.objective == "log_loss" and result.accuracy is not None:
         base_right, right = known(result.base_accuracy), result.accuracy
         lines.append(f"The next token is right in {percent(base_right)} → {percent(right)}.")
-    return Answer("Did it help?", lines, "open" if level else "good" if result.helps else "bad")
+    return Answer(question, f"{word}: {what}", lines, "open" if level else "good" if result.helps else "bad")
 
 
 def _sure(report: Report) -> Answer:
@@ -82,32 +85,41 @@ def _sure(report: Report) -> Answer:
             lines.append(f"The {level} fall in squared error is {low:+.4g} to {high:+.4g}.")
         else:
             lines.append(f"The {level} gain is {100 * low:+.2f} to {in_points(high)}.")
-    mood: Mood = "open" if not result.significant else "good" if result.helps else "bad"
-    return Answer("Am I sure?", lines, mood)
+    if not result.significant:
+        return Answer("Am I sure?", "No", lines, "open")
+    return Answer("Am I sure?", "Yes" if result.helps else "Yes: it is worse", lines, "good" if result.helps else "bad")
 
 
 def _where(report: Report) -> Answer:
+    question = "Where does it help?"
     if report.silent:
-        return Answer("Where does it help?", ["Nowhere: every answer is the model's own."], "open")
-    lines = []
-    for groups, where in ((report.confidences, "the model is {} sure"), (report.distances, "the nearest memory is {} away")):
+        return Answer(question, "Nowhere", ["Every answer is the model's own."], "open")
+    lines, best = [], [0.0, ""]
+    for groups, sure in ((report.confidences, True), (report.distances, False)):
         if len(groups) > 1:
-            lines.append(_most_and_least(report, groups, where))
+            lines.append(_most_and_least(report, groups, sure))
+            gains = [report.measure.gained(group.base, group.reader) for group in (groups[0], groups[-1])]
+            ends = ("where the model is unsure", "where it is sure") if sure else ("near memories", "far from memories")
+            if abs(gains[0] - gains[1]) > LEVEL and max(gains) > best[0]:
+                best = [max(gains), ends[int(np.argmax(gains))]]
     by_class = _classes(report)
     if by_class:
         lines.append(by_class)
     more = "where" if len(report.distances) > 1 or len(report.confidences) > 1 else "classes" if by_class else ""
-    return Answer("Where does it help?", lines or ["There are too few rows to say."], "open", more)
+    short = f"Most {best[1]}" if best[1] else ""
+    return Answer(question, short, lines or ["There are too few rows to say."], "open", more)
 
 
-def _most_and_least(report: Report, groups: list[Group], where: str) -> str:
+def _most_and_least(report: Report, groups: list[Group], sure: bool) -> str:
+    """By confidence or distance, the groups that gain most and least."""
     gains = [report.measure.gained(group.base, group.reader) for group in groups]
-    best, worst = int(np.argmax(gains)), int(np.argmin(gains))
-    said = [report.measure.changed(groups[i].base, groups[i].reader) for i in (best, worst)]
-    named = [where.format(span(groups[i], "sure" in where)) for i in (best, worst)]
-    if gains[best] == gains[worst]:
-        return f"Alike everywhere: {said[0]}, however {'sure the model' if 'sure' in where else 'near a memory'} is."
-    return f"Most where {named[0]} ({said[0]}), least where {named[1]} ({said[1]})."
+    ends = groups[int(np.argmax(gains))], groups[int(np.argmin(gains))]
+    said = [report.measure.changed(group.base, group.reader) for group in ends]
+    where = "the model is {} sure" if sure else "the nearest memory is {} away"
+    if max(gains) == min(gains):
+        return f"{said[0]} however {'sure the model' if sure else 'near the nearest memory'} is."
+    first, last = (where.format(span(group, sure)) for group in ends)
+    return f"{said[0]} where {first}, {said[1]} where {last}."
 
 
 def _classes(report: Report) -> str:
@@ -120,48 +132,51 @@ def _classes(report: Report) -> str:
         return ""
     gains = result.per_class_gain[some]
     best, worst = (int(some[at]) for at in (np.argmax(gains), np.argmin(gains)))
-    named = (f"{class_name(result.classes, at)} ({in_points(result.per_class_gain[at])})" for at in (best, worst))
     if result.per_class_gain[best] <= 0:
         return ""
-    best_name, worst_name = named
-    loses = f"; {worst_name} loses most" if result.per_class_gain[worst] < 0 else ""
-    return f"Class {best_name} gains most{loses}."
+    most, least = (f"{class_name(result.classes, at)} ({in_points(result.per_class_gain[at])})" for at in (best, worst))
+    loses = f", {least} loses most" if result.per_class_gain[worst] < 0 else ""
+    return f"Of the classes {most} gains most{loses}."
 
 
 def _costs(report: Report) -> Answer:
     cost, each = report.cost, sum(report.cost.bytes_per_row.values())
-    lines = [f"{size(cost.bytes)} of RAM: {each:,} bytes for each of {count(cost.rows, 'row')}."]
+    lines = [f"{each:,} bytes of RAM for each of {count(cost.rows, 'row')}."]
+    took = size(cost.bytes)
     if cost.tokens_per_second and cost.base_tokens_per_second:
         rate = cost.base_tokens_per_second / cost.tokens_per_second
-        lines.append(f"Answers take {rate:.2f} times as long as the model's: {cost.tokens_per_second:,.0f} rows a second.")
+        took += f" and {rate:.2f} times the model's time"
+        lines.append(f"{cost.tokens_per_second:,.0f} rows a second, with the model's part.")
     elif cost.seconds_per_row is not None:
-        lines.append(f"{duration(cost.seconds_per_row)} a row to search and read, here, of many at a time.")
+        took += f" and {duration(cost.seconds_per_row)} a row"
+        lines.append("The time is that of searching and reading many rows at once, on this machine.")
     lines.append("The index is exact." if cost.exact else f"The index {cost.index}: {cost.recall}.")
-    return Answer("At what cost?", lines, "open", "cost")
+    return Answer("At what cost?", took, lines, "open", "cost")
 
 
 def _trust(report: Report) -> Answer:
-    result, question = report.result, "Can I trust its confidence?"
-    lines, mood = [], "open"
+    result, cover = report.result, report.coverage
+    lines: list[str] = []
+    short, mood = "It does not say", "open"
     if result.ece is not None and result.base_ece is not None:
-        off = f"off by {percent(result.ece)} on average (the model alone by {percent(result.base_ece)})"
+        better = result.ece <= result.base_ece
+        mood = "good" if result.ece <= max(result.base_ece, FINE) else "bad"
+        short = "Yes" if result.ece <= FINE else f"{'More' if better else 'Less'} than the model's"
+        off = f"off by {percent(result.ece)} on average, the model's by {percent(result.base_ece)}"
         lines.append(f"Its confidence is {off}{_leaning(report)}.")
-        mood = "good" if result.ece <= max(result.base_ece, 0.02) else "bad"
-    cover = report.coverage
     if cover is not None:
+        if cover.task == "regression":
+            short, mood = f"Within intervals {cover.size:.4g} wide", "open"
         what = "sets of {:.3g} classes" if cover.task == "classification" else "intervals {:.4g} wide"
         lines.append(
             f"Calibrated on {count(cover.calibrated, 'row')}, {what.format(cover.size)} hold the truth of "
             f"{percent(cover.coverage)} of the test rows ({percent(cover.confidence)} was asked for); the model's own "
-            f"need {cover.base_size:.3g}."
+            f"need {cover.base_size:.4g}."
         )
     if not lines:
-        lines.append(
-            "It says numbers, and not how sure it is: give rows that were neither remembered nor tuned on "
-            "(calibration=) for intervals."
-        )
+        lines.append("Give rows that were neither remembered nor tuned on (calibration=) for intervals.")
     more = "trust" if report.curves or cover is not None else ""
-    return Answer(question, lines, mood, more)
+    return Answer("Can I trust its confidence?", short, lines, mood, more)
 
 
 def _leaning(report: Report) -> str:
@@ -180,19 +195,19 @@ def _broke(report: Report) -> Answer:
     fixed, broken = int((gain > 0).sum()), int((gain < 0).sum())
     unit = "token" if report.measure.name == "perplexity" else "row"
     if not broken:
-        return Answer(question, [f"Nothing: no {unit} is worse than without it; {count(fixed, unit)} better."], "good")
-    share = percent(broken / result.n)
+        return Answer(question, "Nothing", [f"No {unit} is worse than without it, {fixed:,} better."], "good")
+    short = f"{count(broken, unit)} of {result.n:,}; it mended {fixed:,}"
     if result.task == "classification":
-        lines = [f"{count(broken, unit)} ({share}) that the model had right; it mended {fixed:,}."]
+        lines = [f"{percent(broken / result.n)} were right without it, {percent(fixed / result.n)} are right by it."]
         worst = max(result.confusions(), key=lambda one: one.introduced)
         if worst.introduced > 1:
             label, said = (report.called(one) for one in (worst.label, worst.said))
             lines.append(f"Most often {label} became {said}: {worst.introduced:,} times.")
     else:
-        lines = [f"{count(broken, unit)} ({share}) are worse than without it; {fixed:,} are better."]
         at = int(np.argmin(gain))
-        by = f"its squared error rises by {-gain[at]:.4g}" if result.task == "regression" else f"{100 * -gain[at]:.0f} % of its labels"
-        lines.append(f"The worst is row {at}: {by}.")
-    more = "broken" if report.broken else ""
-    return Answer(question, lines, "bad" if broken >= fixed else "open", more)
-
+        lines = [f"The worst is row {at:,}: "]
+        if result.task == "regression":
+            lines[0] += f"its squared error rises by {-gain[at]:.4g}."
+        else:
+            lines[0] += f"{100 * -gain[at]:.0f} % more of its labels are wrong."
+    return Answer(question, short, lines, "bad" if broken >= fixed else "open", "broken" if report.broken else "")

@@ -88,7 +88,7 @@ def _groups(report: Report, groups: list[Group], what: str, *, sure: bool) -> Li
         [(ALONE, "base", places, [g.base for g in groups]), (WITH, "memory", places, [g.reader for g in groups])],
         alt=f"{measure.name} by {what}, in {len(groups)} groups: {first} at {names[0]}, {last} at {names[-1]}.",
         table=table,
-        x_label=what,
+        x_label=f"{what}, up to",
         y_label=measure.name,
         x_names=[f"{100 * g.high:.3g} %" if sure else f"{g.high:.3g}" for g in groups],
         shown=_short(measure),
@@ -136,7 +136,7 @@ def _classes(report: Report) -> Bars | None:
     order = moved[np.argsort(-gained[moved], kind="stable")]
     if not len(order):
         return None
-    ends = order if len(order) <= 2 * BARS else np.concatenate([order[:BARS], order[-BARS:]])
+    ends = np.concatenate([order[gained[order] > 0][:BARS], order[gained[order] < 0][-BARS:]])
     values = [(report.called(int(at)), float(gained[at])) for at in ends]
     what = {"multi-label": "labels"}.get(result.task, "tokens" if report.measure.name == "perplexity" else "classes")
     alt = (
@@ -223,7 +223,7 @@ def _reliability(curves: dict[str, Reliability], result: Evaluation) -> Lines | 
         table=table,
         x_label="confidence",
         y_label="share that is right",
-        shown="{:.1f}".format,
+        shown="{:.2g}".format,
         unit=True,
     )
 

@@ -114,6 +114,7 @@ def examples(
         if apart is not None:
             own = exclude[row : row + 1] if isinstance(exclude, np.ndarray) else exclude
             why = explain(apart, taken[row], exclude=own, context=BEFORE, tokenizer=tokenizer)
+            why = replace(why, classes=result.classes)
         near = [] if why is None else decisive(why)[:memories]
         found.append(
             Example(

@@ -136,7 +136,7 @@ class Report:
         """The figures in JSON types: the evaluation's, the coverage's, what it costs, and the answers in words."""
         said = {
             "title": self.title,
-            "answers": {one.question: one.lines for one in self.answers},
+            "answers": {one.question: [*filter(None, [one.short]), *one.lines] for one in self.answers},
             "evaluation": self.result.to_dict(),
             "coverage": None if self.coverage is None else self.coverage.to_dict(),
             "bytes": self.cost.bytes,
@@ -156,12 +156,12 @@ class Report:
     def __str__(self) -> str:
         lines = [self.title, self.about, ""]
         for one in self.answers:
-            lines.append(one.question)
+            lines.append(f"{one.question} {one.short}".rstrip())
             lines += [f"  {line}" for line in one.lines]
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        facts = {one.question: " ".join(one.lines) for one in self.answers}
+        facts = {one.question: " ".join([f"{one.short}." if one.short else "", *one.lines]) for one in self.answers}
         return html.facts(self.title, facts) + "".join(html.paragraph(note) for note in self.notes)
 
 
