@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from residua.evaluation import Evaluation, mcnemar
+from residua.evaluation.cells import known
 from residua.index import ENOUGH
 from residua.readers import NeighbourReader, Reader
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from residua.reporting.report import Report
 
 SUGGESTIONS = 3
-MATTERS = 0.02  # of calibration error, and half of it of accuracy: what is worth a suggestion
+MATTERS = 0.02  # of calibration error: what is worth a suggestion
 
 
 def advice(report: Report, reader: Reader) -> list[str]:
@@ -28,7 +30,9 @@ def advice(report: Report, reader: Reader) -> list[str]:
             "The memory is not used. Remember other examples (of where the model fails), other keys (key=), or try "
             "another reader, such as rs.KNNLM; else keep the model as it is."
         )
-    elif not result.helps and result.gain != 0:
+    elif result.gain == 0 and measure.base == measure.now:
+        found.append("Keep the model alone: on these rows the memory makes nothing better.")
+    elif not result.helps:
         found.append("Do not use the memory like this: tune the reader on validation rows, or keep the model alone.")
     if not result.significant and result.helps and not result.rests_on_matches:
         found.append(_more_rows(report))
@@ -36,27 +40,23 @@ def advice(report: Report, reader: Reader) -> list[str]:
         found.append("Tune the reader on rows that are not remembered, rs.tune(reader, validation): it has its defaults.")
     edges = [name for surface in report.surfaces for name in surface.edges]
     if edges and not silent:
-        found.append(f"The best {_and(edges)} tried is at the end of its grid: try values beyond it.")
+        found.append(f"The best of {_and(edges)} is the last value that was tried: try values beyond it.")
     if report.cost.found is not None and report.cost.found < ENOUGH:
         found.append(
             f"The index finds {100 * report.cost.found:.0f} % of the true neighbours: try memory.rebuild(), or a more "
             "exact index."
         )
-    voted = result.label_knn_tuned if result.label_knn_tuned is not None else result.label_knn
-    if voted is not None and measure.name != "perplexity" and isinstance(reader, NeighbourReader):
-        better = voted - measure.now if measure.share else measure.now - voted
-        if better > (MATTERS / 2 if measure.share else 0.02 * abs(measure.now)):
-            found.append(
-                f"The neighbours' labels alone do better ({measure.name} {measure.shown(voted)}): try "
-                "rs.KNNLM(memory), tuned."
-            )
+    if isinstance(reader, NeighbourReader) and measure.name != "perplexity" and (voted := _surely_better(result)):
+        found.append(
+            f"The neighbours' labels alone do better ({measure.name} {measure.shown(voted)}): try rs.KNNLM(memory), tuned."
+        )
     if result.ece is not None and result.base_ece is not None and result.ece > result.base_ece + MATTERS:
         likely = "log_loss" in getattr(reader, "results_", {})
         found.append(
             "It says less well than the model how sure it is: "
             f"{'' if likely else 'tune it by log-loss, or '}use rs.conformal for what you act upon."
         )
-    if report.review is not None and report.review.harmed:
+    if report.review is not None and report.review.harmed and (result.row_gain < 0).any():
         found.append(
             "Look at the memories that harmed: relabel or forget what is wrong, and see on other rows whether it helped."
         )
@@ -85,6 +85,21 @@ def _is_default(reader: Reader) -> bool:
     return reader.params == type(reader)(reader.memory).params
 
 
+def _surely_better(result: Evaluation) -> float | None:
+    """What label k-NN scores, where it beats the reader beyond chance; else None."""
+    name = "label_knn_tuned" if result.label_knn_tuned is not None else "label_knn"
+    scored = getattr(result, name)
+    if scored is None:
+        return None
+    if result.task == "classification":
+        voted, right = result.per_row[name], result.per_row["prediction"] == result.per_row["label"]
+        better, worse = int((voted & ~right).sum()), int((right & ~voted).sum())
+        return scored if better > worse and mcnemar(better, worse) < 1 - result.confidence else None
+    off = result.per_row[name] - known(result.mse) if result.task == "regression" else known(result.accuracy) - result.per_row[name]
+    error = off.std() / len(off) ** 0.5
+    return scored if off.mean() < -2 * error else None
+
+
 def _more_rows(report: Report) -> str:
     """How many rows would tell, were the gain what it is here."""
     result = report.result
@@ -107,4 +122,5 @@ def _round(number: float) -> int:
 
 
 def _and(names: list[str]) -> str:
-    return " and ".join(dict.fromkeys(names))
+    *first, last = dict.fromkeys(names)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -112,7 +112,8 @@ class Report:
     @property
     def numbers(self) -> Table:
         """The table that an evaluation prints."""
-        return rows_of(self.result)
+        rows = rows_of(self.result)
+        return [(name, *("" if cell.strip("+") == "nan" else cell for cell in cells)) for name, *cells in rows]
 
     def called(self, label: int) -> str:
         """What a class or token is called."""
@@ -273,7 +274,7 @@ def report(
     rows = {mended: shown.choose(result, mended, examples) for mended in (True, False)}
     how = {"images": images, "remembered": remembered, "tokenizer": tokenizer, "memories": memories}
     both = shown.examples(reader, test, result, rows[True] + rows[False], exclude=exclude, **how)
-    if both and not any(one.memories for one in both):
+    if both and shown.answers_alone(reader) is None:
         notes.append(f"A {type(reader).__name__} looks back over a whole text, and no row of it is taken apart alone.")
     found = _review(reader, test, result, review, progress)
     made = Report(

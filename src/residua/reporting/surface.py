@@ -25,6 +25,7 @@ WORDS = {
     "residual_weight": "the residuals' weight",
 }
 PAIRS = (("sigma", "k"), ("theta", "window"), ("lmbda", "k"), ("temperature", "k"))
+NOTHING_BEYOND = {"k": (1,), "lmbda": (1.0,), "window": (1,)}
 MEASURED = ("accuracy", "tpr", "fpr", "log_loss", "perplexity", "squared_error", "score")
 
 
@@ -163,7 +164,8 @@ def _edges(results: dict[str, np.ndarray], names: list[str], silent: np.ndarray,
     found = []
     for name in names if best is not None else ():
         tried = np.unique(results[name][~silent])
-        if len(tried) > 2 and results[name][best] in (tried[0], tried[-1]):
+        ends = [end for end in (tried[0], tried[-1]) if end not in NOTHING_BEYOND.get(name, ())]
+        if len(tried) > 2 and results[name][best] in ends:
             found.append(name)
     return found
 
