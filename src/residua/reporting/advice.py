@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from residua.reporting.report import Report
 
 SUGGESTIONS = 3
+FEW = 10  # documents, or other groups of rows
 MATTERS = 0.02  # of calibration error: what is worth a suggestion
 
 
@@ -36,6 +37,8 @@ def advice(report: Report, reader: Reader) -> list[str]:
         found.append("Do not use the memory like this: tune the reader on validation rows, or keep the model alone.")
     if not result.significant and result.helps and not result.rests_on_matches:
         found.append(_more_rows(report))
+    if result.n_groups < min(FEW, result.n) and result.significant:
+        found.append(f"Test on more documents: {result.n_groups} are too few for an interval to be trusted.")
     if not silent and _is_default(reader):
         found.append("Tune the reader on rows that are not remembered, rs.tune(reader, validation): it has its defaults.")
     edges = [name for surface in report.surfaces for name in surface.edges]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Mood: TypeAlias = Literal["good", "bad", "open"]
 LEVEL = 0.01  # of a share: less is level
-FINE = 0.02  # a calibration error that nobody minds
+FINE = 0.03  # a calibration error that nobody minds
 FEWEST = 5  # test rows of a class that is named
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,10 +93,12 @@ def _groups(report: Report, groups: list[Group], what: str, *, sure: bool) -> Li
         y_label=measure.name,
         x_names=[f"{100 * g.high:.3g} %" if sure else f"{g.high:.3g}" for g in groups],
         shown=_short(measure),
+        log_y=measure.name == "perplexity",
     )
 
 
-def _short(measure: Measure):
+def _short(measure: Measure) -> Callable[[float], str]:
+    """How a value is written beside an axis."""
     return (lambda value: f"{100 * value:.3g} %") if measure.share else "{:.3g}".format
 
 
@@ -118,6 +121,7 @@ def _rarity(result: Evaluation) -> Lines | None:
         x_label="how often a token is remembered",
         y_label="perplexity",
         x_names=[name.removesuffix(" remembered").removesuffix(" times") for name in names],
+        log_y=True,
     )
 
 
@@ -139,8 +143,9 @@ def _classes(report: Report) -> Bars | None:
     ends = np.concatenate([order[gained[order] > 0][:BARS], order[gained[order] < 0][-BARS:]])
     values = [(report.called(int(at)), float(gained[at])) for at in ends]
     what = {"multi-label": "labels"}.get(result.task, "tokens" if report.measure.name == "perplexity" else "classes")
+    unit = "Tokens" if what == "tokens" else "Rows"
     alt = (
-        f"Rows made right less rows made wrong, of the {what} that change most: {values[0][1]:+.0f} of {values[0][0]}, "
+        f"{unit} made right less {unit.lower()} made wrong, of the {what} that change most: {values[0][1]:+.0f} of {values[0][0]}, "
         f"{values[-1][1]:+.0f} of {values[-1][0]}."
     )
     return bars(values, alt=alt)

@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 380, 236
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 42
 BAR, NAMES = 20, 150  # the height of a bar, and the room for names beside bars
 CELL = 22
+LETTER = 6.5  # the width of one, about
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,14 @@ def lines(
     x_names: Sequence[str] | None = None,
     shown: Callable[[float], str] = "{:.3g}".format,
     log: bool = False,
+    log_y: bool = False,
     unit: bool = False,
     level: float | None = None,
     at: float | None = None,
     dots: bool = True,
 ) -> Lines:
-    """Lines through (x, y); what is not finite is left out.
+    """Lines through (x, y); what is not finite is left out. With `log` and `log_y` axes are logarithmic, where all
+    numbers are positive.
 
     With `unit` both axes go from 0 to 1 and the diagonal is drawn; `level` and `at` draw a dashed line across and one
     upright. With `x_names` the places 0, 1, … are called by these, of which as many are written as there is room for.
@@ -126,25 +129,26 @@ def lines(
     ]
     every = [point for _, _, points in kept for point in points]
     xs, ys = [x for x, _ in every], [y for _, y in every]
-    low, high = (0.0, 1.0) if unit else _range([*ys, *([] if level is None else [level])])
-    begin, end = (0.0, 1.0) if unit else _range(xs, pad=0.0)
+    levels = [] if level is None or not math.isfinite(level) else [level]
+    log_y = log_y and min([*ys, *levels], default=0.0) > 0
+    low, high = (0.0, 1.0) if unit else _range([*ys, *levels], 0.0 if log_y else 0.06)
+    begin, end = (0.0, 1.0) if unit else _range(xs, 0.0)
     log = log and begin > 0
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def across(x: float) -> float:
-        part = math.log(x / begin) / math.log(end / begin) if log else (x - begin) / (end - begin)
-        return LEFT + part * (right - LEFT)
+        return LEFT + _part(x, begin, end, log) * (right - LEFT)
 
     def up(y: float) -> float:
-        return bottom - (y - low) / (high - low) * (bottom - TOP)
+        return bottom - _part(y, low, high, log_y) * (bottom - TOP)
 
     rules = [(LEFT, up(0), right, up(1))] if unit else []
-    if level is not None and math.isfinite(level):
-        rules.append((LEFT, up(level), right, up(level)))
+    rules += [(LEFT, up(one), right, up(one)) for one in levels]
     if at is not None and begin <= at <= end:
         rules.append((across(at), TOP, across(at), bottom))
     if x_names is not None:
-        some = np.unique(np.linspace(0, len(x_names) - 1, min(4, len(x_names))).round().astype(int)).tolist()
+        fit = max(2, int((right - LEFT) / (LETTER * (2 + max(map(len, x_names))))))
+        some = np.unique(np.linspace(0, len(x_names) - 1, min(fit, len(x_names))).round().astype(int)).tolist()
         x_ticks = [(across(place), x_names[place]) for place in some]
     else:
         x_ticks = [(across(x), f"{x:.3g}") for x in (_powers(begin, end) if log else _nice(begin, end))]
@@ -159,7 +163,7 @@ def lines(
         x_label=x_label,
         y_label=y_label,
         x_ticks=tuple(x_ticks),
-        y_ticks=tuple((up(y), shown(y)) for y in _nice(low, high)),
+        y_ticks=tuple((up(y), shown(y)) for y in (_powers(low, high) if log_y else _nice(low, high))),
         rules=tuple(rules),
     )
 
@@ -218,7 +222,12 @@ def grid(
     )
 
 
-def _range(values: Sequence[float], pad: float = 0.06) -> tuple[float, float]:
+def _part(value: float, low: float, high: float, log: bool) -> float:
+    """Where a value is on the way from `low` to `high`."""
+    return math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+
+
+def _range(values: Sequence[float], pad: float) -> tuple[float, float]:
     """From the least to the largest, with some room; of none, or of one alone, around it."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if low == high:
@@ -233,10 +242,15 @@ def _nice(low: float, high: float) -> list[float]:
     unit = 10.0 ** math.floor(math.log10(rough))
     step = min((unit * by for by in (1, 2, 2.5, 5, 10)), key=lambda one: abs(one - rough))
     first = math.ceil(low / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """Powers of ten on a logarithmic axis; its ends where it has fewer than two."""
-    exponents = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-    return [10.0**exponent for exponent in exponents] if len(exponents) > 1 else [low, high]
+    """Round numbers on a logarithmic axis: powers of ten, with 2 and 5 times them where there are few; else its ends."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        found = [by * 10.0**exponent for exponent in exponents for by in steps]
+        found = [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+        if len(found) > 1 + (steps == (1,)):
+            return found[:: math.ceil(len(found) / 8)]
+    return [low, high]

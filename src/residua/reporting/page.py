@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,14 @@ SIDE = 96  # pixels a side that a picture has at most
 
 def page(report: Report) -> str:
     """The whole page."""
-    jinja = needs_jinja()
+    return _environment(needs_jinja()).get_template("report.html").render(
+        report=report, charts=report.charts, version=__version__, today=date.today().isoformat()
+    )
+
+
+@cache
+def _environment(jinja: Any) -> Any:
+    """Where the templates are, and how what stands in them is written; templates are compiled once."""
     made = jinja.Environment(
         loader=jinja.PackageLoader("residua.reporting"),
         autoescape=True,
@@ -32,9 +40,7 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     made.filters |= {"picture": picture, "ending": ending}
-    return made.get_template("report.html").render(
-        report=report, charts=report.charts, version=__version__, today=date.today().isoformat()
-    )
+    return made
 
 
 def needs_jinja() -> Any:

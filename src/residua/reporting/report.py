@@ -215,7 +215,7 @@ def report(
     classes : sequence of str of length L, optional
         Names of the classes (or of the regression outputs), if not the memory's or the data's own.
     tokenizer : object with ``decode``, optional
-        Shows tokens as text.
+        Shows tokens as text. By default that of `test`, where ``rs.encode`` or ``rs.lm.encode`` made it of texts.
     review : Audit or bool, optional
         What ``rs.audit`` found; True makes it, against the test rows, which takes minutes for tens of thousands. By
         default it is made up to 5 000 rows of each.
@@ -264,6 +264,7 @@ def report(
             raise ParameterError(f"{name}={number!r}; expected a whole number >= 0")
     needs_jinja()
     memory, text = reader.memory, reader.memory.schema.is_text
+    tokenizer = getattr(getattr(test, "encoder", None), "tokenizer", None) if tokenizer is None else tokenizer
     test, validation, calibration = (_kept(data) for data in (test, validation, calibration))
     asked = {"exclude": exclude, "progress": progress}
     result = evaluate(reader, test, validation=None if text else validation, groups=groups, seed=seed, **asked)
