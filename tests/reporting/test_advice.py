@@ -35,7 +35,7 @@ def test_labels_alone_that_are_surely_better_are_worth_a_try(rows):
     sure = [rs.Encoded(one.keys, 20 * np.eye(3)[(one.labels + 1) % 3], one.labels) for one in (train, test)]
     reader = rs.KNNLM(rs.Memory(sure[0]), k=5, lmbda=0.1, sigma=1.0)
     lines = suggested(reader, sure[1])
-    assert any("rs.KNNLM(memory), tuned" in line for line in lines) or "Keep the model alone" in lines[0]
+    assert any("tune rs.KNNLM(memory)" in line for line in lines) or "Keep the model alone" in lines[0]
     reader = rs.KNNLM(rs.Memory(train), k=5, lmbda=1.0, sigma=1.0)
     assert not any("labels alone" in line for line in suggested(reader, test))
 

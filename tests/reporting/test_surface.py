@@ -25,11 +25,11 @@ def test_a_profile_is_the_best_at_each_value(rows):
     by_k, by_sigma = found.profiles
     assert by_k.table == [("k", "accuracy"), ("1", "60.00 %"), ("3", "90.00 %")]
     assert by_sigma.table == [("sigma", "accuracy"), ("0.5", "70.00 %"), ("1", "90.00 %")]
-    assert "90.00 % at 3 is the best" in by_k.alt and "without a memory 50.00 %" in by_k.alt
-    assert found.settings == 5 and found.measure == "accuracy" and found.map is None and found.edges == []
+    assert "the best is 90.00 % at 3" in by_k.alt and "without a memory it is 50.00 %" in by_k.alt
+    assert found.settings == 5 and found.measure == "accuracy" and found.map is not None and found.edges == []
 
 
-def test_a_map_needs_three_values_of_each_and_marks_the_readers_own(rows):
+def test_a_map_needs_two_values_of_each_and_marks_the_readers_own(rows):
     reader, results = swept(rows)
     k, sigma = (axis.ravel() for axis in np.meshgrid([1, 3, 9], [0.5, 1.0, 2.0]))
     loss = (k - 3.0) ** 2 + (sigma - 2.0) ** 2

@@ -62,5 +62,9 @@ def report(memory: Path, test, text, path, validation, calibration, reader, devi
         asked[name] = [Encoded.load(file) for file in rows] or None
     found = written(used, data, path=path, progress=progress(), **asked)
     worst = None if found.review is None or not found.review.harmed else found.review.harmed[0].id
-    then = [] if worst is None else [output.command("forget", memory, "--id", worst, why="should it be wrong, after a look")]
+    then = (
+        []
+        if worst is None
+        else [output.command("forget", memory, "--id", worst, why="should it be wrong, after a look")]
+    )
     output.report(found.to_dict() | {"path": str(path)}, f"{found}\n{path}", as_json, then)

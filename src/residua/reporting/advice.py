@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from residua.evaluation import Evaluation, mcnemar
 from residua.evaluation.cells import known
@@ -20,7 +20,7 @@ MATTERS = 0.02  # of calibration error: what is worth a suggestion
 def advice(report: Report, reader: Reader) -> list[str]:
     """At most three suggestions."""
     result, measure, found = report.result, report.measure, []
-    silent = report.silent
+    silent, text = report.silent, measure.name == "perplexity"
     if result.rests_on_matches:
         found.append(
             "Give the remembered and the tested examples their ids, so that no row is answered from itself, or test on "
@@ -40,7 +40,9 @@ def advice(report: Report, reader: Reader) -> list[str]:
     if result.n_groups < min(FEW, result.n) and result.significant:
         found.append(f"Test on more documents: {result.n_groups} are too few for an interval to be trusted.")
     if not silent and _is_default(reader):
-        found.append("Tune the reader on rows that are not remembered, rs.tune(reader, validation): it has its defaults.")
+        found.append(
+            "Tune the reader on rows that are not remembered, rs.tune(reader, validation): it has its defaults."
+        )
     edges = [name for surface in report.surfaces for name in surface.edges]
     if edges and not silent:
         found.append(f"The best of {_and(edges)} is the last value that was tried: try values beyond it.")
@@ -49,19 +51,21 @@ def advice(report: Report, reader: Reader) -> list[str]:
             f"The index finds {100 * report.cost.found:.0f} % of the true neighbours: try memory.rebuild(), or a more "
             "exact index."
         )
-    if isinstance(reader, NeighbourReader) and measure.name != "perplexity" and (voted := _surely_better(result)):
+    if isinstance(reader, NeighbourReader) and not text and (voted := _surely_better(result)):
         found.append(
-            f"The neighbours' labels alone do better ({measure.name} {measure.shown(voted)}): try rs.KNNLM(memory), tuned."
+            f"The neighbours' labels alone do better ({measure.name} {measure.shown(voted)}): tune rs.KNNLM(memory)."
         )
     if result.ece is not None and result.base_ece is not None and result.ece > result.base_ece + MATTERS:
         likely = "log_loss" in getattr(reader, "results_", {})
-        found.append(
-            "It says less well than the model how sure it is: "
-            f"{'' if likely else 'tune it by log-loss, or '}use rs.conformal for what you act upon."
-        )
+        cures = [
+            *([] if likely else ["tune it by log-loss"]),
+            *([] if text else ["use rs.conformal where you act on it"]),
+        ]
+        if cures:
+            found.append(f"It says less well than the model how sure it is: {', or '.join(cures)}.")
     if report.review is not None and report.review.harmed and (result.row_gain < 0).any():
         found.append(
-            "Look at the memories that harmed: relabel or forget what is wrong, and see on other rows whether it helped."
+            "Look at the memories that harmed: relabel or forget what is wrong, and see on other rows if it helped."
         )
     if report.review is not None and report.review.test_duplicates:
         found.append(
@@ -85,7 +89,8 @@ def _is_default(reader: Reader) -> bool:
     """Whether all its parameters are those that it has when none is given."""
     if not isinstance(reader, NeighbourReader) or hasattr(reader, "fit"):
         return False
-    return reader.params == type(reader)(reader.memory).params
+    usual: Any = type(reader)  # its own constructor has a default for everything but the memory
+    return reader.params == usual(reader.memory).params
 
 
 def _surely_better(result: Evaluation) -> float | None:
@@ -98,7 +103,11 @@ def _surely_better(result: Evaluation) -> float | None:
         voted, right = result.per_row[name], result.per_row["prediction"] == result.per_row["label"]
         better, worse = int((voted & ~right).sum()), int((right & ~voted).sum())
         return scored if better > worse and mcnemar(better, worse) < 1 - result.confidence else None
-    off = result.per_row[name] - known(result.mse) if result.task == "regression" else known(result.accuracy) - result.per_row[name]
+    off = (
+        result.per_row[name] - known(result.mse)
+        if result.task == "regression"
+        else known(result.accuracy) - result.per_row[name]
+    )
     error = off.std() / len(off) ** 0.5
     return scored if off.mean() < -2 * error else None
 
@@ -113,10 +122,8 @@ def _more_rows(report: Report) -> str:
     times = (half / result.gain) ** 2 if result.gain else float("inf")
     if not 1 < times < 1000:
         return "Test on more rows: these cannot say whether the gain is chance."
-    return (
-        f"Test on more rows: about {_round(times * result.n):,} would tell, if the gain is what it seems to be on these "
-        f"{result.n:,}."
-    )
+    many = _round(times * result.n)
+    return f"Test on more rows: about {many:,} would tell, if the gain is what it is on these {result.n:,}."
 
 
 def _round(number: float) -> int:

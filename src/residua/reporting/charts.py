@@ -109,14 +109,16 @@ def _rarity(result: Evaluation) -> Lines | None:
         return None
     names, places = list(groups), list(range(len(groups)))
     table: Table = [("tokens", "rows", ALONE, WITH, "change")]
-    table += [(name, f"{n:,}", f"{a:.4g}", f"{b:.4g}", f"{100 * (b / a - 1):+.1f} %") for name, (n, a, b) in groups.items()]
+    table += [
+        (name, f"{n:,}", f"{a:.4g}", f"{b:.4g}", f"{100 * (b / a - 1):+.1f} %") for name, (n, a, b) in groups.items()
+    ]
     return lines(
         [
             (ALONE, "base", places, [base for _, base, _ in groups.values()]),
             (WITH, "memory", places, [now for _, _, now in groups.values()]),
         ],
-        alt=f"Perplexity by how often a token is remembered: {table[1][4]} of those {names[0]}, {table[-1][4]} of those "
-        f"{names[-1]}.",
+        alt=f"Perplexity by how often a token is remembered: {table[1][4]} of those {names[0]}, {table[-1][4]} of "
+        f"those {names[-1]}.",
         table=table,
         x_label="how often a token is remembered",
         y_label="perplexity",
@@ -145,8 +147,8 @@ def _classes(report: Report) -> Bars | None:
     what = {"multi-label": "labels"}.get(result.task, "tokens" if report.measure.name == "perplexity" else "classes")
     unit = "Tokens" if what == "tokens" else "Rows"
     alt = (
-        f"{unit} made right less {unit.lower()} made wrong, of the {what} that change most: {values[0][1]:+.0f} of {values[0][0]}, "
-        f"{values[-1][1]:+.0f} of {values[-1][0]}."
+        f"{unit} made right less {unit.lower()} made wrong, of the {what} that change most: {values[0][1]:+.0f} of "
+        f"{values[0][0]}, {values[-1][1]:+.0f} of {values[-1][0]}."
     )
     return bars(values, alt=alt)
 
@@ -176,7 +178,9 @@ def _slices(result: Evaluation) -> Table:
     pairs = [(name, *of) for name, of in result.by_rarity.items()]
     for name, said in result.agreement.items() if result.objective != "log_loss" else ():
         if said["share"]:
-            pairs.append((f"where neighbours {name} ({100 * said['share']:.0f} % of rows)", said["base"], said["reader"]))
+            pairs.append(
+                (f"where neighbours {name} ({100 * said['share']:.0f} % of rows)", said["base"], said["reader"])
+            )
     rows += [(name, percent(base), percent(now), f"{100 * (now - base):+.2f} points") for name, base, now in pairs]
     return rows if len(rows) > 1 else []
 
@@ -244,7 +248,9 @@ def _risk(coverage: Coverage | None) -> Lines | None:
     shares = (some + 1) / n
     at = [int(np.searchsorted(shares, share)) for share in (0.25, 0.5, 0.75, 1.0)]
     table: Table = [("answered", f"wrong, {ALONE}", f"wrong, {WITH}")]
-    table += [(f"{100 * shares[i]:.0f} %", percent(risks["base_"][i]), percent(risks[""][i])) for i in at if i < len(some)]
+    table += [
+        (f"{100 * shares[i]:.0f} %", percent(risks["base_"][i]), percent(risks[""][i])) for i in at if i < len(some)
+    ]
     return lines(
         [(ALONE, "base", shares, risks["base_"]), (WITH, "memory", shares, risks[""])],
         alt=f"The share of wrong answers among the surest: on average over all coverages {percent(coverage.aurc)} with "
@@ -263,6 +269,9 @@ def _coverage(coverage: Coverage | None) -> Table:
     what = "mean width" if coverage.task == "regression" else "classes in a set"
     rows: Table = [("rows", f"inside, {ALONE}", f"inside, {WITH}", f"{what}, {ALONE}", f"{what}, {WITH}")]
     total = (coverage.base_coverage, coverage.coverage, coverage.base_size, coverage.size)
-    for name, (base, now, width, size) in {f"all, {count(len(coverage.rows['in']), 'row')}": total, **coverage.by_distance}.items():
+    for name, (base, now, width, size) in {
+        f"all, {count(len(coverage.rows['in']), 'row')}": total,
+        **coverage.by_distance,
+    }.items():
         rows.append((name, percent(base), percent(now), f"{width:.4g}", f"{size:.4g}"))
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -102,7 +102,7 @@ class Map(Drawing):
 
 
 def lines(
-    series: Sequence[tuple[str, Role, Sequence[float], Sequence[float]]],
+    series: Sequence[tuple[str, Role, Iterable[float], Iterable[float]]],
     *,
     alt: str,
     table: Table,
@@ -123,7 +123,7 @@ def lines(
     With `unit` both axes go from 0 to 1 and the diagonal is drawn; `level` and `at` draw a dashed line across and one
     upright. With `x_names` the places 0, 1, … are called by these, of which as many are written as there is room for.
     """
-    kept = [
+    kept: list[tuple[str, Role, list[tuple[float, float]]]] = [
         (name, role, [(float(x), float(y)) for x, y in zip(xs, ys) if math.isfinite(x) and math.isfinite(y)])
         for name, role, xs, ys in series
     ]
@@ -142,14 +142,14 @@ def lines(
     def up(y: float) -> float:
         return bottom - _part(y, low, high, log_y) * (bottom - TOP)
 
-    rules = [(LEFT, up(0), right, up(1))] if unit else []
+    rules: list[tuple[float, float, float, float]] = [(LEFT, up(0), right, up(1))] if unit else []
     rules += [(LEFT, up(one), right, up(one)) for one in levels]
-    if at is not None and begin <= at <= end:
+    if at is not None and begin <= at <= end:  # never of NaN
         rules.append((across(at), TOP, across(at), bottom))
     if x_names is not None:
         fit = max(2, int((right - LEFT) / (LETTER * (2 + max(map(len, x_names))))))
         some = np.unique(np.linspace(0, len(x_names) - 1, min(fit, len(x_names))).round().astype(int)).tolist()
-        x_ticks = [(across(place), x_names[place]) for place in some]
+        x_ticks = [(across(place), str(x_names[place])) for place in some]
     else:
         x_ticks = [(across(x), f"{x:.3g}") for x in (_powers(begin, end) if log else _nice(begin, end))]
     return Lines(
@@ -174,10 +174,10 @@ def bars(values: Sequence[tuple[str, float]], *, alt: str, shown: Callable[[floa
     room, ends = WIDTH - NAMES, 40  # for the values beside the bars
     down, up = any(value < 0 for _, value in values), any(value > 0 for _, value in values)
     middle = NAMES + (ends + (room - 2 * ends) / 2 if down and up else room - ends if down else 0)
-    scale = ((room - 2 * ends) / 2 if down and up else room - ends - 6) / most
+    longest = (room - 2 * ends) / 2 if down and up else room - ends - 6
     made = []
     for place, (name, value) in enumerate(values):
-        width = abs(value) * scale
+        width = abs(value) / most * longest
         begin = middle if value >= 0 else middle - width
         end, anchor = (middle + width + 4, "start") if value >= 0 else (middle - width - 4, "end")
         made.append(Bar(name, "memory" if value > 0 else "base", begin, place * BAR, width, shown(value), end, anchor))
@@ -207,9 +207,7 @@ def grid(
             role: Role = "memory" if off > 0 else "base" if off < 0 else "grey"
             # The smallest y is at the bottom, as on any axis.
             y = TOP + (values.shape[0] - 1 - i) * CELL
-            cells.append(
-                Cell(LEFT + j * CELL, y, role, min(0.12 + 0.88 * abs(off), 1.0), title, (i, j) == chosen)
-            )
+            cells.append(Cell(LEFT + j * CELL, y, role, min(0.12 + 0.88 * abs(off), 1.0), title, (i, j) == chosen))
     down = TOP + values.shape[0] * CELL
     table: Table = [(f"{row_name} \\ {column_name}", *(f"{value:.3g}" for value in column_values))]
     for i, value in enumerate(row_values):
@@ -217,9 +215,7 @@ def grid(
     x_ticks = [(LEFT + (j + 0.5) * CELL, f"{v:.3g}") for j, v in enumerate(column_values) if j % 2 == 0]
     y_ticks = [(TOP + (values.shape[0] - i - 0.5) * CELL, f"{v:.3g}") for i, v in enumerate(row_values) if i % 2 == 0]
     width = LEFT + values.shape[1] * CELL + RIGHT
-    return Map(
-        alt, table, width, down + BOTTOM, tuple(cells), column_name, row_name, tuple(x_ticks), tuple(y_ticks)
-    )
+    return Map(alt, table, width, down + BOTTOM, tuple(cells), column_name, row_name, tuple(x_ticks), tuple(y_ticks))
 
 
 def _part(value: float, low: float, high: float, log: bool) -> float:
@@ -246,7 +242,7 @@ def _nice(low: float, high: float) -> list[float]:
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """Round numbers on a logarithmic axis: powers of ten, with 2 and 5 times them where there are few; else its ends."""
+    """Round numbers on a logarithmic axis: powers of ten, 2 and 5 times them where these are few; else its ends."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 2, 5)):
         found = [by * 10.0**exponent for exponent in exponents for by in steps]

@@ -64,4 +64,3 @@ def cost_of(reader: Reader, result: Evaluation) -> Cost:
         recall="all true neighbours are found" if memory.index.exact else str(recall) if recall else "not measured",
         found=None if recall is None else recall.value,
     )
-

@@ -208,13 +208,14 @@ def _sure(result: Evaluation, side: str, row: int) -> str:
 def _moved(why: Explanation, near: int, remembered: Images | None) -> Moved:
     look, added = why.look(near, remembered), why.contributions[near]
     if why.task == "classification":
-        told = dict.fromkeys(
-            int(one) for one in (why.prediction, why.base_prediction, why.label) if one is not None
-        )
+        told = dict.fromkeys(int(one) for one in (why.prediction, why.base_prediction, why.label) if one is not None)
         to = [(said(why, one), float(added[np.searchsorted(why.outputs, one)])) for one in told]
     else:
         most = np.argsort(-np.abs(added), kind="stable")[:3].tolist()
-        to = [(class_name(why.classes, int(why.outputs[place])) if len(added) > 1 else "", float(added[place])) for place in most]
+        to = [
+            (class_name(why.classes, int(why.outputs[place])) if len(added) > 1 else "", float(added[place]))
+            for place in most
+        ]
     own = why.sources[near] == "memory"
     return Moved(
         look=look if own else replace(look, picture=None),

@@ -95,4 +95,6 @@ def _judged(found: Audit, at: int, remembered: Images | None, value: str) -> Jud
 def _twin(found: Audit, at: int, remembered: Images | None) -> Judged:
     distance = float(found.nearest_distance[at])
     one = _judged(found, at, remembered, f"{distance:.3g} apart" if math.isfinite(distance) else "")
-    return Judged(one.id, one.look, one.label, one.suggested, one.doubtful, one.value, int(found.ids[found.nearest[at]]))
+    return Judged(
+        one.id, one.look, one.label, one.suggested, one.doubtful, one.value, int(found.ids[found.nearest[at]])
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import date
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from residua import __version__
 from residua.drawing import data_uri
 from residua.errors import MissingDependencyError
 from residua.printable import one_line
@@ -23,8 +23,10 @@ SIDE = 96  # pixels a side that a picture has at most
 
 def page(report: Report) -> str:
     """The whole page."""
-    return _environment(needs_jinja()).get_template("report.html").render(
-        report=report, charts=report.charts, version=__version__, today=date.today().isoformat()
+    return (
+        _environment(needs_jinja())
+        .get_template("report.html")
+        .render(report=report, charts=report.charts, version=version("residua"), today=date.today().isoformat())
     )
 
 

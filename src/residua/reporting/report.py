@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from residua import html
 from residua.core import Encoded, batches
 from residua.core.atomic import atomic_write
@@ -191,8 +189,8 @@ def report(
     """One page about a memory, in a file that holds everything: did it help, is that sure, where, at what cost, can its
     confidence be trusted, what did it break, and what to try next.
 
-    Everything in it is what ``evaluate``, ``explain``, ``tune``, ``conformal`` and ``audit`` say; what does not apply to
-    a task, or to these data, is left out.
+    Everything in it is what ``evaluate``, ``explain``, ``tune``, ``conformal`` and ``audit`` say; what does not apply
+    to a task, or to these data, is left out.
 
     Parameters
     ----------
@@ -347,7 +345,9 @@ def _auditable(reader: Reader) -> bool:
     return kind and memory.keys_kept and memory.stored_logits is not None and len(memory) > 1 and not reader.is_noop
 
 
-def _review(reader: Reader, test: Any, result: Evaluation, given: Audit | bool | None, progress: bool | None) -> Audit | None:
+def _review(
+    reader: Reader, test: Any, result: Evaluation, given: Audit | bool | None, progress: bool | None
+) -> Audit | None:
     if isinstance(given, Audit):
         return given
     small = max(len(reader.memory), result.n) <= AUDITED

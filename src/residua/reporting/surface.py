@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import numpy as np
 
@@ -61,8 +60,7 @@ def surfaces(reader: Reader, measure: Measure) -> list[Surface]:
     """Of a tuned reader, and of the one that it is over."""
     found, one = [], reader
     while isinstance(one, Reader):
-        results = getattr(one, "results_", None)
-        if results:
+        if results := getattr(one, "results_", None):
             found.append(surface_of(one, results, measure))
         one = getattr(one, "over", None)
     return found
@@ -70,105 +68,96 @@ def surfaces(reader: Reader, measure: Measure) -> list[Surface]:
 
 def surface_of(reader: Reader, results: dict[str, np.ndarray], measure: Measure) -> Surface:
     """Of what a sweep found, beside the settings that `reader` has."""
-    names = [name for name in results if name not in MEASURED and results[name].dtype.kind in "iuf"]
-    name, values, shown = _measured(results, measure)
-    score = results["score"].astype(np.float64)
-    without = results["lmbda" if "window" in results else "k"] == 0
-    level = _best(values, score, without)
-    silent = without if not without.all() else np.zeros(len(score), bool)
-    profiles = []
-    for parameter in names:
-        tried = np.unique(results[parameter][~silent])
-        if len(tried) < 2:
-            continue
-        best = [_best(values, score, ~silent & (results[parameter] == value)) for value in tried]
-        own = getattr(reader, parameter, None)
-        words, chosen = WORDS.get(parameter, parameter), None if not _is_number(own) else float(own)
-        table = [(parameter, name), *((f"{x:.4g}", shown(y)) for x, y in zip(tried.tolist(), best))]
-        at = int(np.argmax([_best(score, score, ~silent & (results[parameter] == value)) for value in tried]))
-        profiles.append(
-            lines(
-                [("best setting", "memory", tried.tolist(), best)],
-                alt=f"{name} by {words}: from {shown(best[0])} at {tried[0]:.3g} to {shown(best[-1])} at "
-                f"{tried[-1]:.3g}; {shown(best[at])} at {tried[at]:.3g} is the best; without a memory {shown(level)}.",
-                table=table,
-                x_label=words,
-                y_label=name,
-                shown=shown,
-                log=parameter != "lmbda",
-                level=level,
-                at=chosen,
-            )
+    sweep = Sweep(reader, results, measure)
+    tried = {name: sweep.tried(name) for name in sweep.names}
+    profiles = [sweep.profile(name) for name, values in tried.items() if len(values) > 1]
+    pair = next((pair for pair in PAIRS if all(len(tried.get(name, ())) > 1 for name in pair)), None)
+    edges = [name for name, values in tried.items() if len(values) > 2 and sweep.is_edge(name)]
+    map = None if pair is None else sweep.map(*pair)
+    return Surface(type(reader).__name__, len(sweep.score), sweep.measure, profiles, map, edges)
+
+
+class Sweep:
+    """The settings that were compared: what each scored, and which have no memory."""
+
+    names: list[str]  # of the parameters that are numbers
+    measure: str
+    values: np.ndarray  # of the measure, and its sign: 1 where more is better
+    sign: float
+    shown: Callable[[float], str]
+    score: np.ndarray
+    heard: np.ndarray  # settings with a memory
+    level: float  # the best measure without one
+
+    def __init__(self, reader: Reader, results: dict[str, np.ndarray], measure: Measure):
+        self.reader, self.results = reader, results
+        self.names = [name for name in results if name not in MEASURED and results[name].dtype.kind in "iuf"]
+        name = next((name for name in ("squared_error", "log_loss", "accuracy") if name in results), "score")
+        if name == "log_loss" and measure.name == "perplexity":
+            name = "perplexity"
+        self.measure = name.replace("_", " ").replace("log loss", "log-loss")
+        self.values, self.score = (results[one].astype(np.float64) for one in (name, "score"))
+        self.sign = 1.0 if name in ("accuracy", "score") else -1.0
+        self.shown = percent if name == "accuracy" else "{:.4g}".format
+        silent = results["lmbda" if "window" in results else "k"] == 0
+        self.heard = ~silent
+        self.level = self.best(silent)
+
+    def best(self, of: np.ndarray) -> float:
+        """The measure of the best setting among some, bool (n,); NaN without one."""
+        some = np.flatnonzero(of & np.isfinite(self.score))
+        return float(self.values[some[np.argmax(self.score[some])]]) if len(some) else math.nan
+
+    def tried(self, name: str) -> np.ndarray:
+        """The values of a parameter, ascending."""
+        return np.unique(self.results[name][self.heard])
+
+    def own(self, name: str) -> float:
+        """The reader's own value; NaN where that is no number."""
+        value = getattr(self.reader, name, None)
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+
+    def is_edge(self, name: str) -> bool:
+        """Whether the best value is the first or last that was tried, and more may lie beyond."""
+        tried, score = self.tried(name), np.where(self.heard, self.score, -np.inf)
+        best = self.results[name][np.argmax(score)]
+        return best in (tried[0], tried[-1]) and best not in NOTHING_BEYOND.get(name, ())
+
+    def profile(self, name: str) -> Lines:
+        """The best that there is at each value of a parameter, whatever the others are."""
+        tried = self.tried(name).tolist()
+        best = [self.best(self.heard & (self.results[name] == value)) for value in tried]
+        at = int(np.nanargmax(self.sign * np.array(best))) if np.isfinite(best).any() else 0
+        words, said = WORDS.get(name, name), [self.shown(value) for value in best]
+        return lines(
+            [("best setting", "memory", tried, best)],
+            alt=f"{self.measure} by {words}: {said[0]} at {tried[0]:.3g}, {said[-1]} at {tried[-1]:.3g}; the best is "
+            f"{said[at]} at {tried[at]:.3g}; without a memory it is {self.shown(self.level)}.",
+            table=[(name, self.measure), *((f"{value:.4g}", one) for value, one in zip(tried, said))],
+            x_label=words,
+            y_label=self.measure,
+            shown=self.shown,
+            log=name != "lmbda",
+            level=self.level,
+            at=self.own(name),
         )
-    pair = next((pair for pair in PAIRS if all(len(np.unique(results.get(one, [0]))) > 2 for one in pair)), None)
-    seen = None if pair is None else _map(reader, results, pair, silent, values, score, level, name, shown)
-    return Surface(type(reader).__name__, len(score), name, profiles, seen, _edges(results, names, silent, score))
 
-
-def _measured(results: dict[str, np.ndarray], measure: Measure) -> tuple[str, np.ndarray, Callable[[float], str]]:
-    """What the settings were compared by: its name, its values, and how these are written."""
-    for name in ("squared_error", "log_loss", "accuracy"):
-        if name in results:
-            break
-    else:
-        return "score", results["score"].astype(np.float64), "{:.4g}".format
-    if name == "log_loss" and measure.name == "perplexity":
-        name = "perplexity"
-    words = name.replace("_", " ").replace("log loss", "log-loss")
-    return words, results[name].astype(np.float64), percent if name == "accuracy" else "{:.4g}".format
-
-
-def _best(values: np.ndarray, score: np.ndarray, of: np.ndarray) -> float:
-    """The value of the best setting among some; NaN without one."""
-    some = np.flatnonzero(of & np.isfinite(score))
-    return float(values[some[np.argmax(score[some])]]) if len(some) else math.nan
-
-
-def _map(
-    reader: Reader,
-    results: dict[str, np.ndarray],
-    pair: tuple[str, str],
-    silent: np.ndarray,
-    values: np.ndarray,
-    score: np.ndarray,
-    level: float,
-    name: str,
-    shown: Callable[[float], str],
-) -> Map:
-    rows, columns = (np.unique(results[one][~silent]) for one in pair)
-    table = np.full((len(rows), len(columns)), np.nan)
-    where = np.searchsorted(rows, results[pair[0]]), np.searchsorted(columns, results[pair[1]])
-    for i, j in np.ndindex(*table.shape):
-        table[i, j] = _best(values, score, ~silent & (where[0] == i) & (where[1] == j))
-    sign = 1.0 if np.array_equal(values, score) or name in ("accuracy", "score") else -1.0  # of losses less is better
-    own = [getattr(reader, one, None) for one in pair]
-    chosen = None
-    if all(map(_is_number, own)):
-        i, j = (int(np.argmin(np.abs(tried - value))) for tried, value in zip((rows, columns), own))
-        chosen = (i, j) if math.isclose(rows[i], own[0]) and math.isclose(columns[j], own[1]) else None
-    better = int((sign * table > sign * level).sum())
-    return grid(
-        sign * table,
-        (pair[0], rows.tolist()),
-        (pair[1], columns.tolist()),
-        alt=f"{name} for each {pair[0]} and {pair[1]}: {better} of {np.isfinite(table).sum()} are better than without "
-        f"a memory, {shown(level)}.",
-        level=sign * level,
-        shown=lambda value: shown(sign * value),
-        chosen=chosen,
-    )
-
-
-def _edges(results: dict[str, np.ndarray], names: list[str], silent: np.ndarray, score: np.ndarray) -> list[str]:
-    best = np.flatnonzero(~silent)[np.argmax(score[~silent])] if (~silent).any() else None
-    found = []
-    for name in names if best is not None else ():
-        tried = np.unique(results[name][~silent])
-        ends = [end for end in (tried[0], tried[-1]) if end not in NOTHING_BEYOND.get(name, ())]
-        if len(tried) > 2 and results[name][best] in ends:
-            found.append(name)
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    def map(self, down: str, across: str) -> Map:
+        """The best that there is at each pair of values, beside what there is without a memory."""
+        rows, columns = self.tried(down), self.tried(across)
+        table = np.full((len(rows), len(columns)), np.nan)
+        for i, j in np.ndindex(*table.shape):
+            table[i, j] = self.best(self.heard & (self.results[down] == rows[i]) & (self.results[across] == columns[j]))
+        i, j = (int(np.argmin(np.abs(tried - self.own(name)))) for tried, name in ((rows, down), (columns, across)))
+        is_own = math.isclose(rows[i], self.own(down)) and math.isclose(columns[j], self.own(across))
+        better = int((self.sign * table > self.sign * self.level).sum())
+        return grid(
+            self.sign * table,
+            (down, rows.tolist()),
+            (across, columns.tolist()),
+            alt=f"{self.measure} for each {down} and {across}: {better} of {np.isfinite(table).sum()} are better than "
+            f"without a memory, {self.shown(self.level)}.",
+            level=self.sign * self.level,
+            shown=lambda value: self.shown(self.sign * value),
+            chosen=(i, j) if is_own else None,
+        )
