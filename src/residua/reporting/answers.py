@@ -204,6 +204,7 @@ def _broke(report: Report) -> Answer:
             label, said = (report.called(one) for one in (worst.label, worst.said))
             lines.append(f"Most often {label} became {said}: {worst.introduced:,} times.")
     else:
+        short = f"{count(broken, unit)} of {result.n:,} worse, {fixed:,} better"
         at = int(np.argmin(gain))
         lines = [f"The worst is row {at:,}: "]
         if result.task == "regression":
