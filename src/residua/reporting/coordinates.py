@@ -197,12 +197,13 @@ def grid(
 ) -> Map:
     """A map of `values` (rows, columns), of which more is better, NaN where there is none; beside `level`."""
     (row_name, row_values), (column_name, column_values) = rows, columns
-    better = np.nanmax(values) - level if np.isfinite(values).any() else 0.0
-    span = max(float(better), 1e-12)
+    known = values[np.isfinite(values)]
+    # Blue is darkest at the best, orange at the worst tenth: the very worst would leave all others pale.
+    best, worst = (float(known.max()) - level, level - float(np.quantile(known, 0.1))) if len(known) else (0.0, 0.0)
     cells = []
     for i, j in np.ndindex(*values.shape):
         if math.isfinite(value := float(values[i, j])):
-            off = (value - level) / span
+            off = (value - level) / max(best if value > level else worst, 1e-12)
             title = f"{row_name}={row_values[i]:.3g}, {column_name}={column_values[j]:.3g}: {shown(value)}"
             role: Role = "memory" if off > 0 else "base" if off < 0 else "grey"
             # The smallest y is at the bottom, as on any axis.
