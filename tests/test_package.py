@@ -17,8 +17,8 @@ from residua import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL"}
-VERBS = ["attach", "audit", "encode", "evaluate", "explain", "tune"]
+OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "jinja2"}
+VERBS = ["attach", "audit", "encode", "evaluate", "explain", "report", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
     "ContinuousCache",
@@ -42,6 +42,7 @@ PUBLIC = [
     "explain",
     "lm",
     "load",
+    "report",
     "tune",
 ]
 OBJECTS = [name for name in PUBLIC if name != "__version__"]

@@ -31,6 +31,7 @@ _HOME = {
     "explain": "residua.explanation",
     "attach": "residua.hooks",
     "conformal": "residua.uncertainty",
+    "report": "residua.reporting",
     "errors": "residua.errors",
     "lm": "residua.lm",
 }
@@ -63,6 +64,7 @@ __all__ = [
     "explain",
     "lm",
     "load",
+    "report",
     "tune",
 ]
 
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from residua.hooks import attach
     from residua.memory import Memory
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, load
+    from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune
     from residua.uncertainty import conformal

@@ -22,6 +22,7 @@ from residua.cli.history import log, undo
 from residua.cli.info import info
 from residua.cli.lm_eval import lm_eval
 from residua.cli.loaders import imported
+from residua.cli.report import report
 from residua.cli.tune import tune
 from residua.cli.verbosity import QUIET, VERBOSE, log_shown
 from residua.cli.verify import compact, verify
@@ -107,7 +108,8 @@ def main(modules: tuple[str, ...]) -> None:
 
 
 EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel, log, undo)
-for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, audit, *EDITING, info, verify, compact):
+JOURNEY: tuple[click.Command, ...] = (demo, encode, build, tune, evaluate, lm_eval, explain, report, generate, audit)
+for verb in (*JOURNEY, *EDITING, info, verify, compact):
     main.add_command(verb)
 
 
