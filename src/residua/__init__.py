@@ -30,6 +30,7 @@ _HOME = {
     "audit": "residua.review",
     "explain": "residua.explanation",
     "attach": "residua.hooks",
+    "inspect": "residua.inspector",
     "conformal": "residua.uncertainty",
     "errors": "residua.errors",
     "lm": "residua.lm",
@@ -61,6 +62,7 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "inspect",
     "lm",
     "load",
     "tune",
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from residua.evaluation import evaluate
     from residua.explanation import explain
     from residua.hooks import attach
+    from residua.inspector import inspect
     from residua.memory import Memory
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, load
     from residua.review import audit
