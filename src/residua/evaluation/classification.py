@@ -15,9 +15,7 @@ BINS = 15
 SMALLEST: float = math.log(TINY)  # one saturated row must not turn the mean of all others into infinity
 
 
-def measure(
-    part: Encoded, prediction: Prediction, base: dict[str, np.ndarray] | None = None
-) -> dict[str, np.ndarray]:
+def measure(part: Encoded, prediction: Prediction, base: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Of each row: what they say of it, how sure they are, and what they give the truth; each (q,). `base`: what
     ``of_base`` gave, where it is known."""
     base, truth = of_base(part, prediction) if base is None else base, truth_of(part)

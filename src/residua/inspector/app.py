@@ -31,6 +31,7 @@ STATIC = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
 _ID = r"-?\d{1,19}"  # in digits: a page's numbers have no more than 53 bits

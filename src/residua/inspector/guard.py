@@ -1,4 +1,4 @@
-"""Who may ask: this machine's browser, at the address with the token, from the page itself, and not too much at once."""
+"""Who may ask: this machine's browser, at the address with the token, from the page itself, and not too much."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from residua.memory import Memory
 from residua.memory.history import Event
 from residua.memory.schema import unit
 from residua.readers import NeighbourReader
-from residua.readers.reader import OWN, QUERIES, Exclude
+from residua.readers.reader import QUERIES
 
 MOST = 10_000  # queries that are held
 NUMBERS = 10**8  # of what the model says of them: of a vocabulary fewer queries are held
@@ -75,8 +75,6 @@ class Queries:
     most, depth : int, optional
         How many rows are held, and how many neighbours of each. By default 10 000, fewer of a vocabulary, and 256, or
         twice the reader's own.
-    exclude : "own" or None
-        As for ``rs.evaluate``.
 
     Attributes
     ----------
@@ -97,12 +95,11 @@ class Queries:
         *,
         most: int | None = None,
         depth: int | None = None,
-        exclude: Exclude = OWN,
     ):
         memory = reader.memory
         most = max(1, min(MOST, NUMBERS // memory.n_outputs)) if most is None else most
         self.depth = min(max(DEEP, 2 * reader.k) if depth is None else depth, max(len(memory), 1))
-        self._exclude, self._lock = exclude, threading.RLock()
+        self._lock = threading.RLock()
         self._parts, self.numbers, self.total = _held(data, most)
         if not len(self.numbers):
             raise InputError("the data hold no rows; expected at least one example")
@@ -129,8 +126,9 @@ class Queries:
         tokens = list[int]()
         while len(tokens) < length and place > 0:
             here, there = self[place], self[place - 1]
-            apart = here.ids is None or there.ids is None or here.ids[0] != there.ids[0] or there.labels is None
-            if apart or here.columns["offset"][0] != there.columns["offset"][0] + 1:
+            if here.ids is None or there.ids is None or there.labels is None or here.ids[0] != there.ids[0]:
+                break
+            if here.columns["offset"][0] != there.columns["offset"][0] + 1:
                 break
             tokens.append(int(there.labels[0]))
             place -= 1
@@ -217,7 +215,7 @@ class Queries:
 
     def _searched(self, searching: NeighbourReader, parts: Sequence[Encoded]) -> list[Block]:
         blocks = list[Block]()
-        for part, prediction in searching.predictions(parts, exclude=self._exclude, depth=self.depth):
+        for part, prediction in searching.predictions(parts, depth=self.depth):
             base = searching.base(part.logits)  # what the search made of them may be a vocabulary wide
             blocks.append(Block(part, Prediction(base, prediction.near, None)))
         return blocks
@@ -243,10 +241,8 @@ def _held(data: Encoded | Iterable[Encoded], most: int) -> tuple[list[Encoded], 
     wanted = None if total is None or total <= most else np.linspace(0, total - 1, most).round().astype(np.int64)
     for batch in given:
         last = first + len(batch)
-        if wanted is not None:
-            own = wanted[(wanted >= first) & (wanted < last)]
-        else:
-            own = np.arange(first, min(last, most))
+        every = np.arange(first, min(last, most))
+        own = every if wanted is None else wanted[(wanted >= first) & (wanted < last)]
         for begin in range(0, len(own), QUERIES):
             some = own[begin : begin + QUERIES]
             whole = len(some) == len(batch)

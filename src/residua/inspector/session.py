@@ -12,7 +12,7 @@ import numpy as np
 from residua.caution import warn
 from residua.core import Encoded
 from residua.drawing.look import Images, facts_of, named, picture_of
-from residua.errors import InputError, LabelError, ParameterError, ResiduaError, StorageError, TaskError
+from residua.errors import InputError, LabelError, ParameterError, StorageError, TaskError
 from residua.explanation import explain
 from residua.explanation.explanation import Decoder
 from residua.folder import MANIFEST, folder_of
@@ -178,7 +178,8 @@ class Session:
 
     def undo(self) -> dict[str, Any]:
         """Take back the last edit."""
-        return {"undone": str(self.memory.undo()), **self.status()}
+        event = self.memory.undo()
+        return {"undone": str(self.memory.log()[event.undoes or 0]), **self.status()}
 
     def keep(self) -> dict[str, Any]:
         """Save the memory into its folder, with what others saved there meanwhile."""

@@ -64,7 +64,9 @@ class Words:
             return class_name(self.classes, int(label))
         values = np.asarray(label).reshape(-1)
         if self.task == "regression":
-            return ", ".join(f"{value:.4g}" for value in values[:LABELS].tolist()) + (" …" if len(values) > LABELS else "")
+            return ", ".join(f"{value:.4g}" for value in values[:LABELS].tolist()) + (
+                " …" if len(values) > LABELS else ""
+            )
         own = np.flatnonzero(values > 0)
         more = f" and {len(own) - LABELS} more" if len(own) > LABELS else ""
         return ", ".join(class_name(self.classes, place) for place in own[:LABELS].tolist()) + more or "none"
@@ -77,16 +79,20 @@ class Words:
 
     def output(self, place: int) -> str:
         """What an output is called."""
-        return self.tokens([place]) if self.is_text else class_name(self.classes, place)
+        if self.is_text:
+            return self.tokens([place])
+        return (
+            f"output {place}" if self.task == "regression" and self.classes is None else class_name(self.classes, place)
+        )
 
 
 def explained(why: Explanation, words: Words, pictures: bool) -> dict[str, Any]:
     """An explanation: predictions, scores, and the neighbours that moved the answer most."""
     added = why.contributions.sum(axis=0)
     largest = np.argsort(-np.maximum(np.abs(why.scores), np.abs(why.scale * why.base)), kind="stable")
-    told = list(why.contributions_to)
     spoken = [int(np.searchsorted(why.outputs, one)) for one in _spoken(why)]
     places = list(dict.fromkeys([*spoken, *largest.tolist()]))[:OUTPUTS]
+    moved = spoken or places[:3]
     order = np.argsort(-np.abs(swing(why)), kind="stable")[:NEIGHBOURS].tolist()
     rest = np.setdiff1d(np.arange(len(why)), order)
     return plain(
@@ -101,7 +107,7 @@ def explained(why: Explanation, words: Words, pictures: bool) -> dict[str, Any]:
             "shared": why.shared,
             "scores": [
                 {
-                    "name": words.output(int(why.outputs[at])) if why.task != "regression" else f"output {why.outputs[at]}",
+                    "name": words.output(int(why.outputs[at])),
                     "base": why.base[at],
                     "added": added[at],
                     "score": why.scores[at],
@@ -109,8 +115,8 @@ def explained(why: Explanation, words: Words, pictures: bool) -> dict[str, Any]:
                 for at in places
             ],
             "more_outputs": why.n_outputs - len(places),
-            "columns": told[:3],
-            "neighbours": [_neighbour(why, at, words, told[:3], pictures) for at in order],
+            "columns": [words.output(int(why.outputs[place])) for place in moved],
+            "neighbours": [_neighbour(why, at, words, moved, pictures) for at in order],
             "rest": {"count": len(rest), "weight": why.weights[rest].sum(dtype=np.float64)},
         }
     )
@@ -130,16 +136,15 @@ def _right(why: Explanation, said: Any) -> bool | None:
     return bool(np.array_equal(np.asarray(said) > 0, np.asarray(why.label) > 0) if np.ndim(said) else said == why.label)
 
 
-def _neighbour(why: Explanation, at: int, words: Words, told: Sequence[str], pictures: bool) -> dict[str, Any]:
+def _neighbour(why: Explanation, at: int, words: Words, moved: Sequence[int], pictures: bool) -> dict[str, Any]:
     look, id, own = why.look(at, {}), int(why.ids[at]), why.sources[at] == "memory"
-    to = why.contributions_to
     return {
         "id": str(id) if own else None,
         "name": look.name,
         "label": words(why.labels[at]),
         "distance": why.distances[at],
         "weight": why.weights[at],
-        "moved": [to[name][at] for name in told],
+        "moved": why.contributions[at, list(moved)],
         "picture": f"picture/memory/{id}" if own and pictures else None,
         "text": None if why.contexts is None else [words.tokens(why.contexts[at]), words(why.labels[at])],
         "facts": look.facts,

@@ -16,11 +16,12 @@ function make(tag, about = {}, ...within) {
 
 // Numbers in words; the exact one is the element's value.
 
-const percent = (x, signed = false) => x === null ? "—" : `${signed && x > 0 ? "+" : ""}${(100 * x).toFixed(2)} %`;
+const percent = (x, signed = false) => x === null ? "—" : `${signed && x > 0 ? "+" : ""}${(100 * x).toFixed(2)}\u00a0%`.replace("-", "\u2212");
 const digits = (x) => {
   if (x === null) return "—";
   const size = Math.abs(x);
-  return size !== 0 && (size < 1e-3 || size >= 1e5) ? x.toExponential(2) : String(Number(x.toPrecision(4)));
+  const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? x.toExponential(2) : String(Number(x.toPrecision(4)));
+  return text.replace("-", "\u2212").replace("e\u2212", "e-");
 };
 const signed = (x) => (x > 0 ? "+" : "") + digits(x);
 const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
@@ -102,7 +103,7 @@ function makeSlider(one) {
   const show = () => {
     range.value = place(one, settings[one.name]);
     range.setAttribute("aria-valuetext", `${one.symbol} = ${digits(settings[one.name])}`);
-    number.value = one.scale === "whole" ? settings[one.name] : Number(settings[one.name].toPrecision(6));
+    number.value = one.scale === "whole" ? settings[one.name] : Number(settings[one.name].toPrecision(4));
   };
   const move = (x) => {
     settings[one.name] = x;
@@ -244,6 +245,8 @@ const choose = guarded(async (one) => {
     else button.removeAttribute("aria-current");
   }
   await loadExplanation();
+  const top = at("detail").getBoundingClientRect().top;
+  if (top > innerHeight - 100) at("detail").scrollIntoView({ block: "start" });
 });
 
 // One example, taken apart.
@@ -301,13 +304,13 @@ function asNeighbours(told) {
   const column = told.columns[0];
   const largest = Math.max(1e-12, ...told.neighbours.map((one) => Math.abs(one.moved[0])));
   const cards = told.neighbours.map((one) => {
-    const moves = told.columns.map((name, i) => `${name} ${signed(one.moved[i])}`).join(", ");
+    const moves = told.columns.map((name, i) => make("span", { class: "move" }, `${signed(one.moved[i])} to ${name}`));
     return make("li", { "data-id": one.id },
       one.picture && picture(one.picture, `the picture of ${one.name}`),
       make("span", { class: "label" }, one.label),
       inText(one.text),
-      make("span", { class: "numbers" }, one.name, make("br"), `distance ${digits(one.distance)}, weight ${digits(one.weight)}`,
-        make("br"), `adds to ${moves}`),
+      make("span", { class: "numbers" }, one.name, make("br"), `distance ${digits(one.distance)}, weight ${digits(one.weight)}`),
+      make("span", { class: "moves" }, moves),
       bar(Math.abs(one.moved[0]) / largest, one.moved[0] < 0 ? "away" : "memory"),
       inFacts(one.facts),
       one.id === null ? null : doing(one.id, one.name, one.label, null));
@@ -399,16 +402,15 @@ async function loadMemories() {
   const some = (name) => told.rows.some((one) => one[name] !== null);
   const heads = [some("picture") && "", "name", some("text") && "text", "label", some("base") && "the model says",
     told.rows.some((one) => Object.keys(one.facts).length) && "also", "id", ""];
-  const head = heads.filter((one) => one !== false).map((one) => one
-    ? make("th", { scope: "col" }, one) : make("td", {}, make("span", { class: "hidden" }, "—")));
+  const head = heads.filter((one) => one !== false).map((one) => one ? make("th", { scope: "col" }, one) : make("td"));
   const rows = told.rows.map((one) => make("tr", { "data-id": one.id },
-    some("picture") && make("td", {}, one.picture && picture(one.picture, `the picture of ${one.name}`)),
+    some("picture") && make("td", { class: "of-picture" }, one.picture && picture(one.picture, `the picture of ${one.name}`)),
     make("td", { class: "name" }, one.name, one.also > 0 ? ` and ${count(one.also, "other name")}` : ""),
     some("text") && make("td", {}, inText(one.text)),
-    make("td", { class: "label" }, one.label),
-    some("base") && make("td", {}, one.base),
+    make("td", { class: "label", "data-head": "label" }, one.label),
+    some("base") && make("td", { "data-head": "the model says" }, one.base),
     heads[5] && make("td", {}, inFacts(one.facts)),
-    make("td", {}, one.id),
+    make("td", { "data-head": "id" }, one.id),
     make("td", {}, doing(one.id, one.name, one.label, one.bearers))));
   at("memories").replaceChildren(make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows));
   at("found").textContent = count(told.total, "row");
@@ -444,11 +446,11 @@ function showBring() {
 
 const VIEWS = ["examples", "memories", "log"];
 function showView() {
-  const wanted = location.hash.slice(1);
+  const wanted = location.hash.slice(2);
   const view = VIEWS.includes(wanted) ? wanted : about.data || about.uploads.length ? "examples" : "memories";
   for (const one of VIEWS) {
     at(`view-${one}`).hidden = one !== view;
-    const link = document.querySelector(`nav a[href="#${one}"]`);
+    const link = document.querySelector(`nav a[href="#/${one}"]`);
     if (one === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
