@@ -17,8 +17,8 @@ from residua import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL"}
-VERBS = ["attach", "audit", "encode", "evaluate", "explain", "tune"]
+OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "starlette"}
+VERBS = ["attach", "audit", "encode", "evaluate", "explain", "inspect", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
     "ContinuousCache",
@@ -40,6 +40,7 @@ PUBLIC = [
     "errors",
     "evaluate",
     "explain",
+    "inspect",
     "lm",
     "load",
     "tune",

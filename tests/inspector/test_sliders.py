@@ -34,6 +34,12 @@ def test_every_end_of_a_slider_is_a_setting(memory):
                 assert getattr(moved(reader, {one.name: end}), one.name) == end
 
 
+def test_a_whole_number_of_neighbours_is_one_however_it_is_written(memory):
+    reader = rs.ResMem(memory, k=5)
+    for k in (5.0, 7.0):
+        assert (moved(reader, {"k": k}).k, type(moved(reader, {"k": k}).k)) == (k, int)
+
+
 def test_k_goes_no_deeper_than_is_known_or_remembered(memory):
     assert sliders_of(rs.ResMem(memory), 64)[0].most == 64
     assert sliders_of(rs.ResMem(memory), 5000)[0].most == len(memory)

@@ -382,7 +382,9 @@ class NeighbourReader(Reader):
     @classmethod
     def _with_any_k(cls, params: dict[str, Any], memory: Memory) -> Self:
         reader = cls(memory, **params | {"k": min(params["k"], len(memory))})
-        reader.k = params["k"]  # forgetting may have left fewer than k rows: no error here, as it is none when reading
+        reader.k = int(
+            params["k"]
+        )  # forgetting may have left fewer than k rows: no error here, as it is none when reading
         return reader
 
 

@@ -139,6 +139,7 @@ const settingsMoved = guarded(async () => {
     return;
   }
   running = true;
+  at("figures").setAttribute("aria-busy", "true");
   try {
     do {
       again = false;
@@ -147,6 +148,7 @@ const settingsMoved = guarded(async () => {
     } while (again);
   } finally {
     running = false;
+    at("figures").removeAttribute("aria-busy");
   }
 });
 
@@ -182,7 +184,6 @@ async function loadFigures() {
       make("th", { scope: "col", class: "of-base" }, "base"), make("th", { scope: "col", class: "of-memory" }, "memory"))),
     make("tbody", {}, rows)),
     make("p", { class: "hint" }, `${count(told.rows, about.text ? "token" : "example")}, in ${took.toFixed(0)} ms`));
-  at("figures").removeAttribute("aria-busy");
 }
 
 // The list of examples.
@@ -361,7 +362,6 @@ async function edited() {
     at("number-k").max = one.most;
     one.show();
   }
-  if (about.data?.labels) at("figures").setAttribute("aria-busy", "true");
   await Promise.all([loadMemories(), settingsMoved()]);
 }
 
@@ -486,7 +486,6 @@ const start = guarded(async () => {
   at("detail").replaceChildren(make("p", { class: "card empty" }, "Choose an example to see which memories moved it."));
   showBring();
   showView();
-  if (about.data?.labels) at("figures").setAttribute("aria-busy", "true");
   showStatus(await ask("status"));
   if (about.data) example = "row-0";
   await Promise.all([loadMemories(), settingsMoved()]);
