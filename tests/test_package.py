@@ -120,10 +120,11 @@ def test_the_readme_lists_every_extra_and_what_it_brings():
     listed = {extra: set(re.findall(r"[\w-]+", brings)) for extra, brings in rows if extra not in ("lm-eval", "all")}
     declared = {"": pyproject()["dependencies"], **pyproject()["optional-dependencies"]}
     required = {extra: {re.match(r"[\w-]+", line)[0] for line in lines} for extra, lines in declared.items()}
-    assert {extra for extra, _ in rows} == set(required) - {"experiments", "tables", "test", "translation"}
+    assert {extra for extra, _ in rows} == set(required) - {"browser", "experiments", "tables", "test", "translation"}
     assert listed == {extra: required[extra] for extra in listed}
     everything = set(re.findall(r"\w+", declared["all"][0])) - {"residua"}
-    assert everything == set(required) - {"", "all", "demo", "experiments", "lm-eval", "tables", "test", "translation"}
+    own = {"browser", "demo", "experiments", "lm-eval", "tables", "test", "translation"}
+    assert everything == set(required) - {"", "all"} - own
 
 
 def test_supported_pythons_are_the_tested_ones():

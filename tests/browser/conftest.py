@@ -98,7 +98,7 @@ def accessible():
 
 @pytest.fixture(scope="session")
 def rows():
-    """``rows(n, seed)``: rows around three centres, that the model knows half, with names and labels that are markup."""
+    """``rows(n, seed)``: rows around three centres, known half by the model, with names and labels that are markup."""
     return _rows
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the inspector's server: pip install residua[inspect]")
-expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make browser").expect
+pytest.importorskip("playwright", reason="Playwright is not installed: make browser")
+
+from playwright.sync_api import expect
 
 import residua as rs
 
