@@ -1,4 +1,4 @@
-"""What the inspector waits for: a moved slider and an edit, with 10 000 queries; beside ``evaluate``, which searches."""
+"""What the inspector waits for: a moved slider, an edit, a page; of 10 000 queries, beside ``evaluate``, which searches."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ def main() -> dict:
         "ResMem in the exponent": rs.ResMem(memory, k=53, sigma=0.7, temperature=1.4, space="exponent"),
         "KNNLM": rs.KNNLM(memory, k=53, lmbda=0.5, sigma=1.0),
     }
-    found: dict[str, dict] = {"threads": threads(), "rows": len(train), "queries": len(test)}  # type: ignore[dict-item]
+    found: dict = {"threads": threads(), "rows": len(train), "queries": len(test)}
     for name, reader in readers.items():
         session = Session(reader, test)
         start = time.perf_counter()
         session.figures({})
         first = time.perf_counter() - start
         works = {one: _moving(session, one) for one in ("k", "sigma", "temperature", "lmbda") if hasattr(reader, one)}
-        works["k = 200"] = lambda session=session, turn=itertools.count(): session.figures({"k": 200 + next(turn) % 2})
-        works["explanation"] = lambda session=session, turn=itertools.count(): session.explanation({}, f"row-{next(turn)}")
-        works["evaluate"] = lambda reader=reader: rs.evaluate(reader, test, label_knn=False, n_bootstrap=1)
+        turn = itertools.count()
+        works |= {
+            "k = 200": lambda session=session, turn=turn: session.figures({"k": 200 + next(turn) % 2}),
+            "explanation": lambda session=session, turn=turn: session.explanation({}, f"row-{next(turn)}"),
+            "evaluate": lambda reader=reader: rs.evaluate(reader, test, label_knn=False, n_bootstrap=1),
+        }
         taken = in_turn(works, repeat=5)
         found[name] = {"first_ms": _ms(first)} | {f"{one}_ms": _ms(took) for one, took in taken.items()}
         found[name]["evaluate_over_sigma"] = round(taken["evaluate"] / taken["sigma"], 1)
@@ -79,7 +82,9 @@ def _million() -> dict:
     data = rs.Encoded(keys, rng.normal(size=(ROWS, 10)) + np.eye(10)[labels], labels)
     session = Session(rs.KNNLM(rs.Memory(data, names=names), k=10, sigma=1.0))
     asked = {"all": {}, "label": {"label": "3"}, "id": {"id": "999999"}, "name": {"name": "picture 99999"}}
-    return {f"{name}_ms": _ms(seconds(lambda own=own: session.remembered(page=1, **own))) for name, own in asked.items()}
+    return {
+        f"{name}_ms": _ms(seconds(lambda own=own: session.remembered(page=1, **own))) for name, own in asked.items()
+    }
 
 
 def _ms(took: float) -> float:
