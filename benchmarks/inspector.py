@@ -1,4 +1,4 @@
-"""What the inspector waits for: a moved slider, an edit, a page; of 10 000 queries, beside ``evaluate``, which searches."""
+"""What the inspector waits for: a moved slider and an edit, of 10 000 queries, beside ``evaluate``; and a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 import residua as rs
 from benchmarks._cifar import encoded, threads
-from benchmarks._timing import in_turn, seconds
+from benchmarks._timing import in_turn
 from residua.inspector.session import Session
 
 ROWS = 1_000_000
