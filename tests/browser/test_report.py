@@ -1,4 +1,4 @@
-"""The report as a person opens it: a file that asks nobody for anything, in light and dark, wide, narrow and printed."""
+"""The report as a person opens it: a file that asks nobody for anything, light and dark, wide, narrow and printed."""
 
 import warnings
 
