@@ -21,6 +21,7 @@ from residua.inspector.queries import Queries
 from residua.inspector.remembered import class_of, find, numbers_of
 from residua.inspector.sliders import moved, sliders_of
 from residua.inspector.upload import Uploads
+from residua.memory import Memory
 from residua.memory.facts import facts
 from residua.memory.history import last_to_undo
 from residua.memory.lock import locked
@@ -35,6 +36,16 @@ WHICH = ("all", "fixed", "broken", "changed", "wrong")
 
 class Session:
     """One reader under inspection. Every answer is in JSON types; settings are numbers of the reader, by name."""
+
+    reader: NeighbourReader
+    memory: Memory
+    queries: Queries | None
+    uploads: Uploads
+    images: Images | None
+    test_images: Images | None
+    path: Path | None
+    tokenizer: Decoder | None
+    words: shown.Words
 
     def __init__(
         self,

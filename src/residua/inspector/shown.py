@@ -54,6 +54,11 @@ CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
 class Words:
     """What labels are called: classes by their names, tokens by their text, numbers in few digits."""
 
+    task: Task
+    classes: Sequence[str] | None
+    is_text: bool
+    tokenizer: Decoder | None
+
     def __init__(self, task: Task, classes: Sequence[str] | None, is_text: bool, tokenizer: Decoder | None):
         self.task, self.classes, self.is_text, self.tokenizer = task, classes, is_text, tokenizer
 
