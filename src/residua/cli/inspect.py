@@ -8,7 +8,7 @@ import click
 
 from residua.cli import options as shared
 from residua.cli.collections import COLLECTIONS, reader_of_pictures
-from residua.cli.data import Counted, reading_for
+from residua.cli.data import reading_for
 from residua.cli.language import model_of
 from residua.cli.loaders import check_npz, data_named, model_named, needed
 from residua.cli.output import report
@@ -18,7 +18,6 @@ from residua.errors import InputError
 from residua.folder import has_reader
 from residua.printable import count
 
-TOKENS = 10**8  # of what a language model says of its data, by which fewer tokens are held
 DATA = "Examples: an encoded .npz; with --model also what 'residua encode' takes. Repeatable."
 IMAGES = "Pictures of what is remembered, by id: an .npz with x, a folder that names are in, or module:name."
 FACTORY = "Reads what is brought to the page. Its factory may give (model, prepare), to read pictures, too."
@@ -83,7 +82,7 @@ def inspect(
         model, prepare = _model(reading["model"], checkpoint)
     test: Any = None
     if text:
-        test = _texts(model, text, asked, reading, rows)
+        test = _texts(model, text, asked, reading)
     elif data:
         test, own = _examples(data, model, asked)
         test_images = own if test_images is None else _pictures(test_images)
@@ -139,12 +138,11 @@ def _pixels(x: Any) -> Any:
     return x if is_pictures and min(shape[1:3]) >= 1 else None
 
 
-def _texts(model: Any, text: tuple[Path, ...], reader: Any, options: dict, rows: int | None) -> Any:
+def _texts(model: Any, text: tuple[Path, ...], reader: Any, options: dict) -> Any:
     import residua as rs
 
     batch_size, reading = options["batch_size"], reading_for(model[0], options)
-    data = rs.encode(model, list(text), like=reader.memory, batch_size=batch_size, progress=progress(), **reading)
-    return Counted(data, rows or max(1, TOKENS // reader.memory.n_outputs))
+    return rs.encode(model, list(text), like=reader.memory, batch_size=batch_size, progress=progress(), **reading)
 
 
 def _pictures(spec: str) -> Any:

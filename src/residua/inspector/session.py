@@ -45,7 +45,6 @@ class Session:
     test_images: Images | None
     path: Path | None
     tokenizer: Decoder | None
-    words: shown.Words
 
     def __init__(
         self,
@@ -67,17 +66,22 @@ class Session:
         self.images, self.test_images, self.path = images, test_images, path
         if tokenizer is None and memory.schema.is_text and isinstance(model, tuple):
             tokenizer = model[1]
-        classes = memory.schema.classes or (None if self.queries is None else self.queries[0].classes)
         self.tokenizer = tokenizer
-        self.words = shown.Words(memory.task, classes, memory.schema.is_text, tokenizer)
         self._pictures = self._has_pictures()
         self._kept()
+
+    @property
+    def words(self) -> shown.Words:
+        """What labels are called now: others may have added classes."""
+        schema = self.memory.schema
+        classes = schema.classes or (None if self.queries is None else self.queries.classes)
+        return shown.Words(schema.task, classes, schema.is_text, self.tokenizer)
 
     # What can be asked.
 
     def about(self) -> dict[str, Any]:
         """What is inspected, as it was opened."""
-        memory, queries = self.memory, self.queries
+        memory, queries, words = self.memory, self.queries, self.words
         depth = len(memory) if queries is None else queries.depth
         data = None
         if queries is not None:
@@ -90,7 +94,7 @@ class Session:
             "task": memory.task,
             "text": memory.schema.is_text,
             "tokenizer": self.tokenizer is not None,
-            "classes": None if self.words.classes is None else list(self.words.classes),
+            "classes": None if words.classes is None else list(words.classes),
             "outputs": memory.n_outputs,
             "sliders": shown.slid(sliders_of(self.reader, depth)),
             "data": data,
@@ -162,7 +166,7 @@ class Session:
         if kind == "upload":
             return self.uploads[number].picture
         queries, place = self._data(), self._place(number)
-        return picture_of(self.test_images, int(queries.numbers[place]), _name(queries[place]))
+        return picture_of(self.test_images, int(queries.numbers[place]), queries.name_of(queries[place]))
 
     # What can be done.
 
@@ -239,7 +243,7 @@ class Session:
         if self.memory.schema.is_text:
             own = "" if row.labels is None else self.words(row.labels[0])
             text = [self.words.tokens(queries.before(place, shown.TOKENS)), own]
-        called = named(_name(row), f"row {queries.numbers[place]}")
+        called = shown.clipped(named(queries.name_of(row), f"row {queries.numbers[place]}"))
         picture = f"picture/row/{place}" if self._pictures["row"] else None
         return {"name": called, "picture": picture, "text": text, "facts": facts_of(row.columns, 0)}
 
@@ -314,7 +318,3 @@ def _reference(example: str) -> tuple[str, int]:
     if kind not in ("row", "upload") or not number.isdecimal() or len(number) > 18:
         raise InputError(f"example={example!r}; expected such as row-7")
     return kind, int(number)
-
-
-def _name(row: Encoded) -> str | None:
-    return None if row.names is None else str(row.names[0])
