@@ -33,7 +33,7 @@ browser: .venv/.test
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && { echo "chromium, by apt" && \
 		apt-get install -qqy chromium || { apt-get update -qq && apt-get install -qqy chromium; }; } >> $(LOG) 2>&1; } || true
 	@if ! command -v chromium > /dev/null; then echo "skipped: no Chromium here, and none could be installed (apt-get install chromium)"; \
-	elif ! $(MAKE) --no-print-directory .venv/.browser; then echo "skipped: Playwright could not be installed; $(LOG) says why"; \
+	elif ! $(MAKE) -s .venv/.browser; then echo "skipped: Playwright could not be installed; $(LOG) says why"; \
 	else $(BIN)/pytest tests/browser; fi
 
 lint: .venv/.test

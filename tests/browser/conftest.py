@@ -28,7 +28,8 @@ def browser():
     if found is None:
         pytest.skip("no Chromium here: make browser, or apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        rebound = "--host-resolver-rules=MAP rebound.test 127.0.0.1"
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", rebound])
         yield browser
         browser.close()
 
