@@ -30,6 +30,7 @@ _HOME = {
     "audit": "residua.review",
     "explain": "residua.explanation",
     "attach": "residua.hooks",
+    "inspect": "residua.inspector",
     "conformal": "residua.uncertainty",
     "report": "residua.reporting",
     "errors": "residua.errors",
@@ -62,6 +63,7 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "inspect",
     "lm",
     "load",
     "report",
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from residua.evaluation import evaluate
     from residua.explanation import explain
     from residua.hooks import attach
+    from residua.inspector import inspect
     from residua.memory import Memory
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, load
     from residua.reporting import report
