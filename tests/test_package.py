@@ -17,8 +17,8 @@ from residua import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL"}
-VERBS = ["attach", "audit", "encode", "evaluate", "explain", "tune"]
+OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "jinja2", "starlette"}
+VERBS = ["attach", "audit", "encode", "evaluate", "explain", "inspect", "report", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
     "ContinuousCache",
@@ -40,8 +40,10 @@ PUBLIC = [
     "errors",
     "evaluate",
     "explain",
+    "inspect",
     "lm",
     "load",
+    "report",
     "tune",
 ]
 OBJECTS = [name for name in PUBLIC if name != "__version__"]
@@ -119,10 +121,11 @@ def test_the_readme_lists_every_extra_and_what_it_brings():
     listed = {extra: set(re.findall(r"[\w-]+", brings)) for extra, brings in rows if extra not in ("lm-eval", "all")}
     declared = {"": pyproject()["dependencies"], **pyproject()["optional-dependencies"]}
     required = {extra: {re.match(r"[\w-]+", line)[0] for line in lines} for extra, lines in declared.items()}
-    assert {extra for extra, _ in rows} == set(required) - {"experiments", "tables", "test", "translation"}
+    assert {extra for extra, _ in rows} == set(required) - {"browser", "experiments", "tables", "test", "translation"}
     assert listed == {extra: required[extra] for extra in listed}
     everything = set(re.findall(r"\w+", declared["all"][0])) - {"residua"}
-    assert everything == set(required) - {"", "all", "demo", "experiments", "lm-eval", "tables", "test", "translation"}
+    own = {"browser", "demo", "experiments", "lm-eval", "tables", "test", "translation"}
+    assert everything == set(required) - {"", "all"} - own
 
 
 def test_supported_pythons_are_the_tested_ones():

@@ -30,7 +30,9 @@ _HOME = {
     "audit": "residua.review",
     "explain": "residua.explanation",
     "attach": "residua.hooks",
+    "inspect": "residua.inspector",
     "conformal": "residua.uncertainty",
+    "report": "residua.reporting",
     "errors": "residua.errors",
     "lm": "residua.lm",
 }
@@ -61,8 +63,10 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "inspect",
     "lm",
     "load",
+    "report",
     "tune",
 ]
 
@@ -73,8 +77,10 @@ if TYPE_CHECKING:
     from residua.evaluation import evaluate
     from residua.explanation import explain
     from residua.hooks import attach
+    from residua.inspector import inspect
     from residua.memory import Memory
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, load
+    from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune
     from residua.uncertainty import conformal
