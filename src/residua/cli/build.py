@@ -87,7 +87,10 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
     options |= {"index_params": dict(map(_parameter, index_params)) or None, "device": device}
     options["index"] = options["index"] or ("auto" if of_text else "exact")
     options["storage"] = options["storage"] or ("none" if of_text else "full")
-    if options["index"] not in INDEXES and not has_imports(click.get_current_context()):
+    engine, remote, _ = options["index"].partition("://")
+    if remote and engine == "milvus":
+        needed("pymilvus", "a Milvus index", "milvus")
+    if options["index"] not in INDEXES and not remote and not has_imports(click.get_current_context()):
         needed("faiss", f"index {options['index']!r}", "faiss")
     if output.exists() and not output.is_dir():
         raise MemoryFileError(f"{output} is a file; expected the name of a folder to write")

@@ -52,6 +52,6 @@ def compact(memory: Path, as_json: bool) -> None:
     from residua.memory import Memory
 
     before = bytes_in(memory)
-    Memory.compact(memory, trust=trusted())
+    Memory.compact(memory, index=indexed(), trust=trusted())
     now = bytes_in(memory)
     report({"bytes_before": before, "bytes": now}, f"{memory}: {size(before)} before, {size(now)} now", as_json)

@@ -5,7 +5,7 @@ from residua.index.exact import Exact
 from residua.index.faiss_index import FaissIndex
 from residua.index.ground_truth import GroundTruth
 from residua.index.index import Index, register_index
-from residua.index.make import given_index, is_remote, load_index, make_index
+from residua.index.make import SECRET, given_index, is_remote, load_index, make_index
 from residua.index.milvus import Milvus
 from residua.index.recall import ENOUGH, Recall, check_recall, keep_recall_true, measure_recall, median_nn_distance
 from residua.index.recipes import MORE_EXACT
@@ -15,6 +15,7 @@ from residua.index.trust import check_wanted
 __all__ = [
     "ENOUGH",
     "MORE_EXACT",
+    "SECRET",
     "DecodedKeys",
     "Exact",
     "FaissIndex",
