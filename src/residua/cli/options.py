@@ -128,7 +128,7 @@ def _folders(ctx, param, incomplete: str) -> list[CompletionItem]:
 
 
 def _of_the_verb(name: str, help: str, **how: Any) -> tuple[Callable, Callable[[], Any]]:
-    """An option (a flag, if `how` says no other) that no verb takes as an argument, and what whoever opens a memory asks
+    """An option (a flag, if `how` says no other) that no verb takes as an argument, and what opens a memory asks
     for it."""
     key = f"residua.{name}"  # in the context's meta
 

@@ -35,7 +35,8 @@ def make_index(
 
     `index` is an engine's registered name; the address of one on a server, ``name://…``; ``"auto"``, ``"knnlm"`` or
     ``"knnlm-fast"`` (decided here and kept as the memory grows); any FAISS factory string; or an index without rows, of
-    which a fresh one is made, with its own parameters and `overfetch`. `params` are the engine's, such as ``{"nprobe": 64}``, and ``rerank``.
+    which a fresh one is made, with its own parameters and `overfetch`. `params` are the engine's, such as
+    ``{"nprobe": 64}``, and ``rerank``.
     """
     if isinstance(index, Index):
         if index.n or index.dim != dim or params:

@@ -62,7 +62,7 @@ class Server(ABC):
 
     @abstractmethod
     def count(self, name: str, below: int) -> int:
-        """How many rows there are before `below`. It sees all that was put and removed, and from then on searches do."""
+        """How many rows there are before `below`: after all that was put and removed, as searches then see it."""
 
     @abstractmethod
     def rows(self, name: str, first: int, last: int) -> np.ndarray:
