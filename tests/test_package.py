@@ -124,7 +124,7 @@ def test_the_readme_lists_every_extra_and_what_it_brings():
     assert {extra for extra, _ in rows} == set(required) - {"browser", "experiments", "tables", "test", "translation"}
     assert listed == {extra: required[extra] for extra in listed}
     everything = set(re.findall(r"\w+", declared["all"][0])) - {"residua"}
-    own = {"browser", "demo", "experiments", "lm-eval", "tables", "test", "translation"}
+    own = {"browser", "demo", "experiments", "lm-eval", "milvus", "tables", "test", "translation"}
     assert everything == set(required) - {"", "all"} - own
 
 
