@@ -28,10 +28,11 @@ APART = (
     "compare",
     "gpu",
     "native",
+    "remote",
     "run",
     "workloads",
 )  # compare measures two installations, by workloads
-NEEDING = {"gpu", "native"}  # what not every machine has: run where they are named
+NEEDING = {"gpu", "native", "remote"}  # what not every machine has: run where they are named
 
 
 def names() -> list[str]:

@@ -172,6 +172,7 @@ def test_a_password_is_shown_nowhere(encoded, monkeypatch):
         rs.Memory(encoded(0, 60), index=secret, index_params={"depth": 3})
     assert not any("pass-word" in text for text in [*said, str(caught.value), str(other.value)])
     assert index.server.address.token == "root:pass-word"
+    assert index.fresh().server is index.server
     monkeypatch.setenv("RESIDUA_MILVUS_TOKEN", "of the environment")
     assert Milvus(8, "cpu", "milvus://host/rows").server.address.token == "of the environment"
     assert Milvus(8, "cpu", "milvus://host/rows", token="given").server.address.token == "given"

@@ -141,6 +141,8 @@ def given_index(
         params = {name: value for name, value in data["params"].items() if name not in SECRET}
         wanted |= {"params": params | {"rerank": data["rerank"]}, "overfetch": data["overfetch"]}
     index = make_index(**wanted, n=n, dim=dim, device=device)
+    if isinstance(index, RemoteIndex):  # which does not say its token to whoever copies it
+        wanted = {"index": index.fresh(), "params": None, "overfetch": index.overfetch}
     if isinstance(index, RemoteIndex) and index.engine == data.get("engine"):
         if index.attach(generation, n, forgotten, keys):
             index.recall = Recall(**{"date": "", **data["recall"]}) if data["recall"] else None

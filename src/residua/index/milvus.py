@@ -156,7 +156,8 @@ class MilvusServer(Server):
         return int(said[0]["count(*)"])
 
     def rows(self, name: str, first: int, last: int) -> np.ndarray:
-        found = self._query(name, f"row >= {first} and row < {last}", "row", limit=self.most)
+        which = f"row >= {first} and row < {last}"
+        found = self._query(name, which, "row", limit=self.most, consistency_level="Bounded")
         return np.array([one["row"] for one in found], np.int64)
 
     def keys(self, name: str, rows: np.ndarray) -> np.ndarray:
@@ -211,9 +212,9 @@ class MilvusServer(Server):
                 self.untag(tag)
             self._ask("drop_collection", name)
 
-    def _query(self, name: str, which: str, field: str, limit: int | None = None) -> Any:
+    def _query(self, name: str, which: str, field: str, **more: Any) -> Any:
         asked: dict[str, Any] = {"filter": which, "output_fields": [field], "consistency_level": "Strong"}
-        return self._ask("query", name, **asked | ({} if limit is None else {"limit": limit}))
+        return self._ask("query", name, **asked | more)
 
     def _ask(self, what: str, *given: Any, **more: Any) -> Any:
         """One call of the client; again while the server is not ready, in the time given."""
@@ -252,7 +253,7 @@ class MilvusServer(Server):
                     _require_lite()
                 said = {"token": address.token} if address.token else {}
                 self._client = pymilvus.MilvusClient(
-                    address.uri, timeout=address.timeout, dedicated=True, **said, **dict(address.options)
+                    address.uri, timeout=address.timeout, **said, **dict(address.options)
                 )
             return self._client
 

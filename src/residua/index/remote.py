@@ -255,9 +255,9 @@ class RemoteIndex(Index):
     # --- search -----------------------------------------------------------------------------------------------
 
     def _search(self, queries: Tensor, k: int, keys: Rows | None) -> Nearest:
-        if k + _SLACK > self.server.most and k > self.server.most - _SLACK:
+        most = self.server.most - _SLACK
+        if k > most:
             if keys is None:
-                most = self.server.most - _SLACK
                 raise ParameterError(f"k={k}; index {self.name!r} without the keys answers up to {most}")
             return Nearest(*scan(queries, keys, self._remembered(), k))
         count = math.ceil((k + _SLACK) * self._n / max(self._n - len(self._to_remove), 1))
@@ -360,7 +360,10 @@ class RemoteIndex(Index):
         self._remember_all(n)
         super().forget(forgotten)
         self._to_remove = self._to_remove[:0]
-        if self.server.count(name, below=n) != n - self._n_forgotten:
+        there = self.server.count(name, below=n)
+        if keys is None and there == n:  # none was removed
+            self._to_remove = forgotten
+        elif there != n - self._n_forgotten:
             self._compare(name, keys)
         return True
 

@@ -11,7 +11,6 @@ import torch
 from residua.core import ChunkedTensor, DenseLogits
 from residua.core.logits import grown
 from residua.errors import StorageError
-from residua.index import RemoteIndex
 from residua.memory import arguments
 from residua.memory.history import renamed_between
 from residua.memory.table import alike
@@ -42,8 +41,7 @@ def refreshed(memory: Memory) -> tuple[Memory, dict[int, int]]:
         raise StorageError("this memory is of no folder: save it into one of its own")
     path = saved.path
     mapped = any(isinstance(memory._table[name], ChunkedTensor) for name in memory._table.names)
-    given = memory._index_wanted["index"] if memory._given is None and isinstance(memory.index, RemoteIndex) else None
-    fresh = type(memory)._read(path, memory.device, mapped, memory._trust, index=memory._given or given)[0]
+    fresh = type(memory)._read(path, memory.device, mapped, memory._trust, index=memory._given)[0]
     if _same(memory) != _same(fresh):
         raise StorageError(f"{path} holds another memory by now; load that, or save this one into another folder")
     local = memory._events[events_in(saved.manifest) :]

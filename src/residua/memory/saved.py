@@ -13,7 +13,7 @@ import torch
 
 from residua.errors import StorageError
 from residua.folder import read_manifest
-from residua.index import Index
+from residua.index import Index, RemoteIndex
 from residua.memory import arguments, manifest, store
 from residua.memory.edits import Editable
 from residua.memory.history import Event
@@ -276,6 +276,7 @@ class Savable(Editable):
         where = arguments.checked_device(device, mmap)
         contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust, reindex, index)
         memory._begin(contents, table, saved)
-        memory._events, memory._trust, memory._given = events, trust, index
+        memory._events, memory._trust = events, trust
+        memory._given = contents.index_wanted["index"] if isinstance(memory.index, RemoteIndex) else index
         memory._refresh()
         return memory, contents.reader

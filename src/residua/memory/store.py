@@ -321,7 +321,7 @@ def _put_index(
     path: Path, generation: str, contents: Contents, index: Index, old: dict[str, Any] | None
 ) -> dict[str, Any]:
     wanted, made, covered = contents.index_wanted, index.to_json(), index.n
-    # An index of the caller's own, or one on a server, whose address is in no file: as it describes itself.
+    # An index of the caller's own, or one on a server, whose address is in no file, as it describes itself.
     if not isinstance(wanted["index"], str) or isinstance(index, RemoteIndex):
         params = made["params"] | ({} if index.exact else {"rerank": made["rerank"]})
         wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
