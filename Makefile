@@ -41,7 +41,7 @@ browser: .venv/.test
 milvus: .venv/.test
 	@if ! $(MAKE) -s .venv/.milvus; then echo "skipped: pymilvus or Milvus could not be installed; $(LOG) says why"; \
 	elif ! unshare -rn ip link set lo up 2> /dev/null; then echo "skipped: no network namespace can be made here (unshare -rn)"; \
-	else RESIDUA_MILVUS_PYTHON=$(CURDIR)/.venv/milvus/bin/python OMP_NUM_THREADS=1 timeout -k 10 900 unshare -rnpf --kill-child \
+	else RESIDUA_MILVUS_PYTHON=$(CURDIR)/.venv/milvus/bin/python OMP_NUM_THREADS=1 timeout -k 10 900 unshare -rn \
 		sh -c 'ip link set lo up && exec $(BIN)/python -m pytest tests/engines --durations=5 -k "milvus or address or password"'; fi
 
 lint: .venv/.test

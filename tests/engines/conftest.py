@@ -200,7 +200,8 @@ class Milvus:
         variables = {"DEPLOY_MODE": "STANDALONE", "METRICS_PORT": "9091", "MILVUS_RUN_DIR": str(self.folder / "run")}
         variables = os.environ | variables | {"LD_LIBRARY_PATH": str(self.folder / "bin")}
         with open(self.folder / "log", "ab") as log:
-            command = [self.folder / "bin" / "milvus", "run", "standalone"]
+            # It dies with this process, however that ends.
+            command = ["setpriv", "--pdeathsig", "KILL", self.folder / "bin" / "milvus", "run", "standalone"]
             where = {"cwd": self.folder, "env": variables, "stdout": log, "stderr": subprocess.STDOUT}
             self.child = subprocess.Popen(command, start_new_session=True, **where)
 
