@@ -253,7 +253,7 @@ class MilvusServer(Server):
                     _require_lite()
                 said = {"token": address.token} if address.token else {}
                 self._client = pymilvus.MilvusClient(
-                    address.uri, timeout=address.timeout, **said, **dict(address.options)
+                    address.uri, timeout=address.timeout, dedicated=True, **said, **dict(address.options)
                 )
             return self._client
 
