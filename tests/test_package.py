@@ -40,6 +40,7 @@ PUBLIC = [
     "errors",
     "evaluate",
     "explain",
+    "from_pretrained",
     "lm",
     "load",
     "tune",

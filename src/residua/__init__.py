@@ -23,6 +23,7 @@ _HOME = {
     "ContinuousCache": "residua.readers",
     "AdaptiveLambda": "residua.readers",
     "Gated": "residua.readers",
+    "from_pretrained": "residua.readers",
     "load": "residua.readers",
     "encode": "residua.encoding",
     "tune": "residua.tuning",
@@ -61,6 +62,7 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "from_pretrained",
     "lm",
     "load",
     "tune",
@@ -74,7 +76,7 @@ if TYPE_CHECKING:
     from residua.explanation import explain
     from residua.hooks import attach
     from residua.memory import Memory
-    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, load
+    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, from_pretrained, load
     from residua.review import audit
     from residua.tuning import tune
     from residua.uncertainty import conformal
