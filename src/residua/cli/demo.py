@@ -8,6 +8,7 @@ from residua.cli.loaders import needed
 from residua.cli.options import json_option
 from residua.cli.output import command, report, say
 from residua.cli.verbosity import is_quiet, progress
+from residua.errors import MemoryFileError
 from residua.printable import count, shown
 
 EXTRAS = "sklearn,plot"
@@ -41,7 +42,8 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     needed("sklearn", "the demo, for its digits,", EXTRAS)  # now rather than after the work
     needed("matplotlib", "the demo, for its picture,", EXTRAS)
     import residua as rs
-    from residua.cli.digits import FILTERS, draw, load_digits, train_base
+    from residua.cli.digits import FILTERS, load_digits, train_base
+    from residua.explanation import plot
 
     tell = (lambda *_: None) if as_json or is_quiet() else say
     digits = load_digits(seed)
@@ -87,12 +89,24 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     p = "p < 0.0001" if result.p_value < 1e-4 else f"p = {result.p_value:.4f}"
     shows = "corrected, each beside the training digits that moved its scores most, and how far."
     subtitle = f"base {before}, with ResMem {after} ({p}).  The first {len(whys)} {shows}"
-    draw(path, test.images[chosen, 0].numpy(), whys, train.images[:, 0].numpy(), title, subtitle)
+    ink = 1 - train.images, [1 - test.images[int(i)] for i in chosen]  # dark on white
+    _write(plot(whys, *ink, title=title, subtitle=subtitle), path)
     tell(f"\n8. Picture: {path.resolve()}")
     data |= {"corrected": len(corrected), "broken": broken, "picture": str(path.resolve())}
     own = command("encode", "net:model", "net:train", "-o", "train.npz", why="yours: net.py has model() and train()")
     then = [own, command("demo", "--seed", seed + 1, why="another draw"), "residua --help  # every verb"]
     report(data, f"{result}\n\n{path.resolve()}" if is_quiet() else CODE, as_json, then)
+
+
+def _write(picture, path: Path) -> None:
+    from residua.core.atomic import atomic_write
+
+    try:
+        with atomic_write(path) as part:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.savefig(part, format="png", dpi=130)
+    except MemoryFileError as error:
+        raise MemoryFileError(f"{error}; choose another folder with --out") from error
 
 
 def _percent(share: float) -> str:

@@ -83,7 +83,8 @@ def _then(memory: Path, why) -> list[str]:
 def _plain(why) -> dict:
     """An explanation in JSON types, with tokens as text too."""
     if not why.is_text:
-        return {field.name: getattr(why, field.name) for field in fields(why) if field.name != "tokenizer"}
+        names = [field.name for field in fields(why) if field.name not in ("tokenizer", "query")]
+        return {name: getattr(why, name) for name in names}
     seen = zip(why.outputs, why.base, why.scores)
     tokens = [{"token": token, "text": why.text(token), "base": base, "score": score} for token, base, score in seen]
     neighbours = []

@@ -7,6 +7,7 @@ import numpy as np
 
 from residua.core import Encoded, Prediction, as_tensor
 from residua.core.probabilities import TINY
+from residua.evaluation.breakdown import reliability
 from residua.evaluation.label_knn import truth_of, votes_by_k
 from residua.readers import KNNLM
 
@@ -87,6 +88,4 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: 
     >>> expected_calibration_error(np.array([0.75, 0.75]), np.array([True, False]))
     0.25
     """
-    bin_of = np.clip(np.ceil(np.asarray(confidence, np.float64) * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=np.asarray(right, np.float64) - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(bin_of))
+    return reliability(confidence, right, bins).error

@@ -14,8 +14,8 @@ from residua.core import Task
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes
 from residua.core.renamed import renamed
-from residua.errors import ShapeError, TaskError
-from residua.evaluation import by_class, tokens
+from residua.errors import ParameterError, ShapeError, TaskError
+from residua.evaluation import breakdown, by_class, tokens
 from residua.evaluation.cells import aligned, in_points, known
 from residua.evaluation.shown import rows_of
 from residua.memory.schema import Objective
@@ -23,6 +23,7 @@ from residua.printable import count, plain, short
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 PAIRS = ("ece", "log_loss", "perplexity", "r2", "tokens_per_second")
 ADVICE = " Do not use it like this: tune the reader, or leave the model alone."
@@ -243,6 +244,95 @@ class Evaluation:
             return {}
         ways = {"rarity": tokens.by_rarity, "distance": tokens.by_distance, "recital": tokens.by_recital}
         return {name: groups(self.per_row) for name, groups in ways.items()}
+
+    def reliability(self, bins: int = 15) -> dict[str, breakdown.Reliability]:
+        """How often answers are right by how sure they are: the ``"base"`` at temperature 1, and the ``"reader"``.
+
+        Their ``error`` is ``base_ece`` and ``ece``, where `bins` is 15. ``TaskError`` of a regression; of several
+        labels a row each label is an answer, as sure as its probability is far from 0 or 1.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded([[0.0], [1.0]], np.zeros((2, 2)), [0, 1]))
+        >>> test = rs.Encoded([[0.1], [0.8], [0.9]], np.zeros((3, 2)), [0, 0, 1])
+        >>> curve = rs.evaluate(rs.ResMem(memory, k=1), test).reliability(2)["base"]
+        >>> curve.n.tolist(), curve.confidence.tolist()
+        ([3, 0], [0.5, nan])
+        """
+        if self.task == "regression":
+            raise TaskError("a regression says numbers, and not how sure it is; rs.conformal gives its intervals")
+        if int(bins) != bins or bins < 1:
+            raise ParameterError(f"bins={bins!r}; expected a whole number of at least 1")
+        found = {}
+        for name, side in (("base", "base_"), ("reader", "")):
+            label, said = self.per_row["label"], self.per_row[f"{side}prediction"]
+            if self.task == "multi-label":
+                has = self.per_row[f"{side}probability"]
+                sure = np.where(said > 0, has, 1 - has)
+            else:
+                sure = self.per_row[f"{side}confidence"]
+            found[name] = breakdown.reliability(sure.reshape(-1), (said == label).reshape(-1), int(bins))
+        return found
+
+    def by_distance(self, groups: int = breakdown.GROUPS) -> list[breakdown.Group]:
+        """How good both are near what is remembered and far from it: `groups` of about as many rows each, by the plain
+        Euclidean distance of the nearest remembered row; rows that found none are left out.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded([[0.0], [1.0]], np.zeros((2, 2)), [0, 1]))
+        >>> test = rs.Encoded([[0.0], [0.75], [0.5], [1.5]], np.zeros((4, 2)), [0, 0, 1, 1])
+        >>> for group in rs.evaluate(rs.ResMem(memory, k=1), test).by_distance(2):
+        ...     print(group)
+        Group(low=0.0, high=0.25, n=2, base=1.0, reader=0.5)
+        Group(low=0.5, high=0.5, n=2, base=0.0, reader=0.5)
+        """
+        return self._by(self.per_row["distance"], groups)
+
+    def by_confidence(self, groups: int = breakdown.GROUPS) -> list[breakdown.Group]:
+        """How good both are where the model alone is unsure and where it is sure: `groups` of about as many rows each,
+        by the probability of what the model alone says. ``TaskError`` where it is no classifier's."""
+        if "base_confidence" not in self.per_row:
+            raise TaskError(f"a {self.task} evaluation has no one confidence of each row; by_distance needs none")
+        return self._by(self.per_row["base_confidence"], groups)
+
+    def _by(self, values: np.ndarray, groups: int) -> list[breakdown.Group]:
+        if int(groups) != groups or groups < 1:
+            raise ParameterError(f"groups={groups!r}; expected a whole number of at least 1")
+        is_text = self.objective == "log_loss"
+        return breakdown.by_value(self.per_row, self.task, is_text, values.astype(np.float64), int(groups))
+
+    def confusions(self) -> list[breakdown.Confusion]:
+        """Which classes are taken for which, where the memory changes something: how often it turns the wrong class
+        into the truth, and the truth into the wrong class; those first that change most.
+
+        ``TaskError`` where rows have no class.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded([[0.0], [1.0]], np.zeros((2, 2)), [0, 1]))
+        >>> test = rs.Encoded([[0.1], [0.8], [0.9]], np.zeros((3, 2)), [0, 0, 1])
+        >>> for confusion in rs.evaluate(rs.ResMem(memory, k=1), test).confusions():
+        ...     print(confusion)
+        Confusion(label=0, said=1, errors=0, remaining=1, fixed=0, introduced=1)
+        Confusion(label=1, said=0, errors=1, remaining=0, fixed=1, introduced=0)
+        """
+        if self.task != "classification":
+            raise TaskError(f"a {self.task} evaluation has no classes to confuse")
+        return breakdown.confusions(self.per_row)
+
+    def plot(self) -> Figure:
+        """A picture of this evaluation, as a matplotlib ``Figure``: what a notebook shows, and ``savefig`` writes.
+
+        Both answers with the interval of their difference; by the distance of the nearest memory; by class, or by
+        group of tokens; and how true the confidence is. ``MissingDependencyError`` without matplotlib.
+        """
+        from residua.evaluation.picture import draw
+
+        return draw(self)
 
     def per_class(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
         """A pandas data frame with one row per class that is true or said: ``class``, ``support`` (test rows),

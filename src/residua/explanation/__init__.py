@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from residua.explanation.explain import explain
 from residua.explanation.explanation import Explanation
+from residua.explanation.picture import plot
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "explain", "plot"]
 
 
 if not TYPE_CHECKING:  # to a type checker any other name is unknown

@@ -118,6 +118,7 @@ def explain(
         contexts=contexts,
         sources=tuple(sources),
         n_outputs=memory.n_outputs,
+        query=query,
         space=now.space,
         shared=now.change is not None and any(term.shared for term in now.change.terms),
         tokenizer=tokenizer,

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from residua import html
-from residua.core import ArrayLike, Task
+from residua.core import ArrayLike, Encoded, Task
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes, class_name
 from residua.core.renamed import renamed
+from residua.drawing.look import Images, Look, facts_of, named, picture_of
 from residua.printable import one_line
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 
 class Decoder(Protocol):
@@ -70,6 +72,8 @@ class Explanation:
         ``"logit"``.
     classes : tuple of L str, or None
         What the outputs are called, where the memory knows.
+    query : Encoded
+        The row that was asked.
     """
 
     task: Task
@@ -91,6 +95,7 @@ class Explanation:
     contexts: list[np.ndarray] | None
     sources: tuple[str, ...]
     n_outputs: int
+    query: Encoded
     space: str = "probability"
     shared: bool = False
     tokenizer: Decoder | None = None
@@ -123,6 +128,55 @@ class Explanation:
     def text(self, tokens: ArrayLike) -> str:
         """Tokens as text, on one line; their numbers without a tokenizer."""
         return repr(self._decoded(tokens))[1:-1]
+
+    def look(self, neighbour: int, images: Images | None = None) -> Look:
+        """What a neighbour looks like to a person; `images` are those of what is remembered, by id, as ``plot`` has."""
+        id = int(self.ids[neighbour])
+        name = self.names.get(id)
+        text = None
+        if self.contexts is not None:
+            text = self.text(self.contexts[neighbour]), self.text(self.labels[neighbour])
+        own = self.sources[neighbour] == "memory"  # what else a reader hears has no row of its own
+        picture = picture_of(images, id, name) if own and text is None else None
+        facts = facts_of(self.columns, neighbour) if own else {}
+        return Look(named(name, f"id {id}" if own else self.sources[neighbour]), picture, text, facts)
+
+    def query_look(self, shown: Any = None) -> Look:
+        """What the query looks like; `shown` is its picture, or the text before its token, where it is known."""
+        names = self.query.names
+        name = None if names is None else str(names[0])
+        if self.is_text:
+            text = (shown if isinstance(shown, str) else "", "" if self.label is None else self.text(self.label))
+            return Look(named(name, "the text"), None, text)
+        picture = picture_of(None, 0, name) if shown is None else picture_of([shown], 0)
+        return Look(named(name, "the query"), picture, None, facts_of(self.query.columns, 0))
+
+    def plot(self, images: Images | None = None, query: Any = None, *, memories: int = 5) -> Figure:
+        """A picture: what was asked, its scores before and after, and the `memories` that moved the answer most.
+
+        Parameters
+        ----------
+        images : array or tensor (n, h, w[, c]) or (n, c, h, w), sequence, mapping, callable, path, optional
+            Pictures of what is remembered, by id: what was remembered itself, a mapping or function from ids, or the
+            folder that names are in. Without, names that are paths of pictures are opened. What has no picture is shown
+            by its text, or its columns.
+        query : array, PIL image, path or str, optional
+            The picture that was asked about; of text, what stands before the token.
+        memories : int, default 5
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``savefig`` writes it; a notebook shows it. Several explanations in one picture:
+            ``residua.explanation.plot``.
+
+        Raises
+        ------
+        MissingDependencyError, InputError, ShapeError
+        """
+        from residua.explanation.picture import plot
+
+        return plot([self], images, None if query is None else [query], memories=memories)
 
     def to_frame(self, classes: Sequence[str] | None = None) -> pandas.DataFrame:
         """A pandas data frame with one row per neighbour, nearest first.

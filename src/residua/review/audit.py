@@ -135,6 +135,7 @@ def audit(
         duplicate_distance=duplicates * float(np.median(apart)) if len(apart) else 0.0,
         knn_graph=graph,
         names={id: ", ".join(memory.names.all(id)) for id in memory.names},
+        columns={name: memory.column(name)[memory.active_rows].cpu().numpy() for name in memory.schema.columns},
         classes=memory.schema.classes,
     )
 

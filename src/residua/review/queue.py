@@ -11,10 +11,12 @@ import numpy as np
 from residua import html
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes, class_name
+from residua.drawing.look import Images, Look, facts_of, named, picture_of
 from residua.printable import count, one_line, short
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
     from scipy.sparse import csr_matrix
 
 SHOWN = 10  # rows in the printed table
@@ -55,8 +57,8 @@ class Audit:
     knn_graph : scipy.sparse.csr_matrix of shape (n, n)
         Distances to the k nearest rows of other ids (fewer where a row has fewer), nearest first: cleanlab's
         ``knn_graph``.
-    names, classes : dict, tuple of L str or None
-        What the memory calls ids and classes.
+    names, columns, classes : dict, dict, tuple of L str or None
+        What the memory calls ids, what else its rows carry, (n, ...) by name, and what it calls classes.
     """
 
     reader: str
@@ -79,6 +81,7 @@ class Audit:
     pred_probs: np.ndarray
     knn_graph: csr_matrix
     names: dict[int, str]
+    columns: dict[str, np.ndarray]
     classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
@@ -133,6 +136,35 @@ class Audit:
             table |= {"nearest_test": self.nearest_test, "test_distance": self.test_distance}
             table["test_duplicate"] = self.test_duplicate
         return data_frame(table, {}).iloc[self.order]
+
+    def look(self, at: int, images: Images | None = None) -> Look:
+        """What the row at a position looks like to a person; `images` are those of what is remembered, by id."""
+        id = int(self.ids[at])
+        picture = picture_of(images, id, self.names.get(id))
+        return Look(named(self.names.get(id), f"id {id}"), picture, None, facts_of(self.columns, at))
+
+    def plot(self, images: Images | None = None, *, rows: int = 12) -> Figure:
+        """A picture of the `rows` most doubtful labels: each remembered row, its label, and what the reader says.
+
+        Parameters
+        ----------
+        images : array or tensor (n, h, w[, c]) or (n, c, h, w), sequence, mapping, callable, path, optional
+            Pictures of what is remembered, by id; a folder that names are in. Without, names that are paths of
+            pictures are opened. What has no picture is shown by its columns.
+        rows : int, default 12
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``savefig`` writes it; a notebook shows it.
+
+        Raises
+        ------
+        MissingDependencyError, InputError, ShapeError
+        """
+        from residua.review.picture import draw
+
+        return draw(self, images, rows)
 
     @property
     def order(self) -> np.ndarray:
