@@ -332,7 +332,10 @@ def _label_array(labels: Any) -> np.ndarray:
     array = np.atleast_1d(np.asarray(labels))
     if array.dtype.kind not in "fiub":
         what = f"labels are {array.dtype} such as {array.flat[0]!r}"
-        raise LabelError(f"{what}; expected class indices or numbers: map class names to indices")
+        raise LabelError(
+            f"{what}; expected class indices or numbers: map class names to "
+            "indices in the order of the model's outputs (in a datasets.Dataset, a ClassLabel column has them)"
+        )
     return array
 
 
