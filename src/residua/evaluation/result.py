@@ -11,6 +11,7 @@ import numpy as np
 
 from residua import html
 from residua.core import Task
+from residua.core.exported import Exported
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes
 from residua.core.renamed import renamed
@@ -44,7 +45,7 @@ WIDE = 1000  # outputs; beyond, exports leave arrays of one number per class out
     | {f"{name}_base": f"base_{name}" for name in PAIRS}
 )
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
+class Evaluation(Exported):
     """The model alone (``base_…``) and with its memory, on the same rows.
 
     Shares are between 0 and 1; what a task does not have is None.
