@@ -45,9 +45,10 @@ class Findings(Protocol):
     """What ``rs.evaluate`` returns."""
 
     @property
+    def n(self) -> int: ...
+    @property
     def verdict(self) -> str: ...
-
-    def to_dict(self) -> dict[str, Any]: ...
+    def metrics(self) -> dict[str, float]: ...
 
 
 def write_card(
@@ -88,7 +89,7 @@ def front_matter(
     if license is not None:
         said["license"] = license
     if evaluation is not None:
-        said["metrics"] = [name for name, _, _ in _measured(evaluation.to_dict())]
+        said["metrics"] = [name for name, _, _ in _measured(evaluation)]
     return "\n".join(["---", *(f"{name}: {_json(value)}" for name, value in said.items()), "---"])
 
 
@@ -120,8 +121,8 @@ def body(folder: Path, evaluation: Findings | None = None) -> str:
         ERASE,
     ]
     if evaluation is not None:
-        rows = [(name, f"{base:.4g}", f"{now:.4g}") for name, base, now in _measured(evaluation.to_dict())]
-        measured = f"On {count(evaluation.to_dict()['n'], 'row')}. {escape(evaluation.verdict)}"
+        rows = [(name, f"{base:.4g}", f"{now:.4g}") for name, base, now in _measured(evaluation)]
+        measured = f"On {count(evaluation.n, 'row')}. {escape(evaluation.verdict)}"
         parts += ["## What it changes", _table(("", "model alone", "with memory"), rows), measured]
     return "\n\n".join([*parts, END])
 
@@ -175,7 +176,8 @@ def _forgotten(summary: dict[str, Any]) -> str:
     return f"**{count(summary['forgotten'], 'forgotten row')} {is_are} still in the files.**"
 
 
-def _measured(found: dict[str, Any]) -> list[tuple[str, float, float]]:
+def _measured(found: Findings) -> list[tuple[str, float, float]]:
     """Each measure that is there of the model alone and of the reader: name, base, reader."""
-    pairs = [(name.removeprefix("base_"), name) for name in found if name.startswith("base_")]
-    return [(name, found[base], found[name]) for name, base in pairs if found[base] is not None and name in found]
+    values = found.metrics()
+    names = [name.removeprefix("base_") for name in values if name.startswith("base_")]
+    return [(name, values[f"base_{name}"], values[name]) for name in names if name in values]
