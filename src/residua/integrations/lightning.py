@@ -72,7 +72,12 @@ class MemoryCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate, and log."""
-        with trainer.precision_plugin.val_step_context():
-            result = self._watch.evaluate(pl_module)
+        precision = trainer.precision_plugin
+        hook = pl_module.register_forward_pre_hook(lambda _, inputs: precision.convert_input(inputs))
+        try:
+            with precision.val_step_context():
+                result = self._watch.evaluate(pl_module)
+        finally:
+            hook.remove()
         self.results.append(result)
         pl_module.log_dict(self._watch.logged(result), on_step=False, on_epoch=True)
