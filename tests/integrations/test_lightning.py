@@ -1,6 +1,5 @@
 """A Lightning trainer with the callback learns what it would have learned without, and logs what the verbs say."""
 
-import importlib.util
 import random
 import subprocess
 import sys
@@ -13,11 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import residua as rs
 
-NAME = next((name for name in ("lightning.pytorch", "pytorch_lightning") if importlib.util.find_spec(name[:9])), "")
-if not NAME:
-    pytest.skip("no lightning here", allow_module_level=True)
+pytest.importorskip("lightning.pytorch")
 
-lightning = pytest.importorskip(NAME)
+import lightning.pytorch as lightning
 
 from residua.integrations.lightning import MemoryCallback
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from residua.errors import MissingDependencyError
 from residua.evaluation import Evaluation
-from residua.integrations.watch import Build, Encode, Watch, usual_reader, usual_rows
+from residua.integrations.watch import Build, Encode, Rows, Watch, usual_reader, usual_rows
 
 try:
     # Two packages of the same: the one that is in use.
@@ -72,12 +74,16 @@ class MemoryCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate, and log."""
-        precision = trainer.precision_plugin
-        hook = pl_module.register_forward_pre_hook(lambda _, inputs: precision.convert_input(inputs))
-        try:
-            with precision.val_step_context():
-                result = self._watch.evaluate(pl_module)
-        finally:
-            hook.remove()
+        result = replace(self._watch, encode=partial(self._rows, trainer)).evaluate(pl_module)
         self.results.append(result)
         pl_module.log_dict(self._watch.logged(result), on_step=False, on_epoch=True)
+
+    def _rows(self, trainer: Any, module: Any, data: Any) -> Rows:
+        """As it is encoded, in the trainer's precision, which is not that of a memory's distances."""
+        precision = trainer.precision_plugin
+        hook = module.register_forward_pre_hook(lambda _, inputs: precision.convert_input(inputs))
+        try:
+            with precision.val_step_context():
+                return self._watch.encode(module, data)
+        finally:
+            hook.remove()
