@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,13 +21,9 @@ from residua.errors import InputError, MemoryFileError, MissingDependencyError, 
 from residua.readers import Reader, load
 
 try:
-    from mlflow import artifacts, pyfunc  # pyright: ignore[reportMissingImports]
-    from mlflow.models import Model, ModelSignature  # pyright: ignore[reportMissingImports]
-    from mlflow.types import (  # pyright: ignore[reportMissingImports]
-        ParamSchema,
-        ParamSpec,
-        Schema,
-        TensorSpec,
+    # By their names: a type checker takes ``import mlflow`` for this very file where MLflow is not installed.
+    artifacts, models, pyfunc, types = (
+        cast(Any, import_module(f"mlflow.{name}")) for name in ("artifacts", "models", "pyfunc", "types")
     )
 except ImportError as error:
     raise MissingDependencyError(
@@ -83,7 +80,7 @@ def load_model(model_uri: str, device: str = "cpu", *, trust: bool = False, dst_
     ``MemoryFileError`` where the model is none of these. `trust` is as for ``rs.load``.
     """
     path = Path(artifacts.download_artifacts(artifact_uri=model_uri, dst_path=dst_path))
-    flavour = Model.load(str(path)).flavors.get(FLAVOUR, {})
+    flavour = models.Model.load(str(path)).flavors.get(FLAVOUR, {})
     if flavour.get("loader_module") != __name__:
         made = flavour.get("loader_module", "no pyfunc loader")
         raise MemoryFileError(f"{model_uri} is of {made}; expected what {__name__}.save_model wrote")
@@ -129,10 +126,10 @@ def _saved(reader: Reader, options: Mapping[str, Any]) -> Iterator[dict[str, Any
         if name in options:
             raise ParameterError(f"{name}= is what this flavour decides itself: a reader is no Python model to pickle")
     tensors = {"keys": reader.memory.dim, "logits": reader.memory.n_outputs}
-    inputs = Schema([TensorSpec(np.dtype(np.float32), (-1, width), name) for name, width in tensors.items()])
-    params = ParamSchema([ParamSpec("method", "string", METHODS[0])])
+    inputs = types.Schema([types.TensorSpec(np.dtype(np.float32), (-1, width), name) for name, width in tensors.items()])
+    params = types.ParamSchema([types.ParamSpec("method", "string", METHODS[0])])
     usual = {
-        "signature": ModelSignature(inputs=inputs, params=params),
+        "signature": models.ModelSignature(inputs=inputs, params=params),
         "pip_requirements": [f"residua=={residua.__version__}"],
     }
     with tempfile.TemporaryDirectory() as parent:
