@@ -31,7 +31,9 @@ _HOME = {
     "audit": "residua.review",
     "explain": "residua.explanation",
     "attach": "residua.hooks",
+    "inspect": "residua.inspector",
     "conformal": "residua.uncertainty",
+    "report": "residua.reporting",
     "errors": "residua.errors",
     "lm": "residua.lm",
 }
@@ -63,8 +65,10 @@ __all__ = [
     "evaluate",
     "explain",
     "from_pretrained",
+    "inspect",
     "lm",
     "load",
+    "report",
     "tune",
 ]
 
@@ -75,8 +79,10 @@ if TYPE_CHECKING:
     from residua.evaluation import evaluate
     from residua.explanation import explain
     from residua.hooks import attach
+    from residua.inspector import inspect
     from residua.memory import Memory
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, from_pretrained, load
+    from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune
     from residua.uncertainty import conformal

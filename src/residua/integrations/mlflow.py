@@ -126,7 +126,9 @@ def _saved(reader: Reader, options: Mapping[str, Any]) -> Iterator[dict[str, Any
         if name in options:
             raise ParameterError(f"{name}= is what this flavour decides itself: a reader is no Python model to pickle")
     tensors = {"keys": reader.memory.dim, "logits": reader.memory.n_outputs}
-    inputs = types.Schema([types.TensorSpec(np.dtype(np.float32), (-1, width), name) for name, width in tensors.items()])
+    inputs = types.Schema(
+        [types.TensorSpec(np.dtype(np.float32), (-1, width), name) for name, width in tensors.items()]
+    )
     params = types.ParamSchema([types.ParamSpec("method", "string", METHODS[0])])
     usual = {
         "signature": models.ModelSignature(inputs=inputs, params=params),
