@@ -30,7 +30,9 @@ def on_files(files: Files, config) -> Files:
         target
         for file in files.documentation_pages()
         for _, _, path, _ in LINK.findall(file.content_string)
-        if (target := _target(path, file.src_uri)) and _where(target) not in files.src_uris and (ROOT / target).is_file()
+        if (target := _target(path, file.src_uri))
+        and _where(target) not in files.src_uris
+        and (ROOT / target).is_file()
     }
     for target in sorted(linked):
         files.append(File.generated(config, _where(target), abs_src_path=str(ROOT / target)))

@@ -57,7 +57,11 @@ def _said(k: int, sigma: float | None = None, n: int = 60) -> tuple[np.ndarray, 
 def neighbours() -> Figure:
     """k and sigma, too small, about right, and too large, each with its error."""
     rows = [
-        [("k = 1: every noise is believed", 1, 10.0), ("k = 7", 7, 10.0), ("k = 60, all: one mean for everywhere", 60, 10.0)],
+        [
+            ("k = 1: every noise is believed", 1, 10.0),
+            ("k = 7", 7, 10.0),
+            ("k = 60, all: one mean for everywhere", 60, 10.0),
+        ],
         [
             ("σ = 0.0005: the nearest alone counts", 60, 0.0005),
             ("σ = 0.03", 60, 0.03),
@@ -90,7 +94,7 @@ def shares() -> Figure:
     """T of ResMem and λ of kNN-LM on the digits: accuracy and log-loss over each."""
     memory, test = digits()
     k, sigma = 20, memory.median_nn_distance() / 3
-    temperatures, lmbdas = 2.0 ** np.arange(-6, 5.5, 0.5), np.arange(0, 1.0001, 0.05)
+    temperatures, lmbdas = 2.0 ** np.arange(-5, 5.5, 0.5), np.arange(0, 1.0001, 0.05)
     found = {
         "T": [_judged(rs.ResMem(memory, k=k, sigma=sigma, temperature=T), test) for T in temperatures],
         "λ": [_judged(rs.KNNLM(memory, k=k, lmbda=share, sigma=sigma, kernel="exponential"), test) for share in lmbdas],
