@@ -3,8 +3,10 @@
 import functools
 import json
 import math
+import os
 import shutil
 import socket
+import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
@@ -386,3 +388,16 @@ def test_what_will_not_do_is_said(here, run, words, code, message):
     (here / "bytes.bin").write_bytes(b"def \xff")
     (here / "empty.py").write_text("")
     assert message in " ".join(run(*words, code=code).stderr.split())
+
+
+def test_processes_that_torchrun_starts_build_together(here, run):
+    run(*BUILD, "alone")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "residua"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    words = [*command, *map(str, BUILD), "mem2"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("remembered") == 1  # the first process says it for both
+    one, other = rs.Memory.load("alone"), rs.Memory.load("mem2")
+    assert (one.keys == other.keys).all() and (one.labels == other.labels).all() and (one.ids == other.ids).all()
+    assert one.names == other.names
