@@ -1,10 +1,9 @@
 """How the site is made of the repository's own pages, which GitHub shows as they are.
 
-README.md is the home page. A link that leaves docs/ brings its file into the site, where it is a file; of one to a folder
-the words stay. A tutorial's blocks are followed by what they print, from its executed notebook in examples/.
+README.md is the home page. A link that leaves docs/ brings its file into the site, where it is a file; of one to a
+folder the words stay. A tutorial's blocks are followed by what they print, from its executed notebook in examples/.
 """
 
-import base64
 import json
 import logging
 import os
@@ -15,7 +14,12 @@ from pathlib import Path
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "examples/models/README.md": "models.md",
+}
 LINK = re.compile(r"(!?)\[((?:[^\]\[]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
 BLOCK = re.compile(r"^```(python|console)( lm)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = re.compile(r"""<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
@@ -41,12 +45,12 @@ def on_files(files: Files, config) -> Files:
 
 def on_page_markdown(markdown: str, page, config, files: Files) -> str:
     """The page as Python-Markdown reads it: its links, its folds, its outputs."""
+    markdown = LINK.sub(lambda found: _link(found, page.file.src_uri, files), markdown)
     notebook = ROOT / "examples" / f"{Path(page.file.src_uri).stem}.ipynb"
     if page.file.src_uri.startswith("tutorials/") and notebook.is_file():
         markdown = with_outputs(markdown, json.loads(notebook.read_text(encoding="utf-8")))
     markdown = re.sub(r"^```(python|console) lm$", r"```\1", markdown, flags=re.MULTILINE)
-    markdown = markdown.replace("<details>", '<details markdown="1">')
-    return LINK.sub(lambda found: _link(found, page.file.src_uri, files), markdown)
+    return markdown.replace("<details>", '<details markdown="1">')
 
 
 def on_post_page(output: str, page, config) -> str:
@@ -58,9 +62,13 @@ def on_post_page(output: str, page, config) -> str:
 
 
 def with_outputs(markdown: str, notebook: dict) -> str:
-    """A tutorial, each python block followed by what its cell in the notebook shows: text, and pictures."""
-    said = iter([cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"])
-    return BLOCK.sub(lambda block: block[0] + _shown(next(said)) if block[1] == "python" else block[0], markdown)
+    """A tutorial, each block followed by what its cell in the notebook shows: text, and pictures."""
+    said = {"".join(cell["source"]): cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"}
+
+    def followed(block: re.Match) -> str:
+        return block[0] + _shown(said.get(re.sub(r"^\$ ", "!", block[3].rstrip(), flags=re.MULTILINE), []))
+
+    return BLOCK.sub(followed, markdown)
 
 
 def _shown(outputs: list[dict]) -> str:
@@ -69,8 +77,8 @@ def _shown(outputs: list[dict]) -> str:
         data = output.get("data", {})
         text = "".join(output.get("text", data.get("text/plain", "")))
         if picture := data.get("image/png"):
-            base64.b64decode(picture)  # a picture, or an error now
-            shown.append(f"![what the block above draws](data:image/png;base64,{''.join(picture).strip()})")
+            data = "".join(picture).strip().replace("\n", "")
+            shown.append(f'<img alt="what the block above draws" src="data:image/png;base64,{data}">')
         elif text:
             shown.append(f"```{{.text .output}}\n{text.rstrip()}\n```")
     return "".join(f"\n\n{one}" for one in shown)
@@ -78,9 +86,8 @@ def _shown(outputs: list[dict]) -> str:
 
 def _target(path: str, source: str) -> str:
     """Where a link leads, from the repository's root; nothing where it leaves it."""
-    above = next((name for name, page in PAGES.items() if page == source), None)
-    folder = "" if above else posixpath.join("docs", posixpath.dirname(source))
-    found = posixpath.normpath(posixpath.join(folder, path))
+    page = next((name for name, page in PAGES.items() if page == source), f"docs/{source}")
+    found = posixpath.normpath(posixpath.join(posixpath.dirname(page), path))
     return "" if found.startswith("..") else found
 
 

@@ -16,6 +16,19 @@ from residua.cli.digits import load_digits, train_base
 
 HERE = Path(__file__).resolve().parent
 
+SETTINGS = [  # k and sigma: too small, about right, too large
+    [
+        ("k = 1: every noise is believed", 1, 10.0),
+        ("k = 7", 7, 10.0),
+        ("k = 60, all: one mean for everywhere", 60, 10.0),
+    ],
+    [
+        ("σ = 0.0005: the nearest alone counts", 60, 0.0005),
+        ("σ = 0.03", 60, 0.03),
+        ("σ = 1: far ones count as much", 60, 1.0),
+    ],
+]
+
 
 def residuals() -> Figure:
     """ResMem's Figure 1: the base, its residuals, what the neighbours make of them, and the sum."""
@@ -43,7 +56,7 @@ def residuals() -> Figure:
     return figure
 
 
-def _said(k: int, sigma: float | None = None, n: int = 60) -> tuple[np.ndarray, ...]:
+def answered(k: int, sigma: float | None = None, n: int = 60) -> tuple[np.ndarray, ...]:
     """Noisy rows of the curve, a straight base, and ResMem over them: x, y, the grid, base there, answers there."""
     rng = np.random.default_rng(1)
     x, at = np.sort(rng.uniform(0, 1, n)), np.linspace(0, 1, 401)
@@ -56,22 +69,10 @@ def _said(k: int, sigma: float | None = None, n: int = 60) -> tuple[np.ndarray, 
 
 def neighbours() -> Figure:
     """k and sigma, too small, about right, and too large, each with its error."""
-    rows = [
-        [
-            ("k = 1: every noise is believed", 1, 10.0),
-            ("k = 7", 7, 10.0),
-            ("k = 60, all: one mean for everywhere", 60, 10.0),
-        ],
-        [
-            ("σ = 0.0005: the nearest alone counts", 60, 0.0005),
-            ("σ = 0.03", 60, 0.03),
-            ("σ = 1: far ones count as much", 60, 1.0),
-        ],
-    ]
     figure, axes = panels(2, 3, (12.6, 6.2), sharex=True, sharey=True)
-    for line, settings in zip(axes, rows):
+    for line, settings in zip(axes, SETTINGS):
         for panel, (title, k, sigma) in zip(line, settings):
-            x, y, at, base, said = _said(k, sigma)
+            x, y, at, base, said = answered(k, sigma)
             panel.plot(at, target(at), color=INK, lw=0.8, ls=":", label="truth")
             panel.plot(x, y, ".", color=INK, ms=4, label="remembered examples")
             panel.plot(at, base, color=BASE, lw=1.4, label="base")

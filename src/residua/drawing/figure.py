@@ -14,7 +14,7 @@ BASE, MEMORY, GREY, DARK = "#C8501E", "#1F6FB4", "#8A8A8A", "#444444"
 
 
 def figure(width: float, height: float, *, constrained: bool = True) -> Figure:
-    """An empty figure, in inches, which no window and no global state knows; ``savefig`` writes it, a notebook shows it.
+    """An empty figure, in inches, which no window and no global state knows: ``savefig`` writes it, notebooks show it.
 
     ``MissingDependencyError`` without matplotlib.
     """
