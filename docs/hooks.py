@@ -53,6 +53,13 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
     return markdown.replace("<details>", '<details markdown="1">')
 
 
+def on_page_content(html: str, page, config, files: Files) -> str:
+    """Docstrings are reStructuredText where they announce a block: Markdown needs no second colon."""
+    if not page.file.src_uri.startswith("reference/"):
+        return html
+    return re.sub(r"::(?=</p>)", ":", html.replace("<p>::</p>", ""))
+
+
 def on_post_page(output: str, page, config) -> str:
     """Nothing that a page shows may come from another machine."""
     for tag in ELSEWHERE.findall(output):
