@@ -478,6 +478,7 @@ const start = guarded(async () => {
       guarded(loadExamples)();
     },
   }, one)));
+  if (about.data?.labels) at("figures-shown").replaceChildren(make("p", { class: "hint" }, `Searching the memory for ${count(about.data.rows, "example")}, once …`));
   if (about.data && !about.data.labels) at("figures-shown").replaceChildren(make("p", { class: "hint" }, "The data hold no labels to compare with."));
   if (!about.data) at("figures-shown").replaceChildren(make("p", { class: "hint" }, "No data was given: --data test.npz."));
   if (about.data?.total > about.data?.rows) {
