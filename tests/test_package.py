@@ -17,8 +17,8 @@ from residua import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "starlette"}
-VERBS = ["attach", "audit", "encode", "evaluate", "explain", "inspect", "tune"]
+OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "jinja2", "starlette"}
+VERBS = ["attach", "audit", "encode", "evaluate", "explain", "inspect", "report", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
     "ContinuousCache",
@@ -43,6 +43,7 @@ PUBLIC = [
     "inspect",
     "lm",
     "load",
+    "report",
     "tune",
 ]
 OBJECTS = [name for name in PUBLIC if name != "__version__"]

@@ -32,6 +32,7 @@ _HOME = {
     "attach": "residua.hooks",
     "inspect": "residua.inspector",
     "conformal": "residua.uncertainty",
+    "report": "residua.reporting",
     "errors": "residua.errors",
     "lm": "residua.lm",
 }
@@ -65,6 +66,7 @@ __all__ = [
     "inspect",
     "lm",
     "load",
+    "report",
     "tune",
 ]
 
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from residua.inspector import inspect
     from residua.memory import Memory
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, load
+    from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune
     from residua.uncertainty import conformal

@@ -115,6 +115,9 @@ class Evaluation:
     tokens_per_second, base_tokens_per_second : float or None
         Rows per second with the memory and without: of making the data, searching and reading; of making the data.
         None for data that were there already. The time of label k-NN does not count.
+    seconds_per_row : float or None
+        What searching and reading took, of many rows at a time on as many threads as there were; making the data does
+        not count. Another run gives another time, so ``to_dict`` leaves it out.
     """
 
     task: Task
@@ -165,6 +168,7 @@ class Evaluation:
     base_bits_per_byte: float | None = None
     tokens_per_second: float | None = None
     base_tokens_per_second: float | None = None
+    seconds_per_row: float | None = None
     classes: tuple[str, ...] | None = None
 
     @property
@@ -212,7 +216,7 @@ class Evaluation:
         """
         wide = self.support is not None and len(self.support) > WIDE
         of_classes = {"per_class_gain", "support", "remembered", "classes"}
-        left = {"per_row", "columns", "names"} | (of_classes if wide else set())
+        left = {"per_row", "columns", "names", "seconds_per_row"} | (of_classes if wide else set())
         names = [field.name for field in fields(self) if field.name not in left]
         names += ["perplexity", "base_perplexity", "perplexity_ratio"]
         names += [name for name in ("agreement", "tokens") if getattr(self, name)]
