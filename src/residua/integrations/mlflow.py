@@ -9,8 +9,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
