@@ -16,17 +16,25 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test lint bench bench-compare native gpu gpu-train reproduce docs examples headline newcomer setup clean
+.PHONY: demo quick test browser lint bench bench-compare native gpu gpu-train reproduce docs examples headline newcomer setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
 
 # Under a minute, for while one works: neither what is slow nor what needs the shared data.
 quick: .venv/.test
-	@$(PYTEST) -m "not slow and not shared" --hypothesis-profile quick --ignore tests/experiments
+	@$(PYTEST) -m "not slow and not shared and not browser" --hypothesis-profile quick --ignore tests/experiments
 
 test: lint
-	@$(PYTEST) --cov --cov-report=term:skip-covered
+	@$(PYTEST) -m "not browser" --cov --cov-report=term:skip-covered
+
+# The pages, in a real browser: Debian's Chromium, by apt where that is ours to use; skipped, saying so, without one.
+browser: .venv/.test
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && { echo "chromium, by apt" && \
+		apt-get install -qqy chromium || { apt-get update -qq && apt-get install -qqy chromium; }; } >> $(LOG) 2>&1; } || true
+	@if ! command -v chromium > /dev/null; then echo "skipped: no Chromium here, and none could be installed (apt-get install chromium)"; \
+	elif ! $(MAKE) -s .venv/.browser; then echo "skipped: Playwright could not be installed; $(LOG) says why"; \
+	else $(BIN)/pytest tests/browser; fi
 
 lint: .venv/.test
 	@$(BIN)/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }

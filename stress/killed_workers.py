@@ -17,6 +17,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from residua.errors import MemoryFileError
 from residua.folder import BUILD, MANIFEST
@@ -96,6 +98,7 @@ def main(keys: list[str], kills: int, seed: int = 0, out: Path | None = None) ->
     torch.set_num_threads(1)  # so that it can fork
     os.environ.setdefault("RESIDUA_SECRET", "of the killed builds alone")
     blocks.EACH = 2  # batches, of 8
+    tqdm.set_lock(threading.RLock())  # its own is shared by forks, and stays locked when one is killed that holds it
     began, rng = time.monotonic(), random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
         attacks = [Together(Path(place) / kept, kept == "keep") for kept in keys]

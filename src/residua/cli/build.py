@@ -22,12 +22,12 @@ from residua.cli.options import (
     trust_option,
     trusted,
 )
-from residua.cli.output import command, report, size
+from residua.cli.output import command, report
 from residua.cli.store import bytes_in, next_step, unfinished
 from residua.cli.verbosity import note, progress
 from residua.errors import MemoryFileError, ParameterError
 from residua.folder import MANIFEST
-from residua.printable import count, shown_keys
+from residua.printable import count, shown_keys, size
 
 log: logging.Logger = logging.getLogger(__name__)
 

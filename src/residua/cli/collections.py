@@ -34,6 +34,13 @@ def classifier_of(spec: str, data: Path, checkpoint: Path | None, keys_only: boo
     return model.eval(), pictures
 
 
+def reader_of_pictures(spec: str, checkpoint: Path | None) -> tuple[Any, Callable[[Any], Any]]:
+    """The model of pictures that `spec` names, and what makes its input of a picture."""
+    collection, _, name = spec.partition(":")
+    model, prepare, _, _ = _of_timm(name, checkpoint) if collection == "timm" else _of_pictures(Path(name))
+    return model.eval(), prepare
+
+
 def _of_timm(name: str, checkpoint: Path | None) -> tuple[Any, Callable[[Any], Any], None, int]:
     try:
         import timm  # pyright: ignore[reportMissingImports]

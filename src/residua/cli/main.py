@@ -20,8 +20,10 @@ from residua.cli.explain import explain
 from residua.cli.generate import generate
 from residua.cli.history import log, undo
 from residua.cli.info import info
+from residua.cli.inspect import inspect
 from residua.cli.lm_eval import lm_eval
 from residua.cli.loaders import imported
+from residua.cli.report import report
 from residua.cli.tune import tune
 from residua.cli.verbosity import QUIET, VERBOSE, log_shown
 from residua.cli.verify import compact, verify
@@ -107,7 +109,9 @@ def main(modules: tuple[str, ...]) -> None:
 
 
 EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel, log, undo)
-for verb in (demo, encode, build, tune, evaluate, lm_eval, explain, generate, audit, *EDITING, info, verify, compact):
+_LOOKING = (explain, inspect, report, generate, audit)
+JOURNEY: tuple[click.Command, ...] = (demo, encode, build, tune, evaluate, lm_eval, *_LOOKING)
+for verb in (*JOURNEY, *EDITING, info, verify, compact):
     main.add_command(verb)
 
 

@@ -12,22 +12,38 @@ from residua.evaluation.label_knn import truth_of, votes_by_k
 from residua.readers import KNNLM
 
 BINS = 15
+# What is measured, as a frame shows it.
+COLUMNS = (
+    *("label", "base_prediction", "prediction", "gain"),
+    *("base_confidence", "confidence", "base_log_prob", "log_prob"),
+)
 SMALLEST: float = math.log(TINY)  # one saturated row must not turn the mean of all others into infinity
 
 
-def measure(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Of each row: what they say of it, how sure they are, and what they give the truth; each (q,)."""
-    truth, base = truth_of(part), prediction.softmax.at(1.0)  # as it is, whatever T the reader was tuned to
-    said, best = base.argmax(), prediction.argmax()
+def measure(part: Encoded, prediction: Prediction, base: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    """Of each row: what they say of it, how sure they are, and what they give the truth; each (q,). `base`: what
+    ``of_base`` gave, where it is known."""
+    base, truth, best = of_base(part, prediction) if base is None else base, truth_of(part), prediction.argmax()
+    right, was = best.cpu() == truth, as_tensor(base["base_prediction"]) == truth
+    measured = {
+        "prediction": best.int(),
+        "gain": right.double() - was.double(),
+        "confidence": prediction.log_prob(best).exp(),
+        "log_prob": prediction.log_prob(truth).clamp_min(SMALLEST),
+    }
+    found = base | {name: values.cpu().numpy() for name, values in measured.items()}
+    return {name: found[name] for name in COLUMNS}
+
+
+def of_base(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:
+    """The truth, and the same of the model as it is, whatever T the reader was tuned to."""
+    truth, base = truth_of(part), prediction.softmax.at(1.0)
+    said = base.argmax()
     measured = {
         "label": truth.int(),
         "base_prediction": said.int(),
-        "prediction": best.int(),
-        "gain": (best == truth.to(best.device)).double().cpu() - (said == truth.to(said.device)).double().cpu(),
         "base_confidence": base.confidence().exp(),
-        "confidence": prediction.log_prob(best).exp(),
         "base_log_prob": base.log_prob(truth.to(said.device)).clamp_min(SMALLEST),
-        "log_prob": prediction.log_prob(truth).clamp_min(SMALLEST),
     }
     return {name: values.cpu().numpy() for name, values in measured.items()}
 

@@ -329,9 +329,10 @@ class NeighbourReader(Reader):
                 within = asked[some] - rows.start
             yield rows, self._answered(base[rows], near[some], keys[rows], within, values)
 
-    def reread(self, prediction: Prediction, keys: Tensor, logits: Logits) -> Prediction:
-        """What this reader makes of what another reader of the same memory searched."""
-        base, near, asked = self.base(logits), prediction.near, prediction.asked
+    def reread(self, prediction: Prediction, keys: Tensor, logits: Logits | Base) -> Prediction:
+        """What this reader makes of what another reader of the same memory searched; `logits` may be what ``base`` made
+        of them, which knows already what it was asked before."""
+        base, near, asked = logits if isinstance(logits, Base) else self.base(logits), prediction.near, prediction.asked
         skipped = None if self.is_noop else self.skip_mask(base)
         if skipped is not None:
             kept = ~skipped.to(near.rows.device)
@@ -381,7 +382,9 @@ class NeighbourReader(Reader):
     @classmethod
     def _with_any_k(cls, params: dict[str, Any], memory: Memory) -> Self:
         reader = cls(memory, **params | {"k": min(params["k"], len(memory))})
-        reader.k = params["k"]  # forgetting may have left fewer than k rows: no error here, as it is none when reading
+        reader.k = int(
+            params["k"]
+        )  # forgetting may have left fewer than k rows: no error here, as it is none when reading
         return reader
 
 

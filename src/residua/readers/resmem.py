@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -156,6 +156,12 @@ class ResMem(NeighbourReader):
         if memory.task == "classification" and not (small and self._pays(queries)):
             return ResidualValues(labels, logits, self.temperature)
         return TableValues(self._kept("table", (self.temperature,), lambda: self._residuals(labels, logits)))
+
+    def _made(self, params: dict[str, Any]) -> Self:
+        made, table = super()._made(params), vars(self).get("_made_once", {}).get("table")
+        if table is not None and made.temperature == self.temperature:  # it knows its version of the memory itself
+            vars(made)["_made_once"] = {"table": table}
+        return made
 
     def _pays(self, queries: int) -> bool:
         made = vars(self).get("_made_once", {}).get("table", (None,))
