@@ -77,7 +77,7 @@ examples: .venv/.docs
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/notebooks.py $(NAMES)
 
 # What the README shows first, again; CIFAR=folder also its table, with CIFAR-100's images in that folder or fetched there.
-headline: .venv/.experiments .venv/.vision
+headline: .venv/.experiments $(if $(CIFAR),.venv/.vision)
 	@test -d out/headline/source/seaborn || \
 		$(PIP) install --quiet --no-deps --target out/headline/source seaborn==0.13.2
 	@$(BIN)/python examples/headline.py out/headline

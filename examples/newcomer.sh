@@ -7,10 +7,7 @@ trap 'rm -rf "$folder"' EXIT
 start=$SECONDS
 git clone --quiet "$(git rev-parse --show-toplevel)" "$folder/residua"
 cd "$folder/residua"
-"${PYTHON:-python3}" -m venv .venv
-pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet)
-"${pip[@]}" "${TORCH:-torch}" || "${pip[@]}" torch
-"${pip[@]}" ".[all,demo]"
+make --no-print-directory .venv/.experiments PYTHON="${PYTHON:-python3}" TORCH="${TORCH:-torch}"
 echo "cloned and installed: $((SECONDS - start)) s"
 .venv/bin/python examples/pages.py README.md docs/tutorials/*.md
 echo "all of it: $((SECONDS - start)) s"

@@ -147,7 +147,7 @@ def test_the_wheel_is_small_typed_and_the_library_alone(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
-    assert "residua/py.typed" in names
+    assert {"residua/py.typed", "residua/reporting/templates/report.html"} <= set(names)
     assert {name.split("/")[0] for name in names} == {"residua", f"residua-{rs.__version__}.dist-info"}
     links = re.findall(r"\]\((\S+?)\)", metadata)  # the package index has no files for a relative one to lead to
     assert links

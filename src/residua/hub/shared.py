@@ -53,13 +53,12 @@ class Shared(ABC):
 
         Examples
         --------
-        >>> import numpy as np, residua as rs, tempfile
-        >>> folder = tempfile.mkdtemp()
+        >>> import numpy as np, pathlib, residua as rs, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
         >>> memory.save_pretrained(folder, base_model="me/my-model")
-        >>> print(open(f"{folder}/README.md").read()[:26])
-        ---
-        library_name: "residua"
+        >>> (folder / "README.md").read_text().splitlines()[1]
+        'library_name: "residua"'
         >>> len(rs.Memory.from_pretrained(folder))
         3
         """

@@ -9,9 +9,9 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from importlib import import_module
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,8 @@ from residua.errors import InputError, MemoryFileError, MissingDependencyError, 
 from residua.readers import Reader, load
 
 try:
-    # By their names: a type checker takes ``import mlflow`` for this very file where MLflow is not installed.
-    artifacts, models, pyfunc, types = (
-        cast(Any, import_module(f"mlflow.{name}")) for name in ("artifacts", "models", "pyfunc", "types")
-    )
+    # Not by ``import mlflow``, which a type checker takes for this very file where MLflow is not installed.
+    mlflow: Any = import_module("mlflow")
 except ImportError as error:
     raise MissingDependencyError(
         'residua.integrations.mlflow needs mlflow; install it with: pip install "residua[mlflow]"'
@@ -60,7 +58,7 @@ def save_model(reader: Reader, path: str | os.PathLike[str], **options: Any) -> 
     [0, 1, 1]
     """
     with _saved(reader, options) as given:
-        pyfunc.save_model(os.fspath(path), **given)
+        mlflow.pyfunc.save_model(os.fspath(path), **given)
 
 
 def log_model(reader: Reader, *args: Any, **options: Any) -> Any:
@@ -71,7 +69,7 @@ def log_model(reader: Reader, *args: Any, **options: Any) -> Any:
     ``mlflow.log_metrics(result.metrics())``.
     """
     with _saved(reader, options) as given:
-        return pyfunc.log_model(*args, **given)
+        return mlflow.pyfunc.log_model(*args, **given)
 
 
 def load_model(model_uri: str, device: str = "cpu", *, trust: bool = False, dst_path: str | None = None) -> Reader:
@@ -79,8 +77,8 @@ def load_model(model_uri: str, device: str = "cpu", *, trust: bool = False, dst_
 
     ``MemoryFileError`` where the model is none of these. `trust` is as for ``rs.load``.
     """
-    path = Path(artifacts.download_artifacts(artifact_uri=model_uri, dst_path=dst_path))
-    flavour = models.Model.load(str(path)).flavors.get(FLAVOUR, {})
+    path = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=dst_path))
+    flavour = mlflow.models.Model.load(str(path)).flavors.get(FLAVOUR, {})
     if flavour.get("loader_module") != __name__:
         made = flavour.get("loader_module", "no pyfunc loader")
         raise MemoryFileError(f"{model_uri} is of {made}; expected what {__name__}.save_model wrote")
@@ -126,12 +124,12 @@ def _saved(reader: Reader, options: Mapping[str, Any]) -> Iterator[dict[str, Any
         if name in options:
             raise ParameterError(f"{name}= is what this flavour decides itself: a reader is no Python model to pickle")
     tensors = {"keys": reader.memory.dim, "logits": reader.memory.n_outputs}
-    inputs = types.Schema(
-        [types.TensorSpec(np.dtype(np.float32), (-1, width), name) for name, width in tensors.items()]
+    inputs = mlflow.types.Schema(
+        [mlflow.types.TensorSpec(np.dtype(np.float32), (-1, width), name) for name, width in tensors.items()]
     )
-    params = types.ParamSchema([types.ParamSpec("method", "string", METHODS[0])])
+    params = mlflow.types.ParamSchema([mlflow.types.ParamSpec("method", "string", METHODS[0])])
     usual = {
-        "signature": models.ModelSignature(inputs=inputs, params=params),
+        "signature": mlflow.models.ModelSignature(inputs=inputs, params=params),
         "pip_requirements": [f"residua=={residua.__version__}"],
     }
     with tempfile.TemporaryDirectory() as parent:
