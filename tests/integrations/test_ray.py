@@ -1,0 +1,144 @@
+"""On a real Ray cluster of two nodes on this machine, one of which is killed: what a single process makes."""
+
+import functools
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import residua as rs
+from residua.errors import EncodeError, InputError, LabelError, MemoryFileError, ParameterError, SourceMismatchError
+from tests.memory.test_build import assert_same
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+ray = pytest.importorskip("ray", reason="ray is not installed: make ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from residua.integrations import ray as with_ray  # noqa: E402
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("default"),  # Ray's own
+]
+
+ROOT = Path(__file__).parents[2]
+ROWS, WIDTH, CLASSES, BATCH = 1200, 6, 3, 16
+# Dead nodes are noticed in seconds.
+NOTICE = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Its head, at 127.0.0.2: what Ray takes for this machine's own loopback, 127.0.0.1, it replaces by its address."""
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "node_ip_address": "127.0.0.2", "_system_config": NOTICE})
+    try:
+        ray.init(address=made.address, _node_ip_address="127.0.0.2", log_to_driver=False)
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.fixture
+def second(cluster):
+    """A function that kills the cluster's second node as a power cut does."""
+    node = cluster.add_node(**NODE, node_ip_address="127.0.0.3")
+
+    def kill():
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node, allow_graceful=False)
+
+    yield kill
+    kill()
+
+
+def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+    return x, (x[:, 0] > x[:, 1]).astype(int) + (x[:, 2] > 1), np.arange(ROWS)[::-1] + 7
+
+
+def dataset(**changed):
+    """Read on the cluster, so that what a node held is read again; its pieces are no multiples of batches."""
+    x, y, number = rows()
+    columns = {"x": x, "label": y, "number": number} | changed
+
+    def read(batch):
+        return {name: column[batch["id"]] for name, column in columns.items()}
+
+    return ray.data.range(ROWS, override_num_blocks=7).map_batches(read, batch_format="numpy")
+
+
+def maker(seed: int | None = 0, seen: Path | None = None, dies_at: float | None = None, pause: float = 0.0):
+    """Makes a network, which notes in a folder where it is asked, waits there for one of the other node's when it finds
+    "both", and may kill its process the first time that it sees a number."""
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(os.getpid() if seed is None else seed)
+                self.inner, self.outer = nn.Linear(WIDTH, 16), nn.Linear(16, CLASSES)
+
+        def forward(self, x):
+            time.sleep(pause)
+            if seen is not None:
+                (seen / f"{ray.util.get_node_ip_address()}-{time.monotonic_ns()}").touch()
+                until = time.monotonic() + 30
+                while (seen / "both").exists() and not at_work(seen, 1) and time.monotonic() < until:
+                    time.sleep(0.05)
+                if dies_at is not None and len(x) == BATCH and (x == dies_at).any() and not (seen / "died").exists():
+                    (seen / "died").touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return self.outer(torch.relu(self.inner(x)))
+
+    return Network
+
+
+def at_work(seen: Path, each: int) -> bool:
+    """Whether both nodes have been asked so often."""
+    return all(len(list(seen.glob(f"127.0.0.{node}-*"))) >= each for node in (2, 3))
+
+
+def joined(batches) -> dict[str, np.ndarray]:
+    batches = list(batches)
+    found = {name: [getattr(batch, name) for batch in batches] for name in ("keys", "labels", "ids")}
+    found["logits"] = [batch.logits.dense() for batch in batches]
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def test_rows_are_those_of_one_process_whoever_dies(cluster, second, tmp_path, monkeypatch):
+    monkeypatch.setattr(with_ray, "EACH", 2)
+    x, y, number = rows()
+    alone = rs.encode(maker()(), (x, y), ids=number, batch_size=BATCH)
+    make = maker(seen=tmp_path, dies_at=float(x[700, 0]), pause=0.02)
+    how = {"inputs": "x", "labels": "label", "ids": "number"}
+    encoded = with_ray.encode(make, dataset(), **how, batch_size=BATCH, workers=2)
+    assert (encoded.task, encoded.n_outputs, encoded.source.key) == ("classification", CLASSES, "outer:input")
+    for file in tmp_path.iterdir():
+        file.unlink()
+    (tmp_path / "both").touch()
+    found, killed = [], False
+    for batch in encoded:
+        found.append(batch)
+        if not killed and at_work(tmp_path, 3):
+            second()
+            killed = True
+    assert killed and (tmp_path / "died").exists()
+    assert [len(batch) for batch in found] == [2 * BATCH] * (ROWS // (2 * BATCH)) + [ROWS % (2 * BATCH)]
+    for name, column in joined(found).items():
+        assert np.array_equal(column, joined([alone])[name]), name
+
+    # Again, by the node that is left.
+    result = rs.evaluate(rs.ResMem(rs.Memory(found), k=9), encoded)
+    assert result.accuracy == rs.evaluate(rs.ResMem(rs.Memory(alone), k=9), alone).accuracy
