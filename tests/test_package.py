@@ -93,7 +93,7 @@ def modules() -> list[str]:
 @pytest.mark.slow
 def test_every_module_can_be_imported_by_its_own_name():
     """No room shares its name with a verb, so that ``import residua.x.y as z`` works in a fresh interpreter."""
-    optional = {"residua.hooks.lm_eval"}  # needs a harness that the tests do without
+    optional = {"residua.hooks.lm_eval", "residua.integrations.ray"}  # need what the tests do without
     names = [name.removesuffix(".__init__") for name in modules() if name not in optional]
     run("\n".join(f"import {name} as one" for name in names) + "\nimport residua as rs\nassert callable(rs.tune)")
 
@@ -122,7 +122,17 @@ def test_the_readme_lists_every_extra_and_what_it_brings():
     assert {extra for extra, _ in rows} == set(required) - {"experiments", "tables", "test", "translation"}
     assert listed == {extra: required[extra] for extra in listed}
     everything = set(re.findall(r"\w+", declared["all"][0])) - {"residua"}
-    assert everything == set(required) - {"", "all", "demo", "experiments", "lm-eval", "tables", "test", "translation"}
+    assert everything == set(required) - {
+        "",
+        "all",
+        "demo",
+        "experiments",
+        "lm-eval",
+        "ray",
+        "tables",
+        "test",
+        "translation",
+    }
 
 
 def test_supported_pythons_are_the_tested_ones():

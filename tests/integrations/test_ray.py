@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import signal
 import threading
 import time
@@ -15,7 +14,6 @@ from torch import nn
 
 import residua as rs
 from residua.errors import EncodeError, InputError, LabelError, MemoryFileError, ParameterError, SourceMismatchError
-from tests.memory.test_build import assert_same
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="ray is not installed: make ray")
@@ -41,7 +39,9 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": Fa
 @pytest.fixture(scope="module")
 def cluster():
     """Its head, at 127.0.0.2: what Ray takes for this machine's own loopback, 127.0.0.1, it replaces by its address."""
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "node_ip_address": "127.0.0.2", "_system_config": NOTICE})
+    made = Cluster(
+        initialize_head=True, head_node_args={**NODE, "node_ip_address": "127.0.0.2", "_system_config": NOTICE}
+    )
     try:
         ray.init(address=made.address, _node_ip_address="127.0.0.2", log_to_driver=False)
         yield made
@@ -142,3 +142,103 @@ def test_rows_are_those_of_one_process_whoever_dies(cluster, second, tmp_path, m
     # Again, by the node that is left.
     result = rs.evaluate(rs.ResMem(rs.Memory(found), k=9), encoded)
     assert result.accuracy == rs.evaluate(rs.ResMem(rs.Memory(alone), k=9), alone).accuracy
+
+
+def test_a_memory_of_texts_is_that_of_one_process_whoever_dies(cluster, second, tmp_path, tiny_model, tiny_tokenizer):
+    for saved in (tiny_model("gpt2"), tiny_tokenizer):
+        saved.save_pretrained(tmp_path / "model")
+    texts = [(f"text {i}", f"def add_{i}(first, second):\n    return first + {i} * second\n" * 20) for i in range(24)]
+    seen = tmp_path / "seen"
+    seen.mkdir()
+
+    def make(worker: bool = True):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from residua.memory import blocks
+
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+        if worker:
+            blocks.EACH, forward, here = 2, model.forward, ray.util.get_node_ip_address()
+
+            @functools.wraps(forward)
+            def noted(*args, **named):
+                (seen / f"{here}-{time.monotonic_ns()}").touch()
+                until = time.monotonic() + 30
+                while not at_work(seen, 1) and time.monotonic() < until:
+                    time.sleep(0.05)
+                time.sleep(0.05)
+                return forward(*args, **named)
+
+            model.forward = noted
+        return model, AutoTokenizer.from_pretrained(tmp_path / "model")
+
+    def watch():
+        while not done.wait(0.05):
+            if at_work(seen, 6):
+                second()
+                killed.set()
+                return
+
+    how = {"window": 32, "batch_size": 4, "storage": "full"}
+    killed, done = threading.Event(), threading.Event()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        memory = with_ray.remember(make, texts, tmp_path / "memory", workers=2, **how)
+    finally:
+        done.set()
+        watcher.join()
+    assert killed.is_set() and not list(tmp_path.glob("*.blocks"))
+    alone = rs.lm.remember(*make(worker=False), texts, tmp_path / "alone", **how)
+    assert_alike(memory, alone)
+    assert_alike(rs.Memory.load(tmp_path / "memory"), alone)
+    with pytest.raises(MemoryFileError, match="finished memory"):
+        with_ray.remember(make, texts, tmp_path / "memory", workers=2, **how)
+
+
+def assert_alike(one: rs.Memory, other: rs.Memory):
+    assert len(one) == len(other) and (one.names, one.about) == (other.names, other.about)
+    for name in ("label", "id", *one.schema.columns):
+        assert torch.equal(one.column(name)[:], other.column(name)[:]), name
+    assert (one.keys == other.keys).all() and torch.equal(one.logits.dense(), other.logits.dense())
+
+
+def test_what_is_wrong_is_said_here(cluster, second):
+    made, how = maker(), {"inputs": "x", "labels": "label", "batch_size": 100, "workers": 1}
+    with pytest.raises(InputError, match="there is no 'y'"):
+        with_ray.encode(made, dataset(), **how | {"labels": "y"})
+    with pytest.raises(InputError, match="'x' must be of numbers"):
+        with_ray.encode(made, dataset(x=np.array(["a"] * ROWS)), **how)
+    with pytest.raises(EncodeError, match=r"made a tuple; expected a torch\.nn\.Module; texts are remembered by"):
+        with_ray.encode(lambda: (1, 2), dataset(), **how)
+    with pytest.raises(InputError, match="no rows"):
+        with_ray.encode(made, ray.data.range(0), **how)
+    late = rows()[1]
+    late[-1] = CLASSES
+    with pytest.raises(LabelError):
+        list(with_ray.encode(made, dataset(label=late), **how))
+    with pytest.raises(SourceMismatchError):  # another model in each process
+        list(with_ray.encode(maker(seed=None), dataset(), **how))
+
+    def broken():
+        raise InputError("no weights here")
+
+    with pytest.raises(InputError, match="no weights here"):
+        with_ray.remember(broken, ["a text"], Path("mem"), workers=2)
+
+
+@pytest.mark.parametrize(
+    ("how", "match"), [({"workers": 0}, "workers=0"), ({"workers": 1, "batch_size": 1.5}, "batch_size=1.5")]
+)
+def test_parameters_are_checked(cluster, how, match):
+    with pytest.raises(ParameterError, match=match):
+        with_ray.encode(maker(), ray.data.range(3), **how)
+
+
+def test_other_data_are_refused():
+    with pytest.raises(InputError, match=r"expected a ray\.data\.Dataset"):
+        with_ray.encode(maker(), rows()[0], workers=1)
+    with pytest.raises(InputError, match="can be read once"):
+        with_ray.remember(maker, iter(["a"]), "mem", workers=1)
+    with pytest.raises(ParameterError, match="workers=True"):
+        with_ray.remember(maker, ["a"], "mem", workers=True)

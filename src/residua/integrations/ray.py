@@ -116,8 +116,8 @@ def encode(
         Makes the model, on the device that it shall run on (the worker sees the GPUs that are its own): once for each
         worker and pass over the data, and once for the first batch.
     dataset : ray.data.Dataset
-        Its rows; to be iterated twice, they must be the same each time. Their order is kept: ``preserve_order`` is set
-        in the dataset's context.
+        Its rows; to be iterated twice, they must be the same each time. Its context is set to
+        ``preserve_order`` and ``raise_original_map_exception``.
     inputs : str or sequence of str, optional
         The column that the model is called with, or several, by place. None: all columns of numbers, by the names that
         ``model.forward`` has, as in ``rs.encode`` of a dict.
@@ -166,6 +166,7 @@ def encode(
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         _check_count(name, value)
     dataset.context.execution_options.preserve_order = True
+    dataset.context.raise_original_map_exception = True
     known = known_by(like)
     # As an Encoded, it brings the number of outputs along, and is small to send.
     asked: Any = like if known is None or known.n_outputs is None else _empty(known.source, known.task, known.n_outputs)
