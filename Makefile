@@ -45,7 +45,7 @@ native: .venv/.test
 
 # On a Ray cluster of two nodes, all on this machine. Its processes end with the tests, also when these are killed.
 ray: .venv/.test .venv/.ray
-	@OMP_NUM_THREADS=1 timeout --signal=INT --kill-after=10 170 $(BIN)/pytest -m ray tests/integrations
+	@OMP_NUM_THREADS=1 timeout --signal=INT --kill-after=10 170 $(BIN)/python -m pytest -m ray tests/integrations
 
 # Ratios of now beside the committed ones.
 bench-compare: .venv/.test

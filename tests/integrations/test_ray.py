@@ -79,7 +79,7 @@ def dataset(**changed):
     return ray.data.range(ROWS, override_num_blocks=7).map_batches(read, batch_format="numpy")
 
 
-def maker(seed: int | None = 0, seen: Path | None = None, dies_at: float | None = None, pause: float = 0.0):
+def maker(seed: int = 0, seen: Path | None = None, dies_at: float | None = None, pause: float = 0.0):
     """Makes a network, which notes in a folder where it is asked, waits there for one of the other node's when it finds
     "both", and may kill its process the first time that it sees a number."""
 
@@ -87,7 +87,7 @@ def maker(seed: int | None = 0, seen: Path | None = None, dies_at: float | None 
         def __init__(self):
             super().__init__()
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(os.getpid() if seed is None else seed)
+                torch.manual_seed(seed)
                 self.inner, self.outer = nn.Linear(WIDTH, 16), nn.Linear(16, CLASSES)
 
         def forward(self, x):
@@ -203,7 +203,7 @@ def assert_alike(one: rs.Memory, other: rs.Memory):
     assert (one.keys == other.keys).all() and torch.equal(one.logits.dense(), other.logits.dense())
 
 
-def test_what_is_wrong_is_said_here(cluster, second):
+def test_what_is_wrong_is_said_here(cluster):
     made, how = maker(), {"inputs": "x", "labels": "label", "batch_size": 100, "workers": 1}
     with pytest.raises(InputError, match="there is no 'y'"):
         with_ray.encode(made, dataset(), **how | {"labels": "y"})
@@ -217,8 +217,9 @@ def test_what_is_wrong_is_said_here(cluster, second):
     late[-1] = CLASSES
     with pytest.raises(LabelError):
         list(with_ray.encode(made, dataset(label=late), **how))
-    with pytest.raises(SourceMismatchError):  # another model in each process
-        list(with_ray.encode(maker(seed=None), dataset(), **how))
+    alone = rs.encode(maker(seed=1)(), rows()[:2])
+    with pytest.raises(SourceMismatchError):
+        with_ray.encode(made, dataset(), **how, like=alone)
 
     def broken():
         raise InputError("no weights here")
