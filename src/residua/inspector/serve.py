@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from residua.core import Encoded
 from residua.drawing.look import Images
-from residua.errors import InputError, MissingDependencyError
+from residua.errors import MissingDependencyError
 from residua.explanation.explanation import Decoder
 from residua.inspector.session import Session
 from residua.readers import Reader

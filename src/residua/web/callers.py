@@ -1,4 +1,4 @@
-"""Who calls: a program of this machine, or a browser that another page, or another name for 127.0.0.1, has sent here."""
+"""Who calls: a program of this machine, or a browser that another page, or another name of it, has sent here."""
 
 from __future__ import annotations
 
