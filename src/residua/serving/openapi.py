@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from typing import Any
 
-from residua import __version__
 from residua.serving.routes import Route
 
 _WHY = {
@@ -50,7 +50,7 @@ def document(routes: Iterable[Route], tokens: bool) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, tokens)
     made: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": "residua", "version": __version__, "summary": "A model and its memory"},
+        "info": {"title": "residua", "version": version("residua"), "summary": "A model and its memory"},
         "paths": paths,
         "components": {"schemas": {"Error": _ERROR}},
     }

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from residua import __version__
 from residua.errors import IdError
 from residua.printable import short
 from residua.serving import fields
@@ -259,10 +258,9 @@ def _about(service: Service) -> list[Route]:
             "classes": None if held.schema.classes is None else list(held.schema.classes),
             "reader": short(tenant.reader),
             "edits": len(held.log()),
-            "version": __version__,
         }
 
-    known = {name: fields.text(2**16) for name in ("name", "task", "reader", "version")}
+    known = {name: fields.text(2**16) for name in ("name", "task", "reader")}
     known |= {name: fields.whole(0, 2**53) for name in ("rows", "outputs", "edits")}
     known["classes"] = fields.nullable(fields.list_of(fields.text(2**16), 0, 2**31))
     return [
