@@ -120,7 +120,7 @@ class Writer:
         most = min(max(one.max_tokens for one in prompts), (self.limit or 2**31) - width)
         stopping: Any = [_Enough(prompts, self.tokenizer, width, time.monotonic() + self.seconds)]
         options = {"max_new_tokens": most, "pad_token_id": self.pad, "stopping_criteria": stopping, **sampling}
-        with torch.inference_mode(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng():
             if first.seed is not None:
                 torch.manual_seed(first.seed)
             if first.tenant is None:
