@@ -52,7 +52,7 @@ class Editor:
         """Give ids other labels."""
         with tenant.editing() as memory:
             labels = _labels(memory, [row["label"] for row in rows])
-            changed = memory.relabel([row["id"] for row in rows], labels, note=note)
+            changed = memory.relabel([int(row["id"]) for row in rows], labels, note=note)
             return {"updated": changed, "rows": len(memory)}
 
     def follow(
@@ -87,7 +87,7 @@ class Editor:
 
 
 def _labelled(memory: Memory, made: Encoded, rows: Sequence[Mapping[str, Any]]) -> Encoded:
-    ids = [row["id"] for row in rows if "id" in row]
+    ids = [int(row["id"]) for row in rows if "id" in row]
     if ids and len(ids) < len(rows):
         raise IdError("some rows have an id and others none; expected all of them, or none")
     made = memory.schema.widened(made)

@@ -28,8 +28,13 @@ class Field:
 
 
 def whole(least: int, most: int) -> Field:
-    """A whole number."""
-    return Field({"type": "integer", "minimum": least, "maximum": most}, strict.whole(least, most))
+    """A whole number, which JSON may also write as 3.0: whoever uses it makes an int of it."""
+    inner = strict.whole(least, most)
+
+    def check(value: Any, where: str) -> None:
+        inner(int(value) if type(value) is float and value.is_integer() else value, where)
+
+    return Field({"type": "integer", "minimum": least, "maximum": most}, check)
 
 
 def real(least: float = -LARGEST, most: float = LARGEST) -> Field:

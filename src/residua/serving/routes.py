@@ -74,11 +74,11 @@ def _asking(service: Service) -> list[Route]:
     known = fields.record({"unfamiliar": p, "unsure": fields.nullable(p), "distance": fields.nullable(_positive())})
 
     async def predict(tenant: Tenant, body: Body) -> Any:
-        asked = Question(tenant, body["rows"], body.get("memory", True), body.get("top", 5))
+        asked = Question(tenant, body["rows"], body.get("memory", True), int(body.get("top", 5)))
         return {"predictions": await service.predicting.ask(asked, len(asked.rows), service.limits.seconds)}
 
     async def explain(tenant: Tenant, body: Body) -> Any:
-        shown, exclude = body.get("neighbours", 10), body.get("exclude", [])
+        shown, exclude = int(body.get("neighbours", 10)), [int(id) for id in body.get("exclude", [])]
         return await service.asked(service.answerer.explanation, tenant, body["row"], shown, exclude)
 
     async def familiarity(tenant: Tenant, body: Body) -> Any:
@@ -153,7 +153,7 @@ def _editing(service: Service) -> list[Route]:
         return await service.edited(tenant, editor.relabel, body["rows"], body.get("note"))
 
     async def forget(tenant: Tenant, body: Body) -> Any:
-        return await service.edited(tenant, editor.forget, body["ids"], [], body.get("note"))
+        return await service.edited(tenant, editor.forget, [int(id) for id in body["ids"]], [], body.get("note"))
 
     replace = fields.flag().described(
         "Forget the rows of the same ids first, so that a request that was sent again changes nothing.", default=False
@@ -288,15 +288,15 @@ def _writing(service: Service) -> list[Route]:
         return {"object": "list", "data": listed}
 
     async def complete(tenant: Tenant, body: Body) -> Any:
-        texts, stop = body["prompt"], body.get("stop") or []
+        texts, stop, seed = body["prompt"], body.get("stop") or [], body.get("seed")
         prompts = [
             Prompt(
                 text,
                 _memory_asked(service, tenant, body),
-                body.get("max_tokens", 16),
+                int(body.get("max_tokens", 16)),
                 body.get("temperature", 1.0),
                 body.get("top_p", 1.0),
-                body.get("seed"),
+                None if seed is None else int(seed),
                 tuple([stop] if isinstance(stop, str) else stop),
             )
             for text in ([texts] if isinstance(texts, str) else texts)
