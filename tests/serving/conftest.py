@@ -1,5 +1,9 @@
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +119,35 @@ def given():
         return found
 
     return made
+
+
+@pytest.fixture
+def served(tmp_path):
+    """``served(*arguments, cwd=…)``: ``residua serve`` in a process of its own; its address and the process."""
+    pytest.importorskip("prometheus_client", reason="the server: pip install residua[serve]")
+    begun = []
+
+    def start(*arguments, cwd=tmp_path):
+        log = open(tmp_path / f"log{len(begun)}", "w+")  # noqa: SIM115 (closed below)
+        path = os.pathsep.join([str(Path(rs.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "residua", "serve", *map(str, arguments), "--port", "0"],
+            cwd=cwd,
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        begun.append((process, log))
+        url = process.stdout.readline().strip()  # which it prints before it listens
+        assert url.startswith("http"), Path(log.name).read_text()
+        process.log = Path(log.name)
+        return url, process
+
+    yield start
+    for process, log in begun:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+        log.close()

@@ -98,7 +98,7 @@ def serve(
     server = Server(
         readers,
         loaded,
-        name=Path(model or str(first.memory.about.get("model", "base"))).name,
+        name=_called(model or first.memory.about.get("model")),
         shape=shape,
         tokens=tokens,
         host=host,
@@ -126,6 +126,11 @@ def _folders(memory: Path | None, tenants: tuple[str, ...]) -> dict[str, Path]:
             raise InputError(f"two tenants are called {name!r}; each needs its own name")
         found[name] = Path(folder)
     return found
+
+
+def _called(model: Any) -> str:
+    """What a model alone is called: the last part of its folder, its name on the hub, or its factory."""
+    return Path(model).name.rpartition(":")[2] if isinstance(model, str) and Path(model).name else "base"
 
 
 def _shape(data: Any) -> tuple[int, ...] | None:

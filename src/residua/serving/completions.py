@@ -16,6 +16,8 @@ from residua.errors import ParameterError, TaskError
 from residua.hooks import attach
 from residua.serving.tenants import Tenant
 
+COLD = 0.01  # at lower temperatures the likeliest token is taken, which is what they mean, and nothing overflows
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -30,9 +32,14 @@ class Prompt:
     stop: tuple[str, ...] = ()
 
     @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn."""
+        return self.temperature >= COLD
+
+    @property
     def together(self) -> tuple[Any, ...]:
         """What prompts have in common that may be one batch: sampling draws its own numbers, and is one by itself."""
-        return (id(self.tenant), self.temperature == 0, None if self.temperature == 0 else id(self))
+        return id(self.tenant), id(self) if self.samples else None
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,8 @@ class Writer:
             self._handle.reader = first.tenant.reader
         ids = torch.tensor([[self.pad] * (width - len(one)) + one for one in tokens], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in tokens], device=self.model.device)
-        sampling: dict[str, Any] = {"do_sample": first.temperature > 0}
-        if first.temperature > 0:
+        sampling: dict[str, Any] = {"do_sample": first.samples}
+        if first.samples:
             sampling |= {"temperature": first.temperature, "top_p": first.top_p, "top_k": 0}
         most = min(max(one.max_tokens for one in prompts), (self.limit or 2**31) - width)
         stopping: Any = [_Enough(prompts, self.tokenizer, width, time.monotonic() + self.seconds)]

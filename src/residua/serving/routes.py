@@ -331,9 +331,7 @@ def _writing(service: Service) -> list[Route]:
     }
     asked = fields.record(
         {
-            "model": fields.text(NAME, 1).described(
-                f"The name of your memory, or {service.name!r} for the model alone.", examples=[service.name]
-            ),
+            "model": _models(service),
             "prompt": fields.either(prompt, fields.list_of(prompt, 1, 64)),
         },
         {
@@ -383,6 +381,15 @@ def _writing(service: Service) -> list[Route]:
             told={404: "no such model, or memory, of yours"},
         ),
     ]
+
+
+def _models(service: Service) -> Field:
+    """The models that can be named; those of others are not told, and one that is not there is a 404 of its own."""
+    words = f"The name of your memory, or {service.name!r} for the model alone."
+    any_name = fields.text(NAME, 1)
+    if len(service.tenants) > 1:
+        return any_name.described(words, examples=[service.name])
+    return Field({"enum": [*service.tenants, service.name], "description": words}, any_name.check)
 
 
 def _memory_asked(service: Service, tenant: Tenant, body: Body) -> Tenant | None:

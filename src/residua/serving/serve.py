@@ -85,6 +85,7 @@ class Server:
         self.service = Service(tenants, model, name=name, shape=shape, limits=limits)
         known = None if tokens is None else Tokens.in_file(tokens, readers)
         self._socket = bound(host, port)
+        self._socket.listen(CONNECTIONS)  # who comes before it runs waits
         port = self._socket.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'http' if certificate is None else 'https'}://{shown}:{port}"
