@@ -162,6 +162,7 @@ class Savable(Editable, Shared):
         *,
         mmap: bool = False,
         trust: bool = False,
+        live: bool = False,
     ) -> Self:
         """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted.
 
@@ -173,8 +174,11 @@ class Savable(Editable, Shared):
         An index file is opened where it was written with this user's secret (a file of their own, or the environment
         variable ``RESIDUA_SECRET``), or where you `trust` whoever wrote the folder; else the index is built anew from
         the keys, and a ``UserWarning`` says so. ``MemoryFileError`` where they were discarded.
+
+        With `live`, the memory is as ``open`` gives it.
         """
-        return cls._read(path, device, mmap, trust)[0]
+        memory = cls._read(path, device, mmap, trust)[0]
+        return memory._alive() if live else memory
 
     @classmethod
     def from_pretrained(
@@ -244,10 +248,13 @@ class Savable(Editable, Shared):
         >>> other.ids.tolist(), rs.Memory.load(folder).ids.tolist()
         ([2], [2])
         """
-        memory = cls.load(path, device, trust=trust)
-        assert memory._saved is not None
-        memory._live = memory._saved.path
-        return memory
+        return cls.load(path, device, trust=trust, live=True)
+
+    def _alive(self) -> Self:
+        """This memory, live in the folder that it was loaded from."""
+        assert self._saved is not None
+        self._live = self._saved.path
+        return self
 
     @classmethod
     def compact(cls, path: str | os.PathLike[str], *, trust: bool = False) -> None:

@@ -378,9 +378,16 @@ def _ids_to_exclude(exclude: Exclude) -> Literal["own"] | np.ndarray | None:
 
 
 def load(
-    path: str | os.PathLike[str], device: str | torch.device = "cpu", *, mmap: bool = False, trust: bool = False
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    mmap: bool = False,
+    trust: bool = False,
+    live: bool = False,
 ) -> Reader:
     """The reader that ``Reader.save`` wrote into folder `path`, with its memory, whose arguments the others are.
+
+    With `live`, the memory is as ``rs.Memory.open`` gives it: every edit is on the disk when the call returns.
 
     Raises
     ------
@@ -399,6 +406,7 @@ def load(
     """
     file = Path(path) / MANIFEST
     memory, about = Memory._read(path, device, mmap, trust)
+    memory = memory._alive() if live else memory
     try:
         return reader_of(require_reader(Path(path), about), memory)
     except MemoryFileError as error:
