@@ -16,7 +16,7 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test browser lint bench bench-compare native gpu gpu-train reproduce setup clean
+.PHONY: demo quick test browser lint bench bench-compare native gpu gpu-train reproduce docs examples headline newcomer setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
@@ -33,7 +33,7 @@ browser: .venv/.test
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && { echo "chromium, by apt" && \
 		apt-get install -qqy chromium || { apt-get update -qq && apt-get install -qqy chromium; }; } >> $(LOG) 2>&1; } || true
 	@if ! command -v chromium > /dev/null; then echo "skipped: no Chromium here, and none could be installed (apt-get install chromium)"; \
-	elif ! $(MAKE) --no-print-directory .venv/.browser; then echo "skipped: Playwright could not be installed; $(LOG) says why"; \
+	elif ! $(MAKE) -s .venv/.browser; then echo "skipped: Playwright could not be installed; $(LOG) says why"; \
 	else $(BIN)/pytest tests/browser; fi
 
 lint: .venv/.test
@@ -66,6 +66,28 @@ gpu-train:
 reproduce: .venv/.test
 	@$(BIN)/python -m experiments $(or $(NAME),--list) $(OPTIONS)
 
+# The site, in site/: offline, and a warning is an error.
+docs: .venv/.docs
+	@NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server -d site -b 127.0.0.1"
+
+# The pictures of docs/concepts, and the tutorials as executed notebooks.
+examples: .venv/.docs
+	@$(BIN)/python -m docs.figures.draw
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/notebooks.py $(NAMES)
+
+# What the README shows first, again; CIFAR=folder also its table, with CIFAR-100's images in that folder or fetched there.
+headline: .venv/.experiments $(if $(CIFAR),.venv/.vision)
+	@test -d out/headline/source/seaborn || \
+		$(PIP) install --quiet --no-deps --target out/headline/source seaborn==0.13.2
+	@$(BIN)/python examples/headline.py out/headline
+	@test -z "$(CIFAR)" || $(BIN)/python -m experiments pooled --weights examples/models/cifar100-resnet8 \
+		--data "$(CIFAR)" --download --out out/headline
+
+# The README and the tutorials as a newcomer meets them: a fresh clone, a fresh environment, each page by itself.
+newcomer:
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" examples/newcomer.sh
+
 setup: .venv/.test
 
 # torchvision asks for one exact torch: the constraint keeps pip from replacing the torch chosen here.
@@ -82,4 +104,4 @@ setup: .venv/.test
 	@touch $@
 
 clean:
-	@rm -rf .venv build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build dist site .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -53,7 +53,7 @@ def encode(batch: Batch) -> Encoded:
     return Encoded(keys, AbsentLogits(len(batch), CLASSES), batch.labels, batch.ids, columns=columns)
 
 
-def run(path: Path, keep: bool, pause: float = 0.0, checkpoint_every: float = 60.0) -> None:
+def run(path: Path, keep: bool, pause: float = 0.0, checkpoint_every: float = 60.0, together: bool = False) -> None:
     """Build, or go on with it; with a `pause` at every batch."""
 
     def slowly(batch: Batch) -> Encoded:
@@ -69,7 +69,7 @@ def run(path: Path, keep: bool, pause: float = 0.0, checkpoint_every: float = 60
             yield batch
 
     build(
-        batches(),
+        batches,
         slowly,
         path,
         index="IVF8,PQ4x4fs",
@@ -82,6 +82,7 @@ def run(path: Path, keep: bool, pause: float = 0.0, checkpoint_every: float = 60
         train_rows=150,
         checkpoint_every=checkpoint_every,
         progress=False,
+        together=together,
     )
 
 

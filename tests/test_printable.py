@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import residua as rs
-from residua.printable import count, one_line, plain, short, shown
+from residua.printable import count, duration, one_line, plain, short, shown, size
 
 
 @given(st.text(st.characters(exclude_categories=())))
@@ -44,3 +44,11 @@ def test_readers_in_words_as_objects_and_as_what_is_saved_of_them():
     reader = rs.ContinuousCache(rs.KNNLM(memory, k=2, sigma=1 / 3, lmbda=share), window=5, theta=2.0)
     inner = "KNNLM(k=2, lmbda=0.12 to 0.5 by distance, sigma=0.3333, temperature=1, kernel=gaussian)"
     assert short(reader) == short(reader.to_json()) == f"ContinuousCache(over={inner}, window=5, theta=2, lmbda=0.1)"
+
+
+def test_size():
+    assert [size(n) for n in (999, 123_456, 7 * 10**9)] == ["999 bytes", "123.5 kB", "7.0 GB"]
+
+
+def test_duration():
+    assert [duration(s) for s in (12.34, 1.0, 0.0005, 0.0)] == ["12.3 s", "1 s", "500 µs", "0 µs"]

@@ -97,6 +97,13 @@ why = rs.explain(best, enc[7], exclude=[3], context=4)
 reveal_type(why.contributions)                                      #: ndarray
 why.tokens                                                          #!
 
+page = rs.report(best, enc, validation=enc, images=x, path=None, title="A memory")
+reveal_type(page)                                                   #: Report
+reveal_type(page.html)                                              #: str
+reveal_type(page.answers[0].lines)                                  #: list[str]
+rs.report(best, enc, image=x)                                       #!
+rs.report(memory, enc)                                              #!
+
 sure = rs.conformal(best, enc, score="aps", by="class")
 reveal_type(sure)                                                   #: Conformal
 reveal_type(sure.predict_set(enc, confidence=0.9))                  #: ndarray

@@ -20,7 +20,7 @@ from residua.encoding import TextStream
 from residua.encoding.decoder import has_decoder
 from residua.encoding.options import ReadingOptions, StreamOptions, Text, TextOptions, Texts, Tokenizer
 from residua.encoding.text import Document
-from residua.errors import StorageError
+from residua.errors import ParameterError, StorageError
 from residua.evaluation import Evaluation
 from residua.evaluation.significance import Groups
 from residua.explanation import Explanation
@@ -83,6 +83,7 @@ def remember(
     keep_keys: bool = True,
     about: dict[str, Any] | None = None,
     overwrite: bool = False,
+    together: bool = False,
     progress: bool | None = None,
     **options: Unpack[RememberOptions],
 ) -> Memory:
@@ -103,6 +104,10 @@ def remember(
         As in ``Memory``, but ``"auto"`` is ``"knnlm-fast"`` (exact below 10 000 tokens, and without FAISS).
     keep_keys : bool, default True
         False keeps only the index's codes of them: a fraction of the disk, but distances are the index's own.
+    together : bool, default False
+        Share the work with all who make the same call into the same `out`, on this machine or on others that see the
+        disk: each takes blocks of text that nobody has, what a killed one had in hand is taken by another, and all
+        return the memory that one would have built alone. `texts` must be readable again.
     progress : bool, optional
         A bar: always, or never; by default only on a terminal, after a second.
     **options
@@ -131,9 +136,12 @@ def remember(
     stream = encode(model, tokenizer, texts, logits=storage != "none", progress=progress, **reading)
     given["index"] = index if index != "auto" else "knnlm-fast" if faiss_installed() else "exact"
     given |= {"storage": storage, "key_dtype": key_dtype, "about": (about or {}) | stream.about}
+    if together and out is None:
+        raise ParameterError("together=True builds in a folder that all see: give out=")
     if out is not None:
         given |= {"names": stream.names, "total": stream.estimate_tokens(), "progress": progress}
-        return build(stream.batches(), stream.encode, out, keep_keys=keep_keys, overwrite=overwrite, **given)
+        given |= {"keep_keys": keep_keys, "overwrite": overwrite, "together": together}
+        return build(stream.batches, stream.encode, out, **given)
     memory = Memory(stream, **given)
     if not keep_keys:
         memory.discard_keys()

@@ -20,6 +20,28 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def size(number: int) -> str:
+    """Bytes in the unit that people say: ``123.5 kB``."""
+    for unit, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= least:
+            return f"{number / least:.1f} {unit}"
+    return count(number, "byte")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that people say: ``1.2 ms``.
+
+    Examples
+    --------
+    >>> duration(0.00123), duration(2.5), duration(4e-6)
+    ('1.23 ms', '2.5 s', '4 µs')
+    """
+    for unit, least in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= least:
+            return f"{seconds / least:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
 def short(value: Any) -> str:
     """A reader, or a value of one of its parameters, in few digits and words."""
     value = value.to_json() if hasattr(value, "to_json") else value

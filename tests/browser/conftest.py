@@ -28,7 +28,8 @@ def browser():
     if found is None:
         pytest.skip("no Chromium here: make browser, or apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        rebound = "--host-resolver-rules=MAP rebound.test 127.0.0.1"
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", rebound])
         yield browser
         browser.close()
 
@@ -98,7 +99,7 @@ def accessible():
 
 @pytest.fixture(scope="session")
 def rows():
-    """``rows(n, seed)``: rows around three centres, that the model knows half, with names and labels that are markup."""
+    """``rows(n, seed)``: rows around three centres, known half by the model, with names and labels that are markup."""
     return _rows
 
 

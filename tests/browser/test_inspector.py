@@ -1,12 +1,16 @@
 """The inspector as a person uses it: every number that is shown is the library's, every edit the memory's."""
 
+import http.server
 import io
+import threading
 
 import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the inspector's server: pip install residua[inspect]")
-expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make browser").expect
+pytest.importorskip("playwright", reason="Playwright is not installed: make browser")
+
+from playwright.sync_api import expect
 
 import residua as rs
 
@@ -17,7 +21,7 @@ VIEWS = {"examples": "#detail .neighbours", "memories": "#memories tbody tr", "l
 @pytest.fixture(scope="module")
 def served(rows, pictures):
     """An inspector of a memory with pictures, to look at."""
-    shown = {"images": pictures(300), "test_images": pictures(120)}
+    shown = {"images": pictures(120), "remembered": pictures(300)}
     with rs.inspect(rs.ResMem(rs.Memory(rows(300)), k=10, sigma=1.0), rows(120, 1), **shown) as page:
         yield page
 
@@ -168,6 +172,81 @@ def test_forget_relabel_and_undo(inspector, opened, rows):
     assert [one.split()[1] for one in page.locator("#log li").all_inner_texts()] == [
         "relabel:", "relabel:", "undo:", "forget:", "create:",
     ]  # fmt: skip
+
+
+PAGE = b"<!doctype html><title>another page</title><body>"
+
+
+@pytest.fixture
+def another_page():
+    """The address of a page of this machine that is none of the inspector's."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(PAGE)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+ATTACKS = """async (url) => {
+  const body = JSON.stringify({ ids: ["3"] });
+  const tried = (about) =>
+    fetch(url + "forget", { method: "POST", body, ...about }).then((r) => r.type, () => "refused");
+  const said = [];
+  for (const kind of ["application/json", "text/plain"]) {
+    said.push(await tried({ headers: { "Content-Type": kind } }));
+    said.push(await tried({ headers: { "Content-Type": kind }, mode: "no-cors", credentials: "include" }));
+  }
+  said.push(await fetch(url + "status").then((r) => r.type, () => "refused"));
+  const script = document.createElement("script");
+  script.src = url + "about";
+  document.body.append(script);
+  const frame = document.createElement("iframe");
+  frame.src = url;
+  document.body.append(frame);
+  await new Promise((done) => setTimeout(done, 700));
+  return said;
+}"""
+FORM = """(url) => {
+  const form = document.createElement("form");
+  form.method = "post";
+  form.enctype = "text/plain";
+  form.action = url + "forget";
+  form.innerHTML = `<input name='{"ids": ["3"], "note": "' value='"}'>`;
+  document.body.append(form);
+  form.submit();
+}"""
+
+
+def test_another_page_that_knows_the_address_neither_edits_nor_reads_nor_frames(inspector, browser, another_page):
+    page = browser.new_page()
+    page.goto(another_page)
+    said = page.evaluate(ATTACKS, inspector.url)
+    assert set(said) <= {"refused", "opaque"} and said[0] == said[-1] == "refused"
+    (frame,) = [one for one in page.frames if one != page.main_frame]
+    assert frame.query_selector("#view-examples") is None
+    with page.expect_response(lambda one: one.url.endswith("/forget")) as answered:
+        page.evaluate(FORM, inspector.url)
+    assert answered.value.status == 403
+    assert len(inspector.session.memory.log()) == 1 and 3 in inspector.session.memory
+    page.close()
+
+
+def test_a_name_that_was_bound_to_this_machine_gets_nothing(inspector, browser):
+    page = browser.new_page()
+    answered = page.goto(inspector.url.replace("127.0.0.1", "rebound.test"))
+    assert answered.status == 421 and "rows" not in answered.text()
+    page.close()
 
 
 def test_what_is_kept_is_saved(rows, opened, tmp_path):

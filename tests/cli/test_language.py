@@ -3,8 +3,10 @@
 import functools
 import json
 import math
+import os
 import shutil
 import socket
+import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
@@ -162,6 +164,14 @@ def test_evaluate_is_the_verb_of_the_library(here, run):
         assert data[name] == json.loads(json.dumps(expected.to_dict()[name])), name
     assert data["perplexity"] < data["base_perplexity"]
     assert "perplexity" in run("evaluate", "tuned", "--text", "test/one.py", "--text", "test/two.py").stdout
+
+
+def test_a_gate_is_fitted_on_the_remembered_documents_where_no_text_is_given(here, run):
+    model, tokenizer = language_model(str(here / "model"), "float32", "cpu")
+    data = json.loads(run("tune", "mem", "--reader", "gated", "--evidence", -1, "--json").stdout)
+    expected = rs.lm.fit(model, tokenizer, rs.Gated(rs.Memory.load("mem")), evidence=None)
+    assert data["reader"] == "Gated" and data["rows"] == expected.evidence_.rows
+    assert rs.load("mem").shares == expected.shares
 
 
 def test_without_a_tuned_reader_defaults_are_used_and_said(run):
@@ -378,3 +388,16 @@ def test_what_will_not_do_is_said(here, run, words, code, message):
     (here / "bytes.bin").write_bytes(b"def \xff")
     (here / "empty.py").write_text("")
     assert message in " ".join(run(*words, code=code).stderr.split())
+
+
+def test_processes_that_torchrun_starts_build_together(here, run):
+    run(*BUILD, "alone")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "residua"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    words = [*command, *map(str, BUILD), "mem2"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("remembered") == 1  # the first process says it for both
+    one, other = rs.Memory.load("alone"), rs.Memory.load("mem2")
+    assert (one.keys == other.keys).all() and (one.labels == other.labels).all() and (one.ids == other.ids).all()
+    assert one.names == other.names

@@ -23,7 +23,7 @@ from residua.readers.resmem import SPACES
 from residua.tuning.objective import OBJECTIVES
 
 VERBS = {name: verb for name, verb in main.main.commands.items() if not isinstance(verb, click.Group)}
-HEAVY = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "faiss", "pandas", "transformers", "tqdm"}
+HEAVY = {"torch", "numpy", "jinja2", "scipy", "sklearn", "matplotlib", "faiss", "pandas", "transformers", "tqdm"}
 
 
 def light(words, code: int) -> str:
@@ -73,6 +73,9 @@ def test_info_reads_the_manifest_alone(mem):
         (["evaluate", "mem", "test.npz", "--confidence", "2"], 2, "not in the range"),
         (["explain", "mem", "none.npz", "--row", "1", "--reader", "resmem"], 1, "there is no file none.npz"),
         (["explain", "mem", "--text", "a"], 1, "mem is no memory of tokens"),
+        (["report", "mem", "test.npz"], 1, "run 'residua tune mem VALIDATION.npz' first"),
+        (["report", "mem", "none.npz", "--reader", "resmem"], 1, "there is no file none.npz"),
+        (["report", "mem", "test.npz", "--images", "none"], 1, "there is no folder none"),
         (["generate", "mem", "a"], 1, "mem is no memory of tokens"),
         (["generate", "nowhere"], 1, "expected a prompt"),
         (["add", "mem", "none.npz"], 1, "there is no file none.npz"),
@@ -101,6 +104,7 @@ def test_what_is_wrong_is_said_before_anything_heavy_is_loaded(mem, words, code,
         ("faiss", ["build", "train.npz", "-o", "out", "--index", "IVF2,Flat"]),
         ("lm_eval", ["lm-eval", "mem", "--tasks", "arc_easy"]),
         ("matplotlib", ["demo"]),
+        ("jinja2", ["report", "mem", "test.npz"]),
     ],
 )
 def test_a_missing_extra_is_said_first(run, mem, monkeypatch, missing, words):
@@ -193,6 +197,7 @@ def test_help_lists_every_verb_in_order(run):
         "tune",
         "evaluate",
         "explain",
+        "report",
         "add",
         "update",
         "forget",

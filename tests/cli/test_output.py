@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from residua.cli.output import command, report, say, size
+from residua.cli.output import command, report, say
 
 
 def test_say_keeps_lines_apart_and_indents_them(capsys):
@@ -31,7 +31,3 @@ def test_a_command_can_be_typed():
     line = command("tune", Path("my mem"), "--text", "it's", "--row", 3, why="so")
     assert line.endswith("  # so")
     assert shlex.split(line, comments=True) == ["residua", "tune", "my mem", "--text", "it's", "--row", "3"]
-
-
-def test_size():
-    assert [size(n) for n in (999, 123_456, 7 * 10**9)] == ["999 bytes", "123.5 kB", "7.0 GB"]

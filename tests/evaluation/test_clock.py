@@ -3,8 +3,10 @@
 import time
 from collections import defaultdict
 
+import numpy as np
 import pytest
 
+import residua as rs
 from residua.evaluation.evaluate import timed
 
 
@@ -32,3 +34,14 @@ def test_errors_pass():
     with pytest.raises(ZeroDivisionError):
         list(timed("bad", (1 // i for i in (1, 0)), seconds))
     assert seconds["bad"] >= 0
+
+
+def test_a_rows_time_is_that_of_searching_and_reading():
+    def slowly(n):
+        for _ in slow(n, 0.05):
+            yield rs.Encoded(np.ones((2, 2)), np.zeros((2, 2)), [0, 1])
+
+    reader = rs.ResMem(rs.Memory(rs.Encoded(np.eye(2), np.zeros((2, 2)), [0, 1])), k=1, sigma=1.0)
+    found = rs.evaluate(reader, slowly(3), n_bootstrap=10)
+    assert 0 < found.seconds_per_row < 1 / found.tokens_per_second
+    assert found.seconds_per_row == pytest.approx(1 / found.tokens_per_second - 1 / found.base_tokens_per_second)

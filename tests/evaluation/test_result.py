@@ -186,7 +186,8 @@ def test_parameters_are_shown_in_few_digits():
 
 def test_to_dict_is_json_and_complete():
     found = made().to_dict()
-    assert set(found) == {field.name for field in fields(Evaluation)} - {"per_row", "columns", "names"} | PERPLEXITIES
+    left = {"per_row", "columns", "names", "seconds_per_row"}
+    assert set(found) == {field.name for field in fields(Evaluation)} - left | PERPLEXITIES
     again = json.loads(json.dumps(found, allow_nan=False))
     assert again == found
     assert again["per_class_gain"] == [0.5, None]

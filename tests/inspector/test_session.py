@@ -172,7 +172,7 @@ def test_pictures_are_those_of_ids_and_of_row_numbers(made):
     memory.forget([0])
     images, tests = np.arange(20 * 4, dtype=np.uint8).reshape(20, 2, 2), np.zeros((50, 2, 2), np.uint8)
     tests[:, 0, 0] = np.arange(50)
-    session = Session(rs.ResMem(memory, k=5), made(50, 1), images=images, test_images=tests, rows=3)
+    session = Session(rs.ResMem(memory, k=5), made(50, 1), images=tests, remembered=images, rows=3)
     assert session.picture("memory", 7).tolist() == images[7].tolist()
     assert session.picture("row", 1)[0, 0] == 24  # the middle one of 50
     assert session.explanation({}, "row-1")["query"]["picture"] == "picture/row/1"
@@ -185,3 +185,59 @@ def test_settings_out_of_an_address():
     for text in ("", "nan", "inf", "5;"):
         with pytest.raises(rs.errors.ParameterError):
             settings_of({"sigma": text})
+
+
+def test_classes_that_others_added_are_called_by_their_names(made, tmp_path):
+    path, data = tmp_path / "mem", made(40)
+    bare = rs.Encoded(data.keys, data.logits, data.labels)
+    rs.Memory(bare).save(path)
+    session = Session(rs.ResMem(rs.Memory.load(path), k=5), rs.Encoded(bare.keys, bare.logits, bare.labels), path=path)
+    assert session.figures({})["rows"] == 40
+    other = rs.Memory.load(path)
+    grown = rs.Encoded(data.keys[:4], data.logits.rows(slice(0, 4)), [4] * 4, new_classes=True)
+    other.add(grown, new_classes=True)
+    other.save(path)
+    session.keep()
+    assert session.figures({})["rows"] == 40 and session.about()["outputs"] == 5
+    assert session.remembered(label="4")["total"] == 4 and session.explanation({}, "row-3")["scores"]
+
+
+def test_data_of_another_width_are_refused_at_once(made, memory):
+    data = made(9)
+    for other in (rs.Encoded(data.keys[:, :5], data.logits), rs.Encoded(data.keys, np.zeros((9, 4)))):
+        with pytest.raises(rs.errors.ShapeError):
+            Session(rs.ResMem(memory), other)
+
+
+def test_names_and_labels_of_any_length_are_shown_in_part(made):
+    data, long = made(20), "x" * 100_000
+    memory = rs.Memory(rs.Encoded(data.keys, data.logits, data.labels, classes=["a" * 10_000, "b", "c"]))
+    memory.rename({1: (long,)})
+    session = Session(rs.ResMem(memory, k=5), made(5))
+    assert max(len(one["name"]) for one in session.remembered()["rows"]) == 300
+    assert all(len(one["label"]) <= 300 for one in session.remembered()["rows"])
+
+
+def test_without_keys_everything_is_searched_again(made):
+    memory = rs.Memory(made(3000), index="IVF16,PQ3")
+    memory.discard_keys()
+    session = Session(rs.KNNLM(memory, k=5, sigma=1.0), made(50, 1))
+    session.figures({})
+    memory.forget(range(0, 3000, 3))
+    expected = Session(rs.KNNLM(memory, k=5, sigma=1.0), made(50, 1)).figures({})
+    assert session.figures({}) == expected
+
+
+def test_keys_and_logits_in_their_files(made, tmp_path):
+    rs.ResMem(rs.Memory(made(200, names="kept")), k=5, sigma=1.0).save(tmp_path / "mem")
+    mapped = Session(rs.load(tmp_path / "mem", mmap=True), made(50, 1), path=tmp_path / "mem")
+    plain = Session(rs.load(tmp_path / "mem"), made(50, 1))
+    for session in (mapped, plain):
+        session.figures({})
+        session.forget([3, 4])
+        session.relabel([5], "dog")
+    assert mapped.figures({}) == plain.figures({})
+    assert mapped.remembered(label="dog") == plain.remembered(label="dog")
+    assert mapped.explanation({"k": 3}, "row-3") == plain.explanation({"k": 3}, "row-3")
+    mapped.keep()
+    assert len(rs.Memory.load(tmp_path / "mem")) == 198

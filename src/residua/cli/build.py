@@ -1,6 +1,7 @@
 """``residua build``: encoded rows, or a language model's texts, become a memory folder."""
 
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -21,12 +22,12 @@ from residua.cli.options import (
     trust_option,
     trusted,
 )
-from residua.cli.output import command, report, size
+from residua.cli.output import command, report
 from residua.cli.store import bytes_in, next_step, unfinished
 from residua.cli.verbosity import note, progress
 from residua.errors import MemoryFileError, ParameterError
 from residua.folder import MANIFEST
-from residua.printable import count, shown_keys
+from residua.printable import count, shown_keys, size
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -68,13 +69,15 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
     """Remember encoded .npz files, or every token of texts, in a folder.
 
     With --text, a language model reads the texts once; a build that is stopped goes on where it was when the same
-    command is given again. Text files are UTF-8; an encoder-decoder's are .jsonl (source, target) or .tsv.
+    command is given again. Started by torchrun, all processes share the work, each on a GPU of its own. Text files are
+    UTF-8; an encoder-decoder's are .jsonl (source, target) or .tsv.
 
     \b
     Examples:
       residua build train.npz -o mem/
       residua build a.npz b.npz -o mem/ --index IVF256,PQ32x4fs --index-param nprobe=16
       residua build --text src/ --glob '**/*.py' --model MODEL -o mem/ --window 256
+      torchrun --nproc-per-node 4 -m residua build --text src/ --model MODEL -o mem/ --device cuda
     """
     of_text = text_or_files(text, encoded, "ENCODED", text_only=WINDOWED)
     if (output / MANIFEST).exists() and not overwrite:
@@ -90,6 +93,7 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         raise MemoryFileError(f"{output} is a file; expected the name of a folder to write")
     check_npz(encoded)
     if of_text:
+        options["device"] = _joined(device)
         memory = _of_text(text, output, overwrite=overwrite, **options)
     else:
         from residua.core import Encoded
@@ -99,16 +103,36 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         memory = Memory((Encoded.load(path) for path in encoded), **{name: options[name] for name in taken})
         memory.save(output)
     log.info("memory %s: %r", output, memory)
+    if of_text and _launched():
+        return  # the first process says it for all
     then = [next_step(output, of_text), *([command("generate", output, "a prompt")] if of_text else [])]
     report(*_summary(memory, output), as_json, then)
+
+
+def _launched() -> int | None:
+    """Which of several processes this is, where one launcher, such as torchrun, has started them; else None."""
+    return int(os.environ.get("RANK", 0)) if int(os.environ.get("WORLD_SIZE", 1)) > 1 else None
+
+
+def _joined(device: str) -> str:
+    """The device of this process, which joins the others that its launcher has started."""
+    if _launched() is None:
+        return device
+    from torch import distributed
+
+    if "MASTER_ADDR" in os.environ and not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if device == "cuda" and local else device
 
 
 def _of_text(text: tuple[Path, ...], output: Path, *, model, dtype, device, no_keys, **options):
     """The memory of these texts in folder `output`, built now or finished."""
     if model is None:
         raise click.UsageError("--text needs --model: a folder, a name on the hub, or module:factory")
+    rank = _launched()
     before = unfinished(output)
-    if before and not options["overwrite"]:
+    if before and not rank and not options["overwrite"]:
         note(f"Going on with the unfinished build: {count(before, 'token')} on disk.")
     language, tokenizer = language_model(model, dtype, device)
     import residua as rs
@@ -116,7 +140,9 @@ def _of_text(text: tuple[Path, ...], output: Path, *, model, dtype, device, no_k
     reading = reading_for(language, options)
     known_as = str(Path(model).resolve()) if Path(model).is_dir() else model
     options |= {"keep_keys": not no_keys, "about": {"model": known_as}, "progress": progress(), "trust": trusted()}
-    options["mmap"] = True  # nothing but its figures is shown
+    options |= {"mmap": True, "together": rank is not None}  # nothing but its figures is shown
+    if rank:
+        options["progress"] = False
     try:
         return rs.lm.remember(language, tokenizer, list(text), output, **options, **reading)
     except KeyboardInterrupt:

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from residua.cli.options import json_option, memory_argument, trusted
-from residua.cli.output import report, size
+from residua.cli.output import report
 from residua.cli.store import bytes_in, checked, next_step
 from residua.folder import named_files, present, reader_in
-from residua.printable import short, shown_memory
+from residua.printable import short, shown_memory, size
 
 
 @click.command()

@@ -23,6 +23,7 @@ from residua.cli.info import info
 from residua.cli.inspect import inspect
 from residua.cli.lm_eval import lm_eval
 from residua.cli.loaders import imported
+from residua.cli.report import report
 from residua.cli.serve import serve
 from residua.cli.tune import tune
 from residua.cli.verbosity import QUIET, VERBOSE, log_shown
@@ -109,8 +110,9 @@ def main(modules: tuple[str, ...]) -> None:
 
 
 EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel, log, undo)
-_LOOKING = (explain, inspect, generate, audit, serve)
-for verb in (demo, encode, build, tune, evaluate, lm_eval, *_LOOKING, *EDITING, info, verify, compact):
+_LOOKING = (explain, inspect, report, generate, serve, audit)
+JOURNEY: tuple[click.Command, ...] = (demo, encode, build, tune, evaluate, lm_eval, *_LOOKING)
+for verb in (*JOURNEY, *EDITING, info, verify, compact):
     main.add_command(verb)
 
 

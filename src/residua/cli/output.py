@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import click
 
 from residua.cli.verbosity import note
-from residua.printable import count, one_line, plain
+from residua.printable import one_line, plain
 
 
 def say(text: str = "", indent: str = "") -> None:
@@ -30,11 +30,3 @@ def command(verb: str, *words: object, why: str = "") -> str:
     """A line that can be typed: ``residua VERB WORDS``, each quoted where a shell needs it, and a comment."""
     line = shlex.join(["residua", verb, *map(str, words)])
     return f"{line}  # {why}" if why else line
-
-
-def size(number: int) -> str:
-    """Bytes in the unit that people say: ``123.5 kB``."""
-    for unit, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if number >= least:
-            return f"{number / least:.1f} {unit}"
-    return count(number, "byte")

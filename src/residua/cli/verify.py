@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from residua.cli.options import json_option, memory_argument, trusted
-from residua.cli.output import command, report, size
+from residua.cli.output import command, report
 from residua.cli.store import bytes_in, checked
+from residua.printable import size
 
 
 @click.command()

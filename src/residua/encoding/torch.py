@@ -129,11 +129,15 @@ def encode_module(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation and inference mode, uncompiled; every submodule's own training flag is put back by every exit."""
+    """Evaluation mode, uncompiled, without gradients; every submodule's own training flag is put back by every exit.
+
+    Not inference mode: a tensor that the model keeps for its next call, such as a table of positions, could not be
+    trained with afterwards.
+    """
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with uncompiled(model), torch.inference_mode():
+        with uncompiled(model), torch.no_grad():
             yield
     finally:
         for module, training in flags:
@@ -333,7 +337,10 @@ def _label_array(labels: Any) -> np.ndarray:
     array = np.atleast_1d(np.asarray(labels))
     if array.dtype.kind not in "fiub":
         what = f"labels are {array.dtype} such as {array.flat[0]!r}"
-        raise LabelError(f"{what}; expected class indices or numbers: map class names to indices")
+        raise LabelError(
+            f"{what}; expected class indices or numbers: map class names to "
+            "indices in the order of the model's outputs (in a datasets.Dataset, a ClassLabel column has them)"
+        )
     return array
 
 

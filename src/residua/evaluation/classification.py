@@ -12,14 +12,18 @@ from residua.evaluation.label_knn import truth_of, votes_by_k
 from residua.readers import KNNLM
 
 BINS = 15
+# What is measured, as a frame shows it.
+COLUMNS = (
+    *("label", "base_prediction", "prediction", "gain"),
+    *("base_confidence", "confidence", "base_log_prob", "log_prob"),
+)
 SMALLEST: float = math.log(TINY)  # one saturated row must not turn the mean of all others into infinity
 
 
 def measure(part: Encoded, prediction: Prediction, base: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Of each row: what they say of it, how sure they are, and what they give the truth; each (q,). `base`: what
     ``of_base`` gave, where it is known."""
-    base, truth = of_base(part, prediction) if base is None else base, truth_of(part)
-    best = prediction.argmax()
+    base, truth, best = of_base(part, prediction) if base is None else base, truth_of(part), prediction.argmax()
     right, was = best.cpu() == truth, as_tensor(base["base_prediction"]) == truth
     measured = {
         "prediction": best.int(),
@@ -27,7 +31,8 @@ def measure(part: Encoded, prediction: Prediction, base: dict[str, np.ndarray] |
         "confidence": prediction.log_prob(best).exp(),
         "log_prob": prediction.log_prob(truth).clamp_min(SMALLEST),
     }
-    return base | {name: values.cpu().numpy() for name, values in measured.items()}
+    found = base | {name: values.cpu().numpy() for name, values in measured.items()}
+    return {name: found[name] for name in COLUMNS}
 
 
 def of_base(part: Encoded, prediction: Prediction) -> dict[str, np.ndarray]:

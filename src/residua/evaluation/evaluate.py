@@ -127,6 +127,7 @@ def evaluate(
         "reader": type(reader).__name__,
         "params": reader.to_json()["params"],
         "confidence": float(confidence),
+        "seconds_per_row": max(seconds["whole"] - seconds["model"], 0.0) / n,
         "columns": brought,
         "names": names_of(test, rows["id"]) if "id" in rows else {},
         "classes": classes,

@@ -68,7 +68,7 @@ def _answers(axes: Axes, result: Evaluation) -> None:
     axes.set(yticks=[0, 1], yticklabels=["with memory", "model alone"], xlabel=name, ylim=(-0.6, 1.6))
     axes.set_xlim(0, 1.18 * max(base, now, 1e-12))
     said = count(result.n, "token" if result.objective == "log_loss" else "row")
-    if result.task == "classification":
+    if result.task == "classification" and not result.tokens:
         counts = (int((np.sign(result.row_gain) == sign).sum()) for sign in (1, -1))
         said += "; {:,} wrong made right, {:,} right made wrong".format(*counts)
     axes.set_title(said, fontsize=9.5, loc="left", color=DARK)

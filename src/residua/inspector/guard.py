@@ -36,6 +36,9 @@ class Guard:
     host; and neither is let through by its ``Origin`` or ``Sec-Fetch-Site``.
     """
 
+    app: ASGIApp
+    hosts: frozenset[str]
+
     def __init__(self, app: ASGIApp, token: str, hosts: Iterable[str]):
         self.app, self.hosts, self._token = app, frozenset(hosts), token.encode()
 

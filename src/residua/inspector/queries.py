@@ -16,6 +16,7 @@ from residua.core import Base, Encoded, Neighbours, Prediction, as_tensor, batch
 from residua.errors import InputError
 from residua.evaluation import classification, multilabel, regression
 from residua.memory import Memory
+from residua.memory.arguments import names_of
 from residua.memory.history import Event
 from residua.memory.schema import unit
 from residua.readers import NeighbourReader
@@ -23,7 +24,7 @@ from residua.readers.reader import QUERIES
 
 MOST = 10_000  # queries that are held
 NUMBERS = 10**8  # of what the model says of them: of a vocabulary fewer queries are held
-DEEP = 256  # neighbours that are known of each query, or twice the reader's own
+DEEP, DEEPEST = 256, 1024  # neighbours that are known of each query: twice the reader's own, within these; or its own
 SLACK = 1e-5  # of a distance, and of a key's length: more than float32 rounds them by
 FEW = 1024  # newcomers among the remembered rows; of more, everything is searched again
 
@@ -73,8 +74,8 @@ class Queries:
         With labels where figures are wanted. Of more than `most` rows that are all there, rows at equal distances are
         held; of a stream the first.
     most, depth : int, optional
-        How many rows are held, and how many neighbours of each. By default 10 000, fewer of a vocabulary, and 256, or
-        twice the reader's own.
+        How many rows are held, and how many neighbours of each. By default 10 000, fewer of a vocabulary, and twice the
+        reader's own k, within 256 and 1024, but no fewer than k.
 
     Attributes
     ----------
@@ -98,11 +99,16 @@ class Queries:
     ):
         memory = reader.memory
         most = max(1, min(MOST, NUMBERS // memory.n_outputs)) if most is None else most
-        self.depth = min(max(DEEP, 2 * reader.k) if depth is None else depth, max(len(memory), 1))
+        depth = max(DEEP, reader.k, min(2 * reader.k, DEEPEST)) if depth is None else depth
+        self.depth = min(depth, max(len(memory), 1))
         self._lock = threading.RLock()
         self._parts, self.numbers, self.total = _held(data, most)
         if not len(self.numbers):
             raise InputError("the data hold no rows; expected at least one example")
+        for part in self._parts:
+            memory.schema.check_query(memory.schema.widened(part))
+        ids = [part.ids for part in self._parts if part.ids is not None]
+        self._names = names_of(data, np.concatenate(ids)) if ids else {}
         self._starts = np.cumsum([0, *map(len, self._parts)])
         self._blocks: list[Block] = []
         self._seen: tuple[Event, ...] = ()
@@ -115,6 +121,17 @@ class Queries:
     def has_labels(self) -> bool:
         """Whether answers can be compared with the truth."""
         return all(part.labels is not None for part in self._parts)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """What the data call the classes."""
+        return self._parts[0].classes
+
+    def name_of(self, row: Encoded) -> str | None:
+        """What a row is called: by itself, or by its id."""
+        if row.names is not None:
+            return str(row.names[0])
+        return None if row.ids is None else self._names.get(int(row.ids[0]))
 
     def __getitem__(self, place: int) -> Encoded:
         """One row, by its place among those that are held."""
@@ -238,7 +255,10 @@ def _held(data: Encoded | Iterable[Encoded], most: int) -> tuple[list[Encoded], 
     parts, numbers, first = list[Encoded](), list[np.ndarray](), 0
     given = list(batches(data)) if there else batches(data)
     total = sum(map(len, given)) if isinstance(given, list) else None
-    wanted = None if total is None or total <= most else np.linspace(0, total - 1, most).round().astype(np.int64)
+    is_text = isinstance(given, list) and any("offset" in part.columns for part in given)  # whose rows stay in a row
+    wanted = (
+        None if total is None or total <= most or is_text else np.linspace(0, total - 1, most).round().astype(np.int64)
+    )
     for batch in given:
         last = first + len(batch)
         every = np.arange(first, min(last, most))

@@ -88,11 +88,10 @@ def find(
 
 
 def bearers(memory: Memory, ids: Sequence[int]) -> dict[int, int]:
-    """How many remembered rows bear each of some ids."""
-    rows = _bearing(memory, np.array(ids, np.int64)).nonzero()[:, 0]
-    rows = rows[torch.isin(rows, memory.active_rows.cpu())]
-    found, counts = np.unique(memory.column("id")[rows.to(memory.device)].cpu().numpy(), return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist()))
+    """How many remembered rows bear each of some ids, all of which are remembered."""
+    found = memory.column("id")[memory.rows_with_ids(np.array(ids, np.int64))] if len(ids) else torch.empty(0)
+    once, counts = np.unique(found.cpu().numpy(), return_counts=True)
+    return dict(zip(once.tolist(), counts.tolist()))
 
 
 def class_of(memory: Memory, label: str) -> int:

@@ -96,7 +96,7 @@ def inspect(
     model: Any = None,
     prepare: Callable[[Any], Any] | None = None,
     images: Images | None = None,
-    test_images: Images | None = None,
+    remembered: Images | None = None,
     tokenizer: Decoder | None = None,
     path: str | os.PathLike[str] | None = None,
     rows: int | None = None,
@@ -118,9 +118,9 @@ def inspect(
         Reads what is brought to the page: a vector, a text.
     prepare : callable, optional
         From a picture (PIL's, RGB) to what the model takes of one example, so that pictures can be brought, too.
-    images, test_images : see ``residua.drawing.picture_of``, optional
-        Pictures of what is remembered, by id, and of the data, by row number. Without, names that are paths of pictures
-        are opened.
+    images, remembered : array or tensor (n, h, w[, c]) or (n, c, h, w), sequence, mapping, callable, path, optional
+        Pictures of the test rows, by row number, and of what is remembered, by id; or a folder that names are in.
+        Without, names that are paths of pictures are opened.
     tokenizer : optional
         Shows tokens as text, where no language model is given.
     path : path, optional
@@ -147,5 +147,5 @@ def inspect(
     ...     page.wait()
     """
     where = None if path is None else Path(path)
-    about: dict[str, Any] = {"model": model, "prepare": prepare, "images": images, "test_images": test_images}
+    about: dict[str, Any] = {"model": model, "prepare": prepare, "images": images, "remembered": remembered}
     return Inspector(Session(reader, test, tokenizer=tokenizer, path=where, rows=rows, **about), port)

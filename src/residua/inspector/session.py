@@ -21,6 +21,7 @@ from residua.inspector.queries import Queries
 from residua.inspector.remembered import class_of, find, numbers_of
 from residua.inspector.sliders import moved, sliders_of
 from residua.inspector.upload import Uploads
+from residua.memory import Memory
 from residua.memory.facts import facts
 from residua.memory.history import last_to_undo
 from residua.memory.lock import locked
@@ -36,6 +37,14 @@ WHICH = ("all", "fixed", "broken", "changed", "wrong")
 class Session:
     """One reader under inspection. Every answer is in JSON types; settings are numbers of the reader, by name."""
 
+    reader: NeighbourReader
+    memory: Memory
+    queries: Queries | None
+    uploads: Uploads
+    images: dict[str, Images | None]  # of the data's rows, by their numbers, and of the memory's, by id
+    path: Path | None
+    tokenizer: Decoder | None
+
     def __init__(
         self,
         reader: Reader,
@@ -44,7 +53,7 @@ class Session:
         model: Any = None,
         prepare: Any = None,
         images: Images | None = None,
-        test_images: Images | None = None,
+        remembered: Images | None = None,
         tokenizer: Decoder | None = None,
         path: Path | None = None,
         rows: int | None = None,
@@ -53,20 +62,25 @@ class Session:
         memory = self.memory = self.reader.memory
         self.queries = None if test is None else Queries(self.reader, test, most=rows)
         self.uploads = Uploads(self.reader, model, prepare)
-        self.images, self.test_images, self.path = images, test_images, path
+        self.images, self.path = {"row": images, "memory": remembered}, path
         if tokenizer is None and memory.schema.is_text and isinstance(model, tuple):
             tokenizer = model[1]
-        classes = memory.schema.classes or (None if self.queries is None else self.queries[0].classes)
         self.tokenizer = tokenizer
-        self.words = shown.Words(memory.task, classes, memory.schema.is_text, tokenizer)
         self._pictures = self._has_pictures()
         self._kept()
+
+    @property
+    def words(self) -> shown.Words:
+        """What labels are called now: others may have added classes."""
+        schema = self.memory.schema
+        classes = schema.classes or (None if self.queries is None else self.queries.classes)
+        return shown.Words(schema.task, classes, schema.is_text, self.tokenizer)
 
     # What can be asked.
 
     def about(self) -> dict[str, Any]:
         """What is inspected, as it was opened."""
-        memory, queries = self.memory, self.queries
+        memory, queries, words = self.memory, self.queries, self.words
         depth = len(memory) if queries is None else queries.depth
         data = None
         if queries is not None:
@@ -79,7 +93,7 @@ class Session:
             "task": memory.task,
             "text": memory.schema.is_text,
             "tokenizer": self.tokenizer is not None,
-            "classes": None if self.words.classes is None else list(self.words.classes),
+            "classes": None if words.classes is None else list(words.classes),
             "outputs": memory.n_outputs,
             "sliders": shown.slid(sliders_of(self.reader, depth)),
             "data": data,
@@ -147,11 +161,11 @@ class Session:
     def picture(self, kind: str, number: int) -> np.ndarray | None:
         """The picture of a remembered ``memory`` id, of a ``row`` of the data by its place, or of an ``upload``."""
         if kind == "memory":
-            return picture_of(self.images, number, self.memory.names.get(number))
+            return picture_of(self.images["memory"], number, self.memory.names.get(number))
         if kind == "upload":
             return self.uploads[number].picture
         queries, place = self._data(), self._place(number)
-        return picture_of(self.test_images, int(queries.numbers[place]), _name(queries[place]))
+        return picture_of(self.images["row"], int(queries.numbers[place]), queries.name_of(queries[place]))
 
     # What can be done.
 
@@ -202,7 +216,7 @@ class Session:
 
     def _data(self) -> Queries:
         if self.queries is None:
-            raise InputError("no data was given: residua inspect MEMORY --data test.npz, or rs.inspect(reader, test)")
+            raise InputError("no data was given: residua inspect MEMORY test.npz, or rs.inspect(reader, test)")
         return self.queries
 
     def _place(self, number: int) -> int:
@@ -228,7 +242,7 @@ class Session:
         if self.memory.schema.is_text:
             own = "" if row.labels is None else self.words(row.labels[0])
             text = [self.words.tokens(queries.before(place, shown.TOKENS)), own]
-        called = named(_name(row), f"row {queries.numbers[place]}")
+        called = shown.clipped(named(queries.name_of(row), f"row {queries.numbers[place]}"))
         picture = f"picture/row/{place}" if self._pictures["row"] else None
         return {"name": called, "picture": picture, "text": text, "facts": facts_of(row.columns, 0)}
 
@@ -303,7 +317,3 @@ def _reference(example: str) -> tuple[str, int]:
     if kind not in ("row", "upload") or not number.isdecimal() or len(number) > 18:
         raise InputError(f"example={example!r}; expected such as row-7")
     return kind, int(number)
-
-
-def _name(row: Encoded) -> str | None:
-    return None if row.names is None else str(row.names[0])

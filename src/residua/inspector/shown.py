@@ -24,6 +24,7 @@ OUTPUTS = 8  # scores of one example
 NEIGHBOURS = 60
 TOKENS = 12  # before one
 LABELS = 6  # of a row that has several
+LONGEST = 300  # characters of a name, a label or a text
 
 # Of each task, what is compared: its name in an Evaluation, what it is called, and whether more is better.
 FIGURES: dict[str, tuple[tuple[str, str, bool], ...]] = {
@@ -51,8 +52,18 @@ CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
+def clipped(text: str) -> str:
+    """Text of no more than some hundred characters: names and labels may be of any length."""
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
 class Words:
     """What labels are called: classes by their names, tokens by their text, numbers in few digits."""
+
+    task: Task
+    classes: Sequence[str] | None
+    is_text: bool
+    tokenizer: Decoder | None
 
     def __init__(self, task: Task, classes: Sequence[str] | None, is_text: bool, tokenizer: Decoder | None):
         self.task, self.classes, self.is_text, self.tokenizer = task, classes, is_text, tokenizer
@@ -61,29 +72,27 @@ class Words:
         if self.is_text:
             return self.tokens([int(label)])
         if self.task == "classification":
-            return class_name(self.classes, int(label))
+            return self.output(int(label))
         values = np.asarray(label).reshape(-1)
         if self.task == "regression":
-            return ", ".join(f"{value:.4g}" for value in values[:LABELS].tolist()) + (
-                " …" if len(values) > LABELS else ""
-            )
+            more = " …" if len(values) > LABELS else ""
+            return ", ".join(f"{value:.4g}" for value in values[:LABELS].tolist()) + more
         own = np.flatnonzero(values > 0)
         more = f" and {len(own) - LABELS} more" if len(own) > LABELS else ""
-        return ", ".join(class_name(self.classes, place) for place in own[:LABELS].tolist()) + more or "none"
+        return ", ".join(self.output(place) for place in own[:LABELS].tolist()) + more or "none"
 
     def tokens(self, tokens: Sequence[int] | np.ndarray) -> str:
         """Tokens as text, on one line; their numbers without a tokenizer."""
         numbers = [int(token) for token in tokens]
         said = " ".join(map(str, numbers)) if self.tokenizer is None else self.tokenizer.decode(numbers)
-        return repr(said)[1:-1]
+        return repr(said[-LONGEST:])[1:-1]
 
     def output(self, place: int) -> str:
         """What an output is called."""
         if self.is_text:
             return self.tokens([place])
-        return (
-            f"output {place}" if self.task == "regression" and self.classes is None else class_name(self.classes, place)
-        )
+        number = "output " if self.task == "regression" and self.classes is None else ""
+        return clipped(number + class_name(self.classes, place))
 
 
 def explained(why: Explanation, words: Words, pictures: bool) -> dict[str, Any]:
@@ -140,7 +149,7 @@ def _neighbour(why: Explanation, at: int, words: Words, moved: Sequence[int], pi
     look, id, own = why.look(at, {}), int(why.ids[at]), why.sources[at] == "memory"
     return {
         "id": str(id) if own else None,
-        "name": look.name,
+        "name": clipped(look.name),
         "label": words(why.labels[at]),
         "distance": why.distances[at],
         "weight": why.weights[at],
@@ -168,7 +177,7 @@ def remembered(memory: Memory, rows: np.ndarray, words: Words, pictures: bool) -
         found.append(
             {
                 "id": str(id),  # a page's numbers have no more than 53 bits
-                "name": named(memory.names.get(id), f"id {id}"),
+                "name": clipped(named(memory.names.get(id), f"id {id}")),
                 "also": len(memory.names.all(id)) - 1 if id in memory.names else 0,
                 "label": words(label),
                 "base": said[place],

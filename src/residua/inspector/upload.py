@@ -46,6 +46,10 @@ class Uploads:
         From a picture (PIL's, RGB) to what the model takes of one example.
     """
 
+    reader: Reader
+    model: Any
+    prepare: Callable[[Any], Any] | None
+
     def __init__(self, reader: Reader, model: Any = None, prepare: Callable[[Any], Any] | None = None):
         self.reader, self.model, self.prepare = reader, model, prepare
         self._kept: OrderedDict[int, Brought] = OrderedDict()

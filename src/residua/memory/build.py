@@ -11,14 +11,12 @@ import logging
 import os
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -32,6 +30,8 @@ from residua.folder import BUILD, read_manifest
 from residua.index import Index, load_index, make_index, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory import manifest as files
+from residua.memory.batches import B, TextBatch, checksum, columns_of, how_kept
+from residua.memory.blocks import Blocks, meet
 from residua.memory.keys_left import KeysLeft
 from residua.memory.lock import locked
 from residua.memory.memory import Memory
@@ -46,21 +46,8 @@ log: logging.Logger = logging.getLogger(__name__)
 _FORMAT = 2  # 1: of version 0.1, without a schema
 
 
-class TextBatch(Protocol):
-    """Rows of texts that are known before the model has run: int64 arrays, all of the batch's length."""
-
-    labels: np.ndarray
-    ids: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int: ...
-
-
-B = TypeVar("B", bound=TextBatch)
-
-
 def build(
-    batches: Iterable[B],
+    batches: Iterable[B] | Callable[[], Iterable[B]],
     encode: Callable[[B], Encoded],
     path: str | os.PathLike[str],
     *,
@@ -84,6 +71,7 @@ def build(
     device: str | torch.device = "cpu",
     mmap: bool = False,
     trust: bool = False,
+    together: bool = False,
 ) -> Memory:
     """Encode batches into the memory folder `path`, a shard at a time; the memory, as ``Memory.load(path)`` gives it on
     this device, or, by `mmap`, leaving its keys in their files.
@@ -101,6 +89,9 @@ def build(
     memory, one copy of its index and these keys; with them, it is built over all, at the end. `overwrite` replaces a
     finished memory, once this one is complete, or starts over an unfinished build with other settings; `trust` goes on
     with the index of one that another user began. The rest is as in ``Memory``.
+
+    With `together` any number of processes that see one disk make the same call: they share the work, block by block
+    (``Blocks``), one of them builds the memory, and all return it. `batches` is then a function that gives them anew.
     """
     path = Path(path).absolute()
     settings = {"index": index, "index_params": index_params, "overfetch": overfetch, "storage": storage, "m": m}
@@ -118,30 +109,53 @@ def build(
         raise ParameterError(f"checkpoint_every={checkpoint_every!r}; expected a number of seconds above 0")
     if not keep_keys:
         arguments.check_discard(index == "exact")
-    with _alone(path):
+    given = batches if callable(batches) else lambda: batches
+    shown: dict[str, Any] = {"desc": "remember", "unit": "token", "unit_scale": True}
+    blocks, before = None, None
+    if together:
+        if not callable(batches):
+            raise ParameterError("together=True reads the batches more than once: give a function that makes them")
+        blocks = Blocks(path, batches, encode)
+        if not (path / BUILD).exists():
+            refuse_finished(path, overwrite)
+        before = files.generation_of(path)
+        meet()
+        if not is_made(path, settings):
+            blocks.join(settings, kept)
+            with progress_bar(progress, leave=True, **shown) as bar:
+                blocks.work(bar.update)
+    with _alone(path, wait=together):
+        if blocks is not None and not (path / BUILD).exists() and files.generation_of(path) not in (None, before):
+            blocks.remove()
+            return Memory.load(path, device, mmap=mmap)  # another one has built it
         state, finished = open_build(path, settings, overwrite)
         if not finished:
-            batches = iter(batches)
-            state.skip_done(batches)
+            remaining = iter(given())
+            done = state.skip_done(remaining)
             if state.saved_rows:
                 log.info("%s: %d rows are on disk already; going on", path, state.saved_rows)
-            shown = {"desc": "remember", "unit": "token", "unit_scale": True, "initial": state.saved_rows}
-            with progress_bar(progress, leave=True, total=total, **shown) as bar:
+            with progress_bar(progress, leave=True, total=total, initial=state.saved_rows, **shown) as bar:
                 writer = _Writer(path, state, kept, checkpoint_every, bar.set_postfix_str, trust)
-                for batch in batches:
-                    if len(batch):
+                if blocks is not None:
+                    writer.begin(blocks.storage)
+                for number, batch in enumerate(remaining, done):
+                    if len(batch) and blocks is not None:
+                        writer.put(batch, blocks.rows(number, batch))
+                    elif len(batch):
                         writer.append(batch, encode(batch))
-                        bar.update(len(batch))
+                    bar.update(len(batch))
                 writer.finish(Names(names))
         memory = Memory.load(path, device, mmap=mmap)
         store.add_summary(path, summary(memory))
+        if blocks is not None:
+            blocks.remove()
     return memory
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """The one that writes to folder `path`, and the end of its build."""
-    with locked(path, patience=0, nested=False):
+def _alone(path: Path, wait: bool) -> Iterator[None]:
+    """The one that writes to folder `path`, and the end of its build; others are an error, or are waited for."""
+    with locked(path, patience=-1 if wait else 0, nested=False):
         yield
         (path / BUILD).unlink(missing_ok=True)  # last of all: what a killed call leaves, the next one finds by this
 
@@ -210,13 +224,13 @@ class BuildState:
         whole = self.shards and files.generation_of(path) is not None
         return bool(whole) and read_manifest(path)["shards"][0]["file"].split("-")[1] == self.name
 
-    def skip_done(self, batches: Iterator[TextBatch]) -> None:
-        """Consume from `batches` what is on disk already; refuse other text, and the same in other batches, whose rows
-        would not be computed alike."""
+    def skip_done(self, batches: Iterator[TextBatch]) -> int:
+        """Consume from `batches` what is on disk already, and say how many batches; refuse other text, and the same in
+        other batches, whose rows would not be computed alike."""
         otherwise = "give the same text and batch_size to go on, or build into a new folder"
-        done = found = 0
+        done = found = consumed = 0
         sums = [*self.text, *(part["text"] for part in self.parts)]
-        for number, (block, checksum) in enumerate(zip([*self.shards, *self.parts], sums, strict=True)):
+        for number, (block, expected) in enumerate(zip([*self.shards, *self.parts], sums, strict=True)):
             rows, documents = 0, []
             found = found if number > len(self.shards) else 0
             while rows < block["rows"]:
@@ -225,24 +239,19 @@ class BuildState:
                     ends = f"the text ends after {done + rows} tokens, and the unfinished build holds {self.saved_rows}"
                     raise InputError(f"{ends}: {otherwise}")
                 documents += [batch.ids[0], batch.ids[-1]] if len(batch) else []
-                rows, found = rows + len(batch), _checksum(batch, found)
+                rows, found, consumed = rows + len(batch), checksum(batch, found), consumed + 1
             if rows != block["rows"]:
                 raise ParameterError(
                     "the text comes in other batches than those that the unfinished build began with (another "
                     f"batch_size, or other text): {otherwise}"
                 )
-            if found != checksum:
+            if found != expected:
                 raise InputError(
                     f"tokens {done} to {done + rows - 1} (documents {documents[0]} to {documents[-1]}) are not those "
                     f"that the unfinished build began with: {otherwise}"
                 )
             done += rows
-
-
-def _checksum(batch: TextBatch, value: int = 0) -> int:
-    """CRC-32 of a batch's labels, ids and offsets, continuing `value`; how rows fall into batches does not matter."""
-    columns = [np.asarray(column, dtype=np.int64) for column in (batch.labels, batch.ids, batch.offsets)]
-    return zlib.crc32(np.stack(columns, axis=1).tobytes(), value)
+        return consumed
 
 
 def open_build(path: Path, settings: dict[str, Any], overwrite: bool) -> tuple[BuildState, bool]:
@@ -266,17 +275,26 @@ def open_build(path: Path, settings: dict[str, Any], overwrite: bool) -> tuple[B
             )
         else:
             BuildState({}, state.name).sweep(path)
-    if files.check_folder(path, "build", BUILD) and not overwrite:
-        advice = "load it with Memory.load, or pass overwrite=True to replace it"
-        raise MemoryFileError(f"{path} holds a finished memory; {advice}")
+    refuse_finished(path, overwrite)
     state = BuildState(settings)
     with files.writing(path):
         state.write(path)  # a folder that cannot be written is known before the model runs
     return state, False
 
 
-def _equal(given: np.ndarray | None, expected: np.ndarray) -> bool:
-    return given is not None and np.array_equal(given, expected)
+def is_made(path: Path, settings: dict[str, Any]) -> bool:
+    """Whether folder `path` holds what a build of these settings made, killed just before its very end."""
+    if not (path / BUILD).exists():
+        return False
+    state = BuildState.read(path)
+    return state.made(path) and state.settings == json.loads(json.dumps(settings))
+
+
+def refuse_finished(path: Path, overwrite: bool) -> None:
+    """``MemoryFileError`` where folder `path` holds a memory that is not to be overwritten, or anything else."""
+    if path.exists() and files.check_folder(path, "build", BUILD) and not overwrite:
+        advice = "load it with Memory.load, or pass overwrite=True to replace it"
+        raise MemoryFileError(f"{path} holds a finished memory; {advice}")
 
 
 def _joined(columns: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -324,20 +342,25 @@ class _Writer:
             self.rows, self.text = self.rows + part["rows"], part["text"]
         self.in_parts = len(self.columns)
 
-    def append(self, batch: TextBatch, encoded: Encoded) -> None:
-        if not (_equal(encoded.labels, batch.labels) and _equal(encoded.ids, batch.ids)):
-            raise InputError("encode returned rows with other labels or ids than its batch has")
-        storage = self.storage
-        if storage is None:
-            settings = self.state.settings
-            how = {"key_dtype": settings["key_dtype"], "normalise": settings.get("normalise", False)}
-            schema = Schema.of(encoded, storage=self.kept, **how)
-            storage = self.storage = make_storage(schema)
+    def begin(self, storage: Storage) -> None:
+        """Say what a row is, where nothing has said it yet."""
+        if self.storage is None:
+            self.storage = storage
             self._empty_index(storage)  # an index that cannot be is known before all else is encoded
-        storage.schema = storage.schema.check(encoded)
-        self.columns.append(storage.schema.rows(encoded, batch.ids) | storage.columns(encoded))
+
+    def append(self, batch: TextBatch, encoded: Encoded) -> None:
+        if self.storage is None:
+            self.begin(make_storage(Schema.of(encoded, storage=self.kept, **how_kept(self.state.settings))))
+        assert self.storage is not None, "it has begun"
+        self.put(batch, columns_of(self.storage, batch, encoded))
+
+    def put(self, batch: TextBatch, columns: dict[str, Tensor]) -> None:
+        """Append rows as columns of the table, once it is said what a row is."""
+        storage = self.storage
+        assert storage is not None, "rows come after `begin`"
+        self.columns.append(columns)
         self.next_id = max(self.next_id, int(batch.ids.max()) + 1)
-        self.rows, self.text = self.rows + len(encoded), _checksum(batch, self.text)
+        self.rows, self.text = self.rows + len(batch), checksum(batch, self.text)
         if self.rows >= self.state.settings["shard_rows"]:
             self.flush(storage)
         elif time.monotonic() - self.written >= self.checkpoint_every:
