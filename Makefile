@@ -16,7 +16,7 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test browser lint bench bench-compare native gpu gpu-train reproduce docs examples headline newcomer setup clean
+.PHONY: demo quick test browser lint bench bench-compare native ray gpu gpu-train reproduce docs examples headline newcomer setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
@@ -50,6 +50,10 @@ native: .venv/.test
 	@if command -v $(CXX) > /dev/null; then $(PIP) install --quiet ./native && \
 		$(BIN)/python -c "from residua.native import LEVELS, kernels; print('native kernels:', LEVELS[kernels().level])"; \
 	else echo "no C++ compiler ($(CXX)): residua works the same, without native kernels"; fi
+
+# On a Ray cluster of two nodes, all on this machine. Its processes end with the tests, also when these are killed.
+ray: .venv/.test .venv/.ray
+	@OMP_NUM_THREADS=1 timeout --signal=INT --kill-after=10 170 $(BIN)/python -m pytest -m ray tests/integrations
 
 # Ratios of now beside the committed ones.
 bench-compare: .venv/.test
@@ -97,7 +101,7 @@ setup: .venv/.test
 	@$(PIP) install "$(TORCH)" 2>&1 | $(ALIVE) || $(PIP) install torch 2>&1 | $(ALIVE) || $(SHOW)
 	@$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > $@
 
-# .venv/.demo and .venv/.test: residua with the extra of that name.
+# .venv/.demo, .venv/.test and .venv/.ray: residua with the extra of that name.
 .venv/.%: pyproject.toml | .venv/torch.txt
 	@echo "2/2 residua[$*]"
 	@$(PIP) install --constraint .venv/torch.txt --editable ".[$*]" 2>&1 | $(ALIVE) || $(SHOW)

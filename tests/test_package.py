@@ -98,7 +98,8 @@ def modules() -> list[str]:
 def test_every_module_can_be_imported_by_its_own_name():
     """No room shares its name with a verb, so that ``import residua.x.y as z`` works in a fresh interpreter."""
     # What the tests do without.
-    optional = {"residua.hooks.lm_eval", "residua.integrations.lightning", "residua.integrations.mlflow"}
+    without = {f"residua.integrations.{name}" for name in ("lightning", "mlflow", "ray")}
+    optional = {"residua.hooks.lm_eval", *without}
     names = [name.removesuffix(".__init__") for name in modules() if name not in optional]
     run("\n".join(f"import {name} as one" for name in names) + "\nimport residua as rs\nassert callable(rs.tune)")
 
@@ -127,7 +128,7 @@ def test_the_readme_lists_every_extra_and_what_it_brings():
     assert {extra for extra, _ in rows} == set(required) - OURS
     assert listed == {extra: required[extra] for extra in listed}
     everything = set(re.findall(r"\w+", declared["all"][0])) - {"residua"}
-    large = {"datasets", "lightning", "mlflow", "trainer"}
+    large = {"datasets", "lightning", "mlflow", "ray", "trainer"}
     assert everything == set(required) - {"", "all", "demo", "lm-eval"} - large - OURS
 
 

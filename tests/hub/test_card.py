@@ -111,6 +111,15 @@ def test_the_model_is_named(tmp_path):
     assert "key 2:input" in unescape(html)
 
 
+def test_a_memory_of_texts(tmp_path, tiny_model, tiny_tokenizer):
+    texts = [("<script>.py", "def add(first, second):\n    return first + second\n")]
+    stream = rs.encode((tiny_model("gpt2"), tiny_tokenizer), texts)
+    rs.KNNLM(rs.Memory(stream, storage="none"), k=3).save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "for a language model, and a reader of it" in text and "| documents | 1 |" in text
+    assert "script" not in text  # names of documents are not told
+
+
 def test_what_was_measured_is_in_it(tmp_path):
     rng = np.random.default_rng(0)
     own = memory()

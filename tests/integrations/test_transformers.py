@@ -91,6 +91,7 @@ def losses(trainer):
     return [row for row in trainer.state.log_history if not any("memory" in name for name in row)]
 
 
+@pytest.mark.slow
 def test_what_is_logged_is_what_the_verbs_say(tmp_path):
     seen = []
 
@@ -144,3 +145,68 @@ def test_hugging_faces_datasets(tmp_path):
     trainer.train()
     assert callback.results[0].n == len(rows)
     assert np.isfinite(callback.results[0].log_loss)
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    options = {"num_train_epochs": 1, "use_cpu": True, "report_to": [], "disable_tqdm": True, "save_strategy": "no"}
+    torch.manual_seed(0)
+    return Trainer(Network(), TrainingArguments(str(tmp_path), **options), train_dataset=Rows())
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return (Rows(seed=1)[i] for i in range(len(Rows())))
+
+
+def as_tensors(rows):
+    return rows.features, rows.labels
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Rows(seed=1),
+        [Rows(seed=1)[i] for i in range(48)],
+        Stream(),
+        torch.utils.data.DataLoader(Rows(seed=1), batch_size=5, shuffle=True),
+        as_tensors(Rows(seed=1)),
+    ],
+    ids=["dataset", "list", "stream", "loader", "pair"],
+)
+def test_whatever_holds_the_rows(trainer, data):
+    model = trainer.model.train()
+    found = MemoryCallback(trainer, data, data)._watch.evaluate(model)
+    expected = rs.encode(model, (Rows(seed=1).features, Rows(seed=1).labels))
+    assert found.n == len(expected)
+    assert found.base_accuracy == (expected.logits.dense().argmax(1).numpy() == expected.labels).mean()
+    assert model.training
+
+
+def test_texts_need_a_tokenizer(trainer):
+    callback = MemoryCallback(trainer, ["a text"], ["another"])
+    with pytest.raises(rs.errors.InputError, match=r"rs.encode\(\(model, tokenizer\), texts\)"):
+        callback._watch.evaluate(trainer.model)
+
+
+@pytest.mark.slow
+def test_evaluation_and_early_stopping_go_on(tmp_path):
+    from transformers import EarlyStoppingCallback
+
+    def run(watched):
+        torch.manual_seed(0)
+        options = {"num_train_epochs": 6, "use_cpu": True, "report_to": [], "disable_tqdm": True}
+        options |= {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+        options |= {"metric_for_best_model": "eval_loss", "logging_strategy": "epoch", "save_total_limit": 1}
+        arguments = TrainingArguments(str(tmp_path / str(watched)), learning_rate=0.2, **options)
+        own = Trainer(Network(), arguments, train_dataset=Rows(), eval_dataset=Rows(seed=3))
+        own.add_callback(EarlyStoppingCallback(1, 0.05))
+        if watched:
+            own.add_callback(MemoryCallback(own, Noisy(seed=1), Noisy(seed=2)))
+        own.train()
+        return own
+
+    alone, watched = run(False), run(True)
+    assert alone.state.global_step == watched.state.global_step < 6 * 6  # it stopped early
+    assert torch.equal(weights(alone), weights(watched))
+    assert len(losses(alone)) == len(losses(watched))

@@ -97,7 +97,8 @@ def body(folder: Path, evaluation: Findings | None = None) -> str:
     """The part between the marks."""
     manifest = read_manifest(folder)
     reader, summary = reader_in(folder, manifest), manifest["summary"]
-    what = f"An explicit memory for a {_KINDS[manifest['schema']['task']]}{', and a reader of it' if reader else ''}"
+    kind = "language model" if "documents" in summary else _KINDS[manifest["schema"]["task"]]
+    what = f"An explicit memory for a {kind}{', and a reader of it' if reader else ''}"
     load = "reader = rs.from_pretrained" if reader else "memory = rs.Memory.from_pretrained"
     facts = shown_memory(summary) | ({"reader": short(reader)} if reader else {})
     facts |= _classes(manifest["schema"].get("classes"))

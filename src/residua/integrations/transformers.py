@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from residua.errors import MissingDependencyError
 from residua.evaluation import Evaluation
@@ -78,7 +79,8 @@ class MemoryCallback(TrainerCallback):
         control.should_log = asked
 
     def _rows(self, model: nn.Module, data: Any) -> Rows:
-        if isinstance(data, DataLoader) or not hasattr(data, "__getitem__"):
+        items = isinstance(data, Dataset) or hasattr(type(data), "with_format")
+        if not items and not (isinstance(data, list) and data and isinstance(data[0], Mapping)):
             return usual_rows(model, data)
         theirs = self.trainer.get_eval_dataloader(data)  # without the columns that the model does not take
         own = DataLoader(theirs.dataset, batch_size=self.trainer.args.eval_batch_size, collate_fn=theirs.collate_fn)

@@ -203,8 +203,9 @@ const inFacts = (facts) => {
 };
 
 function verdictOf(one) {
-  if (one.gain > 0) return make("span", { class: "verdict fixed" }, "✓ fixed");
-  if (one.gain < 0) return make("span", { class: "verdict broken" }, "✗ broken");
+  const several = about.task === "multi-label";  // of which some may still be wrong
+  if (one.gain > 0) return make("span", { class: "verdict fixed" }, several ? "✓ better" : "✓ fixed");
+  if (one.gain < 0) return make("span", { class: "verdict broken" }, several ? "✗ worse" : "✗ broken");
   return null;
 }
 
