@@ -34,6 +34,11 @@ class Batcher(Generic[Q, A]):
         Questions that may wait; one more is refused with 503.
     """
 
+    line: Line
+    most: int
+    wait: float
+    queue: int
+
     def __init__(
         self,
         answer: Callable[[Sequence[Q]], Sequence[A | Exception]],

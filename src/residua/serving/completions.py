@@ -65,6 +65,10 @@ class Writer:
         The most that one batch may take; what is written until then is given.
     """
 
+    model: Any
+    tokenizer: Any
+    seconds: float
+
     def __init__(self, model: Any, tokenizer: Any, tenants: Sequence[Tenant], seconds: float):
         self.model, self.tokenizer, self.seconds = model, tokenizer, seconds
         encoder = text_encoder(model, tokenizer, like=tenants[0].reader)

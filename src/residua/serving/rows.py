@@ -98,6 +98,8 @@ class Numbers(Rows):
 class Texts(Rows):
     """Texts, of which the next token is asked for."""
 
+    is_causal: bool
+
     def __init__(self, model: tuple[Any, Any], reader: Reader):
         self.asked = {"text": fields.text(TEXT, 1).described("What comes before the token that is asked for.")}
         self.encoder = text_encoder(*model, like=reader)

@@ -37,6 +37,9 @@ class Service:
     limits : Limits, optional
     """
 
+    name: str
+    limits: Limits
+
     def __init__(
         self,
         tenants: Sequence[Tenant],
