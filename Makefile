@@ -16,7 +16,7 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test browser milvus lint bench bench-compare native gpu gpu-train reproduce setup clean
+.PHONY: demo quick test browser milvus lint bench bench-compare native ray gpu gpu-train reproduce docs examples headline newcomer setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
@@ -59,6 +59,10 @@ native: .venv/.test
 		$(BIN)/python -c "from residua.native import LEVELS, kernels; print('native kernels:', LEVELS[kernels().level])"; \
 	else echo "no C++ compiler ($(CXX)): residua works the same, without native kernels"; fi
 
+# On a Ray cluster of two nodes, all on this machine. Its processes end with the tests, also when these are killed.
+ray: .venv/.test .venv/.ray
+	@OMP_NUM_THREADS=1 timeout --signal=INT --kill-after=10 170 $(BIN)/python -m pytest -m ray tests/integrations
+
 # Ratios of now beside the committed ones.
 bench-compare: .venv/.test
 	@$(BIN)/python -m benchmarks.again $(NAMES)
@@ -73,6 +77,28 @@ gpu-train:
 
 reproduce: .venv/.test
 	@$(BIN)/python -m experiments $(or $(NAME),--list) $(OPTIONS)
+
+# The site, in site/: offline, and a warning is an error.
+docs: .venv/.docs
+	@NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server -d site -b 127.0.0.1"
+
+# The pictures of docs/concepts, and the tutorials as executed notebooks.
+examples: .venv/.docs
+	@$(BIN)/python -m docs.figures.draw
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/notebooks.py $(NAMES)
+
+# What the README shows first, again; CIFAR=folder also its table, with CIFAR-100's images in that folder or fetched there.
+headline: .venv/.experiments $(if $(CIFAR),.venv/.vision)
+	@test -d out/headline/source/seaborn || \
+		$(PIP) install --quiet --no-deps --target out/headline/source seaborn==0.13.2
+	@$(BIN)/python examples/headline.py out/headline
+	@test -z "$(CIFAR)" || $(BIN)/python -m experiments pooled --weights examples/models/cifar100-resnet8 \
+		--data "$(CIFAR)" --download --out out/headline
+
+# The README and the tutorials as a newcomer meets them: a fresh clone, a fresh environment, each page by itself.
+newcomer:
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" examples/newcomer.sh
 
 setup: .venv/.test
 
@@ -91,11 +117,11 @@ setup: .venv/.test
 	@.venv/milvus/bin/python -m pip --disable-pip-version-check --no-input install "milvus==2.3.5" 2>&1 | $(ALIVE) || $(SHOW)
 	@touch $@
 
-# .venv/.demo and .venv/.test: residua with the extra of that name.
+# .venv/.demo, .venv/.test and .venv/.ray: residua with the extra of that name.
 .venv/.%: pyproject.toml | .venv/torch.txt
 	@echo "2/2 residua[$*]"
 	@$(PIP) install --constraint .venv/torch.txt --editable ".[$*]" 2>&1 | $(ALIVE) || $(SHOW)
 	@touch $@
 
 clean:
-	@rm -rf .venv build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build dist site .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -18,6 +18,7 @@ from residua import errors
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "jinja2", "starlette"}
+OURS = {"browser", "docs", "experiments", "tables", "test", "translation"}  # extras for whoever works on residua
 VERBS = ["attach", "audit", "encode", "evaluate", "explain", "inspect", "report", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
@@ -40,6 +41,7 @@ PUBLIC = [
     "errors",
     "evaluate",
     "explain",
+    "from_pretrained",
     "inspect",
     "lm",
     "load",
@@ -95,7 +97,9 @@ def modules() -> list[str]:
 @pytest.mark.slow
 def test_every_module_can_be_imported_by_its_own_name():
     """No room shares its name with a verb, so that ``import residua.x.y as z`` works in a fresh interpreter."""
-    optional = {"residua.hooks.lm_eval"}  # needs a harness that the tests do without
+    # What the tests do without.
+    without = {f"residua.integrations.{name}" for name in ("lightning", "mlflow", "ray")}
+    optional = {"residua.hooks.lm_eval", *without}
     names = [name.removesuffix(".__init__") for name in modules() if name not in optional]
     run("\n".join(f"import {name} as one" for name in names) + "\nimport residua as rs\nassert callable(rs.tune)")
 
@@ -121,11 +125,11 @@ def test_the_readme_lists_every_extra_and_what_it_brings():
     listed = {extra: set(re.findall(r"[\w-]+", brings)) for extra, brings in rows if extra not in ("lm-eval", "all")}
     declared = {"": pyproject()["dependencies"], **pyproject()["optional-dependencies"]}
     required = {extra: {re.match(r"[\w-]+", line)[0] for line in lines} for extra, lines in declared.items()}
-    assert {extra for extra, _ in rows} == set(required) - {"browser", "experiments", "tables", "test", "translation"}
+    assert {extra for extra, _ in rows} == set(required) - OURS
     assert listed == {extra: required[extra] for extra in listed}
     everything = set(re.findall(r"\w+", declared["all"][0])) - {"residua"}
-    own = {"browser", "demo", "experiments", "lm-eval", "milvus", "tables", "test", "translation"}
-    assert everything == set(required) - {"", "all"} - own
+    large = {"datasets", "lightning", "milvus", "mlflow", "ray", "trainer"}
+    assert everything == set(required) - {"", "all", "demo", "lm-eval"} - large - OURS
 
 
 def test_supported_pythons_are_the_tested_ones():
@@ -144,7 +148,7 @@ def test_the_wheel_is_small_typed_and_the_library_alone(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
-    assert "residua/py.typed" in names
+    assert {"residua/py.typed", "residua/reporting/templates/report.html"} <= set(names)
     assert {name.split("/")[0] for name in names} == {"residua", f"residua-{rs.__version__}.dist-info"}
     links = re.findall(r"\]\((\S+?)\)", metadata)  # the package index has no files for a relative one to lead to
     assert links

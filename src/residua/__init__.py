@@ -23,6 +23,7 @@ _HOME = {
     "ContinuousCache": "residua.readers",
     "AdaptiveLambda": "residua.readers",
     "Gated": "residua.readers",
+    "from_pretrained": "residua.readers",
     "load": "residua.readers",
     "encode": "residua.encoding",
     "tune": "residua.tuning",
@@ -63,6 +64,7 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "from_pretrained",
     "inspect",
     "lm",
     "load",
@@ -79,7 +81,7 @@ if TYPE_CHECKING:
     from residua.hooks import attach
     from residua.inspector import inspect
     from residua.memory import Memory
-    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, load
+    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, from_pretrained, load
     from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune

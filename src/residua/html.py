@@ -12,6 +12,7 @@ CELL, LINE = 64, 400  # characters that are shown of a cell of many, and of what
 ROWS = 40
 # No colours: light or dark is the notebook's business.
 STYLE = "margin:.5em 0;border-spacing:1em 0;font-variant-numeric:tabular-nums"
+PAGE = "body{font-family:system-ui,sans-serif;margin:1.5em;overflow-wrap:anywhere}"
 CAPTION = "caption-side:top;text-align:left;font-weight:bold"
 
 
@@ -53,6 +54,13 @@ def facts(title: str, values: Mapping[str, str]) -> str:
     ]
     caption = f'<caption style="{CAPTION}">{_shown(title, CELL)}</caption>'
     return f'<table style="{STYLE}">{caption}<tbody>{_rows(lines)}</tbody></table>'
+
+
+def page(title: str, body: str) -> str:
+    """A page of its own, light or dark as whoever looks at it likes it; it fetches nothing."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" '
+    head += f'content="light dark"><title>{_shown(title, CELL)}</title><style>{PAGE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
 def _rows(lines: list[str]) -> str:

@@ -21,7 +21,7 @@ VIEWS = {"examples": "#detail .neighbours", "memories": "#memories tbody tr", "l
 @pytest.fixture(scope="module")
 def served(rows, pictures):
     """An inspector of a memory with pictures, to look at."""
-    shown = {"images": pictures(300), "test_images": pictures(120)}
+    shown = {"images": pictures(120), "remembered": pictures(300)}
     with rs.inspect(rs.ResMem(rs.Memory(rows(300)), k=10, sigma=1.0), rows(120, 1), **shown) as page:
         yield page
 

@@ -34,7 +34,7 @@ def looked(run, monkeypatch):
 
 def test_the_page_is_of_the_saved_reader_and_the_encoded_data(looked, mem, encoded):
     rs.ResMem(rs.Memory.load(mem), k=5, sigma=0.8, temperature=1.5).save(mem)
-    told, done = looked("mem", "--data", "test.npz", "--data", "val.npz", paths=("about", "figures"))
+    told, done = looked("mem", "test.npz", "--data", "val.npz", paths=("about", "figures"))
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/\n", done.stdout)
     assert told["about"]["data"] == {"rows": 60, "total": 60, "labels": True}
     expected = rs.evaluate(rs.load(mem), [encoded["test"], encoded["val"]], label_knn=False)
@@ -58,7 +58,7 @@ def test_data_that_are_not_encoded_need_the_model(looked, run, here, encoded):
 
 def test_pictures_out_of_a_file(looked, mem):
     np.savez("pictures.npz", x=np.zeros((60, 4, 4), np.uint8))
-    told, _ = looked("mem", "--images", "pictures.npz", paths=("memories",))
+    told, _ = looked("mem", "--remembered", "pictures.npz", paths=("memories",))
     assert told["memories"]["rows"][0]["picture"] == "picture/memory/0"
 
 

@@ -166,6 +166,14 @@ def test_evaluate_is_the_verb_of_the_library(here, run):
     assert "perplexity" in run("evaluate", "tuned", "--text", "test/one.py", "--text", "test/two.py").stdout
 
 
+def test_a_gate_is_fitted_on_the_remembered_documents_where_no_text_is_given(here, run):
+    model, tokenizer = language_model(str(here / "model"), "float32", "cpu")
+    data = json.loads(run("tune", "mem", "--reader", "gated", "--evidence", -1, "--json").stdout)
+    expected = rs.lm.fit(model, tokenizer, rs.Gated(rs.Memory.load("mem")), evidence=None)
+    assert data["reader"] == "Gated" and data["rows"] == expected.evidence_.rows
+    assert rs.load("mem").shares == expected.shares
+
+
 def test_without_a_tuned_reader_defaults_are_used_and_said(run):
     done = run("evaluate", "mem", "--text", "test")
     assert "has no tuned reader" in done.stderr and "KNNLM(k=" in done.stdout

@@ -70,6 +70,16 @@ def test_a_reader_that_is_fitted(run, mem, encoded):
     assert run("evaluate", "mem", "val.npz").stdout and run("explain", "mem", "val.npz", "--row", 1).stdout
 
 
+def test_a_reader_fitted_on_the_memorys_own_rows(run, mem):
+    data = json.loads(run("tune", "mem", "--reader", "pooled", "--evidence", -1, "--json").stdout)
+    expected = rs.Pooled(rs.Memory.load(mem)).fit(evidence=None)
+    assert data["params"] == rs.load(mem).params == expected.params
+    assert data["rows"] == expected.evidence_.rows == 60
+    assert "Pooled: fitted on 60 remembered rows" in run("tune", "mem", "--reader", "pooled").stdout
+    assert "expected either --text PATH or VALIDATION" in run("tune", "mem", "--reader", "knnlm", code=2).stderr
+    assert "expected either --text PATH" in run("tune", "mem", "--reader", "pooled", "--max-tokens", 9, code=2).stderr
+
+
 def test_wrong_wishes(run, mem):
     assert "k=100, and the memory has 60 rows" in run("tune", "mem", "val.npz", "--k", 100, code=1).stderr
     assert "lmbda" in run("tune", "mem", "val.npz", "--lmbda", 0.5, code=1).stderr

@@ -107,5 +107,11 @@ def test_without_matplotlib_it_is_said_what_to_install(monkeypatch):
     reader, query = classifier()
     result = rs.evaluate(reader, query)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.delitem(__import__("sys").modules, "residua.drawing.shown", raising=False)
     with pytest.raises(MissingDependencyError, match=r"residua\[plot\]"):
         result.plot()
+
+
+def test_a_notebook_shows_a_picture_where_pyplot_never_was():
+    reader, query = classifier()
+    assert rs.evaluate(reader, query).plot()._repr_png_().startswith(b"\x89PNG")

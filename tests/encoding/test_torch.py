@@ -333,3 +333,22 @@ def test_torchscript_is_refused_in_words():
     scripted = torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3))
     with pytest.raises(EncodeError, match=r"compiled to TorchScript.*encode that, or bring arrays"):
         rs.encode(scripted, torch.zeros(4, 3))
+
+
+def test_a_model_that_keeps_a_tensor_can_be_trained_afterwards():
+    class Lazy(nn.Module):
+        """Makes a table at its first call, as models of positions do."""
+
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.table = nn.Linear(4, 8), nn.Linear(8, 3), None
+
+        def forward(self, x):
+            if self.table is None:
+                self.table = torch.linspace(0.5, 1, 8)
+            return self.head(self.body(x).relu() * self.table)
+
+    model, x, y = Lazy(), torch.randn(9, 4), torch.arange(9) % 3
+    rs.encode(model, (x, y))
+    nn.functional.cross_entropy(model(x), y).backward()
+    assert model.body.weight.grad is not None

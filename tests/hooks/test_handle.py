@@ -235,3 +235,13 @@ def test_repr_says_what_is_attached_to_what(model, reader):
     with rs.attach(model, reader) as handle:
         assert repr(handle).startswith("Handle(Net, key='fc:input', attached, ResMem(Memory(600 rows")
     assert "detached" in repr(handle)
+
+
+def test_a_memory_that_was_here_before_is_not_checked_again(model, reader, memory, monkeypatch):
+    other = rs.ResMem(bare(memory), k=2, sigma=1.0)
+    with rs.attach(model, reader) as handle:
+        handle.reader = other
+        monkeypatch.setattr("residua.hooks.handle._key_of", lambda *_: pytest.fail("it was checked again"))
+        for one in (reader, other, reader):
+            handle.reader = one
+            assert handle.reader is one

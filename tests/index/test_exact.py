@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
+import residua as rs
 from residua.errors import NonFiniteError, ParameterError, ShapeError
 from residua.index import Exact
 from residua.index.nearest import exact_nearest, faiss_candidates, torch_candidates
@@ -284,3 +285,14 @@ def test_on_a_gpu_as_on_a_cpu(clusters):
         index.build(keys.to(device))
         answers.append(index.search(queries.to(device), 20, keys.to(device)))
     torch.testing.assert_close(answers[0].distances, answers[1].distances.cpu(), rtol=1e-6, atol=0)
+
+
+def test_what_was_searched_in_inference_mode_can_be_edited_after_it():
+    keys = np.random.default_rng(0).normal(size=(30, 4))
+    memory = rs.Memory(rs.Encoded(keys, np.zeros((30, 2)), np.arange(30) % 2))
+    memory.forget([0])
+    with torch.inference_mode():
+        memory.search(keys[:2], 3)
+    memory.forget([1])
+    memory.add(rs.Encoded(keys[:2], np.zeros((2, 2)), [0, 1]))
+    assert memory.search(keys[:2], 1).rows[:, 0].tolist() == [30, 31]

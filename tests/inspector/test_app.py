@@ -239,7 +239,7 @@ def test_ids_keep_all_their_digits(made):
 
 def test_pictures_are_small_png(made):
     images = np.zeros((20, 1500, 700, 3), np.uint8)
-    session = Session(rs.ResMem(rs.Memory(made(20)), k=5), images=images)
+    session = Session(rs.ResMem(rs.Memory(made(20)), k=5), remembered=images)
     client = TestClient(application(session, TOKEN, (HOST,)), base_url=f"http://{HOST}")
     response = client.get(f"/{TOKEN}/picture/memory/3")
     assert response.headers["content-type"] == "image/png" and response.content[:4] == b"\x89PNG"

@@ -169,3 +169,9 @@ def test_a_memory_that_is_emptied_is_the_model_alone(made):
     memory.forget(memory.ids)
     found = queries.figures(reader)
     assert found["accuracy"] == found["base_accuracy"]
+
+
+def test_twice_as_many_neighbours_are_known_as_are_read(made):
+    memory, test = rs.Memory(made(3000)), made(4, 1)
+    found = {k: Queries(rs.KNNLM(memory, k=k, sigma=1.0), test).depth for k in (5, 200, 800, 2000)}
+    assert found == {5: 256, 200: 400, 800: 1024, 2000: 2000}

@@ -172,7 +172,7 @@ def test_pictures_are_those_of_ids_and_of_row_numbers(made):
     memory.forget([0])
     images, tests = np.arange(20 * 4, dtype=np.uint8).reshape(20, 2, 2), np.zeros((50, 2, 2), np.uint8)
     tests[:, 0, 0] = np.arange(50)
-    session = Session(rs.ResMem(memory, k=5), made(50, 1), images=images, test_images=tests, rows=3)
+    session = Session(rs.ResMem(memory, k=5), made(50, 1), images=tests, remembered=images, rows=3)
     assert session.picture("memory", 7).tolist() == images[7].tolist()
     assert session.picture("row", 1)[0, 0] == 24  # the middle one of 50
     assert session.explanation({}, "row-1")["query"]["picture"] == "picture/row/1"

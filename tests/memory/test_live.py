@@ -163,3 +163,12 @@ def test_many_at_once_lose_nothing(folder):
     now = rs.Memory.load(folder)
     assert now.ids.tolist() == list(range(16))
     assert sorted(event.note for event in now.log()[1:]) == [f"{at + n}" for at in (10, 20) for n in range(5)]
+
+
+def test_a_reader_is_loaded_with_a_live_memory(tmp_path):
+    rs.ResMem(rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1])), k=2, sigma=0.5).save(tmp_path / "mem")
+    reader = rs.load(tmp_path / "mem", live=True)
+    reader.memory.forget([0])
+    assert rs.load(tmp_path / "mem").memory.ids.tolist() == [1, 2] and reader.params["k"] == 2
+    rs.Memory.load(tmp_path / "mem", live=True).forget([1])
+    assert rs.Memory.load(tmp_path / "mem").ids.tolist() == [2]

@@ -1,6 +1,7 @@
 """Whatever names and texts hold, a page is a page: nothing of theirs becomes markup, runs, or is fetched."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,7 @@ def test_tokens_are_text_too(parsed):
     assert "<script>alert(1)</script>" in page.text and "img" not in page.tags
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
 def test_any_name(rows, parsed, word):
@@ -63,6 +65,7 @@ def test_a_name_without_end_is_cut(rows, parsed):
     assert len(rs.report(reader, rows(2, 60), path=None).html) < 200_000
 
 
+@pytest.mark.slow
 def test_pictures_are_within_the_page_and_small(reader, rows, parsed):
     rng = np.random.default_rng(0)
     large = rng.random((60, 3, 300, 200)).astype(np.float32)

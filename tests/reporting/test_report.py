@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import residua as rs
-from residua.errors import IdError, MemoryFileError, MissingDependencyError, ParameterError
-
-SECTIONS = ("where", "classes", "trust", "corrected", "broken", "memories", "settings", "cost", "all")
+from residua.core import LabelValues
+from residua.errors import IdError, MemoryFileError, MissingDependencyError, ParameterError, ShapeError
+from residua.readers import NeighbourReader
 
 
 def test_the_numbers_are_those_of_the_verbs(reader, rows, parsed):
@@ -51,6 +51,8 @@ def test_it_is_written_and_a_bad_path_leaves_nothing(reader, rows, tmp_path):
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["title"] == "Blobs & more"
     with pytest.raises(MemoryFileError, match="cannot write"):
         rs.report(reader, rows(2, 30), path=tmp_path / "none" / "page.html")
+    with pytest.raises(MemoryFileError, match="cannot write"):
+        rs.report(reader, rows(2, 30), path=tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["a page.html"]
 
 
@@ -190,11 +192,33 @@ def test_classes_are_called_as_one_says(reader, rows, parsed):
     assert "dog" in page.text and "<emu>" in page.text and "label dog" in re.sub(" +", " ", page.text)
 
 
+def test_ids_that_are_excluded_are_no_neighbours_of_an_example_either(reader, rows):
+    excluded = np.arange(60)[:, None] + np.arange(30)
+    found = rs.report(reader, rows(2, 60), exclude=excluded.tolist(), path=None)
+    assert found.corrected
+    for one in found.corrected:
+        assert not {near.id for near in one.memories} & set(excluded[one.row].tolist())
+
+
+def test_a_reader_of_ones_own(rows, parsed):
+    class Nearest(NeighbourReader):
+        def __init__(self, memory, k, bonus):
+            super().__init__(memory, k, 1.0, 1.0, "exponential")
+            self.bonus = bonus
+
+        def values(self, queries):
+            return LabelValues(self.memory.column("label"))
+
+    parsed(rs.report(Nearest(rs.Memory(rows(1, 60)), 3, 0.5), rows(2, 60), path=None))
+
+
 def test_what_is_wrong_is_said(reader, rows, monkeypatch):
     with pytest.raises(ParameterError, match="where a reader is expected"):
         rs.report(reader.memory, rows(2, 30))
     with pytest.raises(ParameterError, match="examples=-1"):
         rs.report(reader, rows(2, 30), examples=-1)
+    with pytest.raises(ShapeError, match="2 names for 3 outputs"):
+        rs.report(reader, rows(2, 30), classes=["a", "b"])
     with pytest.raises(IdError):
         rs.report(reader, rows(2, 30), calibration=rows(3, 30, ids=np.arange(30)), path=None)
     monkeypatch.setitem(sys.modules, "jinja2", None)

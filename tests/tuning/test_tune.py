@@ -9,6 +9,7 @@ import residua as rs
 import residua.readers
 from residua.core import Head, Source
 from residua.errors import EmptyMemoryError, InputError, LabelError, ParameterError, SourceMismatchError
+from residua.tuning import sweep
 from residua.tuning.objective import Tally
 
 GRID = {"k": [1, 3, 8, 20], "sigma": [0.05, 0.5, 3.0], "temperature": [0.3, 1.0, 4.0]}
@@ -255,6 +256,18 @@ def test_the_slow_way_and_the_quick_way_agree(objective, skip):
     slow = rs.tune(Renamed(memory, k=1, skip=skip), val, grid, objective=objective).results_
     for name in quick:
         np.testing.assert_allclose(quick[name], slow[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [rs.ResMem, rs.KNNLM])
+def test_neither_blocks_nor_what_is_kept_are_seen(make, monkeypatch):
+    reader, val = make(rs.Memory(task(60)), k=1), task(40, seed=1, ids=1000 + np.arange(40) // 2)
+    usual = rs.tune(reader, val, GRID, objective="accuracy")
+    monkeypatch.setattr(sweep, "BLOCK", 1)  # row by row
+    monkeypatch.setattr(sweep, "KEPT", 1)  # so that all rows are searched once more
+    again = rs.tune(reader, val, GRID, objective="accuracy")
+    assert usual.evidence_ == again.evidence_ and usual.params == again.params
+    for name, values in usual.results_.items():
+        np.testing.assert_array_equal(values, again.results_[name])
 
 
 def test_a_kernel_can_be_in_the_grid():

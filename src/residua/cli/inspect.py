@@ -18,18 +18,18 @@ from residua.errors import InputError
 from residua.folder import has_reader
 from residua.printable import count
 
-DATA = "Examples: an encoded .npz; with --model also what 'residua encode' takes. Repeatable."
-IMAGES = "Pictures of what is remembered, by id: an .npz with x, a folder that names are in, or module:name."
-FACTORY = "Reads what is brought to the page. Its factory may give (model, prepare), to read pictures, too."
+DATA = "Examples: what 'residua encode' takes, with --model; or an encoded .npz. Repeatable."
+IMAGES = "Pictures of the examples, by row number: an .npz with x, a folder that names are in, or module:name."
 
 
 @click.command()
 @shared.memory_argument
+@click.argument("test", nargs=-1, type=shared.FILE)
 @click.option("--data", multiple=True, metavar="FILE|MODULE:FACTORY", help=DATA)
 @shared.text_options
 @click.option("--checkpoint", type=shared.FILE, help="timm: a file of weights for the model.")
 @click.option("--images", metavar="FILE|FOLDER|MODULE:NAME", help=IMAGES)
-@click.option("--test-images", metavar="FILE|FOLDER|MODULE:NAME", help="The same of the data, by row number.")
+@click.option("--remembered", metavar="FILE|FOLDER|MODULE:NAME", help="The same of what is remembered, by id.")
 @click.option("--rows", type=shared.AT_LEAST_1, help="The most examples that are held.  [10000; fewer tokens]")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where it is served; any that is free.")
 @click.option("--open", "opened", is_flag=True, help="Open it in the browser.")
@@ -37,11 +37,12 @@ FACTORY = "Reads what is brought to the page. Its factory may give (model, prepa
 @shared.device_and_json
 def inspect(
     memory: Path,
+    test,
     data,
     text,
     checkpoint,
     images,
-    test_images,
+    remembered,
     rows,
     port,
     opened,
@@ -56,18 +57,22 @@ def inspect(
     lambda; what is remembered can be looked through, forgotten, relabelled, taken back and kept. It is served on this
     machine alone, at an address that cannot be guessed, until Ctrl-C.
 
+    TEST are encoded .npz files; a memory of text takes --text. --model reads --data that are not encoded, and what is
+    brought to the page: module:factory as for encode (one that gives (model, prepare) reads pictures, too), timm:NAME
+    or hf:FOLDER.
+
     \b
     Examples:
-      residua inspect mem/ --data test.npz
-      residua inspect mem/ --data net:test --model net:model --images pictures.npz
+      residua inspect mem/ test.npz
+      residua inspect mem/ test.npz --images test/ --remembered train/
+      residua inspect mem/ --data net:test --model net:model
       residua inspect mem/ --text test/ --model gpt2/
     """
     needed("starlette", "the inspector", "inspect")
     needed("uvicorn", "the inspector", "inspect")
-    about = checked(memory, True if text else None)
+    data = [*map(str, test), *data]
+    about = checked(memory, True if text else False if data else None)
     is_text = "documents" in about.get("summary", {})
-    if is_text and data:
-        raise InputError(f"{memory} is a memory of tokens: give texts with --text, not --data")
     reading = {name: options.pop(name) for name in shared.TEXT_ONLY}
     if reader is None and not has_reader(memory) and not is_text:
         reader = "knnlm" if about.get("summary", {}).get("storage", {}).get("name") == "none" else usual_reader(False)
@@ -75,19 +80,17 @@ def inspect(
     asked = reader_at(memory, reader, device, options, of_text=is_text)
     from residua.inspector import inspect as serve
 
-    model = prepare = None
-    if is_text and (text or reading["model"]):
-        model = model_of(asked.memory, memory, reading["model"], reading["dtype"])
+    model = prepare = rows_of = own = None
+    if is_text:
+        model = _language(asked.memory, memory, reading, needed=bool(text))
     elif reading["model"]:
         model, prepare = _model(reading["model"], checkpoint)
-    test: Any = None
     if text:
-        test = _texts(model, text, asked, reading)
+        rows_of = _texts(model, text, asked, reading)
     elif data:
-        test, own = _examples(data, model, asked)
-        test_images = own if test_images is None else _pictures(test_images)
-    pictures = {"images": images and _pictures(images), "test_images": test_images}
-    page = serve(asked, test, model=model, prepare=prepare, path=memory, rows=rows, port=port, **pictures)
+        rows_of, own = _examples(data, model, asked)
+    pictures = {"images": _pictures(images) if images else own, "remembered": remembered and _pictures(remembered)}
+    page = serve(asked, rows_of, model=model, prepare=prepare, path=memory, rows=rows, port=port, **pictures)
     with page:
         report({"url": page.url}, page.url, as_json)
         note("Ctrl-C ends it")
@@ -101,6 +104,17 @@ def inspect(
                 note(f"{count(edits, 'edit')} {'was' if edits == 1 else 'were'} not kept")
 
 
+def _language(opened: Any, path: Path, reading: dict, needed: bool) -> Any:
+    """The language model and its tokenizer, which shows tokens as text; None where nobody named one that is here."""
+    try:
+        return model_of(opened, path, reading["model"], reading["dtype"])
+    except InputError as error:
+        if needed or reading["model"]:
+            raise
+        note(f"tokens are shown by their numbers: {error}")
+        return None
+
+
 def _model(spec: str, checkpoint: Path | None) -> tuple[Any, Any]:
     """A model, and what prepares a picture for it, where that is known."""
     if spec.partition(":")[0] in COLLECTIONS:
@@ -109,7 +123,7 @@ def _model(spec: str, checkpoint: Path | None) -> tuple[Any, Any]:
     return model, second if callable(second) else None
 
 
-def _examples(data: tuple[str, ...], model: Any, reader: Any) -> tuple[list, Any]:
+def _examples(data: list[str], model: Any, reader: Any) -> tuple[list, Any]:
     """The examples, encoded, and their pictures, where the data are arrays of them."""
     import residua as rs
     from residua.core.npz import read_npz

@@ -24,6 +24,7 @@ from residua.cli.inspect import inspect
 from residua.cli.lm_eval import lm_eval
 from residua.cli.loaders import imported
 from residua.cli.report import report
+from residua.cli.serve import serve
 from residua.cli.tune import tune
 from residua.cli.verbosity import QUIET, VERBOSE, log_shown
 from residua.cli.verify import compact, verify
@@ -109,7 +110,7 @@ def main(modules: tuple[str, ...]) -> None:
 
 
 EDITING: tuple[click.Command, ...] = (add, update, forget, purge, relabel, log, undo)
-_LOOKING = (explain, inspect, report, generate, audit)
+_LOOKING = (explain, inspect, report, generate, serve, audit)
 JOURNEY: tuple[click.Command, ...] = (demo, encode, build, tune, evaluate, lm_eval, *_LOOKING)
 for verb in (*JOURNEY, *EDITING, info, verify, compact):
     main.add_command(verb)

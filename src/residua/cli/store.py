@@ -42,11 +42,17 @@ def checked(path: Path, of_text: bool | None = None, files: Iterable[Path] = ())
 
 
 def memory_at(
-    path: Path, device: str = "cpu", *, of_text: bool | None = None, files: Iterable[Path] = (), edit: bool = False
+    path: Path,
+    device: str = "cpu",
+    *,
+    of_text: bool | None = None,
+    files: Iterable[Path] = (),
+    edit: bool = False,
+    live: bool = False,
 ) -> Memory:
     """The memory in folder `path`; `of_text` and `files` are as in ``checked``.
 
-    To `edit` it: nobody else writes there until the verb ends.
+    To `edit` it: nobody else writes there until the verb ends. A `live` one is as ``rs.Memory.open`` gives it.
     """
     checked(path, of_text, files)
     from residua.memory import Memory
@@ -56,17 +62,25 @@ def memory_at(
 
         click.get_current_context().with_resource(locked(path))
 
-    return _opened(path, Memory.load(path, device, index=indexed(), mmap=mapped(), trust=trusted()), of_text)
+    opened = Memory.load(path, device, index=indexed(), mmap=mapped(), trust=trusted(), live=live)
+    return _opened(path, opened, of_text)
 
 
 def reader_at(
-    path: Path, name: str | None, device: str, params: dict, *, of_text: bool, files: Iterable[Path] = ()
+    path: Path,
+    name: str | None,
+    device: str,
+    params: dict,
+    *,
+    of_text: bool,
+    files: Iterable[Path] = (),
+    live: bool = False,
 ) -> Reader:
     """The reader saved beside the memory in folder `path`; with a `name`, a new one with these parameters.
 
-    `of_text` and `files` are as in ``checked``. A memory of text without either is read by kNN-LM with its defaults,
-    and a warning says so. Parameters that begin with ``cache_`` put a continuous cache over it, or change the saved
-    one; ``own`` holds those without an option.
+    `of_text` and `files` are as in ``checked``, `live` as in ``memory_at``. A memory of text without either is read by
+    kNN-LM with its defaults, and a warning says so. Parameters that begin with ``cache_`` put a continuous cache over
+    it, or change the saved one; ``own`` holds those without an option.
     """
     given = {parameter: value for parameter, value in params.items() if value is not None}
     given |= {own: values[0] for own, values in given.pop("own", {}).items()}
@@ -83,10 +97,10 @@ def reader_at(
     from residua.readers.reader import reader_class
 
     if saved:
-        reader = load(path, device, index=indexed(), mmap=mapped(), trust=trusted())
+        reader = load(path, device, index=indexed(), mmap=mapped(), trust=trusted(), live=live)
         _opened(path, reader.memory, of_text)
     else:
-        memory = memory_at(path, device, of_text=of_text)
+        memory = memory_at(path, device, of_text=of_text, live=live)
         cls = reader_class(name or usual_reader(True))
         unknown = ", ".join(f"--{parameter}" for parameter in sorted(set(given) - set(cls.parameter_names())))
         if unknown:

@@ -21,6 +21,7 @@ MEASURES = {
     "squared_error": "mean squared error",
 }
 OBJECTIVES = tuple(MEASURES)
+FITTED = ("pooled", "gated")  # readers that can learn from the memory's own rows
 GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_values}
 
 
@@ -61,17 +62,21 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
 
     VALIDATION are encoded .npz files, and their rows must not be in the memory; a memory of text takes --text, and
     leaves documents that it remembers out by itself. The best reader is saved into the memory's folder, where
-    evaluate, explain and generate find it.
+    evaluate, explain and generate find it. Without VALIDATION pooled and gated are fitted on the memory's own rows.
 
     \b
     Examples:
       residua tune mem/ val.npz
       residua tune mem/ val.npz --reader knnlm --objective accuracy
-      residua tune mem/ val.npz --reader pooled
+      residua tune mem/ --reader pooled
       residua tune mem/ --text validation/ --adaptive 64 --skip 0.005
     """
-    of_text = shared.text_or_files(text, validation, "VALIDATION", text_only=("cache", "max_tokens"))
+    own_rows = reader in FITTED and not (text or validation or options["max_tokens"])
+    of_text = None
+    if not own_rows:
+        of_text = shared.text_or_files(text, validation, "VALIDATION", text_only=("cache", "max_tokens"))
     opened = memory_at(memory, device, of_text=of_text, files=validation)
+    of_text = opened.schema.is_text
     from residua.readers import ContinuousCache
     from residua.readers.reader import reader_class
     from residua.tuning import tune as choose
@@ -81,7 +86,7 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
     own = {name: value for name, value in own.items() if value is not None and name in cls.parameter_names()}
     grid = {name: options[name] for name in ("k", "sigma", "temperature", "lmbda") if options[name] is not None}
     grid |= options["grid"]
-    rows = Counted(data_for(opened, memory, validation, text, options), options["max_tokens"])
+    rows = Counted([] if own_rows else data_for(opened, memory, validation, text, options), options["max_tokens"])
     asked = {"objective": objective, "max_fpr": max_fpr, "adaptive": options["adaptive"], "skip": options["skip"]}
     asked["budget"] = options["budget"]
     asked["evidence"] = None if options["evidence"] < 0 else options["evidence"]
@@ -92,10 +97,12 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
             raise click.UsageError(
                 f"{cls.__name__} is fitted, and has no grid: only --evidence and --kernel are its own"
             )
-        best = fit(rows, evidence=asked["evidence"], progress=asked["progress"])
-        about = best.to_json() | {"rows": rows.rows, "evidence": asdict(best.evidence_)}
+        how = {"evidence": asked["evidence"], "progress": asked["progress"]}
+        best = _on_own_rows(cls(opened, **own), memory, options, how) if own_rows else fit(rows, **how)
+        seen, kind = (best.evidence_.rows, "remembered row") if own_rows else (rows.rows, "validation row")
+        about = best.to_json() | {"rows": seen, "evidence": asdict(best.evidence_)}
         _save(best, memory)
-        said = f"{cls.__name__}: fitted on {count(rows.rows, 'validation row')}\n  {best.evidence_}\nsaved in "
+        said = f"{cls.__name__}: fitted on {count(seen, kind)}\n  {best.evidence_}\nsaved in "
         report(about, f"{said}{memory}", as_json, [next_step(memory, of_text)])
         return
     best = choose(cls(opened, **own), rows, grid or None, **asked)
@@ -124,6 +131,17 @@ def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, spa
         lines += [*more, f"  {best.evidence_}"]
     _save(best, memory)
     report(about, "\n".join([*lines, f"saved in {memory}"]), as_json, [next_step(memory, of_text)])
+
+
+def _on_own_rows(reader, path: Path, options: dict, how: dict):
+    """A reader fitted on what its memory remembers, each row or document as if it were not remembered."""
+    if not reader.memory.schema.is_text:
+        return reader.fit(**how)
+    from residua.cli.language import model_of
+    from residua.lm import fit
+
+    model, tokenizer = model_of(reader.memory, path, options["model"], options["dtype"])
+    return fit(model, tokenizer, reader, **how)
 
 
 def _save(best, memory: Path) -> None:

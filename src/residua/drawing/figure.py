@@ -14,16 +14,16 @@ BASE, MEMORY, GREY, DARK = "#C8501E", "#1F6FB4", "#8A8A8A", "#444444"
 
 
 def figure(width: float, height: float, *, constrained: bool = True) -> Figure:
-    """An empty figure, in inches, which no window and no global state knows; ``savefig`` writes it.
+    """An empty figure, in inches, which no window and no global state knows: ``savefig`` writes it, notebooks show it.
 
     ``MissingDependencyError`` without matplotlib.
     """
     try:
-        from matplotlib.figure import Figure
+        from residua.drawing.shown import Shown
     except ImportError as error:
         hint = 'pip install "residua[plot]"; the same numbers are attributes and methods'
         raise MissingDependencyError(f"plot needs matplotlib: {hint}") from error
-    return Figure(figsize=(width, height), facecolor="white", layout="constrained" if constrained else None)
+    return Shown(figsize=(width, height), facecolor="white", layout="constrained" if constrained else None)
 
 
 def quiet(axes: Axes) -> None:

@@ -70,13 +70,15 @@ class Examples:
     n: int | None  # how many there are, when that is known before reading
     labels: object = None  # all of them, when they were given apart from the inputs
     batch_size: int = BATCH_SIZE  # rows per batch, for tensors and arrays
+    numpy: bool = False  # whether a loader's tensors were arrays before
 
     def batches(self, dtype: torch.dtype | None, model: nn.Module | None = None) -> Iterator[Batch]:
         """What `model` is called with, per batch. NumPy has no habit of half precision, so its floating arrays become
         `dtype`."""
         takes = _Takes.of(model)
         if isinstance(self.source, DataLoader):
-            yield from (_batch(collated, takes, dtype) for collated in _collated(self.source))
+            for collated in _collated(self.source):
+                yield _batch(collated, takes, dtype, self.numpy)
             return
         many = self.source if isinstance(self.source, (tuple, Mapping)) else None
         n = len(self.source if many is None else next(iter(_parts(many))))
@@ -105,8 +107,10 @@ def read_examples(data: Any, labels: Any = None, batch_size: int | None = None) 
         data, labels = data
     if isinstance(data, DataLoader):
         return _loader(data, labels, batch_size)
+    formatted = _as_arrays(data)
+    data, numpy = formatted, formatted is not data
     if isinstance(data, IterableDataset):
-        return Examples(_reader(data, batch_size or BATCH_SIZE), None, labels)
+        return Examples(_reader(data, batch_size or BATCH_SIZE), None, labels, numpy=numpy)
     if not isinstance(data, tuple) and hasattr(data, "iloc"):
         data = data.to_numpy()
     if _is_many(data):
@@ -117,6 +121,9 @@ def read_examples(data: Any, labels: Any = None, batch_size: int | None = None) 
     if isinstance(data, np.ndarray) and data.dtype.kind not in "fiub":
         raise InputError(f"X has dtype {data.dtype}; a torch model needs numbers")
     is_array = isinstance(data, (Tensor, np.ndarray))
+    if isinstance(data, dict) and data and all(hasattr(part, "with_format") for part in data.values()):
+        one = f"data[{next(iter(data))!r}]"
+        raise InputError(f"data is a {type(data).__name__} of {list(data)}; expected one of them, such as {one}")
     if isinstance(data, (str, bytes, dict)) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         expected = "expected a Dataset or DataLoader of (x, y), an array X with labels=, or a pair (X, y)"
         raise InputError(f"data is a {type(data).__name__}; {expected}")
@@ -126,7 +133,34 @@ def read_examples(data: Any, labels: Any = None, batch_size: int | None = None) 
     if is_array:
         return Examples(data, n, labels, batch_size or BATCH_SIZE)
     _warn_if_random(data)
-    return Examples(_reader(data, batch_size or BATCH_SIZE), n, labels)
+    return Examples(_reader(data, batch_size or BATCH_SIZE), n, labels, numpy=numpy)
+
+
+def _as_arrays(data: Any) -> Any:
+    """One of Hugging Face's datasets that gives Python's lists of numbers, giving arrays; anything else as it is.
+
+    What it makes by a transform or a format of its own stays, as do texts, and pictures, which only a transform makes
+    what a model was trained on.
+    """
+    features = getattr(data, "features", None)
+    if not hasattr(type(data), "with_format") or not isinstance(features, Mapping):
+        return data
+    lists = [name for name, feature in features.items() if _is_list_of_numbers(feature)]
+    if not lists:
+        return data
+    if hasattr(type(data), "format"):
+        unmade = data.format["type"] is None
+        return data.with_format("numpy", columns=lists, output_all_columns=True) if unmade else data
+    pictures = any(hasattr(feature, "decode") for feature in features.values())
+    return data if pictures else data.with_format("numpy")  # a stream's format is of all columns
+
+
+def _is_list_of_numbers(feature: Any) -> bool:
+    inner = feature
+    while hasattr(inner, "feature") or isinstance(inner, list):
+        inner = inner[0] if isinstance(inner, list) else inner.feature
+    nested = inner is not feature or hasattr(feature, "shape")
+    return nested and str(getattr(inner, "dtype", "")).startswith(("int", "uint", "float", "bool"))
 
 
 def _reader(dataset: Any, batch_size: int | None, **options: Any) -> DataLoader[Any]:
@@ -186,11 +220,11 @@ class _Takes(NamedTuple):
         return cls(tuple(one.name for one in named), required, any(one.kind == one.VAR_KEYWORD for one in given))
 
 
-def _batch(collated: Any, takes: _Takes, dtype: torch.dtype | None) -> Batch:
+def _batch(collated: Any, takes: _Takes, dtype: torch.dtype | None, numpy: bool = False) -> Batch:
     """What a collate function made: x; (x, y); (x, y, number); with as many x as the model takes, or a tuple or dict of
     them; or a dict of everything, as Hugging Face's collators give."""
     if isinstance(collated, Mapping):
-        return _of_names(collated, takes, dtype)
+        return _of_names(collated, takes, dtype, numpy)
     parts = tuple(collated) if isinstance(collated, (tuple, list)) else (collated,)
     if parts and isinstance(parts[0], Mapping):
         inputs, rest = _of_names(parts[0], takes, dtype).x, parts[1:]
@@ -213,31 +247,35 @@ def _batch(collated: Any, takes: _Takes, dtype: torch.dtype | None) -> Batch:
 
 
 _LABELS = ("labels", "label", "label_ids", "targets", "target", "y")
+# Where the model takes none of the names there are.
+_INPUTS = ("pixel_values", "image", "images", "img", "input", "inputs", "features", "x", "X")
 
 
-def _of_names(collated: Mapping[str, Any], takes: _Takes, dtype: torch.dtype | None) -> Batch:
-    values = {name: _stacked(value, dtype) for name, value in collated.items()}
+def _of_names(collated: Mapping[str, Any], takes: _Takes, dtype: torch.dtype | None, numpy: bool = False) -> Batch:
+    values = {name: _stacked(value) for name, value in collated.items()}
     label = next((name for name in _LABELS if name in values and name not in takes.required), None)
     y = None if label is None else values.pop(label)
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        # Python's numbers have no dtype of their own.
+        if dtype is not None and value.is_floating_point() and (numpy or isinstance(collated[name], list)):
+            tensors[name] = value.to(dtype)
     known = {name: value for name, value in tensors.items() if name in takes.names}
     if known or (takes.anything and len(tensors) > 1):
         return Batch(Inputs((), known or tensors), y)
-    if len(tensors) == 1:
-        return Batch(next(iter(tensors.values())), y)
+    inputs = [name for name in tensors if len(tensors) == 1 or name in _INPUTS]
+    if len(inputs) == 1:
+        return Batch(tensors[inputs[0]], y)
     raise InputError(
         f"the dataset's items have the parts {list(collated)}, and the model takes {list(takes.names)}; expected "
         "tensors by these names, and labels: rename the columns, or give a transform or a collate_fn that makes them"
     )
 
 
-def _stacked(value: Any, dtype: torch.dtype | None) -> Any:
-    """Lists of numbers are collated position by position, one tensor for all rows each: back to (n, t), and to the
-    model's dtype, for Python's numbers have none of their own."""
-    if not (isinstance(value, list) and value and all(isinstance(part, Tensor) and part.ndim == 1 for part in value)):
-        return value
-    rows = torch.stack(value, dim=1)
-    return rows.to(dtype) if rows.is_floating_point() and dtype is not None else rows
+def _stacked(value: Any) -> Any:
+    """Lists of numbers are collated position by position, one tensor for all rows each: back to (n, t)."""
+    lists = isinstance(value, list) and value and all(isinstance(part, Tensor) and part.ndim == 1 for part in value)
+    return torch.stack(cast("list[Tensor]", value), dim=1) if lists else value
 
 
 def _numbers_rows(values: Any, n: int) -> bool:
@@ -251,6 +289,11 @@ def _collated(loader: DataLoader[Any]) -> Iterator[Any]:
     except (TypeError, RuntimeError) as error:
         if "default_collate" not in str(error) and "stack expects each tensor" not in str(error):
             raise
+        if "NoneType" in str(error):
+            raise InputError(
+                "a value of the dataset's items is missing (None); leave these rows out, as by dataset.filter, or the "
+                "column: rows without labels can be asked, not remembered"
+            ) from error
         raise InputError(
             f"the dataset's items cannot be put into one batch: {error}. Expected tensors of one size: set_transform "
             "(or set_format) with the model's processor, or a DataLoader whose collate_fn makes them, such as "

@@ -80,7 +80,7 @@ class LanguageEncoder(ABC):
         return batched(self._windows(texts, **reading), batch_size)
 
     def encode(self, batch: TokenBatch) -> Encoded:
-        """A batch's rows, with the column ``"offset"``, by one forward pass in evaluation and inference mode."""
+        """A batch's rows, with the column ``"offset"``, by one forward pass in evaluation mode."""
         with frozen(self.model):
             keys, said = self._rows(batch.windows, self.logits)
         logits = DenseLogits(said) if self.logits else AbsentLogits(len(batch), self.n_outputs)

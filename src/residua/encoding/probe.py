@@ -86,7 +86,7 @@ def answered(
 ) -> Probe | None:
     """The probe with this model's answers; None where it has none or, asked `twice`, none that it repeats.
 
-    For a model in evaluation and inference mode.
+    For a model in evaluation mode, without gradients.
     """
     if probe is None:
         return None

@@ -78,7 +78,7 @@ def encode_module(
             raise InputError("the data hold no examples; expected at least one")
         probe = first.x[:_PROBE].to(device)
         if name is None:
-            key = output_layer(model, lambda: _tables(_forward(model, probe), len(probe), output), len(probe))
+            key = output_layer(model, lambda: _tables(forward(model, probe), len(probe), output), len(probe))
         else:
             key = name
         if position is not None or like is None:
@@ -94,11 +94,11 @@ def encode_module(
             if like is not None:
                 like.require(replace(source, output=like.output, item=output.recorded))
             for x, y, named in chain([first], batches):
-                returned = _forward(model, x.to(device, non_blocking=True))
+                returned = forward(model, x.to(device, non_blocking=True))
                 caught = capture.take()
                 if keys.count == 0 and output.item is None and len(caught) == len(x) and not keys_only:
                     output = output._replace(item=_place_of_head(capture.module, key, caught, returned))
-                said = caught[:, :0] if keys_only else _outputs(returned, len(x), output)
+                said = caught[:, :0] if keys_only else outputs_of(returned, len(x), output)
                 if len(caught) != len(x):
                     what = f"the key module {key!r} gave {len(caught)} rows for {len(x)} examples"
                     raise EncodeError(f"{what}; expected one each: name a module whose first dimension is the batch")
@@ -129,11 +129,15 @@ def encode_module(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation and inference mode, uncompiled; every submodule's own training flag is put back by every exit."""
+    """Evaluation mode, uncompiled, without gradients; every submodule's own training flag is put back by every exit.
+
+    Not inference mode: a tensor that the model keeps for its next call, such as a table of positions, could not be
+    trained with afterwards.
+    """
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with uncompiled(model), torch.inference_mode():
+        with uncompiled(model), torch.no_grad():
             yield
     finally:
         for module, training in flags:
@@ -160,16 +164,16 @@ def _position(model: nn.Module, key: str, probe: Tensor | Inputs, wanted: str | 
     """Where the key is to be read when it is a sequence (n, t, c): as `wanted`, else as is found with a few rows."""
     n = len(probe)
     with Capture(model, key, pool=False, position=wanted or "mean") as capture:
-        _forward(model, probe)
+        forward(model, probe)
         states = capture.take()
         masked, time_first = capture.masked, len(states) != n
         if states.ndim == 3 and states.shape[0] == states.shape[1] > 1:  # which of the two is the batch?
-            _forward(model, probe[: n - 1])
+            forward(model, probe[: n - 1])
             time_first = len(capture.take()) == n
     convolved = type(capture.module).__name__.endswith("1d")
     if states.ndim != 3 or convolved:
         return None
-    found = wanted or position_read(model, partial(_forward, model, probe), n)
+    found = wanted or position_read(model, partial(forward, model, probe), n)
     if found is None and masked:
         log.info("keys of %r are the mean over the positions that the attention mask keeps", key)
         found = "mean"
@@ -239,10 +243,10 @@ def _tables(returned: Any, n: int, output: Choice) -> list[Tensor]:
         tables = [item for item in returned if isinstance(item, Tensor) and item.ndim in (1, 2) and len(item) == n]
         if tables:
             return tables
-    return [_outputs(returned, n, output)]
+    return [outputs_of(returned, n, output)]
 
 
-def _outputs(returned: Any, n: int, output: Choice) -> Tensor:
+def outputs_of(returned: Any, n: int, output: Choice) -> Tensor:
     """The (n, L) tensor in what a model returned: the item that is meant, else itself, its ``.logits`` or
     ``["logits"]``, or a tuple's first."""
     if output.item is not None:
@@ -296,7 +300,8 @@ def _say(found: Understood, output: Choice) -> None:
         log.info("the model's outputs%s are %s: %s", what, found.kind, shown_kind(found.kind))
 
 
-def _forward(model: nn.Module, x: Tensor | Inputs) -> Any:
+def forward(model: nn.Module, x: Tensor | Inputs) -> Any:
+    """What the model returns for a batch; ``DtypeError`` where its dtype is not the batch's."""
     try:
         return model(*x.args, **x.named) if isinstance(x, Inputs) else model(x)
     except (RuntimeError, NotImplementedError) as error:
@@ -332,7 +337,10 @@ def _label_array(labels: Any) -> np.ndarray:
     array = np.atleast_1d(np.asarray(labels))
     if array.dtype.kind not in "fiub":
         what = f"labels are {array.dtype} such as {array.flat[0]!r}"
-        raise LabelError(f"{what}; expected class indices or numbers: map class names to indices")
+        raise LabelError(
+            f"{what}; expected class indices or numbers: map class names to "
+            "indices in the order of the model's outputs (in a datasets.Dataset, a ClassLabel column has them)"
+        )
     return array
 
 

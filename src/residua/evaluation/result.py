@@ -11,6 +11,7 @@ import numpy as np
 
 from residua import html
 from residua.core import Task
+from residua.core.exported import Exported
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes
 from residua.core.renamed import renamed
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PAIRS = ("ece", "log_loss", "perplexity", "r2", "tokens_per_second")
 ADVICE = " Do not use it like this: tune the reader, or leave the model alone."
 ANSWERS = ("label", "base_prediction", "prediction")
+_ABOUT = ("n", "n_groups", "confidence", "exact_matches")  # numbers that measure neither answer
 _RATHER = ("same", "better", "worse")
 OUTCOMES = {
     "classification": ("same", "fixed", "broken"),
@@ -44,7 +46,7 @@ WIDE = 1000  # outputs; beyond, exports leave arrays of one number per class out
     | {f"{name}_base": f"base_{name}" for name in PAIRS}
 )
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
+class Evaluation(Exported):
     """The model alone (``base_…``) and with its memory, on the same rows.
 
     Shares are between 0 and 1; what a task does not have is None.
@@ -221,6 +223,20 @@ class Evaluation:
         names += ["perplexity", "base_perplexity", "perplexity_ratio"]
         names += [name for name in ("agreement", "tokens") if getattr(self, name)]
         return {name: plain(getattr(self, name)) for name in names}
+
+    def metrics(self) -> dict[str, float]:
+        """What a logger takes: each finite measure by its name; those of the model alone begin with ``base_``.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> memory = rs.Memory(rs.Encoded([[0.0], [1.0]], np.zeros((2, 2)), [0, 1]))
+        >>> result = rs.evaluate(rs.ResMem(memory, k=1), rs.Encoded([[0.1], [0.8]], np.zeros((2, 2)), [0, 1]))
+        >>> {name: value for name, value in result.metrics().items() if "accuracy" in name and "bal" not in name}
+        {'accuracy': 1.0, 'base_accuracy': 0.5}
+        """
+        found = {name: value for name, value in self.to_dict().items() if name not in _ABOUT}
+        return {name: float(value) for name, value in found.items() if type(value) in (int, float)}
 
     @property
     def by_rarity(self) -> dict[str, tuple[float, float]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from residua import html
 from residua.core import ArrayLike, Encoded, Task
+from residua.core.exported import Exported
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes, class_name
 from residua.core.renamed import renamed
@@ -32,7 +33,7 @@ SHOWN = 10  # neighbours, outputs and tokens in the printed table
 
 @renamed({"tokens": "outputs"})
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(Exported):
     """``scale * base + contributions.sum(axis=0) == scores``; neighbours come nearest first, missing ones not at all.
 
     Where a reader has several kernels or sources, the neighbours of one follow those of the other.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from weakref import WeakSet
 
 from torch import nn
 
@@ -112,6 +113,7 @@ class Handle:
 
     def __init__(self, model: nn.Module, correction: Correction):
         self.model, self.key, self._correction = model, correction.key, correction
+        self._checked = WeakSet([correction.reader.memory])
 
     @classmethod
     def of(cls, model: nn.Module) -> Handle:
@@ -129,10 +131,11 @@ class Handle:
 
     @reader.setter
     def reader(self, reader: Reader) -> None:
-        # The same memory has been checked; another one's fingerprint costs a pass over the parameters.
-        if not isinstance(reader, Reader) or reader.memory is not self.reader.memory:
+        # A memory that was here before has been checked; another one's fingerprint costs a pass over the parameters.
+        if not isinstance(reader, Reader) or reader.memory not in self._checked:
             with self.disabled():
                 _key_of(self.model, reader, self.key)
+            self._checked.add(reader.memory)
         self._correction.read_with(reader)
 
     @property

@@ -155,7 +155,8 @@ class Exact(Index):
         if compact is None and (self._n_forgotten or keys.dtype != torch.float32):
             with self._once:  # of several threads that search, one makes it
                 if self._compact is None:
-                    self._compact = _Compact(keys, self._remembered())
+                    with torch.inference_mode(False):  # a caller's own, in which edits could not change it any more
+                        self._compact = _Compact(keys, self._remembered())
                 compact = self._compact
         return compact and compact.of()
 

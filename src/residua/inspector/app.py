@@ -17,10 +17,11 @@ from starlette.types import ASGIApp
 
 from residua.drawing.look import png
 from residua.errors import InputError, ResiduaError, StaleMemoryError
-from residua.inspector.guard import UPLOAD, Guard, TooLarge, refusal
+from residua.inspector.guard import UPLOAD, Guard, refusal
 from residua.inspector.session import Session, settings_of
 from residua.printable import plain
 from residua.strict import Check, list_of, loads, record, text
+from residua.web import TooLarge
 
 SIDE = 512  # pixels of a shown picture
 IDS = 10_000  # of one edit

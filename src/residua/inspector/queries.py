@@ -24,7 +24,7 @@ from residua.readers.reader import QUERIES
 
 MOST = 10_000  # queries that are held
 NUMBERS = 10**8  # of what the model says of them: of a vocabulary fewer queries are held
-DEEP = 256  # neighbours that are known of each query, or twice the reader's own
+DEEP, DEEPEST = 256, 1024  # neighbours that are known of each query: twice the reader's own, within these; or its own
 SLACK = 1e-5  # of a distance, and of a key's length: more than float32 rounds them by
 FEW = 1024  # newcomers among the remembered rows; of more, everything is searched again
 
@@ -74,8 +74,8 @@ class Queries:
         With labels where figures are wanted. Of more than `most` rows that are all there, rows at equal distances are
         held; of a stream the first.
     most, depth : int, optional
-        How many rows are held, and how many neighbours of each. By default 10 000, fewer of a vocabulary, and 256, or
-        twice the reader's own.
+        How many rows are held, and how many neighbours of each. By default 10 000, fewer of a vocabulary, and twice the
+        reader's own k, within 256 and 1024, but no fewer than k.
 
     Attributes
     ----------
@@ -99,7 +99,8 @@ class Queries:
     ):
         memory = reader.memory
         most = max(1, min(MOST, NUMBERS // memory.n_outputs)) if most is None else most
-        self.depth = min(max(DEEP, 2 * reader.k) if depth is None else depth, max(len(memory), 1))
+        depth = max(DEEP, reader.k, min(2 * reader.k, DEEPEST)) if depth is None else depth
+        self.depth = min(depth, max(len(memory), 1))
         self._lock = threading.RLock()
         self._parts, self.numbers, self.total = _held(data, most)
         if not len(self.numbers):

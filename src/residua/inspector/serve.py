@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ from typing import Any, Self
 
 from residua.core import Encoded
 from residua.drawing.look import Images
-from residua.errors import InputError, MissingDependencyError
+from residua.errors import MissingDependencyError
 from residua.explanation.explanation import Decoder
 from residua.inspector.session import Session
 from residua.readers import Reader
@@ -42,15 +41,15 @@ class Inspector:
             import uvicorn
 
             from residua.inspector.app import application
+            from residua.web import bound, loopback_hosts
         except ImportError as error:
             raise MissingDependencyError(f'the inspector needs {error.name}: pip install "residua[inspect]"') from error
-        self.session, self._socket = session, _bound(port)
+        self.session, self._socket = session, bound(HERE, port)
         port = self._socket.getsockname()[1]
         token = secrets.token_urlsafe(32)
         self.url = f"http://{HERE}:{port}/{token}/"
-        hosts = (f"{HERE}:{port}", f"localhost:{port}")
         config = uvicorn.Config(
-            application(session, token, hosts),
+            application(session, token, loopback_hosts(port)),
             lifespan="off",
             ws="none",
             access_log=False,  # addresses hold the token
@@ -97,7 +96,7 @@ def inspect(
     model: Any = None,
     prepare: Callable[[Any], Any] | None = None,
     images: Images | None = None,
-    test_images: Images | None = None,
+    remembered: Images | None = None,
     tokenizer: Decoder | None = None,
     path: str | os.PathLike[str] | None = None,
     rows: int | None = None,
@@ -119,9 +118,9 @@ def inspect(
         Reads what is brought to the page: a vector, a text.
     prepare : callable, optional
         From a picture (PIL's, RGB) to what the model takes of one example, so that pictures can be brought, too.
-    images, test_images : see ``residua.drawing.picture_of``, optional
-        Pictures of what is remembered, by id, and of the data, by row number. Without, names that are paths of pictures
-        are opened.
+    images, remembered : array or tensor (n, h, w[, c]) or (n, c, h, w), sequence, mapping, callable, path, optional
+        Pictures of the test rows, by row number, and of what is remembered, by id; or a folder that names are in.
+        Without, names that are paths of pictures are opened.
     tokenizer : optional
         Shows tokens as text, where no language model is given.
     path : path, optional
@@ -148,17 +147,5 @@ def inspect(
     ...     page.wait()
     """
     where = None if path is None else Path(path)
-    about: dict[str, Any] = {"model": model, "prepare": prepare, "images": images, "test_images": test_images}
+    about: dict[str, Any] = {"model": model, "prepare": prepare, "images": images, "remembered": remembered}
     return Inspector(Session(reader, test, tokenizer=tokenizer, path=where, rows=rows, **about), port)
-
-
-def _bound(port: int) -> socket.socket:
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        if os.name == "posix":  # elsewhere it would let another program take the port
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((HERE, port))
-    except (OSError, OverflowError) as error:
-        found.close()
-        raise InputError(f"port={port}: {error}; give another one, or 0 for any that is free") from error
-    return found

@@ -41,8 +41,7 @@ class Session:
     memory: Memory
     queries: Queries | None
     uploads: Uploads
-    images: Images | None
-    test_images: Images | None
+    images: dict[str, Images | None]  # of the data's rows, by their numbers, and of the memory's, by id
     path: Path | None
     tokenizer: Decoder | None
 
@@ -54,7 +53,7 @@ class Session:
         model: Any = None,
         prepare: Any = None,
         images: Images | None = None,
-        test_images: Images | None = None,
+        remembered: Images | None = None,
         tokenizer: Decoder | None = None,
         path: Path | None = None,
         rows: int | None = None,
@@ -63,7 +62,7 @@ class Session:
         memory = self.memory = self.reader.memory
         self.queries = None if test is None else Queries(self.reader, test, most=rows)
         self.uploads = Uploads(self.reader, model, prepare)
-        self.images, self.test_images, self.path = images, test_images, path
+        self.images, self.path = {"row": images, "memory": remembered}, path
         if tokenizer is None and memory.schema.is_text and isinstance(model, tuple):
             tokenizer = model[1]
         self.tokenizer = tokenizer
@@ -162,11 +161,11 @@ class Session:
     def picture(self, kind: str, number: int) -> np.ndarray | None:
         """The picture of a remembered ``memory`` id, of a ``row`` of the data by its place, or of an ``upload``."""
         if kind == "memory":
-            return picture_of(self.images, number, self.memory.names.get(number))
+            return picture_of(self.images["memory"], number, self.memory.names.get(number))
         if kind == "upload":
             return self.uploads[number].picture
         queries, place = self._data(), self._place(number)
-        return picture_of(self.test_images, int(queries.numbers[place]), queries.name_of(queries[place]))
+        return picture_of(self.images["row"], int(queries.numbers[place]), queries.name_of(queries[place]))
 
     # What can be done.
 
@@ -217,7 +216,7 @@ class Session:
 
     def _data(self) -> Queries:
         if self.queries is None:
-            raise InputError("no data was given: residua inspect MEMORY --data test.npz, or rs.inspect(reader, test)")
+            raise InputError("no data was given: residua inspect MEMORY test.npz, or rs.inspect(reader, test)")
         return self.queries
 
     def _place(self, number: int) -> int:

@@ -16,10 +16,18 @@ from safetensors.torch import load_file, save_file
 from residua.core import ChunkedTensor, Rows
 from residua.core.atomic import flush, write_json
 from residua.errors import MemoryFileError
-from residua.folder import LOCK, MANIFEST, READER, checksum, earlier_manifest, named_files, present, read_manifest
+from residua.folder import (
+    BESIDE,
+    LOCK,
+    MANIFEST,
+    OWN,
+    checksum,
+    earlier_manifest,
+    named_files,
+    present,
+    read_manifest,
+)
 
-# How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
-OWN = ("rows-", "keys-", "edits-", "head-", "names-", "truth-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
 EARLIER = 2  # generations before the one that counts
 ATTEMPTS = 100  # to read what others save at the same time
 MAPPED = frozenset({"key", "logits"})  # columns that may stay in their file
@@ -160,7 +168,8 @@ def check_folder(path: Path, verb: str, *others: str) -> dict[str, Any] | None:
     if (path / MANIFEST).exists():
         return read_manifest(path)  # another program's, or another version's, is not overwritten
     # Our own: a first save was killed.
-    if not all(file.name == LOCK or file.name.startswith((*OWN, *others)) for file in path.iterdir()):
+    ours = (LOCK, *BESIDE)
+    if not all(file.name in ours or file.name.startswith((*OWN, *others)) for file in path.iterdir()):
         raise MemoryFileError(f"{path} holds files that are not a memory's; {verb} into an empty or new folder")
     return None
 

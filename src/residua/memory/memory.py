@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from residua.memory import arguments, store
 from residua.memory.context import context
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
+from residua.memory.frame import to_arrow, to_frame
 from residua.memory.history import Changes, Event
 from residua.memory.keys_left import KeysLeft
 from residua.memory.run_length import RunLengthArray
@@ -39,6 +40,9 @@ from residua.memory.storage import Storage, StorageName, describe_storage, make_
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table, alike
 from residua.native import Reading
+
+if TYPE_CHECKING:
+    import pandas
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -299,6 +303,48 @@ class Memory(Savable):
     def has_column(self, name: str) -> bool:
         """Whether the rows carry this column."""
         return name in self._columns
+
+    def to_frame(self, *, keys: bool = False) -> pandas.DataFrame:
+        """A pandas data frame with one row per remembered row, in row order.
+
+        Parameters
+        ----------
+        keys : bool, default False
+            Also the keys, float64 (d,) each, in a column ``key``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``id`` (and ``name``, where ids have names), ``label`` and, where classes have names, ``class``; of
+            several labels, or targets, ``label_0``, ``label_1``, … or by their names. Then the memory's own columns;
+            where a name is taken, ``column.<name>``.
+
+        Raises
+        ------
+        MissingDependencyError, StorageError
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> more = {"classes": ["cat", "dog"], "columns": {"year": [7, 8, 9]}}
+        >>> rows = rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1], **more)
+        >>> rs.Memory(rows, names={2: "c.png"}).to_frame()
+           id   name  label class  year
+        0   0      0      0   cat     7
+        1   1      1      1   dog     8
+        2   2  c.png      1   dog     9
+        """
+        return to_frame(self, keys)
+
+    def to_arrow(self, *, keys: bool = False) -> Any:
+        """The same as a ``pyarrow.Table``, keys as lists of d numbers, for whatever reads Arrow:
+        ``polars.from_arrow(table)``, ``datasets.Dataset(table)``. Libraries that ask for Arrow themselves take the
+        memory as it is: ``polars.DataFrame(memory)``.
+        """
+        return to_arrow(self, keys)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def keys_at(self, rows: ArrayLike) -> Tensor:
         """The keys of row numbers of any shape, float32 of shape (\\*rows.shape, d); ``StorageError`` without keys."""

@@ -7,12 +7,13 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import torch
 
 from residua.errors import StorageError
 from residua.folder import read_manifest
+from residua.hub import HubOptions, Shared, fetched
 from residua.index import Index, RemoteIndex
 from residua.memory import arguments, manifest, store
 from residua.memory.edits import Editable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # the whole of which this is a part
     from residua.memory.memory import Memory
 
 
-class Savable(Editable):
+class Savable(Editable, Shared):
     """A memory's contents in a folder: all that it knows of that are the folder's state as it was last seen, and which
     states of which folders are its own."""
 
@@ -164,6 +165,7 @@ class Savable(Editable):
         index: str | Index | None = None,
         mmap: bool = False,
         trust: bool = False,
+        live: bool = False,
     ) -> Self:
         """Read a folder that ``save`` wrote; a ``MemoryFileError`` names a file that is missing, torn or corrupted.
 
@@ -178,9 +180,58 @@ class Savable(Editable):
 
         Of an index on a server the folder does not say where that is: `index` is its address, as it was when the memory
         was made (``MemoryFileError`` without; ``EngineError`` where the server does not answer). Any other `index` is
-        built from the keys, in place of the folder's.
+        built from the keys, in place of the folder's. With `live`, the memory is as ``open`` gives it.
         """
-        return cls._read(path, device, mmap, trust, index=index)[0]
+        memory = cls._read(path, device, mmap, trust, index=index)[0]
+        return memory._alive() if live else memory
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_folder: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        *,
+        index: str | Index | None = None,
+        mmap: bool = False,
+        trust: bool = False,
+        **options: Unpack[HubOptions],
+    ) -> Self:
+        """``load`` of a folder, or of a repository of the Hugging Face Hub that ``push_to_hub`` wrote.
+
+        Of a repository only the memory's own files are fetched, into the hub's cache; every one is checked as in
+        ``load``. The memory is then of no folder: ``save`` it into one of yours.
+
+        Parameters
+        ----------
+        repo_or_folder : str or path
+            A folder that is here, else ``"user/name"``.
+        device, index, mmap, trust
+            As for ``load``.
+        **options
+            As of ``huggingface_hub``: ``revision`` (a branch, tag or commit), ``token``, ``cache_dir``,
+            ``local_files_only``. A folder takes none of them.
+
+        Raises
+        ------
+        MemoryFileError, ParameterError, MissingDependencyError
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1])).save_pretrained(folder)
+        >>> rs.Memory.from_pretrained(folder).labels.tolist()
+        [0, 1, 1]
+        """
+        with fetched(repo_or_folder, **options) as folder:
+            memory = cls.load(folder, device, index=index, mmap=mmap, trust=trust)
+        memory._leave_if_gone(folder)
+        return memory
+
+    def _leave_if_gone(self, folder: Path) -> None:
+        """Be of no folder, where the one that this was loaded from was there for that alone."""
+        if not folder.exists():
+            self._saved, self._known = None, {}
 
     @classmethod
     def open(
@@ -210,10 +261,13 @@ class Savable(Editable):
         >>> other.ids.tolist(), rs.Memory.load(folder).ids.tolist()
         ([2], [2])
         """
-        memory = cls.load(path, device, index=index, trust=trust)
-        assert memory._saved is not None
-        memory._live = memory._saved.path
-        return memory
+        return cls.load(path, device, index=index, trust=trust, live=True)
+
+    def _alive(self) -> Self:
+        """This memory, live in the folder that it was loaded from."""
+        assert self._saved is not None
+        self._live = self._saved.path
+        return self
 
     @classmethod
     def compact(cls, path: str | os.PathLike[str], *, index: str | Index | None = None, trust: bool = False) -> None:

@@ -7,7 +7,7 @@ from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM
 from residua.readers.neighbour import KERNELS, Kernel, NeighbourReader, register_kernel
 from residua.readers.pooled import Pooled
-from residua.readers.reader import READERS, Reader, load, register_reader
+from residua.readers.reader import READERS, Reader, from_pretrained, load, register_reader
 from residua.readers.resmem import ResMem
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Reader",
     "ResMem",
     "Shares",
+    "from_pretrained",
     "load",
     "register_kernel",
     "register_reader",

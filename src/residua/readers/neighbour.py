@@ -100,24 +100,24 @@ def weigh(
     >>> [round(weight, 3) for weight in weigh(near_and_far, sigma=1.0)[0].tolist()]
     [0.668, 0.332]
     """
-    logs = log_weights(neighbours.distances, sigma, kernel)
-    if row_weights is None and neighbours.k and bool((neighbours.rows[:, -1] >= 0).all()):
-        weights = logs.exp_()  # all are found, and the nearest's is 1 already
-        weights.masked_fill_(weights < NOTICE, 0)
-    else:
-        weights = unnormalised(logs if row_weights is None else logs + row_weights.log(), neighbours.found)
+    weights = unnormalised(log_weights(neighbours.distances, sigma, kernel), neighbours.found, row_weights)
     return weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-30)
 
 
-def unnormalised(logs: Tensor, found: Tensor) -> Tensor:
-    """exp of logs (..., k), the largest of each row 1; 0 where not found, and under NOTICE, which cannot change a
-    float32 sum (products of such weights are slow denormal numbers)."""
+def unnormalised(logs: Tensor, found: Tensor, row_weights: Tensor | None = None) -> Tensor:
+    """exp of a kernel's logs (..., k), which are overwritten, times `row_weights`, the largest of each row 1; 0 where
+    not found, and under NOTICE, which cannot change a float32 sum (products of such weights are slow denormal
+    numbers)."""
     if not logs.shape[-1]:
         return logs
-    logs = logs.masked_fill(~found, -torch.inf)
-    top = logs.amax(dim=-1, keepdim=True)
-    weights = (logs - top.masked_fill(top == -torch.inf, 0)).exp_()
-    return weights.masked_fill_(weights < NOTICE, 0)
+    if row_weights is None and bool(found[..., -1].all()):
+        weights = logs.exp_()  # the nearest's is 1 already
+    else:
+        logs = logs if row_weights is None else logs + row_weights.log()
+        logs = logs.masked_fill(~found, -torch.inf)
+        top = logs.amax(dim=-1, keepdim=True)
+        weights = (logs - top.masked_fill(top == -torch.inf, 0)).exp_()
+    return torch.threshold_(weights, NOTICE, 0)
 
 
 class NeighbourReader(Reader):

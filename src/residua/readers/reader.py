@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, Unpack, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from residua.core import Array, Encoded, Ids, Logits, Prediction, Registry, as_t
 from residua.core.renamed import renamed
 from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
 from residua.folder import MANIFEST, require_reader
+from residua.hub import HubOptions, Shared, fetched
 from residua.index import Index
 from residua.memory import Memory
 from residua.printable import short
@@ -77,7 +78,7 @@ def of_one_moment(verb: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[
 
 
 @renamed({"gate": "skip", "cv_results_": "results_", "names": "parameter_names", "stream": "start"})
-class Reader(ABC):
+class Reader(Shared):
     """A memory, and how to read it.
 
     A new one is a registered class. Its constructor takes the memory (or the reader it reads on from) first, then
@@ -384,8 +385,11 @@ def load(
     index: str | Index | None = None,
     mmap: bool = False,
     trust: bool = False,
+    live: bool = False,
 ) -> Reader:
     """The reader that ``Reader.save`` wrote into folder `path`, with its memory, whose arguments the others are.
+
+    With `live`, the memory is as ``rs.Memory.open`` gives it: every edit is on the disk when the call returns.
 
     Raises
     ------
@@ -404,12 +408,40 @@ def load(
     """
     file = Path(path) / MANIFEST
     memory, about = Memory._read(path, device, mmap, trust, index=index)
+    memory = memory._alive() if live else memory
     try:
         return reader_of(require_reader(Path(path), about), memory)
     except MemoryFileError as error:
         raise MemoryFileError(f"{file}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise MemoryFileError(f"{file} does not describe a reader: {error!r}") from error
+
+
+def from_pretrained(
+    repo_or_folder: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    mmap: bool = False,
+    trust: bool = False,
+    **options: Unpack[HubOptions],
+) -> Reader:
+    """``load`` of a folder, or of a repository of the Hugging Face Hub that a reader's ``push_to_hub`` wrote.
+
+    Arguments and errors are those of ``Memory.from_pretrained``; where no reader is saved, a ``MemoryFileError``.
+
+    Examples
+    --------
+    >>> import numpy as np, residua as rs, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]))
+    >>> rs.ResMem(memory, k=2, sigma=0.5).save_pretrained(folder)
+    >>> rs.from_pretrained(folder).params["k"]
+    2
+    """
+    with fetched(repo_or_folder, **options) as folder:
+        reader = load(folder, device, mmap=mmap, trust=trust)
+    reader.memory._leave_if_gone(folder)
+    return reader
 
 
 def reader_of(about: dict[str, Any], memory: Memory) -> Reader:

@@ -226,8 +226,7 @@ class ResidualValues(Values):
 
 def residual_table(labels: Tensor, logits: Logits, temperature: float) -> Tensor:
     """Every row's residual at once (n, L)."""
-    table = logits.probabilities(None, temperature)
-    table = table.masked_fill_(table < NOTICE, 0).neg_()
+    table = torch.threshold_(logits.probabilities(None, temperature), NOTICE, 0).neg_()
     rows = torch.arange(len(table), device=table.device)
     table[rows, labels.long()] += 1
     return table

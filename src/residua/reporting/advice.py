@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from residua.evaluation import Evaluation, mcnemar
@@ -89,8 +90,11 @@ def _is_default(reader: Reader) -> bool:
     """Whether all its parameters are those that it has when none is given."""
     if not isinstance(reader, NeighbourReader) or hasattr(reader, "fit"):
         return False
-    usual: Any = type(reader)  # its own constructor has a default for everything but the memory
-    return reader.params == usual(reader.memory).params
+    usual: Any = type(reader)
+    _, *parameters = inspect.signature(usual).parameters.values()  # the memory comes first
+    if any(one.default is one.empty for one in parameters):
+        return False
+    return reader.to_json()["params"] == usual(reader.memory).to_json()["params"]
 
 
 def _surely_better(result: Evaluation) -> float | None:

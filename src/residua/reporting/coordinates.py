@@ -148,7 +148,7 @@ def lines(
         rules.append((across(at), TOP, across(at), bottom))
     if x_names is not None:
         fit = max(2, int((right - LEFT) / (LETTER * (2 + max(map(len, x_names))))))
-        some = np.unique(np.linspace(0, len(x_names) - 1, min(fit, len(x_names))).round().astype(int)).tolist()
+        some = range(0, len(x_names), math.ceil(len(x_names) / fit))
         x_ticks = [(across(place), str(x_names[place])) for place in some]
     else:
         x_ticks = [(across(x), f"{x:.3g}") for x in (_powers(begin, end) if log else _nice(begin, end))]

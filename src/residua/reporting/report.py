@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from residua import html
 from residua.core import Encoded, batches
 from residua.core.atomic import atomic_write
 from residua.core.naming import checked_classes, class_name
 from residua.drawing import Images
-from residua.errors import IdError, InputError, ParameterError
+from residua.errors import IdError, InputError, MemoryFileError, ParameterError
 from residua.evaluation import Evaluation, Group, Reliability, evaluate
 from residua.evaluation.shown import rows_of
 from residua.evaluation.significance import Groups
@@ -261,13 +263,16 @@ def report(
         if isinstance(number, bool) or int(number) != number or number < 0:
             raise ParameterError(f"{name}={number!r}; expected a whole number >= 0")
     needs_jinja()
-    memory, text = reader.memory, reader.memory.schema.is_text
+    if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):
+        raise MemoryFileError(f"cannot write {path}: expected a file's path, in a folder that is there")
+    named = None if classes is None else checked_classes(list(map(str, classes)), reader.memory.n_outputs)
+    exclude = exclude if exclude is None or isinstance(exclude, str) else np.asarray(exclude)
+    text = reader.memory.schema.is_text
     tokenizer = getattr(getattr(test, "encoder", None), "tokenizer", None) if tokenizer is None else tokenizer
     test, validation, calibration = (_kept(data) for data in (test, validation, calibration))
     asked = {"exclude": exclude, "progress": progress}
     result = evaluate(reader, test, validation=None if text else validation, groups=groups, seed=seed, **asked)
-    if classes is not None:
-        result = replace(result, classes=checked_classes([str(name) for name in classes], memory.n_outputs))
+    result = result if named is None else replace(result, classes=named)
     measure, notes = Measure.of(result), list[str]()
     cover = _coverage(reader, test, validation, calibration, coverage, exclude, notes)
     rows = {mended: shown.choose(result, mended, examples) for mended in (True, False)}

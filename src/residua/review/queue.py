@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from residua import html
+from residua.core.exported import Exported
 from residua.core.frame import data_frame
 from residua.core.naming import checked_classes, class_name
 from residua.drawing.look import Images, Look, facts_of, named, picture_of
@@ -23,7 +24,7 @@ SHOWN = 10  # rows in the printed table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Audit:
+class Audit(Exported):
     """Of each of n remembered rows, in the order of ``memory.labels``: is its label doubtful, what is it worth.
 
     Attributes

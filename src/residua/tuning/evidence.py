@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from residua.caution import warn
-from residua.core import Encoded, as_tensor
+from residua.core import Encoded, Prediction, as_tensor
 from residua.core.encoded import labels_of
 from residua.memory.exclusion import remembered
 from residua.memory.schema import Scorer
@@ -23,6 +23,7 @@ from residua.tuning.budget import cheapest
 from residua.tuning.likelihood import Interpolation, Targets
 from residua.tuning.objective import WHY, Grid, best_of, plain, settled, squared_error
 from residua.tuning.scorer import ScorerSweep, score_gain
+from residua.tuning.sweep import QuickSweep
 
 TIED = 16  # settings that score alike and are told apart
 
@@ -64,7 +65,8 @@ def proven(
     if isinstance(sweep, Interpolation) and made and from_counts(grid, exclude):
         seen = from_targets(Targets.join(sweep.kept), sweep, made[0], own["temperature"])
     else:
-        seen = judged([*bases, *made], validation, exclude)
+        kept = sweep.kept if isinstance(sweep, (QuickSweep, ScorerSweep)) else None
+        seen = judged([*bases, *made], validation, exclude, kept)
     means = seen.losses.mean(axis=1)
     chosen = int(np.argmin(means[2:])) if made else -1
     _, z, _ = paired_z(seen.losses[0] - seen.losses[1], seen.groups)
@@ -121,11 +123,16 @@ def from_targets(targets: Targets, sweep: Interpolation, best: NeighbourReader, 
     return Judged("log_loss", losses, None, groups_of(targets.groups.numpy()), matched, faultless)
 
 
-def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[Encoded], exclude: Exclude) -> Judged:
-    """Every row under every reader of one memory, from one search."""
+def judged(
+    readers: Sequence[NeighbourReader],
+    validation: Encoded | Iterable[Encoded],
+    exclude: Exclude,
+    kept: Iterable[tuple[Encoded, Prediction]] | None = None,
+) -> Judged:
+    """Every row under every reader of one memory, from one search; or from what was `kept` of one that found more."""
     memory, losses, right, ids, matched, weights = readers[0].memory, [], [], [], [], []
     searching = max(readers, key=lambda reader: reader.k).searching_all()
-    for part, prediction in searching.predictions(validation, exclude=exclude):
+    for part, prediction in searching.predictions(validation, exclude=exclude) if kept is None else kept:
         keys, truth = as_tensor(part.keys), as_tensor(labels_of(part, WHY)).to(memory.device)
         truth = truth if memory.task == "classification" else truth.reshape(len(part), -1)
         found: list[Tensor] = []
@@ -141,7 +148,9 @@ def judged(readers: Sequence[NeighbourReader], validation: Encoded | Iterable[En
                 right.append((now.argmax().to(truth.device) == truth).cpu().numpy())
         losses.append(torch.stack(found).double().cpu().numpy())
         ids.append(part.ids)
-        matched.append(remembered(prediction.neighbours, memory.column("id"), part.ids).cpu().numpy())
+        near = prediction.neighbours
+        near = near.first(min(searching.k, near.k))
+        matched.append(remembered(near, memory.column("id"), part.ids).cpu().numpy())
     table = None
     if right:
         n = len(readers)

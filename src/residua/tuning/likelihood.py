@@ -14,15 +14,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from residua.core import Encoded, LabelValues, Logits, Neighbours, Prediction, TopLogits
+from residua.index.nearest import blocks
 from residua.memory.schema import Scorer
 from residua.readers import KNNLM, NeighbourReader
 from residua.tuning.grid import SWEPT, largest_share
 from residua.tuning.objective import Grid, losses
-from residua.tuning.sweep import is_plain, kernel_weights, parallel_map
+from residua.tuning.sweep import is_plain, kernel_weights, parallel_map, staircase
 
 GROUP = 4  # probabilities multiplied before one logarithm is taken
 FLOOR = 1e-75  # so that the product of GROUP of them is a float64
-BLOCK = 1_500_000  # float32 entries of one block's weights, or of its logits
+BLOCK = 2**18  # float32 entries of one block's weights, or of its logits: 1 MB, which a core's own cache holds
 SUMMED = 2**14  # rows whose likelihoods are summed at a time
 
 
@@ -127,7 +128,7 @@ class Interpolation:
         near, given = prediction.neighbours, torch.empty(0, len(self.grid["sigma"]), len(part))
         nearest = torch.full((len(part),), torch.inf)
         if near.k:
-            given = retrieved(self.reader, near, truth, torch.as_tensor(self.grid["k"][1:]), self.grid["sigma"])
+            given = retrieved(self.reader, near, truth, self.grid["k"][1:], self.grid["sigma"])
             nearest = near.distances[:, 0].cpu()
         log_p_base, p_max = base_targets(part.logits, truth, self.grid["temperature"])
         numbered = torch.arange(self.rows, self.rows + len(part)) if part.ids is None else torch.from_numpy(part.ids)
@@ -150,13 +151,14 @@ class Interpolation:
         return losses(self._summed, max(self.rows, 1))
 
 
-def retrieved(reader: NeighbourReader, neighbours: Neighbours, truth: Tensor, ks: Tensor, sigma: np.ndarray) -> Tensor:
+def retrieved(
+    reader: NeighbourReader, neighbours: Neighbours, truth: Tensor, ks: np.ndarray, sigma: np.ndarray
+) -> Tensor:
     """The probability float32 (K, S, q) that the first k neighbours give each row's class under each width; -1 where
     they have no weight at all. `ks` (K,) ascending; `neighbours` are at least the largest of it."""
     labels, device = reader.memory.column("label"), neighbours.rows.device
     truth = truth.to(device)
-    # Sums over the first k for all k at once: one matrix product with a staircase of ones.
-    upto = (torch.arange(neighbours.k, device=device)[:, None] < ks.to(device)).float()  # (k, K)
+    upto = staircase(neighbours, ks).float()  # (k, K)
 
     def block(part: slice) -> Tensor:
         near = neighbours[part]
@@ -166,29 +168,27 @@ def retrieved(reader: NeighbourReader, neighbours: Neighbours, truth: Tensor, ks
         right = weights.mul_(same[:, None]) @ upto
         return torch.where(total > 0, right / total.clamp_min(1e-30), -1.0).permute(2, 1, 0).cpu()
 
-    step = max(1, BLOCK // (neighbours.k * len(sigma)))
-    blocks = [slice(start, start + step) for start in range(0, len(neighbours), step)]
-    return torch.cat([found for _, found in parallel_map(block, blocks)], dim=2)
+    parts = list(blocks(len(neighbours), neighbours.k * len(sigma), BLOCK))
+    return torch.cat([found for _, found in parallel_map(block, parts)], dim=2)
 
 
 def base_targets(logits: Logits, truth: Tensor, temperatures: np.ndarray) -> tuple[Tensor, Tensor]:
     """At each of T temperatures: log-probability float64 (T, q) of the true class, largest probability float32."""
     ts = [float(t) for t in temperatures]
 
-    def block(rows: Tensor) -> tuple[Tensor, Tensor]:
+    def block(rows: slice) -> tuple[Tensor, Tensor]:
         some = logits.rows(rows)
         table = some.dense()
         top = table.amax(dim=1)
-        own = table.gather(1, truth.cpu()[rows].to(table.device)[:, None])[:, 0]
+        own = table.gather(1, truth[rows].to(table.device)[:, None])[:, 0]
         if isinstance(some, TopLogits):  # knows its partition, at one temperature
             partitions = torch.stack([some.logsumexp(None, t) for t in ts])
         else:  # one pass over the classes for each T, in one buffer
-            below, buffer = table.sub_(top[:, None]), torch.empty_like(table)
+            below, buffer = table - top[:, None], torch.empty_like(table)
             sums = (torch.mul(below, 1 / t, out=buffer).exp_().sum(dim=1).log_() + top / t for t in ts)
             partitions = torch.stack(list(sums))
         divisors = torch.tensor(ts, device=table.device)[:, None]
         return (own / divisors - partitions).double().cpu(), (top / divisors - partitions).exp_().cpu()
 
-    step = max(1, BLOCK // logits.shape[1])
-    own, sure = zip(*(found for _, found in parallel_map(block, torch.arange(len(logits)).split(step))))
+    own, sure = zip(*(found for _, found in parallel_map(block, list(blocks(len(logits), logits.shape[1], BLOCK)))))
     return torch.cat(own, dim=1), torch.cat(sure, dim=1)

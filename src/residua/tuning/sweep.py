@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.core import Encoded, LabelValues, Neighbours, Prediction, Values, as_tensor
+from residua.core import Encoded, LabelValues, Neighbours, Prediction, TableValues, Values, as_tensor
 from residua.core.encoded import labels_of
 from residua.core.prediction import proper_labels
 from residua.core.probabilities import TINY
@@ -28,7 +29,8 @@ from residua.readers.reader import Exclude
 from residua.readers.seen import Seen
 from residua.tuning.objective import WHY, Grid, Index, Tally, argmax, plain, squared_error
 
-BLOCK = 1_500_000  # float32 entries of one block of gathered values: 6 MB, about what a core's cache holds
+BLOCK = 3_000_000  # float32 entries of one block of gathered values: 12 MB, beside which a call costs little
+KEPT = 2**25  # neighbours that are kept until the best setting is judged: 400 MB
 
 
 A = TypeVar("A")
@@ -131,10 +133,12 @@ class QuickSweep(Tally):
     grid: Grid
     at: list[NeighbourReader]  # one for each temperature
     shares: list[tuple[float, float]]  # of the base, and of the neighbours
+    kept: list[tuple[Encoded, Prediction]] | None  # the rows and what was found; None where that is much
 
     def __init__(self, reader: NeighbourReader, grid: Grid, objective: Objective):
         super().__init__(tuple(len(values) for values in grid.values()), objective)
-        self.reader, self.grid = reader, grid
+        self.reader, self.grid, self.kept = reader, grid, []
+        self._table: TableValues | None = None  # what rows say under all temperatures, side by side (n, T * L)
         self.at = [reader.with_params(temperature=float(t)) for t in grid["temperature"]]
         left = getattr(reader, "base_weight", None) or 1.0
         given = getattr(reader, "residual_weight", None) or 1.0
@@ -146,33 +150,37 @@ class QuickSweep(Tally):
         """Count a block, whose prediction holds the neighbours."""
         weight = self.reader.loss_weights(part, truth)
         starts, right = self._base(part, truth, weight)
+        much = self.rows * self.grid["k"][-1] > KEPT
+        self.kept = None if much or self.kept is None else [*self.kept, (part, prediction)]
         if self.grid["k"][-1] == 0:
             return
-        values = [reader.values(len(part)) for reader in self.at]
+        values = self._values(len(part))
         masks = [reader.skip_mask(reader.base(part.logits)) for reader in self.at]
         skips = [mask.to(truth.device) for mask in masks if mask is not None]
-        skipped = torch.stack(skips) if skips else None  # (T, n)
+        skipped = torch.stack(skips, dim=1)[:, None, :, None] if skips else None
 
         def count(rows: slice) -> Tally:
-            counted, loss, now, begin = Tally(self.shape, self.objective), None, None, starts[:, rows]
-            left = None if skipped is None else skipped[:, rows]
+            counted, loss, now, begin = Tally(self.shape, self.objective), None, None, starts[rows]
+            left = None if skipped is None else skipped[rows]
             for index, scores, total in self._scored(prediction.neighbours[rows], begin, values, left):
                 if "loss" in counted.sums:
-                    loss = self._loss(scores, total, begin[:, :, None], truth[rows])
-                    loss = (loss if weight is None else loss * weight[rows, None]).permute(1, 2, 0)
+                    loss = self._loss(scores, total, begin, truth[rows])
+                    loss = loss if weight is None else loss * weight[rows, None, None]
                 if right is not None:
-                    now = argmax(scores).permute(1, 2, 0) == truth[rows, None, None]
+                    now = argmax(scores) == truth[rows, None, None]
                 counted.count(index, now, loss, None if right is None else right[rows])
             return counted
 
         # Blocks of queries whose temporaries are small.
-        gaps = np.diff(np.r_[0, self.grid["k"]]).max()
-        step = max(1, min(512, int(BLOCK // (starts.shape[2] * max(gaps, len(starts) * len(self.grid["sigma"]))))))
+        gaps, temperatures, outputs = np.diff(np.r_[0, self.grid["k"]]).max(), *starts.shape[2:]
+        said = gaps if isinstance(values[0], LabelValues) else gaps * temperatures
+        each = outputs * max(said, temperatures * len(self.grid["sigma"]))
+        step = max(1, min(512, int(BLOCK // each)))
         for _, counted in parallel_map(count, [slice(s, s + step) for s in range(0, len(part), step)]):
             self.merge(counted)
 
     def _base(self, part: Encoded, truth: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The base's own scores at each temperature (T, n, L), counted, and where they are right."""
+        """The base's own scores at each temperature (n, 1, T, L), counted, and where they are right."""
         starts, losses = [], []
         for t, reader in enumerate(self.at):
             start = reader.base(part.logits)
@@ -181,28 +189,48 @@ class QuickSweep(Tally):
             # Arithmetic on denormal numbers is ten times slower, and no score can tell 1e-30 from 0.
             starts.append(torch.where(start.abs() < 1e-30, torch.full_like(start, 1e-30), start))
             if "loss" in self.sums:
-                alone = starts[-1][None, :, None]
-                loss = self._loss(alone, torch.ones_like(alone[..., :1]), alone, truth)[0, :, 0]
+                alone = starts[-1][:, None, None]
+                loss = self._loss(alone, torch.ones_like(alone[..., :1]), alone, truth)[:, 0, 0]
                 loss = loss if weight is None else loss * weight
                 losses.append(((0, slice(None), t), float(loss.sum())))
         right = argmax(starts[0]) == truth if self.reader.memory.task == "classification" else None
         self.count_base(truth, right, losses, weight)
-        return torch.stack(starts), right
+        return torch.stack(starts, dim=1)[:, None], right
+
+    def _values(self, queries: int) -> list[Values]:
+        """What rows say under each temperature; or what they say under all of them, side by side, as one."""
+        if self._table is None:
+            # Of readers that are not kept, for what a reader makes once it keeps.
+            made = (reader.with_params().values(queries) for reader in self.at)
+            first = next(made)
+            if isinstance(first, LabelValues):
+                return [first]
+            if not isinstance(first, TableValues):
+                return [first, *made]
+            tables = (one.table for one in chain([first], made) if isinstance(one, TableValues))
+            n, outputs = first.table.shape
+            table = first.table.new_empty(n, len(self.at), outputs)
+            for t, said in enumerate(tables):
+                table[:, t] = said
+            self._table = TableValues(table.flatten(1))
+        return [self._table]
 
     def _loss(self, scores: Tensor, total: Tensor, start: Tensor, truth: Tensor) -> Tensor:
-        """Losses (T, b, S) of scores (T, b, S, L) times `total` (b, S, 1), which began as `start` (T, b, 1, L)."""
+        """Losses (b, S, T) of scores (b, S, T, L) times `total` (b, S, 1, 1), which began as `start` (b, 1, T, L)."""
         logit, floor = self.reader.score_space == "logit", self.reader.floor
         if self.reader.memory.task != "classification" or logit:
             scores = scores / total
+        if truth.ndim > 1:
+            truth = truth[:, None, None]
         if self.objective == "squared_error":
-            return squared_error(scores, truth[:, None])
+            return squared_error(scores, truth)
         if truth.ndim > 1:  # several labels
             has = torch.sigmoid(scores) if logit else proper_labels(scores, start, floor)
-            picked = torch.where(truth[:, None] > 0, has, 1 - has)
+            picked = torch.where(truth > 0, has, 1 - has)
             return -picked.clamp_min(TINY).log_().mean(dim=3)
         if not logit:  # ``proper``, of which one class alone is looked at: the total is in all of it
             scores = torch.maximum(scores, floor * total * start)
-        own = truth[None, :, None, None].expand(*scores.shape[:3], 1)
+        own = truth[:, None, None, None].expand(*scores.shape[:3], 1)
         if logit:
             picked = torch.softmax(scores, dim=3).gather(3, own)[..., 0]
         else:
@@ -210,32 +238,34 @@ class QuickSweep(Tally):
         return -picked.clamp_min(TINY).log()  # what underflowed still has a finite logarithm
 
     def _scored(
-        self, near: Neighbours, starts: Tensor, values: list[Values], skipped: Tensor | None
+        self, near: Neighbours, start: Tensor, values: list[Values], skipped: Tensor | None
     ) -> Iterator[tuple[Index, Tensor, Tensor]]:
-        """Settings with k > 0, all widths and temperatures at once: index, scores (T, b, S, L) times total (b, S, 1),
-        and that."""
-        weights, outputs = kernel_weights(self.reader, near, self.grid["sigma"]), starts.shape[2]  # (b, S, K)
-        weights, rows = weights.to(starts.dtype), near.rows.clamp_min(0)  # float64 of a regression
-        # Where T moves what the rows say (residuals), each T gathers its own values; labels serve all.
-        values = values[:1] if isinstance(values[0], LabelValues) else values
-        summed, total = weights.new_zeros(len(values), *weights.shape[:2], outputs), weights.new_zeros(1)
-        start, done = starts[:, :, None], 0
-        for place, k in enumerate(self.grid["k"]):
-            if k == 0:
-                continue
-            more = weights[:, :, done:k]
-            for part, said in zip(summed, values):
-                part.baddbmm_(more, _dense(said, rows[:, done:k], outputs).to(weights.dtype))
-            total = total + more.sum(dim=2, keepdim=True)
-            done = k
-            nothing = total == 0  # no neighbour at all: the base
-            divisor = total + nothing
-            for mix, (left, given) in enumerate(self.shares):
-                scale = torch.where(nothing, divisor, divisor * left)  # 1 where there is nothing
-                scores = torch.addcmul(summed if given == 1 else summed * given, scale, start)
+        """Settings with k > 0, all widths and temperatures at once: index, scores (b, S, T, L) times total
+        (b, S, 1, 1), and that."""
+        weights, outputs = kernel_weights(self.reader, near, self.grid["sigma"]), start.shape[3]  # (b, S, K)
+        weights, rows = weights.to(start.dtype), near.rows.clamp_min(0)  # float64 of a regression
+        total = weights @ staircase(near, self.grid["k"][1:]).to(weights.dtype)  # (b, S, K')
+        nothing = total == 0  # no neighbour at all: the base, and scales of 1
+        divisors = total + nothing
+        scales = [torch.where(nothing, divisors, divisors * left) for left, _ in self.shares]
+        wide = outputs if isinstance(values[0], LabelValues) else outputs * start.shape[2]
+        summed = weights.new_zeros(*weights.shape[:2], wide)
+        for place, (done, k) in enumerate(pairwise(self.grid["k"]), start=1):
+            summed.baddbmm_(weights[:, :, done:k], _dense(values, rows[:, done:k], outputs).to(weights.dtype))
+            heard, divisor = summed.view(*summed.shape[:2], -1, outputs), divisors[:, :, place - 1, None, None]
+            for mix, ((_, given), scale) in enumerate(zip(self.shares, scales)):
+                by = scale[:, :, place - 1, None, None]
+                scores = torch.addcmul(heard if given == 1 else heard * given, by, start)
                 if skipped is not None:
-                    scores = torch.where(skipped[:, :, None, None], divisor * start, scores)
+                    scores = torch.where(skipped, divisor * start, scores)
                 yield (place, slice(None), slice(None), mix)[: len(self.grid)], scores, divisor
+
+
+def staircase(near: Neighbours, ks: np.ndarray) -> Tensor:
+    """Bool (k, K): which of the neighbours are among the first of each of `ks` (K,). Sums over the first, for all of
+    them at once, are one matrix product."""
+    device = near.rows.device
+    return torch.arange(near.k, device=device)[:, None] < torch.as_tensor(ks, device=device)
 
 
 def kernel_weights(reader: NeighbourReader, near: Neighbours, sigma: np.ndarray) -> Tensor:
@@ -243,12 +273,16 @@ def kernel_weights(reader: NeighbourReader, near: Neighbours, sigma: np.ndarray)
     widths = torch.tensor(sigma, dtype=torch.float32, device=near.rows.device)[:, None]
     logs = log_weights(near.distances[:, None], widths, reader.kernel)
     own = reader.row_weights(near)
-    return unnormalised(logs if own is None else logs + own.log()[:, None], near.found[:, None])
+    return unnormalised(logs, near.found[:, None], None if own is None else own[:, None])
 
 
-def _dense(values: Values, rows: Tensor, outputs: int) -> Tensor:
-    """What rows (b, K) say, dense (b, K, L)."""
-    classes, said = values.entries(rows.reshape(-1))
-    if said.shape[1] != outputs or classes.stride(0) != 0:  # sparse entries, or not in class order
-        said = said.new_zeros(len(said), outputs).scatter_add_(1, classes, said)
-    return said.view(*rows.shape, outputs)
+def _dense(values: list[Values], rows: Tensor, outputs: int) -> Tensor:
+    """What rows (b, K) say by each of `values`, dense and side by side (b, K, T * L)."""
+    parts = list[Tensor]()
+    for one in values:
+        classes, said = one.entries(rows.reshape(-1))
+        in_order = isinstance(one, TableValues) or (said.shape[1] == outputs and classes.stride(0) == 0)
+        if not in_order:  # sparse entries, or not in the order of the classes
+            said = said.new_zeros(len(said), outputs).scatter_add_(1, classes, said)
+        parts.append(said.view(*rows.shape, -1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)

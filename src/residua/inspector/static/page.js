@@ -203,8 +203,9 @@ const inFacts = (facts) => {
 };
 
 function verdictOf(one) {
-  if (one.gain > 0) return make("span", { class: "verdict fixed" }, "✓ fixed");
-  if (one.gain < 0) return make("span", { class: "verdict broken" }, "✗ broken");
+  const several = about.task === "multi-label";  // of which some may still be wrong
+  if (one.gain > 0) return make("span", { class: "verdict fixed" }, several ? "✓ better" : "✓ fixed");
+  if (one.gain < 0) return make("span", { class: "verdict broken" }, several ? "✗ worse" : "✗ broken");
   return null;
 }
 
@@ -478,8 +479,9 @@ const start = guarded(async () => {
       guarded(loadExamples)();
     },
   }, one)));
+  if (about.data?.labels) at("figures-shown").replaceChildren(make("p", { class: "hint" }, `Searching the memory for ${count(about.data.rows, "example")}, once …`));
   if (about.data && !about.data.labels) at("figures-shown").replaceChildren(make("p", { class: "hint" }, "The data hold no labels to compare with."));
-  if (!about.data) at("figures-shown").replaceChildren(make("p", { class: "hint" }, "No data was given: --data test.npz."));
+  if (!about.data) at("figures-shown").replaceChildren(make("p", { class: "hint" }, "No data was given: residua inspect MEMORY test.npz"));
   if (about.data?.total > about.data?.rows) {
     at("heading-list").textContent = `${count(about.data.rows, "example")} of ${about.data.total.toLocaleString("en")}`;
   }
