@@ -235,6 +235,31 @@ def test_purge_takes_forgotten_rows_off_the_server(ram, encoded, tmp_path):
     assert rs.Memory.verify(tmp_path).damaged == ()
 
 
+def test_a_collection_that_was_left_goes_with_the_next_save(ram, encoded, tmp_path):
+    memory = rs.Memory(encoded(0, 60), index=ram.address)
+    memory.save(tmp_path)
+    old, drop = memory.index.place, ram.drop
+    memory.forget([3])
+    memory.rebuild()
+    gc.collect()
+
+    def gone(name):
+        raise EngineError("it has no time")
+
+    ram.drop = gone
+    with pytest.warns(UserWarning, match="what it forgot is still on the server until it is saved again"):
+        memory.save(tmp_path)
+    ram.drop = drop
+    assert old in ram.held
+    again = rs.Memory.load(tmp_path, index=ram.address)
+    again.relabel([5], 2)
+    again.save(tmp_path)
+    assert list(ram.held) == [again.index.place] and seen(again) == same(again)
+    again.relabel([5], 3)
+    again.save(tmp_path)
+    assert "former" not in json.loads((tmp_path / "manifest.json").read_text())["index"]["about"]
+
+
 # --- whatever fails -----------------------------------------------------------------------------------------
 
 

@@ -144,7 +144,7 @@ def given_index(
     if isinstance(index, RemoteIndex):  # which does not say its token to whoever copies it
         wanted = {"index": index.fresh(), "params": None, "overfetch": index.overfetch}
     if isinstance(index, RemoteIndex) and index.engine == data.get("engine"):
-        if index.attach(generation, n, forgotten, keys):
+        if index.attach(generation, n, forgotten, keys, data.get("former", ())):
             index.recall = Recall(**{"date": "", **data["recall"]}) if data["recall"] else None
             if keys is not None:
                 check_recall(index, keys, forgotten)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import uuid
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -175,6 +176,7 @@ class RemoteIndex(Index):
         super().__init__(dim, device, **params)
         self.server, self.collection = server, collection
         self._there: Collection | None = None
+        self._former: tuple[str, ...] = ()  # collections of the folder's that are to go
         self._n = 0
         self._alone()
         self._to_remove = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -315,15 +317,15 @@ class RemoteIndex(Index):
         goes into a new one.
         """
         there = self._there
-        own = there is not None and not there.kept
-        if there is not None and there.kept and before is not None:
-            own = self.server.tagged(self._tag(before)) == there.name
-        if there is None or not own:
+        old = None if before is None else self.server.tagged(self._tag(before))
+        if there is None or (there.kept and old != there.name):
             there = self._apart(keys)
+        if old is not None and old != there.name:
+            self._former = (*self._former, old)
         self._send(there)
         self.server.tag(there.name, self._tag(generation))
 
-    def held(self, generation: str, before: str | None, keys: Rows | None) -> None:
+    def held(self, generation: str, keys: Rows | None) -> None:
         """The folder has this `generation` now: what it does not remember goes on the server, too, but where it keeps
         no keys to put there again."""
         there = self._there
@@ -331,12 +333,13 @@ class RemoteIndex(Index):
             return
         there.keep(True)
         try:
-            if before is not None and (old := self.server.tagged(self._tag(before))) not in (None, there.name):
+            for old in self._former:
                 local = _COLLECTIONS.get((self.server.identity, old))
                 if local is None:
                     self.server.drop(old)
+                    self._former = tuple(name for name in self._former if name != old)
                 else:
-                    local.keep(False)  # with its last copy here
+                    local.keep(False)  # with its last copy here, or with the next save
             for tag in self.server.tags(there.name):
                 if tag != self._tag(generation):
                     self.server.untag(tag)
@@ -346,16 +349,22 @@ class RemoteIndex(Index):
         except EngineError as error:
             warn(f"the memory is saved, and what it forgot is still on the server until it is saved again: {error}")
 
-    def attach(self, generation: str, n: int, forgotten: Tensor, keys: Rows | None) -> bool:
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | ({"former": list(self._former)} if self._former else {})
+
+    def attach(self, generation: str, n: int, forgotten: Tensor, keys: Rows | None, former: Sequence[str] = ()) -> bool:
         """Be the index of `n` rows that a folder's `generation` has on the server; False where there is none.
 
-        What the server lost of them is searched here, and put there by the next save.
+        What the server lost of them is searched here, and put there by the next save. Collections that were the
+        folder's in `former` generations are removed then, if they are there still.
         """
         name = self.server.tagged(self._tag(generation))
         if name is None:
             return False
         self.server.prepare(name, self.params)
         self._there, self._n = Collection.of(self.server, name), n
+        own = re.compile(re.escape(self.collection) + r"_\w+", re.ASCII)  # whatever the folder says
+        self._former = tuple(one for one in former if own.fullmatch(one) and one != name)
         self._alone()
         self._remember_all(n)
         super().forget(forgotten)

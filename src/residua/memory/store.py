@@ -305,7 +305,7 @@ def write_manifest(
     manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
     manifest = files.commit(path, manifest, files.kept(path, old) if old else ())
     if isinstance(index, RemoteIndex):
-        index.held(generation, before, keys)
+        index.held(generation, keys)
     return manifest
 
 

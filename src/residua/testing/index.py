@@ -189,7 +189,7 @@ class _Check:
                 again.n == len(both), f"n is {len(both)} when it is attached before the manifest, not {again.n}"
             )
             self.same(before, again.search(self.queries, K, both), "an index that is attached answers as the saved one")
-            index.held(first, None, both)
+            index.held(first, both)
             again = self.attached(said, first, gone)
             assert isinstance(again, RemoteIndex)
             self.same(before, again.search(self.queries, K, both), "so it does when forgotten rows are off the server")
@@ -199,7 +199,7 @@ class _Check:
             more, away = torch.cat([both, self.more]), gone[20:]
             self.check(again, more, away)
             again.hold(second, first, more)
-            again.held(second, first, more)
+            again.held(second, more)
             self.require(not self.attached(said, first, gone).n, "an earlier generation is not found")
             third = self.attached(said, second, away, more)
             self.check(third, more, away)
