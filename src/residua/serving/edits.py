@@ -29,6 +29,10 @@ class Editor:
         The most rows that a memory may have; ``StorageError`` beyond.
     """
 
+    rows: Rows
+    model: tuple[Any, Any] | None
+    capacity: int | None
+
     def __init__(self, rows: Rows, model: tuple[Any, Any] | None = None, capacity: int | None = None):
         self.rows, self.model, self.capacity = rows, model, capacity
 

@@ -27,6 +27,10 @@ STATUS: dict[type[Exception], int] = {
 class Refused(Exception):
     """A request that is answered by a status and a reason, before anything was done."""
 
+    status: int
+    kind: str
+    headers: dict[str, str] | None
+
     def __init__(self, status: int, why: str, kind: str = "RequestError", headers: dict[str, str] | None = None):
         super().__init__(why)
         self.status, self.kind, self.headers = status, kind, headers
