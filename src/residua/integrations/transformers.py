@@ -82,6 +82,7 @@ class MemoryCallback(TrainerCallback):
         items = isinstance(data, Dataset) or hasattr(type(data), "with_format")
         if not items and not (isinstance(data, list) and data and isinstance(data[0], Mapping)):
             return usual_rows(model, data)
-        theirs = self.trainer.get_eval_dataloader(data)  # without the columns that the model does not take
+        rows: Any = data  # of a list the trainer's own annotation does not tell, and it takes one
+        theirs = self.trainer.get_eval_dataloader(rows)  # without the columns that the model does not take
         own = DataLoader(theirs.dataset, batch_size=self.trainer.args.eval_batch_size, collate_fn=theirs.collate_fn)
         return usual_rows(model, own)

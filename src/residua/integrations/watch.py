@@ -73,9 +73,10 @@ class Watch:
 def undisturbed() -> Iterator[None]:
     """A block after which Python, NumPy and torch, on every device, draw the random numbers they would have drawn."""
     python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices):
             yield
     finally:
         random.setstate(python)
