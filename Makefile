@@ -16,7 +16,7 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test browser lint bench bench-compare native ray gpu gpu-train reproduce docs examples headline newcomer setup clean
+.PHONY: demo quick test browser serve-test lint bench bench-compare native ray gpu gpu-train reproduce docs examples headline newcomer setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
@@ -35,6 +35,14 @@ browser: .venv/.test
 	@if ! command -v chromium > /dev/null; then echo "skipped: no Chromium here, and none could be installed (apt-get install chromium)"; \
 	elif ! $(MAKE) -s .venv/.browser; then echo "skipped: Playwright could not be installed; $(LOG) says why"; \
 	else $(BIN)/pytest tests/browser; fi
+
+# Requests of every shape to the server, made from its OpenAPI page by Schemathesis, which has an environment of its own.
+serve-test: .venv/.test
+	@test -x .venv/schemathesis/bin/schemathesis || { $(PYTHON) -m venv .venv/schemathesis && \
+		.venv/schemathesis/bin/pip install --quiet --disable-pip-version-check "schemathesis>=4,<5" >> $(LOG) 2>&1; } || \
+		rm -rf .venv/schemathesis
+	@if test -x .venv/schemathesis/bin/schemathesis; then PATH="$$PWD/.venv/schemathesis/bin:$$PATH" $(BIN)/pytest tests/serving/test_schemathesis.py; \
+	else echo "skipped: Schemathesis could not be installed; $(LOG) says why"; fi
 
 lint: .venv/.test
 	@$(BIN)/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
