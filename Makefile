@@ -16,7 +16,7 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test browser milvus lint bench bench-compare native ray gpu gpu-train reproduce docs examples headline newcomer setup clean
+.PHONY: demo quick test browser milvus serve-test lint bench bench-compare native ray gpu gpu-train reproduce docs examples headline newcomer setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
@@ -43,6 +43,14 @@ milvus: .venv/.test
 	elif ! unshare -rn ip link set lo up 2> /dev/null; then echo "skipped: no network namespace can be made here (unshare -rn)"; \
 	else RESIDUA_MILVUS_PYTHON=$(CURDIR)/.venv/milvus/bin/python OMP_NUM_THREADS=1 timeout -k 10 900 unshare -rn \
 		sh -c 'ip link set lo up && exec $(BIN)/python -m pytest tests/engines --durations=5 -k "milvus or address or password"'; fi
+
+# Requests of every shape to the server, made from its OpenAPI page by Schemathesis, which has an environment of its own.
+serve-test: .venv/.test
+	@test -x .venv/schemathesis/bin/schemathesis || { $(PYTHON) -m venv .venv/schemathesis && \
+		.venv/schemathesis/bin/pip install --quiet --disable-pip-version-check "schemathesis>=4,<5" >> $(LOG) 2>&1; } || \
+		rm -rf .venv/schemathesis
+	@if test -x .venv/schemathesis/bin/schemathesis; then PATH="$$PWD/.venv/schemathesis/bin:$$PATH" $(BIN)/pytest tests/serving/test_schemathesis.py; \
+	else echo "skipped: Schemathesis could not be installed; $(LOG) says why"; fi
 
 lint: .venv/.test
 	@$(BIN)/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }

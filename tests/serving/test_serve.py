@@ -118,7 +118,7 @@ def test_a_port_that_is_taken_is_said(folder):
     port = int(first.url.rpartition(":")[2])
     with pytest.raises(rs.errors.InputError, match=f"port={port}"):
         server(folder, port=port)
-    first._socket.close()
+    first.close()
 
 
 @pytest.mark.parametrize("about", [{"rows": 0}, {"seconds": -1}, {"rate": 0.0}, {"wait": -0.1}])

@@ -41,6 +41,9 @@ class CheckedModel:
     (True, True)
     """
 
+    model: nn.Module | Estimator
+    like: Known
+
     def __init__(self, model: nn.Module | Estimator, like: Known):
         self.model, self.like = model, like
         self._source: Source | None = None

@@ -32,6 +32,9 @@ class Question:
 class Answerer:
     """Answers many questions by one pass of the model, and one search of each memory that is asked."""
 
+    rows: Rows
+    tokenizer: Decoder | None
+
     def __init__(self, rows: Rows, tokenizer: Decoder | None = None):
         self.rows, self.tokenizer = rows, tokenizer
 

@@ -92,7 +92,7 @@ def application(service: Service, tokens: Tokens | None, hosts: Collection[str],
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         log.event("start", tenants=len(service.tenants))
         yield
-        await asyncio.to_thread(service.close)
+        service.close()
         log.event("stop")
 
     plain_ones = {"/health": health, "/openapi.json": openapi, "/": shown_page, "/metrics": figures}

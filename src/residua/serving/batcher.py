@@ -34,10 +34,12 @@ class Batcher(Generic[Q, A]):
         Questions that may wait; one more is refused with 503.
     """
 
+    answer: Callable[[Sequence[Q]], Sequence[A | Exception]]
     line: Line
     most: int
     wait: float
     queue: int
+    sizes: Callable[[int], None]  # told of each batch
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class Batcher(Generic[Q, A]):
         queue: int,
     ):
         self.answer, self.line, self.most, self.wait, self.queue = answer, line, most, wait, queue
-        self.sizes: Callable[[int], None] = lambda size: None  # told of each batch
+        self.sizes = lambda size: None
         self._waiting: deque[tuple[Q, int, asyncio.Future[A]]] = deque()
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None

@@ -68,6 +68,10 @@ class Writer:
     model: Any
     tokenizer: Any
     seconds: float
+    encoder: TextEncoder
+    limit: int | None
+    pad: int
+    ends: set[int]
 
     def __init__(self, model: Any, tokenizer: Any, tenants: Sequence[Tenant], seconds: float):
         self.model, self.tokenizer, self.seconds = model, tokenizer, seconds
@@ -76,7 +80,7 @@ class Writer:
             raise TaskError("completions are of causal language models; this one is an encoder-decoder")
         self.encoder, self.limit = encoder, position_limit(model)
         ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        self.pad: int = next(one for one in ends if one is not None)
+        self.pad = next(one for one in ends if one is not None)
         self.ends = _ends(model, tokenizer)
         self._handle = attach(model, tenants[0].reader)
         for tenant in tenants:

@@ -21,6 +21,8 @@ class Line:
         How much may wait; more is refused with 503.
     """
 
+    queue: int
+
     def __init__(self, queue: int):
         self.queue = queue
         self._waiting = 0

@@ -20,6 +20,8 @@ class Rate:
     (0.0, 0.5)
     """
 
+    per_second: float | None
+
     def __init__(self, per_second: float | None, clock: Callable[[], float] = time.monotonic):
         self.per_second, self._clock = per_second, clock
         self._buckets: dict[str, tuple[float, float]] = {}  # what is left, and when

@@ -14,6 +14,7 @@ from residua.core.source import KEYS_ONLY
 from residua.encoding import TextEncoder, TokenBatch, text_encoder
 from residua.encoding.again import CheckedModel
 from residua.encoding.item import FUNCTION
+from residua.encoding.language_model import LanguageEncoder
 from residua.errors import EncodeError, ResiduaError
 from residua.hooks import attach
 from residua.memory import Memory
@@ -38,8 +39,11 @@ class Rows(ABC):
 class Given(Rows):
     """Keys, and what the model said there: the caller has the model."""
 
+    asked: Mapping[str, Field]
+    kind: Literal["logits", "predictions"]
+
     def __init__(self, memory: Memory):
-        self.kind: Literal["logits", "predictions"] = "predictions" if memory.task == "regression" else "logits"
+        self.kind = "predictions" if memory.task == "regression" else "logits"
         outputs = memory.schema.model_outputs or memory.n_outputs
         self.asked = {
             "key": fields.numbers((memory.dim,)).described(
@@ -65,6 +69,9 @@ class Numbers(Rows):
     shape : sequence of int, optional
         Of one example: others are then refused before the model sees them, and the model is compared at once.
     """
+
+    asked: Mapping[str, Field]
+    read: CheckedModel
 
     def __init__(self, model: Any, reader: Reader, shape: Sequence[int] | None = None):
         width = getattr(model, "n_features_in_", None)
@@ -98,6 +105,8 @@ class Numbers(Rows):
 class Texts(Rows):
     """Texts, of which the next token is asked for."""
 
+    asked: Mapping[str, Field]
+    encoder: LanguageEncoder
     is_causal: bool
 
     def __init__(self, model: tuple[Any, Any], reader: Reader):

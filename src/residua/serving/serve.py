@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -51,6 +52,12 @@ class Server:
     log : text stream, optional
         Where lines of JSON go; by default ``sys.stderr``.
 
+    Attributes
+    ----------
+    url : str
+    service : Service
+        What is served.
+
     Raises
     ------
     InputError, ParameterError, TaskError, SourceMismatchError
@@ -61,7 +68,7 @@ class Server:
 
     def __init__(
         self,
-        readers: Mapping[str, tuple[Reader, Path]],
+        readers: Mapping[str, tuple[Reader, str | os.PathLike[str]]],
         model: Any = None,
         *,
         name: str = "base",
@@ -115,11 +122,16 @@ class Server:
         try:
             self._server.run([self._socket])
         finally:
-            self._socket.close()
+            self.close()
             logger.removeHandler(self._log)
             warnings.showwarning = shown
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+    def close(self) -> None:
+        """Give the port and the model back; twice is once, and ``run`` does it at its end."""
+        self._socket.close()
+        self.service.close()
 
 
 def _is_loopback(host: str) -> bool:

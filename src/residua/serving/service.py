@@ -37,8 +37,16 @@ class Service:
     limits : Limits, optional
     """
 
+    tenants: Mapping[str, Tenant]
     name: str
     limits: Limits
+    rows: Rows
+    answerer: Answerer
+    editor: Editor
+    writer: Writer | None
+    line: Line
+    predicting: Batcher[Question, list[dict[str, Any]]]
+    writing: Batcher[Prompt, Completion] | None
 
     def __init__(
         self,
@@ -49,7 +57,7 @@ class Service:
         shape: Sequence[int] | None = None,
         limits: Limits | None = None,
     ):
-        self.tenants: Mapping[str, Tenant] = {one.name: one for one in tenants}
+        self.tenants = {one.name: one for one in tenants}
         self.name, self.limits, first = name, limits or Limits(), tenants[0]
         of_one_model(tenants)
         if name in self.tenants:
@@ -59,8 +67,7 @@ class Service:
             raise TaskError("a memory of text is served with its language model and tokenizer; give the model")
         if pair is not None and not first.memory.schema.is_text:
             raise TaskError("a language model was given, and this is no memory of text")
-        self.rows: Rows
-        self.writer: Writer | None = None
+        self.writer = None
         tokenizer = None
         if pair is not None:
             tokenizer = pair[1]
@@ -73,12 +80,8 @@ class Service:
         self.line = Line(self.limits.queue)
         self._edits: defaultdict[str, Line] = defaultdict(lambda: Line(self.limits.queue))
         sizes = self.limits.batch, self.limits.wait, self.limits.queue
-        self.predicting: Batcher[Question, list[dict[str, Any]]] = Batcher(
-            self._alone(self.answerer.predictions), self.line, *sizes
-        )
-        self.writing: Batcher[Prompt, Completion] | None = None
-        if self.writer is not None:
-            self.writing = Batcher(self.writer.write, self.line, *sizes)
+        self.predicting = Batcher(self._alone(self.answerer.predictions), self.line, *sizes)
+        self.writing = None if self.writer is None else Batcher(self.writer.write, self.line, *sizes)
 
     async def asked(self, work: Callable[..., T], *args: Any) -> T:
         """What `work` gives, while nobody else asks the model, which is then itself alone."""

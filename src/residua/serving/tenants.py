@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from residua.core import Source
 from residua.errors import InputError, SourceMismatchError
@@ -24,7 +24,7 @@ class Tenant:
     name : str
     reader : Reader
         Of a live memory (``rs.load(path, live=True)``): its edits are on the disk when they return.
-    path : Path
+    path : path
         The memory's folder.
     """
 
@@ -32,7 +32,7 @@ class Tenant:
     reader: Reader
     memory: Memory
 
-    def __init__(self, name: str, reader: Reader, path: Path):
+    def __init__(self, name: str, reader: Reader, path: str | os.PathLike[str]):
         self.name, self.reader, self.memory = name, reader, reader.memory
         self._manifest = folder_of(path) / MANIFEST
         self._edits = threading.Lock()
