@@ -3,6 +3,8 @@
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -141,6 +143,23 @@ def test_other_kinds_of_milvus(kind, on_milvus, encoded):
     memory = rs.Memory(encoded(0, 600), index=on_milvus, index_params={"kind": kind, "nlist": 16, "nprobe": 12})
     check(memory, dict(enumerate(encoded(0, 600).labels.tolist())))
     assert memory.recall.value > (0.999 if kind == "FLAT" else 0.9)
+
+
+UNSAVED = """
+import sys, numpy as np, residua as rs
+memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]), index=sys.argv[1])
+print(*memory.index.server.collections())
+"""
+
+
+@pytest.mark.slow
+def test_a_memory_that_is_never_saved_leaves_nothing(on_milvus):
+    done = subprocess.run([sys.executable, "-c", UNSAVED, on_milvus], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and not done.stderr
+    there = Milvus(3, "cpu", on_milvus).server.collections()
+    assert done.stdout.split()
+    if "lite.db" not in on_milvus:  # which ends with the process, and leaves what is in its file
+        assert not set(done.stdout.split()) & set(there)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import residua as rs
-from residua.errors import EngineError, MemoryFileError, StaleMemoryError
+from residua.errors import EngineError, MemoryFileError, ParameterError, StaleMemoryError
 from residua.testing import check_index
 
 
@@ -60,6 +60,8 @@ def test_a_folder_does_not_say_where_the_server_is(ram, encoded, tmp_path):
     assert seen(again) == seen(memory) == same(memory)
     assert again.index.params == {"effort": 3} and again.index.overfetch == 2
     assert again.recall == memory.recall and again.recall.value == 1
+    with pytest.raises(ParameterError, match="no index engine 'elsewhere'"):
+        rs.Memory.load(tmp_path, index="elsewhere://server")
     again.rebuild()  # which is made where the first was
     assert type(again.index) is type(memory.index) and again.index.server is ram and again.index.params == {"effort": 3}
 

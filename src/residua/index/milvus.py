@@ -6,6 +6,7 @@ key and a FLOAT_VECTOR, squared L2, FLAT, HNSW or IVF_FLAT, whose distances are 
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import os
@@ -24,7 +25,7 @@ import torch
 from residua.errors import EngineError, MissingDependencyError, ParameterError
 from residua.index.index import register_index
 from residua.index.nearest import blocks
-from residua.index.remote import RemoteIndex, Server
+from residua.index.remote import RemoteIndex, Server, end_unsaved
 
 TOKEN = "RESIDUA_MILVUS_TOKEN"
 TIMEOUT = 30.0  # seconds
@@ -255,6 +256,7 @@ class MilvusServer(Server):
                 self._client = pymilvus.MilvusClient(
                     address.uri, timeout=address.timeout, dedicated=True, **said, **dict(address.options)
                 )
+                atexit.register(end_unsaved, self.identity, "://" in address.uri)
             return self._client
 
 
@@ -332,7 +334,7 @@ class Milvus(RemoteIndex):
         nprobe: int | None = None,
         patience: float | None = None,
     ):
-        if kind is not None and kind not in _KINDS:
+        if kind is not None and (not isinstance(kind, str) or kind not in _KINDS):
             raise ParameterError(f"kind={kind!r}; expected one of {tuple(_KINDS)}, whose distances are true")
         numbers = {"M": M, "efConstruction": efConstruction, "ef": ef, "nlist": nlist, "nprobe": nprobe}
         for name, value in (numbers | {"patience": patience}).items():

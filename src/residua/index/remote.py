@@ -137,6 +137,15 @@ class Collection:
 _COLLECTIONS: weakref.WeakValueDictionary[Hashable, Collection] = weakref.WeakValueDictionary()
 
 
+def end_unsaved(identity: Hashable, answers: bool) -> None:
+    """This process ends: remove the collections of a server that no folder names; one that ends, too, answers not."""
+    for collection in list(_COLLECTIONS.values()):
+        if collection.server.identity == identity and not collection.kept:
+            collection.keep(True)
+            if answers:
+                _drop(collection.server, collection.name)
+
+
 def _drop(server: Server, name: str) -> None:
     try:
         server.drop(name)

@@ -22,7 +22,7 @@ from torch import Tensor
 from residua import described
 from residua.caution import warn
 from residua.core import ChunkedTensor, Head, Names, Rows
-from residua.errors import EngineError, MemoryFileError, StaleMemoryError
+from residua.errors import EngineError, MemoryFileError, ParameterError, StaleMemoryError
 from residua.folder import FORMAT, MANIFEST, folder_of, present, read_manifest, reader_in
 from residua.index import GroundTruth, Index, RemoteIndex, check_wanted, given_index, is_remote, load_index
 from residua.memory import journal, validate
@@ -444,6 +444,8 @@ def _load(
         saved = Saved.of(path, manifest | {"shards": shards}, table, contents)
         return contents, index, table, events, saved
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
+        if given is not None and isinstance(error, ParameterError):  # what the caller gave
+            raise
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 
 
