@@ -13,6 +13,7 @@ import torch
 
 import residua as rs
 from residua.errors import EngineError, MemoryFileError, ParameterError, StaleMemoryError
+from residua.index.remote import end_unsaved
 from residua.testing import check_index
 
 
@@ -261,6 +262,16 @@ def test_a_collection_that_was_left_goes_with_the_next_save(ram, encoded, tmp_pa
     again.relabel([5], 3)
     again.save(tmp_path)
     assert "former" not in json.loads((tmp_path / "manifest.json").read_text())["index"]["about"]
+
+
+def test_what_was_never_saved_goes_when_the_process_ends(ram, encoded, tmp_path):
+    saved, unsaved = (rs.Memory(encoded(0, 60), index=ram.address) for _ in range(2))
+    saved.save(tmp_path)
+    end_unsaved("another server", True)
+    assert set(ram.held) == {saved.index.place, unsaved.index.place}
+    end_unsaved(ram.identity, True)
+    assert list(ram.held) == [saved.index.place]
+    assert seen(rs.Memory.load(tmp_path, index=ram.address)) == seen(saved)
 
 
 # --- whatever fails -----------------------------------------------------------------------------------------
