@@ -73,7 +73,8 @@ def test_edits_that_are_not_kept_are_said(run, mem, monkeypatch):
 
 @pytest.mark.slow
 def test_it_ends_by_an_interrupt(mem):
-    code = "import sys; from residua.cli.main import main; sys.argv = ['residua', 'inspect', 'mem']; main()"
+    listens = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"  # tests may run unheard
+    code = f"{listens}; from residua.cli.main import main; sys.argv = ['residua', 'inspect', 'mem']; main()"
     started = subprocess.Popen(
         [sys.executable, "-c", code], cwd=mem.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
