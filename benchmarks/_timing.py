@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -43,3 +44,21 @@ def quartile(works: dict[str, Callable[[int], object]], rounds: int, calls: int,
                 if call >= skipped:
                     taken[name].append((time.thread_time_ns() - start) / 1000)
     return {name: round(float(np.percentile(times, 25)), 1) for name, times in taken.items()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch, BLAS and FAISS use one thread, whose time is then all the time."""
+    import faiss
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            faiss.omp_set_num_threads(1)
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        faiss.omp_set_num_threads(before[1])

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 import residua as rs
 from benchmarks._cifar import encoded, loader, model
-from benchmarks._timing import quartile
+from benchmarks._timing import one_thread, quartile
 from residua.hooks.correction import Correction
 
 K = 53
@@ -88,17 +87,5 @@ def one_image(train: rs.Encoded) -> dict:
 def main() -> dict:
     """50 000 remembered images of CIFAR-100 through a ResNet-8."""
     train, test = encoded("train"), encoded("test")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            import faiss
-
-            faiss.omp_set_num_threads(1)
-            return {
-                "threads": 1,
-                "search": searches(train, test.keys.astype(np.float32)),
-                "image": one_image(train),
-            }
-    finally:
-        torch.set_num_threads(before)
+    with one_thread():
+        return {"threads": 1, "search": searches(train, test.keys.astype(np.float32)), "image": one_image(train)}

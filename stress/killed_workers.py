@@ -78,8 +78,8 @@ class Together(Attack):
         def work() -> None:
             try:
                 run(path, self.keep, pause, together=True)
-            except MemoryFileError:
-                if not (path / MANIFEST).exists():  # else it came when all was done
+            except MemoryFileError as error:
+                if "finished memory" not in str(error):  # which says that it came when all was done
                     raise
 
         while not (path / MANIFEST).exists() or (path / BUILD).exists() or blocks.folder_of(path).exists():

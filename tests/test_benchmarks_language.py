@@ -100,6 +100,15 @@ def test_scoring_is_measured_for_every_way(benchmark, language_model, memories):
     assert again["settings"] == found["settings"]  # chosen once
 
 
+def test_tuning_is_measured_at_each_price(benchmark, language_model, memories):
+    lm_tune = benchmark("lm_tune")
+    found = lm_tune.of_size(memories, 6_000, 300, language_model, rounds=2)
+    json.dumps(found, allow_nan=False)
+    least, cheap = (found["tuning"][name]["validation_perplexity"] for name in ("best", "budget"))
+    assert least <= cheap <= least * (1 + lm_tune.BUDGET) * 1.001
+    assert found["scoring"]["base"]["times_base"] == 1 and found["tuning"]["budget"]["cpu_s"] > 0
+
+
 def test_decoding_is_measured_at_every_batch(benchmark, language_model, memories):
     found = benchmark("lm_decode").main(**sizes(memories, language_model), batches=(1, 3), prompt=8, new=4, repeat=1)
     json.dumps(found, allow_nan=False)

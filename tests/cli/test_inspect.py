@@ -73,13 +73,20 @@ def test_edits_that_are_not_kept_are_said(run, mem, monkeypatch):
 
 @pytest.mark.slow
 def test_it_ends_by_an_interrupt(mem):
-    code = "import sys; from residua.cli.main import main; sys.argv = ['residua', 'inspect', 'mem']; main()"
+    listens = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"  # tests may run unheard
+    code = f"{listens}; from residua.cli.main import main; sys.argv = ['residua', 'inspect', 'mem']; main()"
     started = subprocess.Popen(
         [sys.executable, "-c", code], cwd=mem.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    threading.Timer(60, started.kill).start()
-    url = started.stdout.readline().strip()
-    with urllib.request.urlopen(f"{url}status", timeout=30) as response:
-        assert json.load(response)["rows"] == 60
-    started.send_signal(2)
-    assert "Interrupted." in started.communicate(timeout=30)[1] and started.returncode == 130
+    late = threading.Timer(180, started.kill)
+    late.start()
+    try:
+        url = started.stdout.readline().strip()
+        with urllib.request.urlopen(f"{url}status", timeout=60) as response:
+            assert json.load(response)["rows"] == 60
+        started.send_signal(2)
+        assert "Interrupted." in started.communicate(timeout=120)[1] and started.returncode == 130
+    finally:
+        late.cancel()
+        started.kill()
+        started.communicate()

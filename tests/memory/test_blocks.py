@@ -137,6 +137,30 @@ def test_a_damaged_block_is_said(tmp_path):
         quiet(tmp_path / "m", text, together=True)
 
 
+@pytest.mark.parametrize("step", ["make_folder", "FileLock", "write_json"])
+def test_the_blocks_may_go_while_a_slow_worker_joins(tmp_path, monkeypatch, step):
+    """Another one has then built the memory."""
+    real, joining, gone, found = getattr(blocks, step), threading.Event(), threading.Event(), []
+
+    def slowly(*args, **kwargs):
+        if threading.current_thread() is slow and not joining.is_set():
+            joining.set()
+            assert gone.wait(60)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(blocks, step, slowly)
+    slow = threading.Thread(target=lambda: found.append(quiet(tmp_path / "m", text, together=True)))
+    slow.start()
+    assert joining.wait(60)
+    if step == "write_json":  # the slow one holds the lock by which others would wait for it
+        (tmp_path / "m.blocks" / "begun.lock").unlink()
+    quick = quiet(tmp_path / "m", text, together=True)
+    gone.set()
+    slow.join(60)
+    assert_same(found[0], quick)
+    assert not (tmp_path / "m.blocks").exists()
+
+
 @pytest.mark.slow
 def test_workers_that_are_killed_leave_their_work_to_others():
     """``stress/results/killed_workers.json`` has more."""

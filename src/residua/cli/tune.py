@@ -53,7 +53,7 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @click.option("--space", type=click.Choice(shared.SPACES), help="Where residuals are added (resmem).")
 @click.option("--adaptive", type=click.IntRange(min=2), help="A share per bucket of distance, so many (knnlm).")
 @click.option("--skip", type=float, help="Skip searches for at most this loss of perplexity, such as 0.005.")
-@click.option("--budget", type=float, help="The fewest neighbours for at most this loss of perplexity, such as 0.01.")
+@click.option("--budget", type=float, help="The quickest setting for at most this loss of perplexity, such as 0.01.")
 @click.option("--cache", is_flag=True, help="Text: then tune a continuous cache on top.")
 @click.option("--max-tokens", type=shared.AT_LEAST_1, help="Text: use only the first so many.")
 @shared.device_and_json

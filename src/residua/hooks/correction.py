@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, NoReturn
@@ -26,6 +26,13 @@ EDGE = 2**-24  # the least probability of one of several labels whose log-odds a
 _PAUSED: ContextVar[tuple[Correction, ...]] = ContextVar("paused", default=())
 ROWS = 2048  # rows read at a time
 ENTRIES = 2**22  # and logits
+# What takes the place of the model's numbers.
+ANSWERS: dict[Task, Callable[[Prediction], Tensor]] = {
+    # A repetition or length penalty looks at more than differences: it means the same with a memory as without.
+    "classification": Prediction.in_gauge,
+    "multi-label": lambda now: torch.logit(now.probabilities, EDGE),
+    "regression": lambda now: now.scores,
+}
 
 
 class Correction:
@@ -81,7 +88,7 @@ class Correction:
 
     def _before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the model is called with instead; None leaves it."""
-        if self._is_silent(model) or self.reader.start() is None:
+        if self.reader.start() is None or self._is_silent(model):
             return None
         open_text(self._given(args, kwargs), self.key)
         # At the head itself there are keys only where logits are asked for, and the text has more positions.
@@ -105,39 +112,30 @@ class Correction:
         keys = self._capture.take().to(logits.device)
         if logits.ndim < 3:
             keys = at_least_float32(keys) if keys.ndim == 2 else self._capture.pooled(keys)
-            if len(keys) != len(logits):
+            if keys.shape[0] != logits.shape[0]:
                 raise EncodeError(
                     f"the model's output has shape {tuple(logits.shape)} for {len(keys)} examples; expected "
                     f"({len(keys)}, L), one row of logits (or predictions) per example"
                 )
-        with self.inference_scope():
-            if logits.ndim < 3:
-                several = self.reader.memory.task == "multi-label"
-                changed = self.corrected(keys, as_logits(logits.view(len(keys), -1), kind, several))
-                spoken = as_spoken(changed, kind, several).to(logits.dtype)
-                spoken = spoken.view(logits.shape) if spoken.numel() == logits.numel() else spoken
-                return with_logits(output, spoken, item=item)
-            given = self._given(args, kwargs)
-            changed = self._at_positions(keys, logits, given, output)
-            kept = given.get("logits_to_keep")
-            changed = changed[:, -kept.asked :] if isinstance(kept, _Every) else changed
-            # In float32, whatever the model's dtype: half precision would blur the probabilities of a vocabulary.
-            return with_logits(output, changed, loss_of(model, changed, given))
-
-    @contextmanager
-    def inference_scope(self) -> Iterator[None]:
-        """No gradients, float32, and a key module's NaN told by its name."""
-        device = self.reader.memory.device.type
-        # Half-precision products would order neighbours by noise: the memory reads in float32, whatever the model does.
-        autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-        with torch.no_grad(), autocast:
-            try:
-                yield
-            except NonFiniteError as error:
-                raise NonFiniteError(
-                    f"the key module {self.key!r} gave NaN or infinity ({error}); look at the inputs, or at the "
-                    "model's precision"
-                ) from error
+        try:
+            with inference_scope(self.reader.memory.device.type):
+                if logits.ndim < 3:
+                    several = self.reader.memory.task == "multi-label"
+                    changed = self.corrected(keys, as_logits(logits.view(keys.shape[0], -1), kind, several))
+                    spoken = as_spoken(changed, kind, several).to(logits.dtype)
+                    spoken = spoken[:, 0] if logits.ndim == 1 and spoken.shape[1] == 1 else spoken
+                    return with_logits(output, spoken, item=item)
+                given = self._given(args, kwargs)
+                changed = self._at_positions(keys, logits, given, output)
+                kept = given.get("logits_to_keep")
+                changed = changed[:, -kept.asked :] if isinstance(kept, _Every) else changed
+                # In float32, whatever the model's dtype: half precision would blur the probabilities of a vocabulary.
+                return with_logits(output, changed, loss_of(model, changed, given))
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"the key module {self.key!r} gave NaN or infinity ({error}); look at the inputs, or at the model's "
+                "precision"
+            ) from error
 
     def corrected(self, keys: Tensor, logits: Tensor, mask: Tensor | None = None) -> Tensor:
         """``answer`` in blocks. Rows that are not set in `mask` (n,) keep their logits.
@@ -169,13 +167,7 @@ class Correction:
     def answer(self, keys: Tensor, logits: Tensor, **text: Any) -> Tensor:
         """What the reader makes of keys (n, d) and logits (n, L): logits float32 (of several labels their log-odds), or
         predictions float64, (n, L); `text` is what ``Reader.read`` takes for a reader that looks back."""
-        said: dict[Task, Callable[[Prediction], Tensor]] = {
-            # A repetition or length penalty looks at more than differences: it means the same with a memory as without.
-            "classification": Prediction.in_gauge,
-            "multi-label": lambda now: torch.logit(now.probabilities, EDGE),
-            "regression": lambda now: now.scores,
-        }
-        make, out = said[self.reader.memory.task], None
+        make, out = ANSWERS[self.reader.memory.task], None
         with self.reader.memory.reading():  # all that is asked for is asked here
             at_once = None if text else self.reader.at_once(keys, logits)
             if at_once is not None:
@@ -223,6 +215,20 @@ class Correction:
 
     def __reduce__(self) -> NoReturn:
         raise InputError("the model is attached to a memory; detach it before pickling it, or save its state_dict")
+
+
+def inference_scope(device: str) -> AbstractContextManager[Any]:
+    """A ``with`` block without gradients, in float32. One that changes nothing would cost as much as the hooks."""
+    changes = torch.is_grad_enabled() or torch.is_autocast_enabled(device)
+    return _inference(device) if changes else nullcontext()
+
+
+@contextmanager
+def _inference(device: str) -> Iterator[None]:
+    # Half-precision products would order neighbours by noise: the memory reads in float32, whatever the model does.
+    autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    with torch.no_grad(), autocast:
+        yield
 
 
 class _Every(int):

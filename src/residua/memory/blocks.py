@@ -56,12 +56,26 @@ class Blocks(Generic[B]):
     storage: Storage
 
     def __init__(self, path: Path, batches: Callable[[], Iterable[B]], encode: Callable[[B], Encoded]):
-        self.path, self.folder = path, folder_of(path)
+        self.path, self.folder, self._before = path, folder_of(path), files.generation_of(path)
         self._batches, self._encode = batches, encode
         self._read: tuple[int, list[int], Mapping[str, Tensor]] = (-1, [], {})
 
-    def join(self, settings: dict[str, Any], kept: dict[str, Any]) -> None:
-        """Begin, or go on with what others began with the same settings.
+    def built(self) -> bool:
+        """Whether another one has built the memory since this was made: its blocks may then go at any moment."""
+        return files.generation_of(self.path) not in (None, self._before)
+
+    def work(self, settings: dict[str, Any], kept: dict[str, Any], tell: Callable[[int], object]) -> None:
+        """Begin, or go on with what others began with the same settings: encode the blocks that nobody has in hand,
+        until all are there, or another one has built the memory of them; `tell` hears of rows as they are made."""
+        try:
+            self._join(settings, kept)
+            self._share(tell)
+        except (OSError, MemoryFileError):
+            if not self.built():
+                raise
+
+    def _join(self, settings: dict[str, Any], kept: dict[str, Any]) -> None:
+        """Agree with the others on what is built.
 
         The first batch is encoded by everybody: it says what a row is, and the model's last layer where that is stored.
         """
@@ -87,21 +101,6 @@ class Blocks(Generic[B]):
         self.storage.schema = self.storage.schema.check(encoded)
         self.storage.columns(encoded)  # which remembers the model's last layer, where that is stored
 
-    def work(self, tell: Callable[[int], object]) -> None:
-        """Encode the blocks that nobody has in hand, until all are there, or another one has built the memory of them;
-        `tell` hears of rows as they are made."""
-        waiting: set[int] | None = None
-        try:
-            while waiting is None or waiting:
-                if waiting is None or any(self._free(number) for number in waiting):
-                    waiting = self._round(tell)
-                else:
-                    time.sleep(PATIENCE)
-                    waiting = {number for number in waiting if not self._there(number)}
-        except (OSError, MemoryFileError):
-            if self._begun():
-                raise
-
     def rows(self, number: int, batch: B) -> dict[str, Tensor]:
         """The columns of the batch of this number (from 0, as ``batches`` gives them), read from its block."""
         block, within = divmod(number, EACH)
@@ -117,14 +116,22 @@ class Blocks(Generic[B]):
 
     def remove(self) -> None:
         """Nobody needs them any more."""
-        (self.folder / BEGUN).unlink(missing_ok=True)  # first of all: by this the others know
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _share(self, tell: Callable[[int], object]) -> None:
+        waiting: set[int] | None = None
+        while waiting is None or waiting:
+            if waiting is None or any(self._free(number) for number in waiting):
+                waiting = self._round(tell)
+            else:
+                time.sleep(PATIENCE)
+                waiting = {number for number in waiting if not self._there(number)}
 
     def _round(self, tell: Callable[[int], object]) -> set[int]:
         """Make what is free; the blocks that others have in hand."""
         waiting: set[int] = set()
         for number, block in enumerate(_blocks(self._batches())):
-            if not self._begun():
+            if self.built():
                 return set()
             if self._there(number):
                 if self._json(f"{number:06}.json")["text"] != _checksum(block):
@@ -149,9 +156,6 @@ class Blocks(Generic[B]):
             joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
             about = store.put_rows(self.folder, name, joined) if parts else {}
             write_json(self._done(number), about | {"text": _checksum(block), "batches": list(map(len, block))})
-
-    def _begun(self) -> bool:
-        return (self.folder / BEGUN).exists()
 
     def _there(self, number: int) -> bool:
         return self._done(number).exists()

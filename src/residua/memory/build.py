@@ -116,21 +116,19 @@ def build(
             raise ParameterError(f"an index on a server ({named}) is built from keys that are kept; discard them later")
     given = batches if callable(batches) else lambda: batches
     shown: dict[str, Any] = {"desc": "remember", "unit": "token", "unit_scale": True}
-    blocks, before = None, None
+    blocks = None
     if together:
         if not callable(batches):
             raise ParameterError("together=True reads the batches more than once: give a function that makes them")
         blocks = Blocks(path, batches, encode)
         if not (path / BUILD).exists():
             refuse_finished(path, overwrite)
-        before = files.generation_of(path)
         meet()
         if not is_made(path, settings):
-            blocks.join(settings, kept)
             with progress_bar(progress, leave=True, **shown) as bar:
-                blocks.work(bar.update)
+                blocks.work(settings, kept, bar.update)
     with _alone(path, wait=together):
-        if blocks is not None and not (path / BUILD).exists() and files.generation_of(path) not in (None, before):
+        if blocks is not None and not (path / BUILD).exists() and blocks.built():
             blocks.remove()
             return Memory.load(path, device, index=place, mmap=mmap)  # another one has built it
         state, finished = open_build(path, settings, overwrite)

@@ -132,8 +132,8 @@ class Residuals(Answers):
     def scores(self) -> np.ndarray:
         left, given = self._shares
         lacks = softmax(self._said / np.float32(self.temperature))
-        query, neighbour = np.ogrid[: lacks.shape[0], : lacks.shape[1]]
-        lacks[query, neighbour, self._labels] -= 1  # first: so no residual is no change, exactly
+        own, labels = lacks.reshape(-1, lacks.shape[2]), self._labels.ravel()
+        own[np.arange(len(own)), labels] -= 1  # first: so no residual is no change, exactly
         change = np.matmul(self._plain.weights()[:, None], lacks)[:, 0]
         return self._start * np.float32(left) - change * np.float32(given)
 

@@ -240,12 +240,12 @@ class NeighbourReader(Reader):
 
         Nothing is said of the neighbours, so nothing is kept of them: one image or token is answered sooner.
         """
-        if not 0 < len(keys) == len(logits) <= FEW or logits.shape[1] != self.memory.n_outputs:
+        reading = self._kept("native", (), self._native)
+        if reading is None or not 0 < len(keys) == len(logits) <= FEW or logits.shape[1] != self.memory.n_outputs:
             return None
         if not (logits.dtype == keys.dtype == torch.float32 and logits.device.type == keys.device.type == "cpu"):
             return None
-        reading = self._kept("native", (), self._native)
-        return reading and self.memory.read_at_once(reading, keys.contiguous(), logits.contiguous())
+        return self.memory.read_at_once(reading, keys.contiguous(), logits.contiguous())
 
     @property
     def _weighs_by_distance(self) -> bool:

@@ -19,7 +19,6 @@ from residua.readers import NeighbourReader
 from residua.readers.evidence import Evidence
 from residua.readers.judged import Judged, groups_of, paired_z
 from residua.readers.reader import Exclude
-from residua.tuning.budget import cheapest
 from residua.tuning.likelihood import Interpolation, Targets
 from residua.tuning.objective import WHY, Grid, best_of, plain, settled, squared_error
 from residua.tuning.scorer import ScorerSweep, score_gain
@@ -39,12 +38,12 @@ def proven(
     validation: Encoded | Iterable[Encoded],
     exclude: Exclude,
     needed: float | None,
-    budget: float | None = None,
+    picked: int | None = None,
 ) -> N:
     """The best setting with neighbours where it is better than the model alone beyond doubt, else the model alone.
 
-    `results` holds one row per setting of `grid`; `sweep` is what counted them. With a `budget` the setting is the
-    ``cheapest`` within it.
+    `results` holds one row per setting of `grid`; `sweep` is what counted them. One with neighbours may be `picked`
+    before, though another scores better.
     """
     score, alone = results["score"], results["k"] == 0
     by_accuracy, names = objective in ("accuracy", "conservative"), reader.parameter_names()
@@ -57,9 +56,8 @@ def proven(
     tied = np.flatnonzero(~alone & (score == best_score)) if np.isfinite(best_score) else np.empty(0, int)
     tied = tied[np.linspace(0, len(tied) - 1, TIED).round().astype(int)] if ties and len(tied) > TIED else tied
     tied = tied if ties else tied[:1]
-    if budget is not None and len(tied):
-        tied = np.array([cheapest(results, budget)])
-        best_score = score[tied[0]]
+    if picked is not None and len(tied):
+        tied, best_score = np.array([picked]), score[picked]
     made = [reader.with_params(**{name: plain(results[name][at]) for name in grid}) for at in tied]
     bases = [reader.with_params(**model), reader.with_params(**own)]
     if isinstance(sweep, Interpolation) and made and from_counts(grid, exclude):
@@ -112,10 +110,8 @@ def from_counts(grid: Grid, exclude: Exclude) -> bool:
 
 def from_targets(targets: Targets, sweep: Interpolation, best: NeighbourReader, temperature: float) -> Judged:
     """What ``judged`` gives of the model as it is, of the model at `temperature`, and of `best`, without a search."""
-    at = {name: np.searchsorted(sweep.grid[name], getattr(best, name)) for name in ("k", "sigma", "temperature")}
-    setting = (int(at["k"]) - 1, int(at["sigma"]), int(at["temperature"]))  # which hold no k = 0
     bases = [int(np.searchsorted(sweep.grid["temperature"], t)) for t in (1.0, temperature)]
-    memory = targets.per_row(setting, best.params["lmbda"], best.skip)
+    memory = targets.per_row(sweep.setting(best.params), best.params["lmbda"], best.skip)
     losses = -torch.stack([*(targets.log_p_base[t] for t in bases), memory]).numpy()
     # Beside the largest probability, in float32.
     faultless = bool((targets.log_p_base[bases[0]].exp() >= (1 - 1e-6) * targets.p_max[bases[0]]).all())

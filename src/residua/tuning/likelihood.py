@@ -6,7 +6,9 @@ It gives the class that was true ``p = p_T + share * (q - p_T)``: p_T from the b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,6 +138,11 @@ class Interpolation:
         self._waiting.append(Targets(given, log_p_base, p_max, nearest, numbered))
         if sum(map(len, self._waiting)) >= SUMMED:
             self._sum()
+
+    def setting(self, params: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Where this k > 0, sigma and temperature are in ``Targets``, which hold no k = 0."""
+        k, sigma, t = (int(np.searchsorted(self.grid[name], params[name])) for name in SWEPT[:3])
+        return k - 1, sigma, t
 
     def _sum(self) -> None:
         if not self._waiting:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from residua.core.encoded import labels_of
 from residua.errors import ParameterError
 from residua.readers import AdaptiveLambda, NeighbourReader
 from residua.readers.reader import Exclude
-from residua.tuning.grid import SWEPT, largest_share
+from residua.tuning.grid import largest_share
 from residua.tuning.likelihood import Interpolation, Targets
 from residua.tuning.objective import WHY, settled
 
@@ -50,24 +50,38 @@ def refined(
         def loss(threshold: float | None) -> float:
             return float((memory if threshold is None else torch.where(sure >= threshold, base, memory)).mean())
     else:
-        k, sigma, t = (int(np.searchsorted(seen.grid[name], best.best_params_[name])) for name in SWEPT[:3])
-        targets, setting = Targets.join(seen.kept), (k - 1, sigma, t)  # which hold no k = 0
+        targets, setting = Targets.join(seen.kept), seen.setting(best.best_params_)
         if adaptive is not None:
             found, measured = _adaptive_lambda(targets, setting, best.params["lmbda"], adaptive, largest_share(best))
             best = settled(best, adaptive_=measured, **({} if found is None else {"lmbda": found}))
-        shares, sure = _shares_of(best.params["lmbda"], targets), targets.p_max[t]
+        shares, sure = _shares_of(best.params["lmbda"], targets), targets.p_max[setting[2]]
 
         def loss(threshold: float | None) -> float:
             return -float(targets.per_row(setting, shares, threshold).mean())
 
     if skip is not None:
-        allowed = loss(None) + np.log1p(skip)
-        lowest = next((float(threshold) for threshold in THRESHOLDS if loss(float(threshold)) <= allowed), None)
-        skipped = 0.0 if lowest is None else float((sure >= lowest).float().mean())
+        lowest, skipped = _lowest(loss, sure, loss(None) + np.log1p(skip))
         best = settled(best, skip=lowest, skipped_=skipped)
         log.info("skip=%s saves %.1f %% of the searches", lowest, 100 * skipped)
     best.best_score_ = -loss(best.skip)
     return best
+
+
+def skippable(seen: Interpolation, params: Mapping[str, Any], score: float) -> float:
+    """The share of searches that a setting may skip while its mean log-likelihood is at least `score`."""
+    targets, setting = Targets.join(seen.kept), seen.setting(params)
+
+    def loss(threshold: float) -> float:
+        return -float(targets.per_row(setting, params["lmbda"], threshold).mean())
+
+    return _lowest(loss, targets.p_max[setting[2]], -score)[1]
+
+
+def _lowest(loss: Callable[[float], float], sure: Tensor, most: float) -> tuple[float | None, float]:
+    """The lowest threshold that costs at most that loss, if any, and the share of searches that it saves; of rows of
+    which the base is so `sure`."""
+    lowest = next((float(threshold) for threshold in THRESHOLDS if loss(float(threshold)) <= most), None)
+    return lowest, 0.0 if lowest is None else float((sure >= lowest).float().mean())
 
 
 def _losses(reader: NeighbourReader, validation: Encoded | Iterable[Encoded], exclude: Exclude) -> tuple[Tensor, ...]:

@@ -13,14 +13,14 @@ from residua.readers import ContinuousCache, NeighbourReader, Reader, ResMem
 from residua.readers.evidence import USUAL
 from residua.readers.judged import check_evidence
 from residua.readers.reader import OWN, Exclude, of_one_moment
-from residua.tuning.budget import check_budget, seconds_per_row
+from residua.tuning.budget import check_budget, quickest, seconds_per_row
 from residua.tuning.cache import CacheSweep
 from residua.tuning.evidence import from_counts, proven
 from residua.tuning.exponent import WEIGHTS, ExponentSweep
 from residua.tuning.grid import SWEPT, full_grid, largest_share
 from residua.tuning.likelihood import Interpolation
-from residua.tuning.objective import OBJECTIVES, flat, settled
-from residua.tuning.refine import check_tolerance, refined
+from residua.tuning.objective import OBJECTIVES, best_of, flat, settled
+from residua.tuning.refine import check_tolerance, refined, skippable
 from residua.tuning.scorer import ScorerSweep
 from residua.tuning.sweep import QuickSweep, SlowSweep, count_rows, is_plain
 
@@ -85,9 +85,10 @@ def tune(
         Find the lowest ``skip`` (rows of which the base is at least that sure are not searched) that costs at most this
         relative loss of perplexity, such as 0.005. ``best.skipped_`` is the share of searches saved.
     budget : float, optional
-        Take the fewest neighbours, which cost the least time, whose perplexity is at most this share above the best
-        one's, such as 0.01; and of what they leave of it skip searches, as `skip` does. ``best.costs_`` holds the
-        seconds that a row takes to search and answer under each k of the grid, measured here, on as many threads.
+        Take the quickest setting whose perplexity is at most this share above the best one's, such as 0.01: fewer
+        neighbours, and searches skipped, as `skip` does, with what they leave of it. ``best.costs_`` holds the seconds
+        that a row takes to search and answer under each k of the grid, measured here, on as many threads: another
+        machine may choose otherwise.
     evidence : float or None, default 1.96
         How sure the gain must be on the validation rows, in standard errors of its paired differences (by document, or
         whatever rows share an id). With ``"log_loss"`` the mean loss must be so far below that of the model at its own
@@ -180,11 +181,21 @@ def tune(
     seen = count_rows(sweep, searching, validation, exclude, int(full["k"][-1]), progress)
     results = flat(sweep.results(max_fpr), full, reader)
     full |= {name: results[name] for name in WEIGHTS if name in results}
-    best = proven(reader, results, full, objective, sweep, validation, exclude, evidence, budget)
+    picked, costs = None, dict[int, float]()
+    if budget is not None and len(full["k"]) > 1:
+        above = np.where(results["k"] > 0, results["score"], -np.inf)
+        costs = seconds_per_row(best_of(reader, results, full, int(np.argmax(above))), validation, full)
+
+        def saved(setting: int, score: float) -> float:
+            params = {name: results[name][setting] for name in full}
+            return skippable(sweep, params, score) if quick else 0.0
+
+        picked = quickest(results, budget, costs, saved)
+    best = proven(reader, results, full, objective, sweep, validation, exclude, evidence, picked)
     best.tuned_on_ = seen
     log.info("%s", best.evidence_)
     if budget is not None and best.k:
-        best.costs_ = seconds_per_row(best, validation, full)
+        best.costs_ = costs
         skip = float(np.expm1(max(0.0, best.best_score_ - results["score"].max() + np.log1p(budget))))
     if likely and best.k:
         return refined(best, sweep if isinstance(sweep, Interpolation) else None, validation, exclude, adaptive, skip)
