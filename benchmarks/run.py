@@ -26,11 +26,13 @@ RESULTS = HERE / "results"
 APART = (
     "again",
     "compare",
+    "generated",
     "gpu",
+    "large",
     "native",
     "run",
     "workloads",
-)  # compare measures two installations, by workloads
+)  # compare measures two installations, by workloads; large takes the folder that generated wrote
 NEEDING = {"gpu", "native"}  # what not every machine has: run where they are named
 
 
