@@ -105,7 +105,17 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         from residua.core import Encoded
         from residua.memory import Memory
 
-        taken = ("index", "storage", "device", "index_params", "overfetch", "m", "temperature", "normalise", "key_dtype")
+        taken = (
+            "index",
+            "storage",
+            "device",
+            "index_params",
+            "overfetch",
+            "m",
+            "temperature",
+            "normalise",
+            "key_dtype",
+        )
         memory = Memory(map(Encoded.load, encoded), **{name: options[name] for name in taken})
         memory.save(output)
     log.info("memory %s: %r", output, memory)
