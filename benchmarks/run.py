@@ -30,10 +30,11 @@ APART = (
     "gpu",
     "large",
     "native",
+    "remote",
     "run",
     "workloads",
 )  # compare measures two installations, by workloads; large takes the folder that generated wrote
-NEEDING = {"gpu", "native"}  # what not every machine has: run where they are named
+NEEDING = {"gpu", "native", "remote"}  # what not every machine has: run where they are named
 
 
 def names() -> list[str]:

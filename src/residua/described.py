@@ -133,7 +133,7 @@ _made: Check = either(
     record(
         {"engine": text(r"[\w-]+"), "dim": whole(1, WIDE), "params": map_of(anything), "overfetch": number(1)}
         | {"rerank": either(flag, whole()), "file": nullable(plain), "recall": recall},
-        {"name": text(), "module": text(), "mac": nullable(text("[0-9a-f]{64}"))},
+        {"name": text(), "module": text(), "mac": nullable(text("[0-9a-f]{64}")), "former": list_of(text(r"\w+"))},
     ),
     record(  # of version 0.1
         {"name": text()},

@@ -16,6 +16,7 @@
     ├── EmptyMemoryError                nothing is remembered, and the call needs something
     ├── SourceMismatchError             the memory belongs to another model
     ├── StorageError                    this memory does not store what the call needs
+    ├── EngineError                     a server that holds an index does not answer in time, or refuses
     ├── MemoryFileError (OSError)       a folder or file is missing, torn, corrupted or cannot be written
     │   └── StaleMemoryError            somebody else saved into the folder since this memory was loaded from it
     └── MissingDependencyError (ImportError)
@@ -84,6 +85,10 @@ class SourceMismatchError(ResiduaError):
 
 class StorageError(ResiduaError):
     """This memory does not store what the call needs."""
+
+
+class EngineError(ResiduaError):
+    """A server that holds an index cannot be reached, does not answer in time, or refuses."""
 
 
 class MemoryFileError(ResiduaError, OSError):

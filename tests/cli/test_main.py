@@ -305,7 +305,7 @@ def test_hint_is_only_for_parameters_that_are_options():
 
 
 def test_a_warning_is_one_line_on_stderr(run, mem, monkeypatch):
-    def load(path, device="cpu", mmap=False, trust=False, live=False):
+    def load(path, device="cpu", index=None, mmap=False, trust=False, live=False):
         warnings.warn("this\nand that, replace=True", UserWarning, stacklevel=2)
         raise ParameterError("stop here")
 

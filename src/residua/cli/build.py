@@ -35,6 +35,7 @@ STORAGES = ("full", "none", "head", "top-m")
 KEY_DTYPES = ("float16", "bfloat16", "float32")
 INDEXES = ("exact", "auto", "knnlm", "knnlm-fast")  # those that need no FAISS, or do without where it is not there
 INDEX = "exact, auto, knnlm(-fast), a FAISS factory string, your own.  [exact; auto for text]"
+SERVERS = {"milvus": "pymilvus"}  # engines on a server, each an extra, and what speaks to them
 KEYS = ("ffn", "head")
 KEY = "ffn, head, or a module: NAME, or NAME:input."
 WINDOWED = ("window", "stride", "min_context", "key", "no_keys")
@@ -84,11 +85,15 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         extends = "" if of_text else " (residua add extends it)"
         how = f"give another folder, or replace it with --overwrite{extends}"
         raise MemoryFileError(f"{output} holds a memory already; {how}")
-    options |= {"index_params": dict(map(_parameter, index_params)) or None, "device": device}
     options["index"] = options["index"] or ("auto" if of_text else "exact")
     options["storage"] = options["storage"] or ("none" if of_text else "full")
     options["key_dtype"] = options["key_dtype"] or ("float16" if of_text else "float32")
-    if options["index"] not in INDEXES and not has_imports(click.get_current_context()):
+    engine, remote, _ = options["index"].partition("://")
+    params = [_parameter(text, words=bool(remote)) for text in index_params]
+    options |= {"index_params": dict(params) or None, "device": device}
+    if remote and engine in SERVERS:
+        needed(SERVERS[engine], f"an index at {engine}://", engine)
+    if options["index"] not in INDEXES and not remote and not has_imports(click.get_current_context()):
         needed("faiss", f"index {options['index']!r}", "faiss")
     if output.exists() and not output.is_dir():
         raise MemoryFileError(f"{output} is a file; expected the name of a folder to write")
@@ -100,7 +105,17 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         from residua.core import Encoded
         from residua.memory import Memory
 
-        taken = ("index", "storage", "device", "index_params", "overfetch", "m", "temperature", "normalise", "key_dtype")
+        taken = (
+            "index",
+            "storage",
+            "device",
+            "index_params",
+            "overfetch",
+            "m",
+            "temperature",
+            "normalise",
+            "key_dtype",
+        )
         memory = Memory(map(Encoded.load, encoded), **{name: options[name] for name in taken})
         memory.save(output)
     log.info("memory %s: %r", output, memory)
@@ -171,8 +186,11 @@ def _summary(memory, output: Path) -> tuple[dict, str]:
     return about, "\n".join(lines)
 
 
-def _parameter(text: str) -> tuple[str, int | float]:
+def _parameter(text: str, words: bool) -> tuple[str, int | float | str]:
+    """NAME=NUMBER, or NAME=WORD of an index that has `words`."""
     name, _, value = text.partition("=")
+    if words and value.isidentifier():
+        return name, value
     try:
         return name, number(value)
     except ValueError as error:

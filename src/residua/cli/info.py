@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from residua.cli.options import json_option, memory_argument, trusted
+from residua.cli.options import indexed, json_option, memory_argument, trusted
 from residua.cli.output import report
 from residua.cli.store import bytes_in, checked, next_step
 from residua.folder import named_files, present, reader_in
@@ -44,4 +44,4 @@ def _by_loading(path: Path) -> dict:
     from residua.memory import Memory
     from residua.memory.summary import summary
 
-    return summary(Memory.load(path, trust=trusted()))
+    return summary(Memory.load(path, index=indexed(), trust=trusted()))

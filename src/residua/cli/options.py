@@ -127,25 +127,30 @@ def _folders(ctx, param, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="dir")]
 
 
-def _of_the_verb(name: str, help: str) -> tuple[Callable, Callable[[], bool]]:
-    """A flag that no verb takes as an argument: the option, and what whoever opens a memory asks for it."""
+def _of_the_verb(name: str, help: str, **how: Any) -> tuple[Callable, Callable[[], Any]]:
+    """An option (a flag, if `how` says no other) that no verb takes as an argument, and what opens a memory asks
+    for it."""
     key = f"residua.{name}"  # in the context's meta
 
-    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         ctx.meta[key] = value
 
-    def given() -> bool:
+    def given() -> Any:
         context = click.get_current_context(silent=True)
-        return context is not None and context.meta.get(key, False)
+        return nothing if context is None else context.meta.get(key, nothing)
 
-    return option(f"--{name}", is_flag=True, expose_value=False, callback=keep, help=help), given
+    how, nothing = how or {"is_flag": True}, None if how else False
+    return option(f"--{name}", expose_value=False, callback=keep, help=help, **how), given
 
 
 trust_option, trusted = _of_the_verb("trust", "Also open index files that another user or machine wrote.")
 _MAPPED, mapped = _of_the_verb("mmap", "Leave the memory's keys in their files: a memory larger than RAM.")
+_PLACE = "Where the index is, of a memory whose index lies on a server: milvus://HOST:PORT/COLLECTION; or another."
+index_option, indexed = _of_the_verb("index", _PLACE, metavar="ADDRESS")
 memory_argument = together(
     click.argument("memory", type=FILE, metavar="MEMORY", shell_complete=_folders),
     trust_option,
+    index_option,
 )
 note_option = option("--note", "why", metavar="TEXT", help="What the log says of this edit.")
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")

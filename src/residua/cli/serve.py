@@ -24,6 +24,7 @@ SHAPE = "Of one example, such as 3,32,32: then others are refused before the mod
 @click.command()
 @click.argument("memory", type=shared.FILE, required=False)
 @shared.trust_option
+@shared.index_option
 @click.option("--tenant", "tenants", multiple=True, metavar="NAME=FOLDER", help=TENANT)
 @click.option("--model", metavar="FOLDER|NAME|MODULE:FACTORY", help=MODEL)
 @click.option("--dtype", type=shared.Choice(shared.DTYPES), default="auto", show_default=True, help="The model's.")

@@ -11,7 +11,7 @@ import click
 
 from residua.caution import warn
 from residua.cli.loaders import check_npz
-from residua.cli.options import mapped, trusted
+from residua.cli.options import indexed, mapped, trusted
 from residua.cli.output import command
 from residua.errors import InputError, MemoryFileError, ParameterError
 from residua.folder import BUILD, MANIFEST, has_reader, read_manifest
@@ -62,7 +62,7 @@ def memory_at(
 
         click.get_current_context().with_resource(locked(path))
 
-    opened = Memory.load(path, device, mmap=mapped(), trust=trusted(), live=live)
+    opened = Memory.load(path, device, index=indexed(), mmap=mapped(), trust=trusted(), live=live)
     return _opened(path, opened, of_text)
 
 
@@ -97,7 +97,7 @@ def reader_at(
     from residua.readers.reader import reader_class
 
     if saved:
-        reader = load(path, device, mmap=mapped(), trust=trusted(), live=live)
+        reader = load(path, device, index=indexed(), mmap=mapped(), trust=trusted(), live=live)
         _opened(path, reader.memory, of_text)
     else:
         memory = memory_at(path, device, of_text=of_text, live=live)

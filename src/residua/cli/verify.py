@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from residua.cli.options import json_option, memory_argument, trusted
+from residua.cli.options import indexed, json_option, memory_argument, trusted
 from residua.cli.output import command, report
 from residua.cli.store import bytes_in, checked
 from residua.printable import size
@@ -52,6 +52,6 @@ def compact(memory: Path, as_json: bool) -> None:
     from residua.memory import Memory
 
     before = bytes_in(memory)
-    Memory.compact(memory, trust=trusted())
+    Memory.compact(memory, index=indexed(), trust=trusted())
     now = bytes_in(memory)
     report({"bytes_before": before, "bytes": now}, f"{memory}: {size(before)} before, {size(now)} now", as_json)

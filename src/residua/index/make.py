@@ -16,7 +16,10 @@ from residua.index.faiss_index import FaissIndex
 from residua.index.index import ENGINES, Index
 from residua.index.recall import Recall, check_recall
 from residua.index.recipes import RECIPES
+from residua.index.remote import RemoteIndex
 from residua.index.trust import CURE, check_params, is_ours
+
+SECRET = ("address", "token")  # of an engine on a server: in no file, and in no error
 
 
 def make_index(
@@ -30,9 +33,10 @@ def make_index(
 ) -> Index:
     """An empty index, to be built over `n` keys of `dim` dimensions that live on `device`.
 
-    `index` is an engine's registered name; ``"auto"``, ``"knnlm"`` or ``"knnlm-fast"`` (decided here and kept as the
-    memory grows); any FAISS factory string; or an index without rows, of which a fresh one is made, with its own
-    parameters and `overfetch`. `params` are the engine's, such as ``{"nprobe": 64}``, and ``rerank``.
+    `index` is an engine's registered name; the address of one on a server, ``name://…``; ``"auto"``, ``"knnlm"`` or
+    ``"knnlm-fast"`` (decided here and kept as the memory grows); any FAISS factory string; or an index without rows, of
+    which a fresh one is made, with its own parameters and `overfetch`. `params` are the engine's, such as
+    ``{"nprobe": 64}``, and ``rerank``.
     """
     if isinstance(index, Index):
         if index.n or index.dim != dim or params:
@@ -46,13 +50,19 @@ def make_index(
     if index in RECIPES:
         index, suggested = RECIPES[index](n, dim)
         params = {} if index == "exact" else suggested | params
-    cls, params = (ENGINES.get(index), params) if index in ENGINES else (FaissIndex, {"factory": index} | params)
+    if index in ENGINES:
+        cls = ENGINES.get(index)
+    elif "://" in index:
+        cls, params = ENGINES.get(index.partition("://")[0]), params | {"address": index}
+    else:
+        cls, params = FaissIndex, {"factory": index} | params
     rerank = True if cls.exact else params.pop("rerank", True)
     try:
         inspect.signature(cls).bind(dim, device, **params)
     except TypeError as error:
         takes = ", ".join(list(inspect.signature(cls).parameters)[2:])
-        raise ParameterError(f"index={index!r} with params {params}: {error}; it takes {takes or 'none'}") from error
+        index, shown = index.partition("://")[0], {name: params[name] for name in params if name not in SECRET}
+        raise ParameterError(f"index={index!r} with params {shown}: {error}; it takes {takes or 'none'}") from error
     return cls(dim, device, **params).tuned(overfetch, rerank)
 
 
@@ -106,6 +116,50 @@ def load_index(
     if keys is not None and file is not None and not index.exact:
         check_recall(index, keys, forgotten)
     return index
+
+
+def given_index(
+    given: str | Index,
+    data: dict[str, Any],
+    generation: str,
+    keys: Rows | None,
+    forgotten: Tensor,
+    *,
+    n: int,
+    dim: int,
+    device: torch.device | str,
+) -> tuple[Index, dict[str, Any], bool]:
+    """The index that whoever loads a folder gives, over its `n` rows; how to make another of it, as ``make_index``
+    takes it; and whether that is the one that the folder describes as `data`, where that lies on a server.
+
+    That one is attached to what the server has as the folder's `generation`, and has no rows where it has nothing. Any
+    other is built from `keys`.
+    """
+    same = isinstance(given, str) and "://" in given and given.partition("://")[0] == data.get("engine")
+    wanted: dict[str, Any] = {"index": given, "params": None, "overfetch": 4}
+    if same:
+        params = {name: value for name, value in data["params"].items() if name not in SECRET}
+        wanted |= {"params": params | {"rerank": data["rerank"]}, "overfetch": data["overfetch"]}
+    index = make_index(**wanted, n=n, dim=dim, device=device)
+    if isinstance(index, RemoteIndex):  # which does not say its token to whoever copies it
+        wanted = {"index": index.fresh(), "params": None, "overfetch": index.overfetch}
+    if isinstance(index, RemoteIndex) and index.engine == data.get("engine"):
+        if index.attach(generation, n, forgotten, keys, data.get("former", ())):
+            index.recall = Recall(**{"date": "", **data["recall"]}) if data["recall"] else None
+            if keys is not None:
+                check_recall(index, keys, forgotten)
+        return index, wanted, True
+    if keys is None:
+        raise MemoryFileError(f"index {index.name!r} is given, and the folder keeps no keys to build it from")
+    index.build(keys)
+    index.forget(forgotten)
+    return index, wanted, False
+
+
+def is_remote(data: dict[str, Any]) -> bool:
+    """Whether the index that ``to_json`` described as `data` lies on a server."""
+    engine: str = data.get("engine", "")
+    return engine in ENGINES and issubclass(ENGINES.get(engine), RemoteIndex)
 
 
 def _untrusted(file: Path, keys: Rows | None) -> None:

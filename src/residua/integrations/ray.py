@@ -288,7 +288,8 @@ def remember(
             ray.cancel(task)
     if not built:
         raise _said(failed[0]) from failed[0]
-    return Memory.load(path, options.get("device", "cpu"), mmap=options.get("mmap", False))
+    place = index if "://" in index else None  # of an index on a server
+    return Memory.load(path, options.get("device", "cpu"), index=place, mmap=options.get("mmap", False))
 
 
 class _Worker:

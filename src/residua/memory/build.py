@@ -27,7 +27,7 @@ from residua.core import ChunkedTensor, Encoded, Names
 from residua.core.atomic import write_json
 from residua.errors import EmptyMemoryError, InputError, MemoryFileError, ParameterError
 from residua.folder import BUILD, read_manifest
-from residua.index import Index, load_index, make_index, median_nn_distance
+from residua.index import SECRET, Index, load_index, make_index, median_nn_distance
 from residua.memory import arguments, store
 from residua.memory import manifest as files
 from residua.memory.batches import B, TextBatch, checksum, columns_of, how_kept
@@ -94,21 +94,26 @@ def build(
     (``Blocks``), one of them builds the memory, and all return it. `batches` is then a function that gives them anew.
     """
     path = Path(path).absolute()
-    settings = {"index": index, "index_params": index_params, "overfetch": overfetch, "storage": storage, "m": m}
+    wanted = {"index": index, "params": index_params, "overfetch": overfetch}
+    if not isinstance(index, str):
+        raise ParameterError(f"index={index!r}; a build that may be resumed takes an index by its name")
+    place, named = (index, index.partition("://")[0]) if "://" in index else (None, index)  # no address is in a file
+    params = index_params and {name: value for name, value in index_params.items() if name not in SECRET}
+    settings = {"index": named, "index_params": params, "overfetch": overfetch, "storage": storage, "m": m}
     settings |= {"temperature": temperature, "key_dtype": key_dtype, "keep_keys": keep_keys, "about": about}
     settings |= {"shard_rows": shard_rows, "train_rows": train_rows}
     settings |= {"normalise": True} if normalise else {}  # which builds that 0.2 began do not say
     kept = describe_storage(storage, m=m, temperature=temperature)
     arguments.check_settings(kept, key_dtype, normalise, about, None)
     arguments.checked_device(device, mmap)
-    if not isinstance(index, str):
-        raise ParameterError(f"index={index!r}; a build that may be resumed takes an index by its name")
     if min(shard_rows, train_rows) < 1:
         raise ParameterError(f"shard_rows={shard_rows}, train_rows={train_rows}; expected at least 1 of each")
     if not checkpoint_every > 0:
         raise ParameterError(f"checkpoint_every={checkpoint_every!r}; expected a number of seconds above 0")
     if not keep_keys:
         arguments.check_discard(index == "exact")
+        if place is not None:
+            raise ParameterError(f"an index on a server ({named}) is built from keys that are kept; discard them later")
     given = batches if callable(batches) else lambda: batches
     shown: dict[str, Any] = {"desc": "remember", "unit": "token", "unit_scale": True}
     blocks = None
@@ -125,7 +130,7 @@ def build(
     with _alone(path, wait=together):
         if blocks is not None and not (path / BUILD).exists() and blocks.built():
             blocks.remove()
-            return Memory.load(path, device, mmap=mmap)  # another one has built it
+            return Memory.load(path, device, index=place, mmap=mmap)  # another one has built it
         state, finished = open_build(path, settings, overwrite)
         if not finished:
             remaining = iter(given())
@@ -133,7 +138,7 @@ def build(
             if state.saved_rows:
                 log.info("%s: %d rows are on disk already; going on", path, state.saved_rows)
             with progress_bar(progress, leave=True, total=total, initial=state.saved_rows, **shown) as bar:
-                writer = _Writer(path, state, kept, checkpoint_every, bar.set_postfix_str, trust)
+                writer = _Writer(path, state, kept, checkpoint_every, bar.set_postfix_str, trust, wanted)
                 if blocks is not None:
                     writer.begin(blocks.storage)
                 for number, batch in enumerate(remaining, done):
@@ -143,7 +148,7 @@ def build(
                         writer.append(batch, encode(batch))
                     bar.update(len(batch))
                 writer.finish(Names(names))
-        memory = Memory.load(path, device, mmap=mmap)
+        memory = Memory.load(path, device, index=place, mmap=mmap)
         store.add_summary(path, summary(memory))
         if blocks is not None:
             blocks.remove()
@@ -310,7 +315,9 @@ class _Writer:
         checkpoint_every: float,
         tell: Callable[[str], None],
         trust: bool,
+        wanted: dict[str, Any],
     ):
+        self.wanted = wanted  # as ``make_index`` takes it: an address is in no file
         self.path, self.state, self.kept = path, state, kept
         self.tell, self.checkpoint_every, self.written = tell, checkpoint_every, time.monotonic()
         self.keep_keys: bool = state.settings["keep_keys"]
@@ -412,7 +419,7 @@ class _Writer:
             index = self._empty_index(storage)  # an exact one is made of the keys whenever they are loaded
             shards = shards if self.keep_keys else self._with_keys()
             self.keep_keys = True
-        inner = self._wanted(), self.next_id, self.keep_keys, self.median
+        inner = self.wanted, self.next_id, self.keep_keys, self.median
         about = {"about": self.state.settings["about"], "names": names, "keys_left": self.left}
         if self.left is not None:  # what the build measured was by the keys
             index.rerank, index.recall = False, None
@@ -428,12 +435,8 @@ class _Writer:
     def _waiting_rows(self) -> int:
         return self.state.rows - (self.state.index["rows"] if self.state.index else 0)
 
-    def _wanted(self) -> dict[str, Any]:
-        settings = self.state.settings
-        return {"index": settings["index"], "params": settings["index_params"], "overfetch": settings["overfetch"]}
-
     def _empty_index(self, storage: Storage) -> Index:
-        return make_index(**self._wanted(), n=self._waiting_rows(), dim=storage.schema.dim, device="cpu")
+        return make_index(**self.wanted, n=self._waiting_rows(), dim=storage.schema.dim, device="cpu")
 
     def _take_in(self, storage: Storage) -> Index | None:
         """The waiting keys become rows of the index, which is returned; None, and nothing happens, if it is exact."""

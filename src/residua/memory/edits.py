@@ -15,7 +15,7 @@ import torch
 
 from residua.core import Names, Rows
 from residua.errors import StorageError
-from residua.index import Index, keep_recall_true
+from residua.index import Index, RemoteIndex, keep_recall_true
 from residua.memory.history import Changes, Event, barred, last_to_undo
 from residua.memory.keys_left import KeysLeft
 from residua.memory.locks import Locks
@@ -187,6 +187,8 @@ class Editable(ABC):
             raise StorageError(
                 "rows are added before their keys are discarded, by an edit of their own; nothing was done"
             )
+        if isinstance(self.index, RemoteIndex) and draft._renumbered is None:
+            self._apart(draft)
         if draft._renumbered is not None:
             draft._grow_index()  # by what was added since; nobody else has it yet
             draft.index.forget((~draft._table.dense("active")).nonzero()[:, 0])
@@ -202,7 +204,7 @@ class Editable(ABC):
         held = self._contents(draft, events)
         if self._live is not None:
             held |= self._durable(self._live, draft, events)
-        self._locks.alone(partial(self._take, draft, held, changes))
+        self._locks.alone(partial(self._take, draft, held, None if draft.index is not self.index else changes))
         self._open = None
         active = self._table.dense("active")  # searches go on meanwhile
         if self._keys_left is not None:
@@ -219,6 +221,18 @@ class Editable(ABC):
             self.index.forget(changes.forgotten)
             self.index.restore(changes.restored, draft._keys)
         vars(self).update(held)  # one step, that nothing interrupts: the memory is now what the draft was
+
+    def _apart(self, draft: Self) -> None:
+        """Give the draft an index of its own, which has its rows: what is saved, on a server too, is then the draft."""
+        assert isinstance(self.index, RemoteIndex)
+        changes = Changes.between(self._table, draft._table, self.names, draft.names)
+        index = draft.index = self.index.draft()
+        draft._grow_index()
+        index.forget(changes.forgotten)
+        index.restore(changes.restored, draft._keys)
+        version = draft.version
+        draft._refresh()
+        draft.version = version
 
     def _grow_index(self) -> None:
         """Add the rows of the table that the index lacks."""

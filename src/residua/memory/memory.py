@@ -16,7 +16,16 @@ from residua.core import ArrayLike, DenseLogits, Encoded, Ids, Logits, Names, Ne
 from residua.core.logits import grown
 from residua.core.renamed import renamed
 from residua.errors import EmptyMemoryError, IdError, InputError, ShapeError, StorageError
-from residua.index import ENOUGH, MORE_EXACT, DecodedKeys, Index, Recall, make_index, median_nn_distance
+from residua.index import (
+    ENOUGH,
+    MORE_EXACT,
+    DecodedKeys,
+    Index,
+    Recall,
+    RemoteIndex,
+    make_index,
+    median_nn_distance,
+)
 from residua.memory import arguments, store
 from residua.memory.context import context
 from residua.memory.exclusion import search_excluding
@@ -153,6 +162,9 @@ class Memory(Savable):
         given = dict(self.names)
         ids = self._append(chain([first], batches), absent=False)
         self.index = self._make_index(self._table)
+        if isinstance(self.index, RemoteIndex):  # which does not say its token to whoever copies it
+            self._given = self.index.fresh()
+            self._index_wanted = {"index": self._given, "params": None, "overfetch": overfetch}
         said, self.names = self.names, Names(arguments.names_of(data, ids))
         self.names |= said | given
         self._events = [Event.of("create", Changes(0, len(self._table)))]
@@ -170,7 +182,7 @@ class Memory(Savable):
         self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
         self._events: list[Event] = []
         self._keys_left = contents.keys_left
-        self._trust = False  # whoever wrote the folder
+        self._trust, self._given = False, None  # whoever wrote the folder, and what stands for its index
         self._assigned: tuple[tuple[int, int], ...] = ()  # ids first ... last - 1 that no caller gave
 
     def _to_contents(self) -> store.Contents:

@@ -41,7 +41,7 @@ def refreshed(memory: Memory) -> tuple[Memory, dict[int, int]]:
         raise StorageError("this memory is of no folder: save it into one of its own")
     path = saved.path
     mapped = any(isinstance(memory._table[name], ChunkedTensor) for name in memory._table.names)
-    fresh = type(memory)._read(path, memory.device, mapped, memory._trust)[0]
+    fresh = type(memory)._read(path, memory.device, mapped, memory._trust, index=memory._given)[0]
     if _same(memory) != _same(fresh):
         raise StorageError(f"{path} holds another memory by now; load that, or save this one into another folder")
     local = memory._events[events_in(saved.manifest) :]

@@ -14,6 +14,7 @@ import torch
 from residua.errors import StorageError
 from residua.folder import read_manifest
 from residua.hub import HubOptions, Shared, fetched
+from residua.index import Index, RemoteIndex
 from residua.memory import arguments, manifest, store
 from residua.memory.edits import Editable
 from residua.memory.history import Event
@@ -35,6 +36,7 @@ class Savable(Editable, Shared):
     _saved: store.Saved | None
     _known: store.Known
     _trust: bool  # whoever wrote the folder
+    _given: str | Index | None  # in place of the folder's index, or where that is
 
     @abstractmethod
     def _begin(self, contents: store.Contents, table: Table, saved: store.Saved | None) -> None:
@@ -160,6 +162,7 @@ class Savable(Editable, Shared):
         path: str | os.PathLike[str],
         device: str | torch.device = "cpu",
         *,
+        index: str | Index | None = None,
         mmap: bool = False,
         trust: bool = False,
         live: bool = False,
@@ -175,9 +178,11 @@ class Savable(Editable, Shared):
         variable ``RESIDUA_SECRET``), or where you `trust` whoever wrote the folder; else the index is built anew from
         the keys, and a ``UserWarning`` says so. ``MemoryFileError`` where they were discarded.
 
-        With `live`, the memory is as ``open`` gives it.
+        Of an index on a server the folder does not say where that is: `index` is its address, as it was when the memory
+        was made (``MemoryFileError`` without; ``EngineError`` where the server does not answer). Any other `index` is
+        built from the keys, in place of the folder's. With `live`, the memory is as ``open`` gives it.
         """
-        memory = cls._read(path, device, mmap, trust)[0]
+        memory = cls._read(path, device, mmap, trust, index=index)[0]
         return memory._alive() if live else memory
 
     @classmethod
@@ -186,6 +191,7 @@ class Savable(Editable, Shared):
         repo_or_folder: str | os.PathLike[str],
         device: str | torch.device = "cpu",
         *,
+        index: str | Index | None = None,
         mmap: bool = False,
         trust: bool = False,
         **options: Unpack[HubOptions],
@@ -199,7 +205,7 @@ class Savable(Editable, Shared):
         ----------
         repo_or_folder : str or path
             A folder that is here, else ``"user/name"``.
-        device, mmap, trust
+        device, index, mmap, trust
             As for ``load``.
         **options
             As of ``huggingface_hub``: ``revision`` (a branch, tag or commit), ``token``, ``cache_dir``,
@@ -218,7 +224,7 @@ class Savable(Editable, Shared):
         [0, 1, 1]
         """
         with fetched(repo_or_folder, **options) as folder:
-            memory = cls.load(folder, device, mmap=mmap, trust=trust)
+            memory = cls.load(folder, device, index=index, mmap=mmap, trust=trust)
         memory._leave_if_gone(folder)
         return memory
 
@@ -228,14 +234,21 @@ class Savable(Editable, Shared):
             self._saved, self._known = None, {}
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", *, trust: bool = False) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        *,
+        index: str | Index | None = None,
+        trust: bool = False,
+    ) -> Self:
         """A *live* memory of a folder that ``save`` wrote: every edit is on the disk when the call returns.
 
         An edit (or ``editing`` block) waits until nobody else writes there, takes in what others saved, and is saved
         before it takes effect; where that fails (``MemoryFileError``), it does not. Any number of processes may so edit
         one folder, and read what they hold: what others do is seen at the next edit, or by ``refresh``.
 
-        Copies are memories of their own, which are not live. `trust` is as for ``load``.
+        Copies are memories of their own, which are not live. `index` and `trust` are as for ``load``.
 
         Examples
         --------
@@ -248,7 +261,7 @@ class Savable(Editable, Shared):
         >>> other.ids.tolist(), rs.Memory.load(folder).ids.tolist()
         ([2], [2])
         """
-        return cls.load(path, device, trust=trust, live=True)
+        return cls.load(path, device, index=index, trust=trust, live=True)
 
     def _alive(self) -> Self:
         """This memory, live in the folder that it was loaded from."""
@@ -257,11 +270,11 @@ class Savable(Editable, Shared):
         return self
 
     @classmethod
-    def compact(cls, path: str | os.PathLike[str], *, trust: bool = False) -> None:
+    def compact(cls, path: str | os.PathLike[str], *, index: str | Index | None = None, trust: bool = False) -> None:
         """Write a folder anew, of as few files as there can be: its rows, its log and its index in one each.
 
         The memory, its log and its saved reader are as before; earlier generations go. ``save`` keeps files few by
-        itself, at most a few more than the logarithm of the number of saves. `trust` is as for ``load``.
+        itself, at most a few more than the logarithm of the number of saves. `index` and `trust` are as for ``load``.
 
         Examples
         --------
@@ -272,7 +285,7 @@ class Savable(Editable, Shared):
         """
         read_manifest(Path(path))  # a folder without a memory is left alone
         with locked(Path(path)):
-            memory = cls.load(path, trust=trust)
+            memory = cls.load(path, index=index, trust=trust)
             memory._saved = None
             memory.save(path)
 
@@ -304,13 +317,20 @@ class Savable(Editable, Shared):
 
     @classmethod
     def _read(
-        cls, path: str | os.PathLike[str], device: str | torch.device, mmap: bool, trust: bool, reindex: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device,
+        mmap: bool,
+        trust: bool,
+        reindex: bool = False,
+        index: str | Index | None = None,
     ) -> tuple[Self, dict[str, Any] | None]:
         """The memory in a folder, and the reader that was saved with it; all are as for ``store.load``."""
         memory = cls.__new__(cls)
         where = arguments.checked_device(device, mmap)
-        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust, reindex)
+        contents, memory.index, table, events, saved = store.load(Path(path), where, mmap, trust, reindex, index)
         memory._begin(contents, table, saved)
         memory._events, memory._trust = events, trust
+        memory._given = contents.index_wanted["index"] if isinstance(memory.index, RemoteIndex) else index
         memory._refresh()
         return memory, contents.reader

@@ -20,10 +20,11 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from residua import described
+from residua.caution import warn
 from residua.core import ChunkedTensor, Head, Names, Rows
-from residua.errors import MemoryFileError, StaleMemoryError
+from residua.errors import EngineError, MemoryFileError, ParameterError, StaleMemoryError
 from residua.folder import FORMAT, MANIFEST, folder_of, present, read_manifest, reader_in
-from residua.index import GroundTruth, Index, check_wanted, load_index
+from residua.index import GroundTruth, Index, RemoteIndex, check_wanted, given_index, is_remote, load_index
 from residua.memory import journal, validate
 from residua.memory import manifest as files
 from residua.memory.history import Changes, Event
@@ -182,7 +183,8 @@ def save(
                 tensors = journal.to_tensors(events[start:])
                 about = put_tensors(path, f"edits-{generation}.safetensors", tensors)
                 edits.append(about | {"events": len(events) - start})
-            manifest = write_manifest(path, generation, contents, index, shards, edits, old, reader)
+            keys = table.rows("key") if contents.keys_kept else None
+            manifest = write_manifest(path, generation, contents, index, shards, edits, old, reader, keys)
         known[path] = {generation}
     return Saved.of(path, manifest, table, contents)
 
@@ -262,12 +264,13 @@ def write_manifest(
     edits: list[dict[str, Any]] | None = None,
     old: dict[str, Any] | None = None,
     reader: dict[str, Any] | None = None,
+    keys: Rows | None = None,
 ) -> dict[str, Any]:
     """Make the shards in folder `path`, which hold all rows in order, a memory: write all else, the manifest last.
 
     `edits` are the files of the log; without, all rows were there from the first. Files of the `old` manifest that say
     the same are kept, and so are those that it names, as an earlier generation. Before the manifest is in place nothing
-    is removed. The manifest is returned.
+    is removed. An index on a server is brought in step; `keys` are then those of all rows. The manifest is returned.
     """
     old, rows = old or {}, sum(shard["rows"] for shard in shards)
     manifest = {
@@ -296,8 +299,14 @@ def write_manifest(
     if contents.keys_left is not None:
         data = safetensors_bytes({name: part.cpu() for name, part in contents.keys_left.truth.to_tensors().items()})
         manifest["truth"] = _put_small(path, f"truth-{generation}.safetensors", data, old.get("truth"))
+    before = files.generation_of(path) if isinstance(index, RemoteIndex) else None
+    if isinstance(index, RemoteIndex):
+        index.hold(generation, before, keys)
     manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
-    return files.commit(path, manifest, files.kept(path, old) if old else ())
+    manifest = files.commit(path, manifest, files.kept(path, old) if old else ())
+    if isinstance(index, RemoteIndex):
+        index.held(generation, keys)
+    return manifest
 
 
 def _put_small(path: Path, name: str, data: bytes, old: dict[str, Any] | None) -> dict[str, Any]:
@@ -312,7 +321,8 @@ def _put_index(
     path: Path, generation: str, contents: Contents, index: Index, old: dict[str, Any] | None
 ) -> dict[str, Any]:
     wanted, made, covered = contents.index_wanted, index.to_json(), index.n
-    if not isinstance(wanted["index"], str):  # an index of the caller's own, as it describes itself
+    # An index of the caller's own, or one on a server, whose address is in no file, as it describes itself.
+    if not isinstance(wanted["index"], str) or isinstance(index, RemoteIndex):
         params = made["params"] | ({} if index.exact else {"rerank": made["rerank"]})
         wanted = {"index": made["engine"], "params": params, "overfetch": made["overfetch"]}
     old = old if old and old["files"] and all(_is_whole(path, file) for file in old["files"]) else None
@@ -346,12 +356,17 @@ def add_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def load(
-    path: Path, device: torch.device, mmap: bool = False, trust: bool = False, reindex: bool = False
+    path: Path,
+    device: torch.device,
+    mmap: bool = False,
+    trust: bool = False,
+    reindex: bool = False,
+    given: str | Index | None = None,
 ) -> tuple[Contents, Index, Table, list[Event], Saved]:
     """What folder `path` holds, verified: the old state or the new one where somebody saves at this moment.
 
     With `mmap`, the large columns stay in their files, unread; `trust` is ``load_index``'s. To `reindex`: the index is
-    built from the keys, whatever its files hold."""
+    built from the keys, whatever its files hold. `given` is the index in place of the folder's, or where that is."""
     path = folder_of(path)
     for _ in range(files.ATTEMPTS):
         manifest = read_manifest(path)
@@ -359,15 +374,21 @@ def load(
             manifest["index"] |= {"files": [], "about": manifest["index"]["about"] | {"file": None}}
         try:
             with files.held(path, manifest) as held:
-                return _load(path, manifest, device, held, mmap, trust)
-        except (MemoryFileError, FileNotFoundError):
+                return _load(path, manifest, device, held, mmap, trust, given)
+        except (MemoryFileError, FileNotFoundError, EngineError):
             if files.generation_of(path) in (manifest["generation"], None):
                 raise
     raise files.busy(path, "loaded")
 
 
 def _load(
-    path: Path, manifest: dict[str, Any], device: torch.device, held: files.Held, mmap: bool, trust: bool
+    path: Path,
+    manifest: dict[str, Any],
+    device: torch.device,
+    held: files.Held,
+    mmap: bool,
+    trust: bool,
+    given: str | Index | None,
 ) -> tuple[Contents, Index, Table, list[Event], Saved]:
     try:
         table, shards, schema = Table(device), [], None
@@ -400,7 +421,10 @@ def _load(
         if not trust:
             check_wanted(wanted["index"], wanted["params"] or {}, schema.dim)
         left = None if keys_kept else _get_keys_left(path, manifest, table, schema, held)
-        index = _get_index(path, manifest, table, left, trust)
+        if given is None:
+            index = _get_index(path, manifest, table, left, trust)
+        else:
+            index, wanted = _get_given(path, manifest, table, left, given)
         head = get_head(path, manifest["head"], held) if "head" in manifest else None
         validate.head(schema, head)
         names = loads(verify(path, manifest["names"], held).read_bytes()) if "names" in manifest else {}
@@ -420,6 +444,8 @@ def _load(
         saved = Saved.of(path, manifest | {"shards": shards}, table, contents)
         return contents, index, table, events, saved
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
+        if given is not None and isinstance(error, ParameterError):  # what the caller gave
+            raise
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
 
 
@@ -469,6 +495,12 @@ def get_truth(
 def _get_index(path: Path, manifest: dict[str, Any], table: Table, left: KeysLeft | None, trust: bool) -> Index:
     """The index, with the rows that were added since it was written."""
     about, forgotten = manifest["index"], (~table.dense("active")).nonzero()[:, 0]
+    if is_remote(about["about"]):
+        engine = about["about"]["engine"]
+        raise MemoryFileError(
+            f"the index of {path} lies on a server ({engine}), and no folder says where: give its address, such as "
+            f'rs.Memory.load(..., index="{engine}://host:port/name"), or another index, such as index="exact"'
+        )
     n = about.get("rows", len(table)) if about["files"] else len(table)
     if n > len(table):
         raise MemoryFileError(f"{path / MANIFEST} has an index of {n} rows and holds {len(table)}")
@@ -482,6 +514,25 @@ def _get_index(path: Path, manifest: dict[str, Any], table: Table, left: KeysLef
     if n < len(table):
         index.forget(forgotten[forgotten >= n])
     return index
+
+
+def _get_given(
+    path: Path, manifest: dict[str, Any], table: Table, left: KeysLeft | None, given: str | Index
+) -> tuple[Index, dict[str, Any]]:
+    """The index that the caller gives, and how to make another."""
+    about, generation = manifest["index"]["about"], manifest["generation"]
+    forgotten, keys = (~table.dense("active")).nonzero()[:, 0], table.rows("key") if left is None else None
+    about = about if "engine" in about else {}  # of version 0.1
+    shape: dict[str, Any] = {"n": len(table), "dim": manifest["schema"]["dim"], "device": table.device}
+    index, wanted, same = given_index(given, about, generation, keys, forgotten, **shape)
+    if same and index.n < len(table):
+        gone = f"the server has no collection of {path} as it is now"
+        if keys is None or files.generation_of(path) != generation:
+            raise MemoryFileError(f"{gone}, and there are no keys to make it from: restore the server's data")
+        warn(f"{gone}: another is made from the keys, which goes again unless the memory is saved")
+        index.build(keys)
+        index.forget(forgotten)
+    return index, wanted
 
 
 def old_schema(manifest: dict[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from residua.core.renamed import renamed
 from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
 from residua.folder import MANIFEST, require_reader
 from residua.hub import HubOptions, Shared, fetched
+from residua.index import Index
 from residua.memory import Memory
 from residua.printable import short
 from residua.readers.evidence import Evidence
@@ -381,6 +382,7 @@ def load(
     path: str | os.PathLike[str],
     device: str | torch.device = "cpu",
     *,
+    index: str | Index | None = None,
     mmap: bool = False,
     trust: bool = False,
     live: bool = False,
@@ -405,7 +407,7 @@ def load(
     0.5
     """
     file = Path(path) / MANIFEST
-    memory, about = Memory._read(path, device, mmap, trust)
+    memory, about = Memory._read(path, device, mmap, trust, index=index)
     memory = memory._alive() if live else memory
     try:
         return reader_of(require_reader(Path(path), about), memory)

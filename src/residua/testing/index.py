@@ -7,10 +7,12 @@ import json
 import pickle
 import sys
 import tempfile
+import uuid
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from residua.core import Neighbours
 from residua.errors import MemoryFileError, NonFiniteError, ParameterError, ResiduaError, ShapeError, StorageError
-from residua.index import Index, load_index
+from residua.index import Index, RemoteIndex, given_index, load_index
 
 K = 10
 
@@ -159,6 +161,8 @@ class _Check:
             there = sorted(path.name for path in folder.iterdir())
             self.require(sorted(files) == there, f"save names the files it wrote: {files}, and there are {there}")
             said = json.loads(json.dumps(index.to_json()))
+            if isinstance(index, RemoteIndex):
+                return self.comes_back_from_a_server(index, said, gone)
             load = lambda keys: load_index(said, folder, keys, gone, device=keys.device, trust=True)  # noqa: E731
             again = load(both)
             self.require(type(again) is type(index), "load_index makes an index of the class that was saved")
@@ -172,6 +176,45 @@ class _Check:
                 self.refuses(MemoryFileError, "a torn file", load, both)
             again.add(self.more)
             self.check(again, torch.cat([both, self.more]), gone)
+
+    def comes_back_from_a_server(self, index: RemoteIndex, said: dict[str, Any], gone: Tensor) -> None:
+        """As a folder's first generation, after one that is not in step, and as the next."""
+        both, first, second = self.both, uuid.uuid4().hex, uuid.uuid4().hex
+        before = index.search(self.queries, K, both)
+        self.require(not self.attached(said, first, gone).n, "what was not saved is not found as a generation")
+        index.hold(first, None, both)
+        try:
+            again = self.attached(said, first, gone)
+            self.require(
+                again.n == len(both), f"n is {len(both)} when it is attached before the manifest, not {again.n}"
+            )
+            self.same(before, again.search(self.queries, K, both), "an index that is attached answers as the saved one")
+            index.held(first, both)
+            again = self.attached(said, first, gone)
+            assert isinstance(again, RemoteIndex)
+            self.same(before, again.search(self.queries, K, both), "so it does when forgotten rows are off the server")
+            back = gone[:20]
+            again.restore(back, both)
+            again.add(self.more)
+            more, away = torch.cat([both, self.more]), gone[20:]
+            self.check(again, more, away)
+            again.hold(second, first, more)
+            again.held(second, more)
+            self.require(not self.attached(said, first, gone).n, "an earlier generation is not found")
+            third = self.attached(said, second, away, more)
+            self.check(third, more, away)
+            self.same(
+                again.search(self.queries, K, more),
+                third.search(self.queries, K, more),
+                "rows that were restored and added are on the server after a save",
+            )
+        finally:
+            index.drop()
+
+    def attached(self, said: dict[str, Any], generation: str, gone: Tensor, keys: Tensor | None = None) -> Index:
+        keys = self.both if keys is None else keys
+        shape: dict[str, Any] = {"n": len(keys), "dim": keys.shape[1], "device": keys.device}
+        return given_index(self.index, said, generation, keys, gone.to(keys.device), **shape)[0]
 
     def is_copied(self) -> None:
         index, gone = self.built(), torch.arange(0, len(self.keys), 3, device=self.keys.device)

@@ -11,6 +11,7 @@ from residua.core import Encoded, Prediction, Sigmoid, Table, as_tensor
 from residua.core.encoded import labels_of
 from residua.evaluation import evaluate
 from residua.explanation import explain
+from residua.index import RemoteIndex
 from residua.readers import READERS, NeighbourReader, Reader, load
 from residua.tuning import tune
 
@@ -73,7 +74,8 @@ def check_reader(reader: Reader, queries: Encoded, *, grid: dict[str, Any] | Non
     if type(reader).__name__ in READERS:
         with tempfile.TemporaryDirectory() as folder:
             reader.save(folder)
-            again = load(folder)
+            kept = reader.memory.index
+            again = load(folder, index=kept.fresh() if isinstance(kept, RemoteIndex) else None)
         assert type(again) is type(reader), "load gives another class back than save was given"
         _same(again.scores(queries), reader.scores(queries), atol, "a saved and loaded reader gives other scores")
 
