@@ -70,6 +70,7 @@ def test_a_whole_memory(engine, encoded, tmp_path):
     check(other, rows)
     live.refresh()
     check(live, rows)
+    check(live.where(label=[0, 3]), {row: label for row, label in rows.items() if label in (0, 3)})
     twin = copy.copy(live)
     live.forget(range(100, 300))
     check(twin, rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from copy import copy
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table, alike
+from residua.memory.where import Wanted, others, said
 from residua.native import Reading
 
 if TYPE_CHECKING:
@@ -489,6 +491,45 @@ class Memory(Savable):
             return len(rows)
 
         return self._edited("forget", note, forgotten)
+
+    def where(self, **columns: Wanted) -> Self:
+        """A memory of its own that remembers those rows alone whose columns hold what is asked for.
+
+        Parameters
+        ----------
+        **columns : number or iterable of numbers
+            The value of a column, or those of which it holds one: an extra column by its name, ``id`` or ``label``. A
+            row counts where all columns are right; none asked for is all rows.
+
+        Returns
+        -------
+        Memory
+            A copy, as of ``copy.copy``: what it does not remember is forgotten in it, and ``undo`` brings that back. A
+            trained index, or one on a server, still finds as many neighbours as there are: where few of its rows are
+            left it is asked for more, and at last their keys are read.
+
+        Raises
+        ------
+        InputError, ParameterError
+            Where there is no such column, it is not of numbers, or what is asked for is none.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> rows = rs.Encoded(np.eye(4), np.zeros((4, 2)), [0, 1, 1, 0], columns={"year": [2021, 2022, 2023, 2023]})
+        >>> memory = rs.Memory(rows)
+        >>> memory.where(year=range(2022, 2030), label=1).ids.tolist()
+        [1, 2]
+        """
+
+        def forgotten(draft: Memory) -> None:
+            draft._drop(others(draft, columns))
+            left = set(draft.ids.tolist()) if draft.names else set[int]()
+            draft.rename({id: () for id in draft.names if id not in left})
+
+        some = copy(self)
+        some._edited("forget", said(columns), forgotten)
+        return some
 
     def relabel(self, ids: Ids, labels: ArrayLike, *, note: str | None = None) -> int:
         """Give every row that bears ``ids[i]`` the label ``labels[i]`` (or one label for all); returns the row count.

@@ -1,0 +1,53 @@
+"""Which of a memory's rows hold what is asked for in their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residua.errors import ParameterError
+
+if TYPE_CHECKING:
+    from residua.memory.memory import Memory
+
+Wanted: TypeAlias = float | Iterable[float] | np.ndarray | Tensor
+
+
+def others(memory: Memory, wanted: Mapping[str, Wanted]) -> Tensor:
+    """The numbers of the remembered rows that hold, in some column, none of the values wanted there."""
+    rows = memory.active_rows
+    unlike = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+    for name, values in wanted.items():
+        column = memory.column(name)[rows]
+        if column.ndim > 1:
+            raise ParameterError(f"where({name}=…): a row has {column.shape[1]} of these; expected a column of numbers")
+        unlike |= ~torch.isin(column, _numbers(name, values, column))
+    return rows[unlike]
+
+
+def said(wanted: Mapping[str, Wanted]) -> str:
+    """What was asked for, as a log has it."""
+    return "where " + ", ".join(f"{name} is {_shown(values)}" for name, values in wanted.items())
+
+
+def _numbers(name: str, values: Wanted, column: Tensor) -> Tensor:
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, np.ndarray, Tensor)):
+        values = list(values)
+    given = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    if given.dtype.kind not in "biuf":
+        raise ParameterError(f"where({name}={values!r}); expected numbers, for a column holds {column.dtype}")
+    exact = given.astype(np.float64) if column.is_floating_point() else given
+    if not column.is_floating_point():  # 2.5 is in no column of integers, and 300 in none of bytes
+        whole = exact == np.floor(exact) if exact.dtype.kind == "f" else np.ones(exact.shape, bool)
+        exact = exact[whole].astype(np.int64)
+        return torch.from_numpy(exact.reshape(-1)).to(column.device)
+    return torch.from_numpy(exact.reshape(-1)).to(column.device, column.dtype)
+
+
+def _shown(values: Wanted) -> str:
+    text = " ".join(repr(values).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
