@@ -1,7 +1,7 @@
 """What a memory of any size costs: constants measured at 10^5 to 3·10^6 rows, and what they say of 10^7 beside a run.
 
 One thread; index ``IVF{√n},PQ{d/2}x4fs``, keys in float16, k = 50 of 16 times as many candidates. ``docs/scale.md`` has
-the tables that ``python -m benchmarks.scale`` prints of the record.
+the tables that ``python -m benchmarks.scale tables`` prints of the record.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ BLOCK = 100_000
 MEASURED = ((100_000, 64), (100_000, 256), (300_000, 64), (1_000_000, 64), (1_000_000, 256), (3_000_000, 64))
 PREDICTED = (10_000_000, 64)
 TRAINED, LOGITS = 2**18, 16  # rows that an index learns from, at least; outputs of the model
+DIMS = (64, 256, 768, 4096)
 GIB = 2**30
 
 
@@ -169,12 +170,65 @@ def main() -> dict[str, Any]:
     }
 
 
+def one_machine(constants: dict[str, list[float]]) -> str:
+    """What one thread, and one machine, bears: a table of sizes."""
+    lines = [
+        "| rows | numbers a key | disk | RAM | build, one thread | ms a query, CPU | ms, alone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for n in (10**6, 10**7, 10**8, 10**9):
+        for dim in DIMS:
+            cost = predicted(constants, Size(n, dim))
+            size = f"{_bytes(cost['disk_bytes'])} | {_bytes(cost['ram_bytes'])} | {_time(cost['build_cpu_s'])}"
+            lines.append(f"| {_power(n)} | {dim} | {size} | {cost['search_cpu_ms']:.2f} | {cost['alone_ms']:.2f} |")
+    return "\n".join(lines)
+
+
+def machines(constants: dict[str, list[float]], ram: float = 256 * GIB, threads: int = 32) -> str:
+    """Machines of so much RAM, three quarters of it for codes, each with its part of the rows: a table of sizes."""
+    lines = ["| rows | numbers a key | machines | rows each | disk each | build | queries/s | ms, alone |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for n in (10**9, 10**10, 10**11, 10**12):
+        for dim in DIMS:
+            each = predicted(constants, Size(n, dim))["ram_bytes"] / n
+            count = math.ceil(n * each / (0.75 * ram))
+            cost = predicted(constants, Size(n // count, dim))
+            what = f"{_power(n)} | {dim} | {count:,} | {_power(n // count)} | {_bytes(cost['disk_bytes'])}"
+            lines.append(
+                f"| {what} | {_time(cost['build_cpu_s'] / threads)} | {1000 * threads / cost['search_cpu_ms']:,.0f} "
+                f"| {cost['alone_ms']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def _bytes(value: float) -> str:
+    unit = min(int(math.log10(max(value, 1)) // 3), 5)
+    return f"{value / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB', 'PB')[unit]}"
+
+
+def _time(seconds: float) -> str:
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
+def _power(n: int) -> str:
+    exponent = int(math.log10(n))
+    share = f"{n / 10**exponent:.2g}·" if n != 10**exponent else ""
+    return f"{share}10{str(exponent).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("work", choices=["build", "use"])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("n", type=int)
-    parser.add_argument("dim", type=int)
+    parser.add_argument("work", choices=["build", "use", "tables"])
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("n", type=int, nargs="?")
+    parser.add_argument("dim", type=int, nargs="?")
     given = parser.parse_args()
-    work = {"build": build, "use": use}[given.work]
-    print(json.dumps(work(given.folder, Size(given.n, given.dim))))
+    if given.work == "tables":
+        constants = json.loads((HERE / "results" / "scale.json").read_text("utf-8"))["results"]["constants"]
+        print(one_machine(constants), machines(constants), sep="\n\n")
+    else:
+        work = {"build": build, "use": use}[given.work]
+        print(json.dumps(work(given.folder, Size(given.n, given.dim))))

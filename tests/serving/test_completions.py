@@ -7,7 +7,9 @@ pytest.importorskip("prometheus_client", reason="the server: pip install residua
 pytest.importorskip("transformers")
 
 import residua as rs
+from residua.serving.completions import Prompt, Writer
 from residua.serving.limits import Limits
+from residua.serving.tenants import Tenant
 from residua.serving.tokens import OPERATOR
 
 STORY = {
@@ -76,6 +78,21 @@ def test_prompts_that_come_together_are_written_as_if_alone(client, stories, pai
     asked = client(stories[0], model=pair)
     told = complete(asked, prompts, "keeper").json()["choices"]
     assert [one["text"] for one in told] == expected and [one["index"] for one in told] == [0, 1, 2]
+
+
+def test_a_long_prompt_takes_no_room_from_one_that_comes_with_it(stories, pair):
+    writer = Writer(*pair, [Tenant("keeper", rs.load(stories[0], live=True), stories[0])], 60.0)
+    try:
+        limit = writer.limit
+        assert limit is not None and limit < 1000
+        long = Prompt("The sea " * (limit // 16), None, max_tokens=3, temperature=0.0)
+        short = Prompt("T", None, max_tokens=limit - 8, temperature=0.0)
+        assert len(writer.tokens(long)) > 10
+        together = writer.write([long, short, long])
+        apart = [writer.write([one])[0] for one in (long, short, long)]
+    finally:
+        writer.close()
+    assert together == apart and together[1].completion_tokens == limit - 8
 
 
 def test_sampling_goes_by_its_seed(client, stories, pair):

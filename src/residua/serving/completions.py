@@ -113,7 +113,7 @@ class Writer:
                 groups.setdefault(prompt.together, []).append((place, self.tokens(prompt)))
             except Exception as error:  # noqa: BLE001 (its asker gets it)
                 found[place] = error
-        for group in groups.values():
+        for group in (part for whole in groups.values() for part in self._fitting(prompts, whole)):
             try:
                 done = self._written([prompts[place] for place, _ in group], [tokens for _, tokens in group])
             except Exception as error:  # noqa: BLE001 (all of the group get it)
@@ -121,6 +121,22 @@ class Writer:
             for (place, _), one in zip(group, done, strict=True):
                 found[place] = one
         return [one for one in found if one is not None]
+
+    def _fitting(
+        self, prompts: Sequence[Prompt], group: Sequence[tuple[int, list[int]]]
+    ) -> list[list[tuple[int, list[int]]]]:
+        """A group in parts: beside the longest prompt of its part, each has room for all that it may write."""
+        parts = list[list[tuple[int, list[int]]]]()
+        for one in group:
+            for part in parts:
+                width = max(len(tokens) for _, tokens in (*part, one))
+                most = max(prompts[place].max_tokens for place, _ in (*part, one))
+                if self.limit is None or width + most <= self.limit:
+                    part.append(one)
+                    break
+            else:
+                parts.append([one])
+        return parts
 
     def _written(self, prompts: Sequence[Prompt], tokens: Sequence[list[int]]) -> list[Completion]:
         first, width = prompts[0], max(map(len, tokens))
@@ -132,7 +148,7 @@ class Writer:
         sampling: dict[str, Any] = {"do_sample": first.samples}
         if first.samples:
             sampling |= {"temperature": first.temperature, "top_p": first.top_p, "top_k": 0}
-        most = min(max(one.max_tokens for one in prompts), (self.limit or 2**31) - width)
+        most = max(one.max_tokens for one in prompts)
         stopping: Any = [_Enough(prompts, self.tokenizer, width, time.monotonic() + self.seconds)]
         options = {"max_new_tokens": most, "pad_token_id": self.pad, "stopping_criteria": stopping, **sampling}
         with torch.no_grad(), torch.random.fork_rng():
