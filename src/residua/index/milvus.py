@@ -154,7 +154,6 @@ class MilvusServer(ConnectedServer):
         return list(self._ask("list_aliases", name)["aliases"])
 
     def collections(self) -> list[str]:
-        """The names of all collections that there are, whoever made them."""
         return list(self._ask("list_collections"))
 
     def drop(self, name: str) -> None:

@@ -206,23 +206,21 @@ class PostgreSQLServer(ConnectedServer):
         self._run("untag", tag, [(f"DELETE FROM {_TAGS} WHERE tag = %s", (tag,))])
 
     def tagged(self, tag: str) -> str | None:
-        for name in self._tags("SELECT name FROM {} WHERE tag = %s", tag):
-            return name if name in self.collections() else None
-        return None
+        asked = f"SELECT name FROM {_TAGS} JOIN pg_tables ON schemaname = 'residua' AND tablename = name"
+        return next(iter(self._tags(asked + " WHERE tag = %s", tag)), None)
 
     def tags(self, name: str) -> list[str]:
-        return self._tags("SELECT tag FROM {} WHERE name = %s", name)
+        return self._tags(f"SELECT tag FROM {_TAGS} WHERE name = %s", name)
 
     def _tags(self, asked: str, name: str) -> list[str]:
         def work(client: Any) -> list[str]:
             if not _there(client, _TAGS):
                 return []
-            return [found for (found,) in client.execute(asked.format(_TAGS), (name,)).fetchall()]
+            return [found for (found,) in client.execute(asked, (name,)).fetchall()]
 
         return self._ask("tags", name, work)
 
     def collections(self) -> list[str]:
-        """The names of all collections that there are, whoever made them."""
         asked = "SELECT tablename FROM pg_tables WHERE schemaname = 'residua' AND tablename <> 'tags'"
         return [name for (name,) in self._run("collections", "it", [(asked, None)])[0]]
 
@@ -405,7 +403,7 @@ def _of(name: str, statement: str) -> Any:
     """A statement with the table of a collection at {}, or, as a text, at {text}."""
     sql = required("psycopg.sql", "pgvector")
     table = sql.Identifier("residua", name)
-    return sql.SQL(statement).format(table, text=sql.Literal(table.as_string()))
+    return sql.SQL(statement).format(table, text=sql.Literal(table.as_string(None)))
 
 
 def _there(client: Any, table: str) -> bool:

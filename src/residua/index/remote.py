@@ -97,6 +97,10 @@ class Server(ABC):
         """A collection's other names."""
 
     @abstractmethod
+    def collections(self) -> list[str]:
+        """The names of all collections that there are, whoever made them."""
+
+    @abstractmethod
     def drop(self, name: str) -> None:
         """Remove a collection, and its other names; none is no error."""
 
