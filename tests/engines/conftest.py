@@ -1,6 +1,7 @@
 """Servers that hold an index: one in RAM, which may fail or lag at any call, milvus-lite, Milvus and PostgreSQL."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -213,12 +214,16 @@ class Child:
                 os.kill(process, which)
 
     def kill(self):
-        """As a power cut does."""
+        """As a power cut does: when it returns, all its processes are gone."""
         if self.child is not None:
-            if self.child.poll() is None:
-                self.signal(signal.SIGKILL)
+            processes = self.processes() if self.child.poll() is None else []
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
             self.child.wait()
             self.child = None
+            while any(map(lives, processes)):
+                time.sleep(0.01)
 
     def ready(self):
         """Start it again if it is gone."""
@@ -240,6 +245,14 @@ def running(server, variable, client, where):
         made = server(os.environ[variable], stack)
         stack.callback(made.kill)
         yield made.ready()
+        gc.collect()  # what was never saved goes while it is there
+
+
+def lives(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 UNPACK = """

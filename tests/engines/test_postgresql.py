@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 import residua as rs
 from residua.errors import EngineError
@@ -23,18 +24,19 @@ def own_neighbours(memory):
     return memory.search(memory.keys[::9], 1).rows[:, 0].tolist() == list(range(0, len(memory), 9))
 
 
-def place(options="", user="postgres", database="postgres"):
+def at(options="", user="postgres", database="postgres"):
     return f"postgresql://{user}@127.0.0.1/{database}/rows?timeout=20{options}"
 
 
 @pytest.mark.parametrize(
-    ("kind", "params"), [("HNSW", {}), ("IVFFlat", {"lists": 60, "probes": 6}), ("exact", {}), ("HNSW", {"ef": 1})]
+    ("kind", "params", "least"),
+    [("HNSW", {}, 0.9), ("HNSW", {"ef": 1}, 0.9), ("IVFFlat", {"lists": 60, "probes": 30}, 0.5), ("exact", {}, 1)],
 )
-def test_never_fewer_rows_than_there_are(kind, params, postgresql):
+def test_never_fewer_rows_than_there_are(kind, params, least, postgresql):
     rng = np.random.default_rng(4)
     keys, queries = (rng.normal(size=(n, 8)).astype(np.float32) for n in (12_000, 3))
-    index = PostgreSQL(8, "cpu", place(), kind=kind, **params)
-    index.build(keys)
+    index = PostgreSQL(8, "cpu", at(), kind=kind, **params)
+    index.build(torch.from_numpy(keys))
     squared = ((queries[:, None].astype(float) - keys) ** 2).sum(axis=2)
     gone = squared[0].argsort()[:10_800]  # nine in ten, the nearest of the first query
     index.server.remove(index.place, gone)
@@ -47,23 +49,23 @@ def test_never_fewer_rows_than_there_are(kind, params, postgresql):
             assert (rows[:, :n] >= 0).all() and (rows[:, n:] == -1).all() and np.isinf(near[:, n:]).all()
             true = some[squared[:, some].argsort(axis=1)[:, :n]]
             share = [len(np.intersect1d(a, b)) / max(n, 1) for a, b in zip(rows[:, :n], true)]
-            assert np.isin(rows[:, :n], some).all() and (not n or np.mean(share) > (0.999 if kind == "exact" else 0.8))
-            at = np.take_along_axis(squared, rows[:, :n], axis=1)
-            np.testing.assert_allclose(near[:, :n], at, rtol=1e-5)
+            assert np.isin(rows[:, :n], some).all() and (not n or np.mean(share) >= least)
+            exact = np.take_along_axis(squared, rows[:, :n], axis=1)
+            np.testing.assert_allclose(near[:, :n], exact, rtol=1e-5)
             assert (np.diff(near[:, :n], axis=1) >= 0).all()
     index.drop()
 
 
 def test_a_memory_with_little_left(postgresql, encoded, tmp_path):
     for storage in ("full", "none"):
-        memory = rs.Memory(encoded(0, 3000), index=place(), storage=storage)
+        memory = rs.Memory(encoded(0, 3000), index=at(), storage=storage)
         if storage == "none":
             memory.discard_keys()
         memory.save(tmp_path / storage)
         near = memory.search(encoded.keys[:1], 2700).rows[0]
         memory.forget(near.tolist())
         memory.save(tmp_path / storage)
-        again = rs.Memory.load(tmp_path / storage, index=place())
+        again = rs.Memory.load(tmp_path / storage, index=at())
         for k in (1, 40, 53, 299, 300):
             for one in (memory, again):
                 found = one.search(encoded.keys[:3], k)
@@ -71,7 +73,7 @@ def test_a_memory_with_little_left(postgresql, encoded, tmp_path):
 
 
 def test_connections_that_are_lost(postgresql, encoded, tmp_path):
-    memory = rs.Memory(encoded(0, 300), index=place())
+    memory = rs.Memory(encoded(0, 300), index=at())
     memory.save(tmp_path)
     before = memory.search(encoded.keys[:20], 5).rows
     with postgresql.client() as administrator:
@@ -79,7 +81,7 @@ def test_connections_that_are_lost(postgresql, encoded, tmp_path):
             lambda: (memory.search(encoded.keys[:20], 5).rows == before).all(),
             lambda: memory.add(encoded(300, 310)) is not None and memory.save(tmp_path) is None,
             lambda: memory.forget(range(5)) and memory.save(tmp_path) is None,
-            lambda: len(rs.Memory.load(tmp_path, index=place())) == 305,
+            lambda: len(rs.Memory.load(tmp_path, index=at())) == 305,
         ):
             ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'residua'"
             assert administrator.execute(ended).fetchone()[0]
@@ -93,7 +95,7 @@ def test_connections_that_are_lost(postgresql, encoded, tmp_path):
 
 
 def test_many_threads_and_forked_processes(postgresql, encoded):
-    memory = rs.Memory(encoded(0, 300), index=place("&application_name=threads"))
+    memory = rs.Memory(encoded(0, 300), index=at("&application_name=threads"))
     wrong, sizes = [], []
 
     def reads():
@@ -109,17 +111,19 @@ def test_many_threads_and_forked_processes(postgresql, encoded):
             sizes += administrator.execute(held).fetchone()
         [thread.join() for thread in threads]
     assert not wrong and 1 < max(sizes) <= 8
+    server, place, near = memory.index.server, memory.index.place, encoded.keys[:9] - memory.schema.key_centre.float()
+    asked = lambda: server.nearest(place, near.numpy(), 1, 4, None, {})[0][:, 0].tolist()  # noqa: E731
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
         child = os.fork()
     if child == 0:
         status = 1
         try:
-            status = int(memory.search(encoded.keys[:9], 1).rows[:, 0].tolist() != list(range(9)))
+            status = int(asked() != list(range(9)))
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
-    assert memory.search(encoded.keys[:9], 1).rows[:, 0].tolist() == list(range(9))
+    assert asked() == list(range(9))
 
 
 FORKS = """
@@ -133,19 +137,19 @@ assert memory.search(np.eye(3), 1).rows[:, 0].tolist() == [0, 1, 2]
 
 
 def test_a_forked_process_that_ends_leaves_its_parent_all(postgresql):
-    done = subprocess.run([sys.executable, "-c", FORKS, place()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORKS, at()], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
 def test_two_folders_of_one_collection_name(postgresql, encoded, tmp_path):
-    one, two = (rs.Memory(encoded(first, first + 300), index=place()) for first in (0, 1000))
+    one, two = (rs.Memory(encoded(first, first + 300), index=at()) for first in (0, 1000))
     one.save(tmp_path / "one"), two.save(tmp_path / "two")
-    live, other = (rs.Memory.open(tmp_path / name, index=place()) for name in ("one", "two"))
+    live, other = (rs.Memory.open(tmp_path / name, index=at()) for name in ("one", "two"))
     live.forget([0]), other.forget([1])
     live.undo()
     assert own_neighbours(live) and other.ids.tolist() == [0, *range(2, 300)]
-    assert own_neighbours(rs.Memory.load(tmp_path / "one", index=place()))
-    shut = rs.Memory.load(tmp_path / "two", index=place())
+    assert own_neighbours(rs.Memory.load(tmp_path / "one", index=at()))
+    shut = rs.Memory.load(tmp_path / "two", index=at())
     assert shut.search(encoded.keys[1000:1009], 1).rows[:, 0].tolist()[2:] == list(range(2, 9))
 
 
@@ -160,13 +164,13 @@ for row in range(first, first + 15):
 
 
 def test_two_processes_edit_one_folder(postgresql, encoded, tmp_path):
-    rs.Memory(encoded(0, 200), index=place()).save(tmp_path)
-    command = [sys.executable, "-c", EDITOR, tmp_path, place()]
+    rs.Memory(encoded(0, 200), index=at()).save(tmp_path)
+    command = [sys.executable, "-c", EDITOR, tmp_path, at()]
     editors = [subprocess.Popen([*command, first], stderr=subprocess.PIPE, text=True) for first in ("1000", "2000")]
     for editor in editors:
         assert editor.wait(60) == 0, editor.stderr.read()
         editor.stderr.close()
-    again = rs.Memory.load(tmp_path, index=place())
+    again = rs.Memory.load(tmp_path, index=at())
     own = [2 * row + 1 for first in (1000, 2000) for row in range(first, first + 15)]
     assert sorted(again.ids.tolist()) == [*range(200), *own]
     near = again.column("id")[again.search(again.keys, 1).rows[:, 0]]
@@ -179,7 +183,7 @@ def test_keys_of_one_dimension_and_of_many(dim, postgresql):
     rng = np.random.default_rng(1)
     keys = rng.normal(size=(60, dim)).astype(np.float16)
     keys[30:40] = keys[:10]  # twins
-    memory = rs.Memory(rs.Encoded(keys, np.zeros((60, 2)), np.arange(60) % 2), index=place())
+    memory = rs.Memory(rs.Encoded(keys, np.zeros((60, 2)), np.arange(60) % 2), index=at())
     exact = rs.Memory(rs.Encoded(keys, np.zeros((60, 2)), np.arange(60) % 2))
     assert (memory.search(keys, 60).rows == exact.search(keys, 60).rows).all()
     memory.forget(range(60))
@@ -187,16 +191,16 @@ def test_keys_of_one_dimension_and_of_many(dim, postgresql):
 
 
 def test_a_table_that_somebody_dropped(postgresql, encoded, tmp_path):
-    memory = rs.Memory(encoded(0, 300), index=place())
+    memory = rs.Memory(encoded(0, 300), index=at())
     memory.save(tmp_path)
     with postgresql.client() as administrator:
         administrator.execute(f"DROP TABLE residua.{memory.index.place}")
     with pytest.raises(EngineError, match=f'search of {memory.index.place} .*relation "residua.*does not exist'):
         memory.search(encoded.keys[:1], 1)
     with pytest.warns(UserWarning, match="has no collection"):
-        again = rs.Memory.load(tmp_path, index=place())
+        again = rs.Memory.load(tmp_path, index=at())
     again.save(tmp_path)
-    assert own_neighbours(rs.Memory.load(tmp_path, index=place()))
+    assert own_neighbours(rs.Memory.load(tmp_path, index=at()))
 
 
 @pytest.fixture
@@ -244,7 +248,7 @@ def test_rights(odd, postgresql, encoded, tmp_path):
 
 def test_a_database_that_is_not_there(postgresql, encoded):
     with pytest.raises(EngineError, match='database "nowhere" does not exist'):
-        rs.Memory(encoded(0, 100), index=place(database="nowhere"))
+        rs.Memory(encoded(0, 100), index=at(database="nowhere"))
 
 
 def test_a_socket_and_a_password_file(postgresql, encoded, tmp_path, monkeypatch):
@@ -254,7 +258,7 @@ def test_a_socket_and_a_password_file(postgresql, encoded, tmp_path, monkeypatch
     address = f"postgresql://postgres@/postgres/rows?host={postgresql.folder}&passfile={tmp_path}/pgpass"
     memory = rs.Memory(encoded(0, 100), index=address)
     assert own_neighbours(memory)
-    assert own_neighbours(rs.Memory(encoded(0, 100), index=place().replace("postgres@", "postgres:a%20pass%2Fword@")))
+    assert own_neighbours(rs.Memory(encoded(0, 100), index=at().replace("postgres@", "postgres:a%20pass%2Fword@")))
 
 
 class Encrypted(threading.Thread):
@@ -274,11 +278,12 @@ class Encrypted(threading.Thread):
                 assert client.recv(8)[4:] == bytes.fromhex("04d2162f")  # SSLRequest
                 client.sendall(b"S")
                 client = self.context.wrap_socket(client, server_side=True)
+                server = socket.create_connection(("127.0.0.1", 5432))
             except ssl.SSLError:
-                continue  # it does not trust this one
+                client.close()  # who does not trust this one
+                continue
             except OSError:
                 return  # the door is closed
-            server = socket.create_connection(("127.0.0.1", 5432))
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=self.passes, args=(source, target), daemon=True).start()
 
@@ -312,6 +317,6 @@ def test_tls(postgresql, encoded, tmp_path):
         with pytest.raises(EngineError, match="certificate verify failed"):
             rs.Memory(encoded(0, 100), index=f"{full}/other/cert.pem")
         with pytest.raises(EngineError, match="does not support SSL"):  # the server itself has no TLS
-            rs.Memory(encoded(0, 100), index=place("&sslmode=require"))
+            rs.Memory(encoded(0, 100), index=at("&sslmode=require"))
     finally:
         between.door.close()

@@ -34,6 +34,10 @@ log: logging.Logger = logging.getLogger(__name__)
 STORAGES = ("full", "none", "head", "top-m")
 KEY_DTYPES = ("float16", "bfloat16", "float32")
 INDEXES = ("exact", "auto", "knnlm", "knnlm-fast")  # those that need no FAISS, or do without where it is not there
+_CLIENTS = {  # of servers: package, use, extra
+    "milvus": ("pymilvus", "a Milvus index", "milvus"),
+    "postgresql": ("psycopg", "a PostgreSQL index", "pgvector"),
+}
 INDEX = "exact, auto, knnlm(-fast), a FAISS factory string, your own.  [exact; auto for text]"
 KEYS = ("ffn", "head")
 KEY = "ffn, head, or a module: NAME, or NAME:input."
@@ -88,8 +92,8 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
     options["index"] = options["index"] or ("auto" if of_text else "exact")
     options["storage"] = options["storage"] or ("none" if of_text else "full")
     engine, remote, _ = options["index"].partition("://")
-    if remote and engine == "milvus":
-        needed("pymilvus", "a Milvus index", "milvus")
+    if remote and engine in _CLIENTS:
+        needed(*_CLIENTS[engine])
     if options["index"] not in INDEXES and not remote and not has_imports(click.get_current_context()):
         needed("faiss", f"index {options['index']!r}", "faiss")
     if output.exists() and not output.is_dir():

@@ -82,7 +82,7 @@ def address_of(address: str | None) -> Address:
     given |= {"user": unquote(url.username or "")} | said.options
     host = f"[{given['host']}]" if ":" in given["host"] else given["host"]
     uri = f"postgresql://{quote(given['user'])}{'@' if given['user'] else ''}{host}"
-    uri += f"{':' if given['port'] else ''}{given['port'] or ''}/{quote(database)}"
+    uri += f"{':' if given['port'] else ''}{given['port'] or ''}/{quote(database, safe='')}"
     options = tuple(sorted((name, value) for name, value in given.items() if value))
     return Address(uri, said.collection, unquote(url.password or ""), said.timeout, options)
 
@@ -105,7 +105,8 @@ class PostgreSQLServer(ConnectedServer):
                 client.execute("CREATE EXTENSION vector")
                 client.execute(_PATH)
             if not _there(client, _TAGS):
-                client.execute("CREATE SCHEMA IF NOT EXISTS residua")
+                if not client.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'residua'").fetchone():
+                    client.execute("CREATE SCHEMA residua")  # by IF NOT EXISTS it would need more rights
                 client.execute(f"CREATE TABLE {_TAGS} (tag text PRIMARY KEY, name text NOT NULL)")
             columns = f"(row bigint PRIMARY KEY, key vector({dim}) NOT NULL)"
             client.execute(_of(name, f"CREATE TABLE IF NOT EXISTS {{}} {columns}"))
@@ -280,14 +281,15 @@ class PostgreSQLServer(ConnectedServer):
         return self._pools[pid]
 
     def said(self, error: Exception) -> str:
-        state, text = getattr(error, "sqlstate", None), str(error)
-        text = getattr(getattr(error, "diag", None), "message_primary", None) or text
-        user = dict(self.address.options).get("user", "the user")
-        if state == "42501" and "extension" in text:
+        text = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
+        if getattr(error, "sqlstate", None) != "42501":  # insufficient privilege
+            return text
+        if "extension" in text:
             return f"{text}: have an administrator run CREATE EXTENSION vector in this database"
-        if state == "42501":
-            return f"{text}: an owner can run GRANT CREATE, USAGE ON SCHEMA residua TO {user}"
-        return text
+        user = f'"{dict(self.address.options).get("user", "this user")}"'
+        if "database" in text:
+            return f"{text}: have an administrator run CREATE SCHEMA residua AUTHORIZATION {user} in it"
+        return f"{text}: have its owner run GRANT ALL ON SCHEMA residua TO {user}, and ON ALL TABLES IN it"
 
 
 class _Late(Exception):
