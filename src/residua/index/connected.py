@@ -105,15 +105,15 @@ class ConnectedServer(Server):
         return type(self).at, (replace(self.address, secret=""),)
 
     @contextmanager
-    def errors(self, what: str, name: object) -> Iterator[None]:
-        """Whatever a client raises in it is an ``EngineError`` that says what was not done."""
+    def errors(self, what: str, name: object, patience: float | None = None) -> Iterator[None]:
+        """Whatever a client raises in it is an ``EngineError`` that says what was not done in `patience` seconds."""
         try:
             yield
         except (MissingDependencyError, EngineError):
             raise
         except Exception as error:  # of the client, and of whatever that came upon
             said = self.said(error).strip().partition("\n")[0] or type(error).__name__
-            where, within = f"{self.title} at {self.address.uri}", f"within {self.address.timeout:g} s"
+            where, within = f"{self.title} at {self.address.uri}", f"within {patience or self.address.timeout:g} s"
             raise EngineError(f"{where} did not do {what} of {name} {within}: {said}") from error
 
     @abstractmethod

@@ -85,9 +85,10 @@ class MilvusServer(ConnectedServer):
             self._ask(what, name, [{"row": int(row), "key": key} for row, key in zip(rows[part], keys[part])])
 
     def prepare(self, name: str, params: dict[str, Any]) -> None:
-        with self.errors("prepare", name):
-            client, timeout = self._connected(), self.address.timeout
-            patience = max(timeout, params.get("patience") or 3600.0)
+        timeout = self.address.timeout
+        patience = max(timeout, params.get("patience") or 3600.0)
+        with self.errors("prepare", name, patience):
+            client = self._connected()
             if not client.list_indexes(name, timeout=timeout):
                 if int(client.get_collection_stats(name, timeout=timeout)["row_count"]) >= _FLUSHED:
                     client.flush(name, timeout=patience)

@@ -53,6 +53,7 @@ _EXPECTED = "postgresql://host:5432/database/collection"
 _TAGS = "residua.tags"
 _AWAY = ("refused", "starting up", "shutting down", "recovery", "no such file", "unexpectedly", "reset", "too many")
 _AGAIN = ("57P01", "57P02", "57P03", "40001", "40P01", "23505")  # shut down, or another one was first
+_FULL = ("53100", "53200")  # no room on a disk, in memory, or in the shared memory of a container
 
 _VECTORS = "SELECT nspname, extversion FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace"
 _VECTORS += " WHERE extname = 'vector'"
@@ -135,7 +136,7 @@ class PostgreSQLServer(ConnectedServer):
                 '0.8: run ALTER EXTENSION vector UPDATE there, or give kind="exact"'
             )
 
-        def work(client: Any) -> None:
+        def build(alone: bool, client: Any) -> None:
             client.execute(_of(name, "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE"))
             if (method,) in client.execute(_of(name, _INDEXES)).fetchall():
                 return  # another process made it
@@ -144,10 +145,18 @@ class PostgreSQLServer(ConnectedServer):
                 n = client.execute(_of(name, "SELECT count(*) FROM {}")).fetchone()[0]
                 wanted = {"lists": params.get("lists") or min(max(math.isqrt(n), 1), 32_768)}
             client.execute(_of(name, _MEMORY), (_BUILDING,))
+            if alone:
+                client.execute("SELECT set_config('max_parallel_maintenance_workers', '0', true)")
             given = ", ".join(f"{option} = {int(value)}" for option, value in wanted.items())
             client.execute(_of(name, f"CREATE INDEX ON {{}} USING {method} (key vector_l2_ops) WITH ({given})"))
 
-        self._ask("prepare", name, work, max(self.address.timeout, params.get("patience") or 3600.0))
+        patience = max(self.address.timeout, params.get("patience") or 3600.0)
+        try:
+            self._ask("prepare", name, functools.partial(build, False), patience)
+        except EngineError as error:
+            if getattr(error.__cause__, "sqlstate", None) not in _FULL:
+                raise
+            self._ask("prepare", name, functools.partial(build, True), patience)  # which needs no shared memory
 
     def remove(self, name: str, rows: np.ndarray) -> None:
         for part in blocks(len(rows), 1, _LISTED):
@@ -258,7 +267,7 @@ class PostgreSQLServer(ConnectedServer):
 
     def _again(self, what: str, name: str, work: Callable[[Any], T], patience: float) -> T:
         """What `work` gives with a connection; while the server is away, or others are first, it is done again."""
-        with self.errors(what, name):
+        with self.errors(what, name, patience):
             pool, until, again = self._pool(), time.monotonic() + patience, False
             while True:
                 try:
