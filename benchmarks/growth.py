@@ -34,16 +34,16 @@ ADDED, EDITED, LIMIT = 1000, 10, 8 * 2**30
 class Keys:
     """The keys' clusters, the same in every process."""
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int = DIM) -> None:
         rng = np.random.default_rng(2026)
-        self.centres = rng.standard_normal((CLUSTERS, DIM), dtype=np.float32)
-        self.inner = rng.standard_normal((SETS, INNER, DIM), dtype=np.float32) / np.float32(2 * INNER**0.5)
+        self.centres = rng.standard_normal((CLUSTERS, dim), dtype=np.float32)
+        self.inner = rng.standard_normal((SETS, INNER, dim), dtype=np.float32) / np.float32(2 * INNER**0.5)
 
     def __call__(self, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys float32 (count, d), and the class of each."""
         rng = np.random.default_rng([7, seed])
         cluster = np.sort(rng.integers(CLUSTERS, size=count))
-        keys = self.centres[cluster] + 0.1 * rng.standard_normal((count, DIM), dtype=np.float32)
+        keys = self.centres[cluster] + 0.1 * rng.standard_normal((count, self.centres.shape[1]), dtype=np.float32)
         along = rng.standard_normal((count, INNER), dtype=np.float32)
         for which in range(SETS):
             mine = cluster % SETS == which

@@ -26,12 +26,14 @@ RESULTS = HERE / "results"
 APART = (
     "again",
     "compare",
+    "generated",
     "gpu",
+    "large",
     "native",
     "remote",
     "run",
     "workloads",
-)  # compare measures two installations, by workloads
+)  # compare measures two installations, by workloads; large takes the folder that generated wrote
 NEEDING = {"gpu", "native", "remote"}  # what not every machine has: run where they are named
 
 

@@ -28,8 +28,11 @@ def test_build_is_the_verb_of_the_library(run, encoded):
 
 
 def test_storage_options_arrive(run, encoded):
-    run("build", "train.npz", "-o", "out", "--storage", "top-m", "--m", 2, "--temperature", 1.5)
-    storage = rs.Memory.load("out").storage
+    kept = ["--storage", "top-m", "--m", 2, "--temperature", 1.5, "--key-dtype", "bfloat16"]
+    run("build", "train.npz", "-o", "out", *kept)
+    memory = rs.Memory.load("out")
+    storage = memory.storage
+    assert memory.schema.key_dtype == "bfloat16"
     assert (storage.name, storage.m, storage.temperature) == ("top-m", 2, 1.5)
 
 

@@ -73,6 +73,13 @@ def test_it_is_killed_and_loses_nothing_then_stops_when_it_is_told(net, served):
 
 
 @pytest.mark.slow
+def test_a_signal_is_heard_from_the_first_moment(net, served):
+    _, process = served("mem", "--model", "net:model", "--input-shape", "3")
+    process.terminate()
+    assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.slow
 def test_tenants_have_tokens_of_their_own(net, served):
     (net / "bob").mkdir()
     rs.load(net / "mem").save(net / "bob")

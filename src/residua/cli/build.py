@@ -34,14 +34,11 @@ log: logging.Logger = logging.getLogger(__name__)
 STORAGES = ("full", "none", "head", "top-m")
 KEY_DTYPES = ("float16", "bfloat16", "float32")
 INDEXES = ("exact", "auto", "knnlm", "knnlm-fast")  # those that need no FAISS, or do without where it is not there
-_CLIENTS = {  # of servers: package, use, extra
-    "milvus": ("pymilvus", "a Milvus index", "milvus"),
-    "postgresql": ("psycopg", "a PostgreSQL index", "pgvector"),
-}
 INDEX = "exact, auto, knnlm(-fast), a FAISS factory string, your own.  [exact; auto for text]"
+SERVERS = {"milvus": ("pymilvus", "milvus"), "postgresql": ("psycopg", "pgvector")}  # client, extra
 KEYS = ("ffn", "head")
 KEY = "ffn, head, or a module: NAME, or NAME:input."
-WINDOWED = ("window", "stride", "min_context", "key", "key_dtype", "no_keys")
+WINDOWED = ("window", "stride", "min_context", "key", "no_keys")
 
 
 def _one_of(names: tuple[str, ...]):
@@ -57,7 +54,7 @@ def _one_of(names: tuple[str, ...]):
 @click.option("--stride", type=AT_LEAST_1, help="How far windows advance; three quarters of the window.")
 @click.option("--min-context", type=IntRange(min=0), help="Another way to say it: window - stride.")
 @click.option("--key", default="ffn", show_default=True, shell_complete=_one_of(KEYS), help=KEY)
-@click.option("--key-dtype", type=Choice(KEY_DTYPES), default="float16", show_default=True, help="Of kept keys.")
+@click.option("--key-dtype", type=Choice(KEY_DTYPES), help="Of kept keys.  [float32; float16 for text]")
 @click.option("--normalise", is_flag=True, help="Give keys length 1, so that the nearest have the largest cosine.")
 @click.option("--no-keys", is_flag=True, help="Keep only the index's codes of the keys: a fraction of the disk.")
 @click.option("--index", shell_complete=_one_of(INDEXES), help=INDEX)
@@ -88,12 +85,15 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         extends = "" if of_text else " (residua add extends it)"
         how = f"give another folder, or replace it with --overwrite{extends}"
         raise MemoryFileError(f"{output} holds a memory already; {how}")
-    options |= {"index_params": dict(map(_parameter, index_params)) or None, "device": device}
     options["index"] = options["index"] or ("auto" if of_text else "exact")
     options["storage"] = options["storage"] or ("none" if of_text else "full")
+    options["key_dtype"] = options["key_dtype"] or ("float16" if of_text else "float32")
     engine, remote, _ = options["index"].partition("://")
-    if remote and engine in _CLIENTS:
-        needed(*_CLIENTS[engine])
+    params = [_parameter(text, words=bool(remote)) for text in index_params]
+    options |= {"index_params": dict(params) or None, "device": device}
+    if remote and engine in SERVERS:
+        package, extra = SERVERS[engine]
+        needed(package, f"an index at {engine}://", extra)
     if options["index"] not in INDEXES and not remote and not has_imports(click.get_current_context()):
         needed("faiss", f"index {options['index']!r}", "faiss")
     if output.exists() and not output.is_dir():
@@ -106,8 +106,18 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
         from residua.core import Encoded
         from residua.memory import Memory
 
-        taken = ("index", "storage", "device", "index_params", "overfetch", "m", "temperature", "normalise")
-        memory = Memory((Encoded.load(path) for path in encoded), **{name: options[name] for name in taken})
+        taken = (
+            "index",
+            "storage",
+            "device",
+            "index_params",
+            "overfetch",
+            "m",
+            "temperature",
+            "normalise",
+            "key_dtype",
+        )
+        memory = Memory(map(Encoded.load, encoded), **{name: options[name] for name in taken})
         memory.save(output)
     log.info("memory %s: %r", output, memory)
     if of_text and _launched():
@@ -177,8 +187,11 @@ def _summary(memory, output: Path) -> tuple[dict, str]:
     return about, "\n".join(lines)
 
 
-def _parameter(text: str) -> tuple[str, int | float]:
+def _parameter(text: str, words: bool) -> tuple[str, int | float | str]:
+    """NAME=NUMBER, or NAME=WORD of an index that has `words`."""
     name, _, value = text.partition("=")
+    if words and value.isidentifier():
+        return name, value
     try:
         return name, number(value)
     except ValueError as error:

@@ -177,10 +177,16 @@ class MilvusServer(ConnectedServer):
                     return getattr(self._connected(), what)(*given, **more, timeout=left)
                 except _pymilvus().MilvusException as error:
                     words = (*_NOT_YET, *_AWAY) if what in _AGAIN else _NOT_YET
-                    early = any(word in str(error).lower() for word in words)
+                    early = any(word in str(error).lower() for word in words) or self._is_there(what, error, *given)
                     if not early or time.monotonic() + _WAIT > until:
                         raise
                 time.sleep(_WAIT)
+
+    def _is_there(self, what: str, error: Exception, *given: Any) -> bool:
+        """Whether a search was told that there is no such collection, and there is: so says the server now and then
+        while another name of the collection goes, for it looks names up in a cache."""
+        asks = what in ("search", "query") and "find collection" in str(error).lower()
+        return asks and bool(self._connected().has_collection(given[0], timeout=self.address.timeout))
 
     def said(self, error: Exception) -> str:  # of pymilvus, of gRPC, or of milvus-lite, which raises what it comes upon
         return str(getattr(error, "message", None) or error)

@@ -114,7 +114,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT: then no more is taken, and what was asked is answered."""
-        before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGTERM, signal.SIGINT)}
+        stop = self._server.handle_exit  # from now on: uvicorn itself hears signals only once its loop runs
+        before = {one: signal.signal(one, stop) for one in (signal.SIGTERM, signal.SIGINT)}
         shown, warnings.showwarning = warnings.showwarning, self._log.warned
         logger = logging.getLogger("uvicorn")
         logger.addHandler(self._log)
