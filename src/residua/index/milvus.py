@@ -71,6 +71,7 @@ class MilvusServer(ConnectedServer):
     def __init__(self, address: Address):
         super().__init__(address)
         self._lock, self._client = Lock(), None
+        self._filled: dict[str, int] = {}  # new rows of collections: the server counts those that are sealed alone
 
     def create(self, name: str, dim: int) -> None:
         pymilvus = _pymilvus()
@@ -81,6 +82,8 @@ class MilvusServer(ConnectedServer):
 
     def put(self, name: str, rows: np.ndarray, keys: np.ndarray, new: bool) -> None:
         what = "insert" if new else "upsert"
+        if new:
+            self._filled[name] = self._filled.get(name, 0) + len(rows)
         for part in blocks(len(rows), 1, _ROWS):
             self._ask(what, name, [{"row": int(row), "key": key} for row, key in zip(rows[part], keys[part])])
 
@@ -90,7 +93,7 @@ class MilvusServer(ConnectedServer):
         with self.errors("prepare", name, patience):
             client = self._connected()
             if not client.list_indexes(name, timeout=timeout):
-                if int(client.get_collection_stats(name, timeout=timeout)["row_count"]) >= _FLUSHED:
+                if self._filled.pop(name, 0) >= _FLUSHED:
                     client.flush(name, timeout=patience)
                 made, kind = client.prepare_index_params(), params.get("kind", "HNSW")
                 wanted = {"M": 16, "efConstruction": 128, "nlist": 1024} | params
