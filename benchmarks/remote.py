@@ -1,7 +1,8 @@
-"""An index on a Milvus server beside the exact one and FAISS's HNSW: searches, edits, loads, recall.
+"""An index on a Milvus server, and one in PostgreSQL, beside the exact one and FAISS's HNSW: searches, edits, recall.
 
-``RESIDUA_MILVUS`` is the address of the server, such as ``milvus://127.0.0.1:19530/bench``. 100 000 keys of 64 numbers
-in 1 000 clusters, 16 directions wide, and queries from the same. Client and server share the machine.
+``RESIDUA_MILVUS`` and ``RESIDUA_POSTGRESQL`` are the addresses of the servers, such as
+``milvus://127.0.0.1:19530/bench`` and ``postgresql://postgres@127.0.0.1/postgres/bench``. 100 000 keys of 64 numbers in
+1 000 clusters, 16 directions wide, and queries from the same. Client and servers share the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import residua as rs
 from benchmarks._timing import in_turn
 from residua.errors import ParameterError
 
-ADDRESS = "RESIDUA_MILVUS"
+SERVERS = {"milvus HNSW": "RESIDUA_MILVUS", "postgresql HNSW": "RESIDUA_POSTGRESQL"}
 N, DIM, ASKED, EDITS = 100_000, 64, 500, 12
 
 
@@ -31,15 +32,16 @@ def data(rng: np.random.Generator, n: int, centres: np.ndarray, spread: np.ndarr
 
 
 def main() -> dict:
-    if ADDRESS not in os.environ:
-        raise ParameterError(f"no Milvus server: set {ADDRESS} to its address, milvus://host:port/collection")
+    if missing := [variable for variable in SERVERS.values() if variable not in os.environ]:
+        raise ParameterError(f"no server: set {' and '.join(missing)} to its address, milvus:// or postgresql://…")
+    servers = {name: os.environ[variable] for name, variable in SERVERS.items()}
     rng = np.random.default_rng(0)
     centres, spread = rng.normal(size=(1000, DIM)), 0.4 * rng.normal(size=(16, DIM))
     keys, queries = (data(rng, n, centres, spread) for n in (N + 5000, ASKED))
     labels = rng.integers(10, size=len(keys))
     rows = lambda a, b: rs.Encoded(keys[a:b], np.zeros((b - a, 10), np.float32), labels[a:b])  # noqa: E731
     built, memories = dict[str, float](), dict[str, Any]()
-    for name, index in {"exact": "exact", "faiss HNSW16": "HNSW16", "milvus HNSW": os.environ[ADDRESS]}.items():
+    for name, index in ({"exact": "exact", "faiss HNSW16": "HNSW16"} | servers).items():
         start = time.perf_counter()
         memories[name] = rs.Memory(rows(0, N), index=index)
         built[name] = round(time.perf_counter() - start, 2)
@@ -58,15 +60,15 @@ def main() -> dict:
             f"{ASKED} at once, k=50": {name: round(ASKED / seconds) for name, seconds in many.items()},
             "50 at once, k=1024": {name: round(50 / seconds) for name, seconds in far.items()},
         },
-        "edits": {name: edited(memory, rows) for name, memory in memories.items()},
+        "edits": {name: edited(memory, rows, servers.get(name)) for name, memory in memories.items()},
     }
 
 
-def edited(memory: rs.Memory, rows: Any) -> dict[str, float]:
-    """Milliseconds of edits of the memory, live in a folder."""
+def edited(memory: rs.Memory, rows: Any, address: str | None) -> dict[str, float]:
+    """Milliseconds of edits of the memory, live in a folder; its index is at `address`."""
     with tempfile.TemporaryDirectory() as place:
-        folder, address = Path(place) / "memory", os.environ[ADDRESS]
-        where = {"index": address} if memory.index.name == "milvus" else {}
+        folder = Path(place) / "memory"
+        where = {} if address is None else {"index": address}
         memory.save(folder)
         live, taken = rs.Memory.open(folder, **where), {"add": [], "search": [], "forget": [], "load": []}
         for at in range(N, N + EDITS):
@@ -79,7 +81,7 @@ def edited(memory: rs.Memory, rows: Any) -> dict[str, float]:
                 start = time.perf_counter()
                 work()
                 taken[name].append(1000 * (time.perf_counter() - start))
-        if where:
+        if address is not None:
             live.index.drop()
     return {name: round(statistics.median(times), 1) for name, times in taken.items()}
 

@@ -128,7 +128,7 @@ def test_the_readme_lists_every_extra_and_what_it_brings():
     assert {extra for extra, _ in rows} == set(required) - OURS
     assert listed == {extra: required[extra] for extra in listed}
     everything = set(re.findall(r"\w+", declared["all"][0])) - {"residua"}
-    large = {"datasets", "lightning", "milvus", "mlflow", "ray", "trainer"}
+    large = {"datasets", "lightning", "milvus", "mlflow", "pgvector", "ray", "trainer"}
     assert everything == set(required) - {"", "all", "demo", "lm-eval"} - large - OURS
 
 

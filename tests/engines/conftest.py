@@ -1,10 +1,15 @@
-"""Servers that hold an index: one in RAM, which may fail or lag at any call, milvus-lite in a file, and Milvus."""
+"""Servers that hold an index: one in RAM, which may fail or lag at any call, milvus-lite, Milvus and PostgreSQL."""
 
 import contextlib
+import gc
 import os
+import signal
 import socket
 import subprocess
+import tempfile
 import time
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ import torch
 
 from residua.errors import EngineError
 from residua.index import Index, RemoteIndex, Server, register_index
+from residua.index.index import ENGINES
 
 
 class Ram(Server):
@@ -106,6 +112,9 @@ class Ram(Server):
         self.call("tags")
         return [tag for tag, other in self.names.items() if other == name]
 
+    def collections(self):
+        return list(self.held)
+
     def drop(self, name):
         if self.fails is not None and self.fails <= 0 and not issubclass(self.error, Exception):
             return  # nobody is left to ask for it
@@ -155,9 +164,97 @@ def encoded():
     return rows
 
 
-# --- Milvus itself ------------------------------------------------------------------------------------------
+# --- servers of others --------------------------------------------------------------------------------------
 
-PYTHON = "RESIDUA_MILVUS_PYTHON"  # of an environment that has the package milvus
+
+class Child:
+    """A server, the child of this process, in a network of its own; it dies with this process, however that ends."""
+
+    child = None
+
+    def address(self, name="rows", **options):
+        options = "&".join(f"{key}={value}" for key, value in ({"timeout": 20} | options).items())
+        return f"{self.place}/{name}?{options}"
+
+    def start(self):
+        """Start it; `wait` says when it answers."""
+        command, where = self.command()
+        with open(self.folder / "log", "ab") as log:
+            command = ["setpriv", "--pdeathsig", "KILL", *command]
+            self.child = subprocess.Popen(
+                command, start_new_session=True, stdout=log, stderr=subprocess.STDOUT, **where
+            )
+
+    def wait(self, patience=120):
+        """Until it answers: a port that is open is not enough."""
+        until, index = time.monotonic() + patience, ENGINES.get(self.name)(2, "cpu", self.address(timeout=3))
+        server = type(index.server)(index.server.address)
+        while True:
+            try:
+                server.create("ready", 2)
+                server.put("ready", np.arange(1), np.zeros((1, 2), np.float32), new=True)
+                server.prepare("ready", {"kind": self.scan})
+                assert server.count("ready", 2) == 1
+                return server.drop("ready")
+            except EngineError:
+                if time.monotonic() > until or self.child.poll() is not None:
+                    raise
+                with contextlib.suppress(EngineError):
+                    server.drop("ready")
+                server, _ = type(server)(server.address), time.sleep(0.3)
+
+    def processes(self):
+        """Its process, and the children of that."""
+        listed = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text()
+        return [self.child.pid, *map(int, listed.split())]
+
+    def signal(self, which):
+        for process in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, which)
+
+    def kill(self):
+        """As a power cut does: when it returns, all its processes are gone."""
+        if self.child is not None:
+            processes = self.processes() if self.child.poll() is None else []
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            self.child.wait()
+            self.child = None
+            while any(map(lives, processes)):
+                time.sleep(0.01)
+
+    def ready(self):
+        """Start it again if it is gone."""
+        if self.child is None or self.child.poll() is not None:
+            self.kill()
+            self.start()
+            self.wait()
+        return self
+
+
+@contextlib.contextmanager
+def running(server, variable, client, where):
+    """A server, killed in the end; skipped where `variable` of the environment does not say what to start."""
+    if not os.environ.get(variable):
+        pytest.skip(f"no server to start ({variable}): make {where}")
+    pytest.importorskip(client)
+    assert [name for _, name in socket.if_nameindex()] == ["lo"], "a server is started in a network namespace alone"
+    with contextlib.ExitStack() as stack:
+        made = server(os.environ[variable], stack)
+        stack.callback(made.kill)
+        yield made.ready()
+        gc.collect()  # what was never saved goes while it is there
+
+
+def lives(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 UNPACK = """
 import os, sys, milvus
 folder, port = sys.argv[1], int(sys.argv[2])
@@ -173,18 +270,16 @@ for name in ("logs", "run"):
 """
 
 
-class Milvus:
-    """A Milvus server, the child of this process, in a network of its own: it listens everywhere, and asks nobody."""
+class Milvus(Child):
+    """Milvus listens everywhere, and asks nobody. Asked politely to end it hangs."""
 
-    port = 19530
+    name, scan, port = "milvus", "FLAT", 19530
+    place = f"milvus://127.0.0.1:{port}"
 
-    def __init__(self, python, folder):
-        self.folder, self.child = folder, None
-        subprocess.run([python, "-c", UNPACK, folder, str(self.port)], check=True, timeout=120, capture_output=True)
-
-    def address(self, name="rows", **options):
-        options = "&".join(f"{key}={value}" for key, value in ({"timeout": 20} | options).items())
-        return f"milvus://127.0.0.1:{self.port}/{name}?{options}"
+    def __init__(self, python, stack):
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="milvus-")))
+        unpack = [python, "-c", UNPACK, self.folder, str(self.port)]
+        subprocess.run(unpack, check=True, timeout=120, capture_output=True)
 
     def configure(self, **changes):
         """Lines of its configuration, by their names, which are given once there."""
@@ -195,67 +290,75 @@ class Milvus:
             lines[at] = lines[at].partition(":")[0] + f": {value}"
         file.write_text("\n".join(lines) + "\n")
 
-    def start(self):
-        """Start it; `wait` says when it answers."""
+    def command(self):
         variables = {"DEPLOY_MODE": "STANDALONE", "METRICS_PORT": "9091", "MILVUS_RUN_DIR": str(self.folder / "run")}
         variables = os.environ | variables | {"LD_LIBRARY_PATH": str(self.folder / "bin")}
-        with open(self.folder / "log", "ab") as log:
-            # It dies with this process, however that ends.
-            command = ["setpriv", "--pdeathsig", "KILL", self.folder / "bin" / "milvus", "run", "standalone"]
-            where = {"cwd": self.folder, "env": variables, "stdout": log, "stderr": subprocess.STDOUT}
-            self.child = subprocess.Popen(command, start_new_session=True, **where)
+        return [self.folder / "bin" / "milvus", "run", "standalone"], {"cwd": self.folder, "env": variables}
 
-    def wait(self, patience=120):
-        """Until it answers: a port that is open is not enough."""
-        from residua.index.milvus import Address, MilvusServer
 
-        server, until = MilvusServer(Address.of(self.address(timeout=3))), time.monotonic() + patience
-        while True:
-            try:
-                server.create("ready", 2)
-                server.put("ready", np.arange(1), np.zeros((1, 2), np.float32), new=True)
-                server.prepare("ready", {"kind": "FLAT"})
-                assert server.count("ready", 2) == 1
-                return server.drop("ready")
-            except EngineError:
-                if time.monotonic() > until or self.child.poll() is not None:
-                    raise
-                with contextlib.suppress(EngineError):
-                    server.drop("ready")
-                server, _ = MilvusServer(server.address), time.sleep(0.3)
+class PostgreSQL(Child):
+    """PostgreSQL refuses to be root's, and asks everybody for a password."""
 
-    def kill(self):
-        """As a power cut does; asked politely it hangs."""
-        if self.child is not None:
-            self.child.kill()
-            self.child.wait()
-            self.child = None
+    name, scan, password = "postgresql", "exact", "a pass/word"
+    place = "postgresql://postgres@127.0.0.1:5432/postgres"
+
+    def __init__(self, programs, stack):
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postgresql-")))
+        self.programs, self.by = Path(programs), []
+        stack.enter_context(mock.patch.dict(os.environ, PGPASSWORD=self.password))
+        if os.getuid() == 0:
+            self.by = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
+            os.chown(self.folder, 65534, 65534)
+        setup, how = ["setpriv", *self.by, self.programs / "initdb"], {"cwd": self.folder, "capture_output": True}
+        if subprocess.run([*setup, "--version"], **how).returncode:
+            pytest.skip(f"{self.programs} cannot be run by a user who is not root")
+        (self.folder / "password").write_text(self.password)
+        (self.folder / "password").chmod(0o644)
+        setup += ["-D", "data", "-U", "postgres", "-A", "scram-sha-256", "--pwfile", "password"]
+        subprocess.run(setup, check=True, timeout=120, **how)
+
+    def command(self):
+        said = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
+        return [*self.by, self.programs / "postgres", "-D", self.folder / "data", *said], {"cwd": self.folder}
+
+    def client(self, database="postgres", **options):
+        """An administrator's connection."""
+        psycopg = pytest.importorskip("psycopg")
+        where = {"host": "127.0.0.1", "user": "postgres", "password": self.password, "dbname": database}
+        return psycopg.connect(autocommit=True, connect_timeout=10, **where | options)
 
 
 @pytest.fixture(scope="session")
-def milvus_alone(tmp_path_factory):
-    python = os.environ.get(PYTHON)
-    if not python:
-        pytest.skip(f"no Milvus server to start ({PYTHON}): make milvus")
-    pytest.importorskip("pymilvus")
-    assert [name for _, name in socket.if_nameindex()] == ["lo"], "a server is started in a network namespace alone"
-    server = Milvus(python, tmp_path_factory.mktemp("milvus"))
-    try:
-        server.start()
-        server.wait()
+def milvus_alone():
+    with running(Milvus, "RESIDUA_MILVUS_PYTHON", "pymilvus", "milvus") as server:
         yield server
-    finally:
-        server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgresql_alone():
+    with running(PostgreSQL, "RESIDUA_POSTGRESQL_BIN", "psycopg", "pgvector") as server:
+        yield server
 
 
 @pytest.fixture
 def milvus(milvus_alone):
     """A Milvus server that answers."""
-    if milvus_alone.child is None or milvus_alone.child.poll() is not None:
-        milvus_alone.kill()
-        milvus_alone.start()
-        milvus_alone.wait()
-    return milvus_alone
+    return milvus_alone.ready()
+
+
+@pytest.fixture
+def postgresql(postgresql_alone):
+    """A PostgreSQL server that answers."""
+    return postgresql_alone.ready()
+
+
+SERVED = (pytest.param("milvus", marks=pytest.mark.milvus), pytest.param("postgresql", marks=pytest.mark.postgresql))
+
+
+@pytest.fixture(params=SERVED)
+def served(request):
+    """A server of others that answers."""
+    return request.getfixturevalue(request.param)
 
 
 @register_index("graph")
@@ -295,24 +398,24 @@ class Graph(Index):
 
 
 FAISS = ("Flat", "SQ8", "PQ4x4fs", "IVF8,Flat", "IVF8,PQ4x4fs", "HNSW16", "auto", "knnlm")
-ON_MILVUS = ("milvus-lite", pytest.param("milvus", marks=pytest.mark.milvus))
+ON_SERVERS = ("milvus-lite", *SERVED)
 
 
-@pytest.fixture(params=["exact", *FAISS, "graph", "ram", *ON_MILVUS])
+@pytest.fixture(params=["exact", *FAISS, "graph", "ram", *ON_SERVERS])
 def engine(request):
     """What ``Memory(index=)`` takes, of every engine."""
     return index_of(request.param, request)
 
 
-@pytest.fixture(params=["ram", *ON_MILVUS])
+@pytest.fixture(params=["ram", *ON_SERVERS])
 def remote(request):
     """The same, of those on a server."""
     return index_of(request.param, request)
 
 
-@pytest.fixture(params=ON_MILVUS)
-def on_milvus(request):
-    """The same of Milvus, in a file and as a server."""
+@pytest.fixture(params=ON_SERVERS)
+def on_server(request):
+    """The same, of those on servers of others."""
     return index_of(request.param, request)
 
 
@@ -324,8 +427,8 @@ def index_of(name, request):
     elif name == "milvus-lite":
         pytest.importorskip("milvus_lite")
         return f"milvus://{request.getfixturevalue('tmp_path')}/lite.db/rows"
-    elif name == "milvus":
-        return request.getfixturevalue("milvus").address()
     elif name == "ram":
         return request.getfixturevalue("ram").address
+    elif name in ("milvus", "postgresql"):
+        return request.getfixturevalue(name).address()
     return name

@@ -12,6 +12,7 @@ import pytest
 import residua as rs
 from residua.errors import EngineError, IdError, MemoryFileError, ParameterError, StorageError
 from residua.index import Milvus, RemoteIndex
+from residua.index.index import ENGINES
 from residua.testing import check_index, check_reader
 
 K = 10
@@ -125,12 +126,16 @@ def test_keys_that_are_discarded(engine, encoded, tmp_path):
     assert len(again) == 600 and (again.search(encoded.keys[3:4], 5).rows == 3).any()
 
 
-# --- Milvus -------------------------------------------------------------------------------------------------
+# --- servers of others --------------------------------------------------------------------------------------
+
+
+def index_at(address, dim=8, **params):
+    return ENGINES.get(address.partition("://")[0])(dim, "cpu", address, **params)
 
 
 @pytest.mark.slow
-def test_milvus_keeps_the_promises_of_an_index(on_milvus):
-    index = Milvus(8, "cpu", on_milvus)
+def test_a_server_keeps_the_promises_of_an_index(on_server):
+    index = index_at(on_server)
     gc.collect()
     before = set(index.server.collections())
     check_index(index, n=500)
@@ -139,60 +144,102 @@ def test_milvus_keeps_the_promises_of_an_index(on_milvus):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["FLAT", "IVF_FLAT"])
-def test_other_kinds_of_milvus(kind, on_milvus, encoded):
-    memory = rs.Memory(encoded(0, 600), index=on_milvus, index_params={"kind": kind, "nlist": 16, "nprobe": 12})
+@pytest.mark.parametrize("kind", ["scan", "lists"])
+def test_other_kinds(kind, on_server, encoded):
+    milvus = on_server.startswith("milvus")
+    lists = {"nlist": 16, "nprobe": 12} if milvus else {"lists": 16, "probes": 12}
+    params = {"kind": "FLAT" if milvus else "exact"}
+    if kind == "lists":
+        params = {"kind": "IVF_FLAT" if milvus else "IVFFlat"} | lists
+    memory = rs.Memory(encoded(0, 600), index=on_server, index_params=params)
     check(memory, dict(enumerate(encoded(0, 600).labels.tolist())))
-    assert memory.recall.value > (0.999 if kind == "FLAT" else 0.9)
+    assert memory.recall.value > (0.999 if kind == "scan" else 0.9)
 
 
 UNSAVED = """
 import sys, numpy as np, residua as rs
 memory = rs.Memory(rs.Encoded(np.eye(3), np.zeros((3, 2)), [0, 1, 1]), index=sys.argv[1])
-print(memory.index.place)
+print(memory.index.place, *memory.index.server.collections())
 """
 
 
 @pytest.mark.slow
-def test_a_memory_that_is_never_saved_leaves_nothing(on_milvus):
-    done = subprocess.run([sys.executable, "-c", UNSAVED, on_milvus], capture_output=True, text=True, timeout=100)
+def test_a_memory_that_is_never_saved_leaves_nothing(on_server):
+    done = subprocess.run([sys.executable, "-c", UNSAVED, on_server], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and not done.stderr
-    assert done.stdout.startswith("rows_")
-    if "lite.db" not in on_milvus:  # which ends with the process, and leaves what is in its file
-        assert done.stdout.strip() not in Milvus(3, "cpu", on_milvus).server.collections()
+    place, *there = done.stdout.split()
+    assert place in there
+    if "lite.db" not in on_server:  # which ends with the process, and leaves what is in its file
+        assert place not in index_at(on_server, 3).server.collections()
 
 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
         ("milvus", "needs an address"),
+        ("postgresql", "needs an address"),
         ("milvus://host", "is called ''"),
+        ("postgresql://host/database/", "is called ''"),
         ("milvus://host/two words", "letters, digits and _"),
+        ("postgresql://host/database/" + "a" * 51, "at most 50"),
         ("milvus://host/a/b", "is no collection"),
+        ("postgresql://host/a", "names no database"),
         ("milvus://host:port/a", "cannot be read"),
+        ("postgresql://host:port/a/b", "cannot be read"),
         ("milvus://host/a?timeout=soon", "timeout='soon'"),
+        ("postgresql://host/a/b?timeout=-1", "timeout='-1'"),
         ("milvus://host/a?color=red", r"options \['color'\]"),
+        ("postgresql://host/a/b?password=pass-word", r"options \['password'\]"),
         ("nowhere://host/a", "no index engine 'nowhere'"),
     ],
 )
 def test_an_address_that_is_none(address, said, encoded):
-    with pytest.raises(ParameterError, match=said):
+    with pytest.raises(ParameterError, match=said) as error:
         rs.Memory(encoded(0, 60), index=address)
+    assert "pass-word" not in str(error.value)
 
 
-def test_a_password_is_shown_nowhere(encoded, monkeypatch):
-    secret = "milvus://root:pass-word@127.0.0.1:9/rows?timeout=0.2"
-    index = Milvus(8, "cpu", secret)
+@pytest.mark.parametrize(
+    ("engine", "client", "variable", "where"),
+    [
+        ("milvus", "pymilvus", "RESIDUA_MILVUS_TOKEN", "127.0.0.1:9/rows"),
+        ("postgresql", "psycopg", "PGPASSWORD", "127.0.0.1:9/data/rows"),
+    ],
+)
+def test_a_password_is_shown_nowhere(engine, client, variable, where, encoded, monkeypatch):
+    secret = f"{engine}://root:pass-word@{where}?timeout=0.2"
+    index = index_at(secret)
     said = [repr(index), str(index.to_json()), repr(vars(index)), pickle.dumps(index).decode(errors="replace")]
-    pytest.importorskip("pymilvus")
-    with pytest.raises(EngineError, match=r"Milvus at http://127.0.0.1:9 did not do") as caught:  # nobody is there
+    said += [repr(index.server.address)]
+    pytest.importorskip(client)
+    with pytest.raises(EngineError, match=r"127.0.0.1:9.* did not do create") as caught:  # nobody is there
         rs.Memory(encoded(0, 60), index=secret)
     with pytest.raises(ParameterError) as other:
         rs.Memory(encoded(0, 60), index=secret, index_params={"depth": 3})
     assert not any("pass-word" in text for text in [*said, str(caught.value), str(other.value)])
-    assert index.server.address.token == "root:pass-word"
+    assert index.server.address.secret.removeprefix("root:") == "pass-word"
     assert index.fresh().server is index.server
-    monkeypatch.setenv("RESIDUA_MILVUS_TOKEN", "of the environment")
-    assert Milvus(8, "cpu", "milvus://host/rows").server.address.token == "of the environment"
-    assert Milvus(8, "cpu", "milvus://host/rows", token="given").server.address.token == "given"
-    assert pickle.loads(pickle.dumps(index)).server.address.token == "of the environment"
+    monkeypatch.setenv(variable, "of the environment")
+    assert index_at(f"{engine}://{where}").server.address.secret == "of the environment"
+    assert pickle.loads(pickle.dumps(index)).server.address.secret == "of the environment"
+
+
+def test_a_token_may_be_given_beside_the_address():
+    assert Milvus(8, "cpu", "milvus://host/rows", token="given").server.address.secret == "given"
+
+
+@pytest.mark.parametrize(
+    ("dim", "params", "said"),
+    [
+        (2001, {}, 'takes keys of at most 2000 dimensions, not 2001; kind="exact" takes up to 16000'),
+        (2001, {"kind": "IVFFlat"}, "kind='IVFFlat' of index 'postgresql' takes keys of at most 2000"),
+        (16_001, {"kind": "exact"}, "at most 16000 dimensions, not 16001$"),
+        (8, {"kind": "ivf"}, "kind='ivf'; expected one of"),
+        (8, {"kind": []}, "kind=.*; expected one of"),
+        (8, {"ef": 0}, "ef=0; expected a number above 0"),
+    ],
+)
+def test_parameters_of_postgresql(dim, params, said):
+    with pytest.raises(ParameterError, match=said):
+        index_at("postgresql://host/data/rows", dim, **params)
+    index_at("postgresql://host/data/rows", 16_000, kind="exact")

@@ -35,7 +35,7 @@ STORAGES = ("full", "none", "head", "top-m")
 KEY_DTYPES = ("float16", "bfloat16", "float32")
 INDEXES = ("exact", "auto", "knnlm", "knnlm-fast")  # those that need no FAISS, or do without where it is not there
 INDEX = "exact, auto, knnlm(-fast), a FAISS factory string, your own.  [exact; auto for text]"
-SERVERS = {"milvus": "pymilvus"}  # engines on a server, each an extra, and what speaks to them
+SERVERS = {"milvus": ("pymilvus", "milvus"), "postgresql": ("psycopg", "pgvector")}  # client, extra
 KEYS = ("ffn", "head")
 KEY = "ffn, head, or a module: NAME, or NAME:input."
 WINDOWED = ("window", "stride", "min_context", "key", "no_keys")
@@ -92,7 +92,8 @@ def build(encoded, text, output: Path, index_params, overwrite: bool, device: st
     params = [_parameter(text, words=bool(remote)) for text in index_params]
     options |= {"index_params": dict(params) or None, "device": device}
     if remote and engine in SERVERS:
-        needed(SERVERS[engine], f"an index at {engine}://", engine)
+        package, extra = SERVERS[engine]
+        needed(package, f"an index at {engine}://", extra)
     if options["index"] not in INDEXES and not remote and not has_imports(click.get_current_context()):
         needed("faiss", f"index {options['index']!r}", "faiss")
     if output.exists() and not output.is_dir():

@@ -145,7 +145,8 @@ def _of_the_verb(name: str, help: str, **how: Any) -> tuple[Callable, Callable[[
 
 trust_option, trusted = _of_the_verb("trust", "Also open index files that another user or machine wrote.")
 _MAPPED, mapped = _of_the_verb("mmap", "Leave the memory's keys in their files: a memory larger than RAM.")
-_PLACE = "Where the index is, of a memory whose index lies on a server: milvus://HOST:PORT/COLLECTION; or another."
+_PLACE = "Where the index is, of a memory whose index lies on a server: milvus://HOST:PORT/COLLECTION, "
+_PLACE += "postgresql://HOST/DATABASE/COLLECTION; or another."
 index_option, indexed = _of_the_verb("index", _PLACE, metavar="ADDRESS")
 memory_argument = together(
     click.argument("memory", type=FILE, metavar="MEMORY", shell_complete=_folders),

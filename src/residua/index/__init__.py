@@ -7,6 +7,7 @@ from residua.index.ground_truth import GroundTruth
 from residua.index.index import Index, register_index
 from residua.index.make import SECRET, given_index, is_remote, load_index, make_index
 from residua.index.milvus import Milvus
+from residua.index.postgresql import PostgreSQL
 from residua.index.recall import ENOUGH, Recall, check_recall, keep_recall_true, measure_recall, median_nn_distance
 from residua.index.recipes import MORE_EXACT
 from residua.index.remote import RemoteIndex, Server
@@ -22,6 +23,7 @@ __all__ = [
     "GroundTruth",
     "Index",
     "Milvus",
+    "PostgreSQL",
     "Recall",
     "RemoteIndex",
     "Server",

@@ -9,26 +9,21 @@ from __future__ import annotations
 import atexit
 import importlib
 import logging
-import os
-import re
 import time
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
 from threading import Lock
-from typing import Any, ClassVar, NamedTuple, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
-from weakref import WeakValueDictionary
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import numpy as np
 import torch
 
 from residua.errors import EngineError, MissingDependencyError, ParameterError
+from residua.index.connected import Address, ConnectedServer, Parts, check_params, required
 from residua.index.index import register_index
 from residua.index.nearest import blocks
-from residua.index.remote import RemoteIndex, Server, end_unsaved
+from residua.index.remote import RemoteIndex, end_unsaved
 
 TOKEN = "RESIDUA_MILVUS_TOKEN"
-TIMEOUT = 30.0  # seconds
 _WAIT = 0.2  # seconds between two looks at a server that is not ready
 _FLUSHED = 8192  # rows from which on a collection is sealed, so that its index covers them
 _ROWS = 8192  # row numbers in one call
@@ -39,88 +34,44 @@ _AGAIN = ("search", "query", "upsert", "delete", "has_collection", "describe_col
 _AWAY = ("fail connecting", "unavailable")
 _NOT_YET = ("not loaded", "not fully loaded", "no available shard", "channel not available", "node not found")
 _TLS = {"ca": "ca_pem_path", "cert": "client_pem_path", "key": "client_key_path"}
-_OPTIONS = ("tls", "timeout", "database", "server_name", *_TLS)
+_OPTIONS = ("tls", "database", "server_name", *_TLS)
 _EXPECTED = "milvus://host:19530/collection, or milvus:///path/of/a/file.db/collection for milvus-lite"
 
 
-class Address(NamedTuple):
-    """Where a collection is: what ``milvus://…`` says."""
-
-    uri: str
-    collection: str
-    token: str
-    timeout: float
-    options: tuple[tuple[str, str | bool], ...]  # of the client
-
-    @classmethod
-    def of(cls, address: str | None, token: str | None = None) -> Self:
-        """What `address` says; ``ParameterError`` where it is none. No error repeats it, for it may hold a password."""
-        if not isinstance(address, str):
-            raise ParameterError(f'index="milvus" needs an address: {_EXPECTED}')
-        try:
-            parts = urlsplit(address)
-            host, port = parts.hostname, parts.port or 19530
-        except ValueError as error:
-            raise ParameterError(
-                f"the address of a Milvus index cannot be read: {error}; expected {_EXPECTED}"
-            ) from error
-        path, _, collection = unquote(parts.path).rpartition("/")
-        if parts.scheme != "milvus" or not re.fullmatch(r"[A-Za-z_]\w{0,199}", collection, re.ASCII):
-            raise ParameterError(
-                f"a Milvus index is called {collection!r}; expected {_EXPECTED}, and a collection's name of letters, "
-                "digits and _"
-            )
-        given = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if unknown := sorted(given.keys() - set(_OPTIONS)):
-            raise ParameterError(f"the address of a Milvus index has options {unknown}; known are {sorted(_OPTIONS)}")
-        try:
-            timeout = float(given.get("timeout", TIMEOUT))
-        except ValueError:
-            timeout = 0.0
-        if not 0 < timeout < 1e6:
-            raise ParameterError(f"timeout={given.get('timeout')!r} in the address of a Milvus index; expected seconds")
-        if host is None:
-            return cls(path, collection, "", timeout, ())
-        if path:
-            raise ParameterError(f"{path}/{collection} is no collection of a Milvus server; expected {_EXPECTED}")
-        said: dict[str, str | bool] = {name: given[option] for option, name in _TLS.items() if option in given}
-        if said.keys() == {"ca_pem_path"}:  # without a certificate of the client's own pymilvus calls it so
-            said = {"server_pem_path": given["ca"]}
-        tls = given.get("tls", "true" if said else "false").lower() in ("true", "1", "yes", "")
-        said |= {"secure": True} if tls else {}
-        said |= {"server_name": given["server_name"]} if "server_name" in given else {}
-        said |= {"db_name": given["database"]} if "database" in given else {}
-        user = f"{unquote(parts.username or '')}:{unquote(parts.password)}" if parts.password is not None else ""
-        user = user.removeprefix(":") or unquote(parts.username or "")
-        token = token or user or os.environ.get(TOKEN, "")
-        host = f"[{host}]" if ":" in host else host
-        uri = f"{'https' if tls else 'http'}://{host}:{port}"
-        return cls(uri, collection, token, timeout, tuple(sorted(said.items())))
+def address_of(address: str | None, token: str | None = None) -> Address:
+    """What `address` says; ``ParameterError`` where it is none."""
+    said = Parts.of(address, "milvus", _EXPECTED, _OPTIONS, 200)
+    url, given, host = said.url, said.options, said.url.hostname
+    if host is None:
+        return Address(said.path, said.collection, "", said.timeout, ())
+    if said.path:
+        where = f"{said.path}/{said.collection}"
+        raise ParameterError(f"{where} is no collection of a Milvus server; expected {_EXPECTED}")
+    options: dict[str, str | bool] = {name: given[option] for option, name in _TLS.items() if option in given}
+    if options.keys() == {"ca_pem_path"}:  # without a certificate of the client's own pymilvus calls it so
+        options = {"server_pem_path": given["ca"]}
+    tls = given.get("tls", "true" if options else "false").lower() in ("true", "1", "yes", "")
+    options |= {"secure": True} if tls else {}
+    options |= {"server_name": given["server_name"]} if "server_name" in given else {}
+    options |= {"db_name": given["database"]} if "database" in given else {}
+    user = f"{unquote(url.username or '')}:{unquote(url.password)}" if url.password is not None else ""
+    user = user.removeprefix(":") or unquote(url.username or "")
+    host = f"[{host}]" if ":" in host else host
+    uri = f"{'https' if tls else 'http'}://{host}:{url.port or 19530}"
+    return Address(uri, said.collection, token or user, said.timeout, tuple(sorted(options.items())))
 
 
-class MilvusServer(Server):
-    """A Milvus server, or a file of milvus-lite, as pymilvus speaks to it; connected when it is first asked."""
+class MilvusServer(ConnectedServer):
+    """A Milvus server, or a file of milvus-lite, as pymilvus speaks to it."""
 
     most: ClassVar[int] = 16_384
+    title: ClassVar[str] = "Milvus"
+    variable: ClassVar[str] = TOKEN
 
     def __init__(self, address: Address):
-        self.address, self._lock, self._client = address, Lock(), None
-
-    @classmethod
-    def at(cls, address: Address) -> Self:
-        """The one of that address, once in this process."""
-        key = (address._replace(collection=""), os.getpid())
-        found = _SERVERS.get(key)
-        if not isinstance(found, cls):
-            found = _SERVERS[key] = cls(address)
-        return found
-
-    @property
-    def identity(self) -> Hashable:
-        return self.address.uri, self.address.options
-
-    def __reduce__(self) -> Any:  # a pickled index holds no token: it is looked for where it is unpickled
-        return _unpickled, (self.address._replace(token=""),)
+        super().__init__(address)
+        self._lock, self._client = Lock(), None
+        self._filled: dict[str, int] = {}  # new rows of collections: the server counts those that are sealed alone
 
     def create(self, name: str, dim: int) -> None:
         pymilvus = _pymilvus()
@@ -131,15 +82,18 @@ class MilvusServer(Server):
 
     def put(self, name: str, rows: np.ndarray, keys: np.ndarray, new: bool) -> None:
         what = "insert" if new else "upsert"
+        if new:
+            self._filled[name] = self._filled.get(name, 0) + len(rows)
         for part in blocks(len(rows), 1, _ROWS):
             self._ask(what, name, [{"row": int(row), "key": key} for row, key in zip(rows[part], keys[part])])
 
     def prepare(self, name: str, params: dict[str, Any]) -> None:
-        with self._errors("prepare", name):
-            client, timeout = self._connected(), self.address.timeout
-            patience = max(timeout, params.get("patience") or 3600.0)
+        timeout = self.address.timeout
+        patience = max(timeout, params.get("patience") or 3600.0)
+        with self.errors("prepare", name, patience):
+            client = self._connected()
             if not client.list_indexes(name, timeout=timeout):
-                if int(client.get_collection_stats(name, timeout=timeout)["row_count"]) >= _FLUSHED:
+                if self._filled.pop(name, 0) >= _FLUSHED:
                     client.flush(name, timeout=patience)
                 made, kind = client.prepare_index_params(), params.get("kind", "HNSW")
                 wanted = {"M": 16, "efConstruction": 128, "nlist": 1024} | params
@@ -204,7 +158,6 @@ class MilvusServer(Server):
         return list(self._ask("list_aliases", name)["aliases"])
 
     def collections(self) -> list[str]:
-        """The names of all collections that there are, whoever made them."""
         return list(self._ask("list_collections"))
 
     def drop(self, name: str) -> None:
@@ -219,7 +172,7 @@ class MilvusServer(Server):
 
     def _ask(self, what: str, *given: Any, **more: Any) -> Any:
         """One call of the client; again while the server is not ready, in the time given."""
-        with self._errors(what, given[0] if given else "it"):
+        with self.errors(what, given[0] if given else "it"):
             until = time.monotonic() + self.address.timeout
             while True:
                 left = max(until - time.monotonic(), _WAIT)
@@ -238,19 +191,8 @@ class MilvusServer(Server):
         asks = what in ("search", "query") and "find collection" in str(error).lower()
         return asks and bool(self._connected().has_collection(given[0], timeout=self.address.timeout))
 
-    @contextmanager
-    def _errors(self, what: str, name: object) -> Iterator[None]:
-        try:
-            yield
-        except (MissingDependencyError, EngineError):
-            raise
-        except Exception as error:  # of pymilvus, of gRPC, or of milvus-lite, which raises what it comes upon
-            where = f"Milvus at {self.address.uri}"
-            said = getattr(error, "message", None) or str(error) or type(error).__name__
-            said = str(said).strip().splitlines()[0] if str(said).strip() else type(error).__name__
-            raise EngineError(
-                f"{where} did not do {what} of {name} within {self.address.timeout:g} s: {said}"
-            ) from error
+    def said(self, error: Exception) -> str:  # of pymilvus, of gRPC, or of milvus-lite, which raises what it comes upon
+        return str(getattr(error, "message", None) or error)
 
     def _connected(self) -> Any:
         with self._lock:
@@ -258,7 +200,7 @@ class MilvusServer(Server):
                 pymilvus, address = _pymilvus(), self.address
                 if "://" not in address.uri:
                     _require_lite()
-                said = {"token": address.token} if address.token else {}
+                said = {"token": address.secret} if address.secret else {}
                 self._client = pymilvus.MilvusClient(
                     address.uri, timeout=address.timeout, dedicated=True, **said, **dict(address.options)
                 )
@@ -266,19 +208,8 @@ class MilvusServer(Server):
             return self._client
 
 
-_SERVERS: WeakValueDictionary[Hashable, MilvusServer] = WeakValueDictionary()
-
-
-def _unpickled(address: Address) -> MilvusServer:
-    return MilvusServer.at(address._replace(token=os.environ.get(TOKEN, "")))
-
-
 def _pymilvus() -> Any:
-    try:
-        pymilvus = importlib.import_module("pymilvus")
-    except ImportError as error:
-        said = 'this index needs pymilvus, which is not installed: pip install "residua[milvus]"'
-        raise MissingDependencyError(said) from error
+    pymilvus = required("pymilvus", "milvus")
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback of what it also raises
     return pymilvus
 
@@ -340,12 +271,8 @@ class Milvus(RemoteIndex):
         nprobe: int | None = None,
         patience: float | None = None,
     ):
-        if kind is not None and (not isinstance(kind, str) or kind not in _KINDS):
-            raise ParameterError(f"kind={kind!r}; expected one of {tuple(_KINDS)}, whose distances are true")
         numbers = {"M": M, "efConstruction": efConstruction, "ef": ef, "nlist": nlist, "nprobe": nprobe}
-        for name, value in (numbers | {"patience": patience}).items():
-            if value is not None and not (isinstance(value, (int, float)) and value > 0):
-                raise ParameterError(f"{name}={value!r}; expected a number above 0")
-        there = Address.of(address, token)
+        check_params(kind, _KINDS, numbers | {"patience": patience})
+        there = address_of(address, token)
         server = MilvusServer.at(there)
         super().__init__(dim, device, server, there.collection, kind=kind, patience=patience, **numbers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import uuid
 import weakref
@@ -97,6 +98,10 @@ class Server(ABC):
         """A collection's other names."""
 
     @abstractmethod
+    def collections(self) -> list[str]:
+        """The names of all collections that there are, whoever made them."""
+
+    @abstractmethod
     def drop(self, name: str) -> None:
         """Remove a collection, and its other names; none is no error."""
 
@@ -109,7 +114,7 @@ class Collection:
 
     def __init__(self, server: Server, name: str, kept: bool):
         self.server, self.name, self.kept = server, name, True
-        self._end: weakref.finalize[[Server, str], Self] | None = None
+        self._end: weakref.finalize[[Server, str, int], Self] | None = None
         self.keep(kept)
 
     @classmethod
@@ -128,7 +133,7 @@ class Collection:
             self._end = None
         self.kept = kept
         if not kept:
-            self._end = weakref.finalize(self, _drop, self.server, self.name)
+            self._end = weakref.finalize(self, _drop, self.server, self.name, os.getpid())
 
     def __reduce__(self) -> Any:  # whoever unpickles it has no say in how long it lives
         return Collection.of, (self.server, self.name)
@@ -142,15 +147,19 @@ def end_unsaved(identity: Hashable, answers: bool) -> None:
     for collection in list(_COLLECTIONS.values()):
         if collection.server.identity == identity and not collection.kept:
             collection.keep(True)
-            if answers:
-                _drop(collection.server, collection.name)
+            answers = answers and _drop(collection.server, collection.name, os.getpid())
 
 
-def _drop(server: Server, name: str) -> None:
+def _drop(server: Server, name: str, owner: int) -> bool:
+    """Remove a collection of the process `owner`; False where the server does not answer."""
+    if os.getpid() != owner:  # which forked this one
+        return True
     try:
         server.drop(name)
     except EngineError as error:
         log.warning("collection %s is not needed any more, and could not be removed: %s", name, error)
+        return False
+    return True
 
 
 class User:
