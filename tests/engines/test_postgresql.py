@@ -95,11 +95,21 @@ def test_connections_that_are_lost(postgresql, encoded, tmp_path):
             ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'residua'"
             assert administrator.execute(ended).fetchone()[0]
             assert ask()
-    threading.Timer(0.5, lambda: (postgresql.kill(), postgresql.start())).start()
-    until = time.monotonic() + 3
-    while time.monotonic() < until:  # it is killed, and started again, in between
-        assert memory.search(encoded.keys[5:20], 1).rows[:, 0].tolist() == list(range(5, 20))
+    found, over = [], threading.Event()
+
+    def searches():
+        while not over.is_set():
+            found.append(memory.search(encoded.keys[5:20], 1).rows[:, 0].tolist())
+
+    searching = threading.Thread(target=searches)
+    searching.start()
+    time.sleep(0.5)
+    postgresql.kill()  # and started by this thread: a server ends with the one that started it
+    postgresql.start()
     postgresql.wait()
+    over.set()
+    searching.join()
+    assert len(found) > 1 and all(rows == list(range(5, 20)) for rows in found)
     assert memory.index.server.count(memory.index.place, 10**9) == 305
 
 
