@@ -43,8 +43,11 @@ def labelled_batches(data: Encoded | Iterable[Encoded]) -> Iterator[Encoded]:
 
 def names_of(data: object, ids: np.ndarray) -> dict[int, str]:
     """What `data` calls `ids`, where it has ``names``, in their order."""
-    given, added = getattr(data, "names", None), set(np.unique(ids).tolist())
-    names = {int(id): name for id, name in given.items() if id in added} if isinstance(given, dict) else {}
+    given = getattr(data, "names", None)
+    if not isinstance(given, dict) or not given:
+        return {}
+    added = set(np.unique(ids).tolist())
+    names = {int(id): name for id, name in given.items() if id in added}
     if not isinstance(given, Names):
         return names
     found = Names(names)
