@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from residua.reporting.coordinates import CELL, LEFT, TOP, WIDTH, bars, grid, lines
@@ -34,6 +34,7 @@ def test_what_is_not_finite_is_left_out():
     assert lines([("a", "base", [], [])], **WORDS).lines[0].points == ()
 
 
+@example([(4611.0, 0.0), (2.5644190089814353e-305, 0.0)], True)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=20), st.booleans())
 def test_whatever_the_numbers_all_is_within_the_drawing(points, log):
     made = lines([("a", "base", [x for x, _ in points], [y for _, y in points])], log=log, **WORDS)

@@ -40,7 +40,7 @@ from residua.memory.schema import KeyDtype, Schema, unit
 from residua.memory.storage import Storage, StorageName, describe_storage, make_storage
 from residua.memory.summary import summary
 from residua.memory.table import Column, Table, alike
-from residua.memory.where import Wanted, others, said
+from residua.memory.where import others, said
 from residua.native import Reading
 
 if TYPE_CHECKING:
@@ -492,7 +492,7 @@ class Memory(Savable):
 
         return self._edited("forget", note, forgotten)
 
-    def where(self, **columns: Wanted) -> Self:
+    def where(self, **columns: ArrayLike | Iterable[float]) -> Self:
         """A memory of its own that remembers those rows alone whose columns hold what is asked for.
 
         Parameters

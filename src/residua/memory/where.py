@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from residua.core import ArrayLike
 from residua.errors import ParameterError
 
 if TYPE_CHECKING:
     from residua.memory.memory import Memory
 
-Wanted: TypeAlias = float | Iterable[float] | np.ndarray | Tensor
 
-
-def others(memory: Memory, wanted: Mapping[str, Wanted]) -> Tensor:
+def others(memory: Memory, wanted: Mapping[str, ArrayLike | Iterable[float]]) -> Tensor:
     """The numbers of the remembered rows that hold, in some column, none of the values wanted there."""
     rows = memory.active_rows
     unlike = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
@@ -29,15 +28,18 @@ def others(memory: Memory, wanted: Mapping[str, Wanted]) -> Tensor:
     return rows[unlike]
 
 
-def said(wanted: Mapping[str, Wanted]) -> str:
+def said(wanted: Mapping[str, ArrayLike | Iterable[float]]) -> str:
     """What was asked for, as a log has it."""
     return "where " + ", ".join(f"{name} is {_shown(values)}" for name, values in wanted.items())
 
 
-def _numbers(name: str, values: Wanted, column: Tensor) -> Tensor:
-    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, np.ndarray, Tensor)):
-        values = list(values)
-    given = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+def _numbers(name: str, values: ArrayLike | Iterable[float], column: Tensor) -> Tensor:
+    if isinstance(values, Tensor):
+        values = values.cpu().numpy()
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, np.ndarray)):
+        given = np.asarray(list(values))  # an array of a set is one of one object
+    else:
+        given = np.asarray(values)
     if given.dtype.kind not in "biuf":
         raise ParameterError(f"where({name}={values!r}); expected numbers, for a column holds {column.dtype}")
     exact = given.astype(np.float64) if column.is_floating_point() else given
@@ -48,6 +50,6 @@ def _numbers(name: str, values: Wanted, column: Tensor) -> Tensor:
     return torch.from_numpy(exact.reshape(-1)).to(column.device, column.dtype)
 
 
-def _shown(values: Wanted) -> str:
+def _shown(values: ArrayLike | Iterable[float]) -> str:
     text = " ".join(repr(values).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

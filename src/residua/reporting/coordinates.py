@@ -221,7 +221,13 @@ def grid(
 
 def _part(value: float, low: float, high: float, log: bool) -> float:
     """Where a value is on the way from `low` to `high`."""
-    return math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+    return _logarithm(value, low) / _logarithm(high, low) if log else (value - low) / (high - low)
+
+
+def _logarithm(value: float, low: float) -> float:
+    """Of ``value / low``, also where that is more than there are numbers for."""
+    ratio = value / low
+    return math.log(ratio) if math.isfinite(ratio) else math.log(value) - math.log(low)
 
 
 def _range(values: Sequence[float], pad: float) -> tuple[float, float]:
