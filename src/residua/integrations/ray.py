@@ -198,6 +198,7 @@ def encode(
         concurrency=workers,
         num_cpus=0,  # where a node dies, its workers would take the CPUs that reading needs, and all would wait
         num_gpus=num_gpus,
+        memory=1,  # a byte: who asks for nothing at all is put anywhere by chance
     )  # spread over the nodes, and begun anew without end, as Ray Data does with all its actors
     return EncodedDataset(encoded, first[:0])
 
