@@ -29,6 +29,7 @@ def memory(request):
         ({"year": range(2010, 2020), "label": [0, 2]}, (YEARS >= 2010) & (YEARS < 2020) & (LABELS != 1)),
         ({"year": np.array([2003, 2004], np.int16)}, np.isin(YEARS, [2003, 2004])),
         ({"year": torch.tensor([2003.0, 2004.5])}, YEARS == 2003),
+        ({"year": [2003.0, np.inf, np.nan, 1e300]}, YEARS == 2003),
         ({"share": 501.75}, YEARS == 2007),
         ({"share": {501.75, 502}}, np.isin(YEARS, [2007, 2008])),
         ({"id": np.arange(5)}, np.arange(600) < 5),

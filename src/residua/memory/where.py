@@ -42,12 +42,12 @@ def _numbers(name: str, values: ArrayLike | Iterable[float], column: Tensor) -> 
         given = np.asarray(values)
     if given.dtype.kind not in "biuf":
         raise ParameterError(f"where({name}={values!r}); expected numbers, for a column holds {column.dtype}")
-    exact = given.astype(np.float64) if column.is_floating_point() else given
-    if not column.is_floating_point():  # 2.5 is in no column of integers, and 300 in none of bytes
-        whole = exact == np.floor(exact) if exact.dtype.kind == "f" else np.ones(exact.shape, bool)
-        exact = exact[whole].astype(np.int64)
-        return torch.from_numpy(exact.reshape(-1)).to(column.device)
-    return torch.from_numpy(exact.reshape(-1)).to(column.device, column.dtype)
+    given = given.reshape(-1)
+    if column.is_floating_point():
+        return torch.from_numpy(given.astype(np.float64)).to(column.device, column.dtype)
+    if given.dtype.kind == "f":  # 2.5 is in no column of integers, nor is infinity
+        given = given[(given == np.floor(given)) & (np.abs(given) < 2.0**63)]
+    return torch.from_numpy(given.astype(np.int64)).to(column.device)
 
 
 def _shown(values: ArrayLike | Iterable[float]) -> str:
