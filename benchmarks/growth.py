@@ -170,9 +170,9 @@ def recall(memory: Any, queries: Any, found: Any) -> float:
     return float(np.mean([len(np.intersect1d(one, other)) / K for one, other in zip(found, best[1])]))
 
 
-def child(*arguments: object) -> dict:
+def child(*arguments: object, module: str = "benchmarks.growth") -> dict:
     """What another process, of one thread, measures."""
-    command = [sys.executable, "-m", "benchmarks.growth", *map(str, arguments)]
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(command, cwd=HERE.parent, env=os.environ | one, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -37,13 +37,12 @@ EACH = 8  # rows of an edit
 
 
 def command(*words: object) -> dict[str, Any]:
-    """One of the library's commands, and what it took."""
+    """One of the library's commands, what it says by ``--json``, and what it took."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "residua", *map(str, words)], stdout=subprocess.PIPE, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    said = done.stdout.decode()
-    return {"said": json.loads(said) if said.startswith("{") else said.strip()} | {
+    return {"said": {name: value for name, value in json.loads(done.stdout).items() if name != "output"}} | {
         "wall_s": round(time.perf_counter() - begun, 2),
         "cpu_s": round(cpu, 2),
         "peak_mb": after.ru_maxrss // 1024,  # of the largest so far

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from benchmarks.growth import child, recall, resident
 
 HERE = Path(__file__).resolve().parent
 K, OVERFETCH, PROBES = 50, 16, 16
@@ -77,14 +77,9 @@ COSTS = {
 
 def build(folder: Path, size: Size) -> dict[str, float]:
     """Build it in `folder`."""
-    import faiss
-    import torch
-
     import residua as rs
     from benchmarks.generated import Rows
 
-    faiss.omp_set_num_threads(1)
-    torch.set_num_threads(1)
     made, drawing = Rows(size.dim), [0.0]
 
     def blocks() -> Iterator[rs.Encoded]:
@@ -104,15 +99,12 @@ def build(folder: Path, size: Size) -> dict[str, float]:
 
 def use(folder: Path, size: Size) -> dict[str, float]:
     """Open what lies in `folder`, and search it."""
-    import faiss
+    import faiss  # noqa: F401 (so that what it needs by itself is not the memory's)
     import torch
 
     import residua as rs
     from benchmarks.generated import APART, Rows
-    from benchmarks.growth import recall, resident
 
-    faiss.omp_set_num_threads(1)
-    torch.set_num_threads(1)
     made, before = Rows(size.dim), resident()["own_mb"]
     queries = made(APART, QUERIES).keys
     memory = rs.Memory.load(folder, mmap=True)
@@ -147,13 +139,9 @@ def predicted(constants: dict[str, list[float]], size: Size) -> dict[str, float]
 
 def measured(size: Size) -> dict[str, float]:
     """The costs of one size: built by a process, and used by another."""
-    found = dict[str, float]()
     with tempfile.TemporaryDirectory(prefix="residua-scale-") as folder:
-        for what in ("build", "use"):
-            words = [sys.executable, "-m", "benchmarks.scale", what, folder, str(size.n), str(size.dim)]
-            done = subprocess.run(words, cwd=HERE.parent, stdout=subprocess.PIPE, check=True)
-            found |= json.loads(done.stdout.splitlines()[-1])
-    return found
+        steps = [child(what, folder, size.n, size.dim, module="benchmarks.scale") for what in ("build", "use")]
+    return steps[0] | steps[1]
 
 
 def main() -> dict[str, Any]:
