@@ -12,13 +12,10 @@ import atexit
 import functools
 import math
 import os
-import struct
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import BoundedSemaphore
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
@@ -29,12 +26,12 @@ from residua.errors import EngineError, ParameterError
 from residua.index.connected import Address, ConnectedServer, Parts, check_params, required
 from residua.index.index import register_index
 from residua.index.nearest import blocks
+from residua.index.pool import Pool
 from residua.index.remote import RemoteIndex, end_unsaved
 
 T = TypeVar("T")
 Statement = tuple[Any, Any]  # and its parameters
 
-_CONNECTIONS = 8  # at once, of a process
 _WAIT = 0.2  # seconds between two looks at a server that is away
 _NUMBERS = 2**20  # of keys in one call
 _INDEXED = 2**17  # the same, where each key goes into a graph
@@ -98,7 +95,7 @@ class PostgreSQLServer(ConnectedServer):
 
     def __init__(self, address: Address):
         super().__init__(address)
-        self._pools: dict[int, _Pool] = {}  # by process: one that was forked has connections of its own
+        self._pools: dict[int, Pool] = {}  # by process: one that was forked has connections of its own
 
     def create(self, name: str, dim: int) -> None:
         def work(client: Any) -> None:
@@ -282,10 +279,10 @@ class PostgreSQLServer(ConnectedServer):
                     again = True
                 time.sleep(_WAIT)
 
-    def _pool(self) -> _Pool:
+    def _pool(self) -> Pool:
         pid = os.getpid()
         if pid not in self._pools:
-            pool = _Pool(self.address, required("psycopg", "pgvector"))
+            pool = Pool(self.address, required("psycopg", "pgvector"))
             if self._pools.setdefault(pid, pool) is pool:
                 weakref.finalize(self, pool.empty).atexit = False
                 atexit.register(_end, self.identity, pool)
@@ -301,96 +298,6 @@ class PostgreSQLServer(ConnectedServer):
         if "database" in text:
             return f"{text}: have an administrator run CREATE SCHEMA residua AUTHORIZATION {user} in it"
         return f"{text}: have its owner run GRANT ALL ON SCHEMA residua TO {user}, and ON ALL TABLES IN it"
-
-
-class _Late(Exception):
-    """The time is over."""
-
-
-class _Pool:
-    """Connections of this process to one database, each in one hand at a time."""
-
-    def __init__(self, address: Address, psycopg: Any):
-        self.address, self.psycopg, self.pid = address, psycopg, os.getpid()
-        self._turns, self._idle = BoundedSemaphore(_CONNECTIONS), deque[Any]()
-
-    @contextmanager
-    def taken(self, until: float, again: bool) -> Iterator[Any]:
-        """A connection, whose calls end `until` then; after any error it is closed."""
-        if not self._turns.acquire(timeout=max(until - time.monotonic(), 0)):
-            raise _Late(f"all {_CONNECTIONS} connections are in use")
-        try:
-            try:
-                client = self._idle.pop()
-            except IndexError:
-                client = self._connected(until)
-            client.until, client.again = until, again
-            try:
-                yield client
-            except BaseException:
-                client.close()
-                raise
-            self._idle.append(client)
-        finally:
-            self._turns.release()
-
-    def empty(self) -> None:
-        """Close those that nobody uses."""
-        while self._idle and self.pid == os.getpid():
-            try:
-                self._idle.pop().close()
-            except IndexError:
-                return  # others took the last one
-
-    def _connected(self, until: float) -> Any:
-        seconds = math.ceil(self.address.timeout)
-        left = max(math.ceil(until - time.monotonic()), 2)  # no client of PostgreSQL waits for less
-        given = {"application_name": "residua", "keepalives_idle": seconds, "keepalives_interval": seconds}
-        given |= {"tcp_user_timeout": 1000 * seconds, "connect_timeout": left}
-        given |= {"password": self.address.secret} if self.address.secret else {}
-        client = _connection(self.psycopg).connect(
-            autocommit=True, prepare_threshold=None, **given | dict(self.address.options)
-        )
-        client.adapters.register_dumper(np.ndarray, _keys(self.psycopg))
-        return client
-
-
-@functools.cache
-def _connection(psycopg: Any) -> Any:
-    class Connection(psycopg.Connection):
-        until, again = math.inf, False
-
-        def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-            return super().wait(_in_time(gen, self.until), *args, **kwargs)
-
-    return Connection
-
-
-@functools.cache
-def _keys(psycopg: Any) -> Any:
-    class Key(psycopg.adapt.Dumper):
-        """A key, as pgvector receives it."""
-
-        format = psycopg.pq.Format.BINARY
-        oid = 0  # the server knows which
-
-        def dump(self, key: np.ndarray) -> bytes:
-            return struct.pack("!HH", len(key), 0) + key.astype(">f4").tobytes()
-
-    return Key
-
-
-def _in_time(steps: Any, until: float) -> Any:
-    """What psycopg does step by step, and no longer than `until`: libpq itself waits for ever."""
-    try:
-        wanted = next(steps)
-        while True:
-            ready = yield wanted
-            if time.monotonic() > until:
-                raise _Late("it gave no answer")
-            wanted = steps.send(ready)
-    except StopIteration as done:
-        return done.value
 
 
 @contextmanager
@@ -439,7 +346,7 @@ def _copied(rows: np.ndarray, keys: np.ndarray) -> bytes:
     return b"PGCOPY\n\xff\r\n\0" + bytes(8) + table.tobytes() + b"\xff\xff"
 
 
-def _end(identity: Any, pool: _Pool) -> None:
+def _end(identity: Any, pool: Pool) -> None:
     if pool.pid == os.getpid():
         end_unsaved(identity, True)
         pool.empty()
