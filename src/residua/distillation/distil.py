@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def distil(
     imitation: float = 0.5,
     lmbda: float | None = None,
     gamma: float | None = None,
-    blocks: int = 4,
+    blocks: int = 2,
     expansion: int = 4,
     epochs: int = 50,
     batch_size: int | None = None,
@@ -67,7 +68,7 @@ def distil(
     lmbda, gamma : float, optional
         Of the reader that is made, as for ``Distilled``; None: the teacher's own ``lmbda``, or 0.25; and 1. ``rs.tune``
         finds better ones.
-    blocks, expansion : int, default 4 and 4
+    blocks, expansion : int, default 2 and 4
         Residual blocks, and how much wider than the key each is inside.
     epochs, batch_size, rate : int, int, float, optional
         Of AdamW, whose rate falls to 0 along a cosine. By default 50 epochs, a hundredth of the rows (16 to 512), 5e-4.
@@ -104,15 +105,14 @@ def distil(
     memory = reader.memory
     check_task(memory)
     if reader.start() is not None:
-        raise ParameterError(
-            f"this {type(reader).__name__} looks back over a text, which no key tells; leave its cache out"
-        )
+        what = f"this {type(reader).__name__} looks back over a text, of which a key says nothing"
+        raise ParameterError(f"{what}; distil one without a cache")
     if readout not in READOUTS:
         raise ParameterError(f"readout={readout!r}; expected one of {READOUTS}")
-    if not 0 <= imitation <= 1:
+    if not (isinstance(imitation, Real) and 0 <= imitation <= 1):
         raise ParameterError(f"imitation={imitation!r}; expected the teacher's share of the loss, from 0 to 1")
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("rows", rows)):
-        if value is not None or name == "epochs":
+        if value is not None:
             whole(name, value, 1, "a whole number >= 1")
     rate = positive("rate", rate)
     if not len(memory):

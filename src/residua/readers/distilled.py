@@ -166,8 +166,7 @@ class Distilled(Reader):
     def says(self, keys: Tensor) -> Tensor:
         """The student's logits s, float32 (q, L), of keys (q, d)."""
         keys = keys.to(self.memory.device)
-        with torch.inference_mode():
-            return self.student(unit(keys) if self.memory.schema.normalise else keys)
+        return self.student(unit(keys) if self.memory.schema.normalise else keys)
 
     def answered(self, base: Softmax, near: Neighbours, said: Tensor | None) -> Prediction:
         """What the student's logits `said` (q, L), None where it has no say, make of the base."""
@@ -176,8 +175,9 @@ class Distilled(Reader):
             return Prediction(base, near, None, 0.0, None, space)
 
         def weigh() -> Change:
-            given, left, table = self.gamma, 1.0, said
-            if self.lmbda is not None:
+            if self.lmbda is None:
+                given, left, table = self.gamma or 0.0, 1.0, said
+            else:
                 given, left, table = self.lmbda, 1 - self.lmbda, torch.softmax(said, dim=1)
             own = torch.arange(len(said), device=said.device)[:, None]  # each query is told one thing
             weights = torch.full(own.shape, given, device=said.device)
@@ -233,7 +233,7 @@ class Distilled(Reader):
         numbers = about.pop("learned", None)
         if numbers is None:
             raise MemoryFileError("the student's numbers are missing; restore them from a copy, or distil again")
-        return cls(memory, **params | {"student": Student.from_json(about, numbers)})
+        return super().from_json(params | {"student": Student.from_json(about, numbers)}, memory)
 
 
 class _Taught(TableValues):

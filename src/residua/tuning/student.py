@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residua.caution import warn
 from residua.core import DenseLogits, Encoded, HeadLogits, Prediction, Softmax, as_tensor
 from residua.errors import ParameterError
 from residua.memory.exclusion import remembered
@@ -76,6 +77,11 @@ class StudentSweep:
         matched = torch.cat(self._matched).numpy()
         seen = Judged("log_loss", losses[these], right[these], groups_of(ids), matched, bool(right[plain].all()))
         found = seen.beyond_matches(2, 0 if by_accuracy else 1, needed, by_accuracy)
+        if found.rests_on_matches:
+            warn(
+                f"the student's gain rests on the {found.matches:,} of {found.rows:,} validation rows whose very key "
+                "or id is remembered, and the model alone is kept; tune on rows that it did not learn"
+            )
         if needed is None:
             found = replace(found, used=bool(results["score"][best] > results["score"][alone].max()))
         _, z, _ = paired_z(seen.losses[0] - seen.losses[1], seen.groups)
