@@ -287,15 +287,18 @@ def tables(results: dict) -> dict[str, Table]:
         rows.append([f"{one} - {other}", *(interval(found["accuracy"], bold=True) for found in each)])
         rows.append(["log-loss", *(small(found["log_loss"]) for found in each)])
     out["pairs"] = Table(("difference", *(network["network"] for network in results["networks"])), rows)
-    for one in results["texts"]:
-        rows = [["the model alone", f"{one['base']:.2f}", "", "", "", "", ""]]
-        for name, found in one["readers"].items():
-            numbers = (f"{found['perplexity']:.2f}", interval(found["change"]), f"{found['share']:.0f}")
-            taught = f"{one['seconds'][name]:.0f}" if name in one["seconds"] else ""
-            rows.append([TEXT[name], *numbers, f"{found['lmbda']:.2f}", f"{found['microseconds']:.0f}", taught])
-        heads = (one["name"], "perplexity", "change, %", "of kNN-LM's gain, %", "λ", "µs a token", "to teach it, s")
-        out["text"] = Table(heads, rows)
-    return out
+    return out | ({"text": table(results["texts"][0])} if results["texts"] else {})
+
+
+def table(one: dict) -> Table:
+    """Of a text every reader."""
+    rows = [["the model alone", f"{one['base']:.2f}", "", "", "", "", ""]]
+    for name, found in one["readers"].items():
+        numbers = (f"{found['perplexity']:.2f}", interval(found["change"]), f"{found['share']:.0f}")
+        taught = f"{one['seconds'][name]:.0f}" if name in one["seconds"] else ""
+        rows.append([TEXT[name], *numbers, f"{found['lmbda']:.2f}", f"{found['microseconds']:.0f}", taught])
+    heads = (one["name"], "perplexity", "change, %", "of kNN-LM's gain, %", "λ", "µs a token", "to teach it, s")
+    return Table(heads, rows)
 
 
 def _called(name: str) -> str:

@@ -105,6 +105,14 @@ def test_keys_of_length_1_and_keys_far_from_0():
     assert np.ptp(far.scores(moved), axis=0).min() > 0.01  # float32 would see one key
 
 
+def test_keys_that_are_alike_and_keys_beyond_all_measure():
+    data = rows(100)
+    keys = np.concatenate([data.keys, np.full((100, 1), 7.0), 1e-38 * data.keys[:, :1]], axis=1)
+    reader = taught(rs.Memory(rs.Encoded(keys, data.logits, data.labels)), lmbda=1.0)
+    far = np.array([[1e38, -1e38, 0, 7, 0], [0, 0, 0, 1e30, 0], [0, 0, 0, 7, 1e38]])
+    np.testing.assert_allclose(reader.predict_proba(rs.Encoded(far, np.zeros((3, 3)))).sum(axis=1), 1, atol=1e-5)
+
+
 EDITS = {
     "forget": lambda memory: memory.forget([3]),
     "relabel": lambda memory: memory.relabel([3], (memory.labels[3] + 1) % 3),

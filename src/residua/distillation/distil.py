@@ -31,6 +31,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 DECAY = 0.01  # AdamW's, of all weights
 SMALL, LARGE = 16, 512  # rows of a step
+ALIKE = 1e-30  # a spread of keys whose inverse is still a number
 
 
 def distil(
@@ -155,7 +156,7 @@ def _taught(
     device, n = learned.keys.device, len(learned)
     student.shift = learned.keys.mean(dim=0)
     spread = (learned.keys - student.shift).float().square().mean(dim=0).sqrt()
-    student.scale = torch.where(spread > 0, 1 / spread, torch.ones_like(spread))
+    student.scale = torch.where(spread > ALIKE, 1 / spread, torch.ones_like(spread))
     steps = epochs * math.ceil(n / batch_size)
     optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -19,6 +19,7 @@ from residua.errors import MemoryFileError, ParameterError
 Readout: TypeAlias = Literal["mixture", "residual"]
 READOUTS = ("mixture", "residual")
 MOST = 64  # blocks, and how often a block's inside is as wide as the key
+FAR = 50.0  # standard deviations; what is further away says no more, and breaks nothing
 LEAST = 64  # width; shorter keys are followed by zeros, so that there is room
 
 
@@ -67,7 +68,7 @@ class Student(nn.Module):
 
     def forward(self, keys: Tensor) -> Tensor:
         """Float32 (q, L) of keys (q, d)."""
-        h = ((keys - self.shift) * self.scale).float()
+        h = ((keys - self.shift) * self.scale).float().clamp(-FAR, FAR)
         h = h if self.dim >= LEAST else pad(h, (0, LEAST - self.dim))
         for block in self.blocks:
             h = block(h)
