@@ -63,10 +63,10 @@ def test_inside_of_any_scope(teacher, scope):
     with scope():
         student = rs.distil(teacher, **QUICK)
     np.testing.assert_array_equal(student.scores(rows(9, 1)), rs.distil(teacher, **QUICK).scores(rows(9, 1)))
-    assert not any(p.requires_grad or p.is_inference() for p in student.student.parameters())
+    assert not any(p.requires_grad or p.is_inference() for p in student.student.numbers.values())
 
 
-@pytest.mark.parametrize("during", ["_taught", "lessons"])
+@pytest.mark.parametrize("during", ["_teach", "lessons"])
 def test_an_interrupt_leaves_the_memory_as_it_was(during, monkeypatch):
     memory = rs.Memory(rows(60))
     before, done = memory.version, []
@@ -84,13 +84,13 @@ def test_an_interrupt_leaves_the_memory_as_it_was(during, monkeypatch):
 
 def test_an_edit_meanwhile_makes_the_student_old(monkeypatch):
     memory = rs.Memory(rows(60))
-    taught = VERB._taught
+    taught = VERB._teach
 
     def edited(*args):
         memory.forget([0])
         taught(*args)
 
-    monkeypatch.setattr(VERB, "_taught", edited)
+    monkeypatch.setattr(VERB, "_teach", edited)
     student = rs.distil(rs.KNNLM(memory, k=5), **QUICK)
     with pytest.raises(StorageError, match="distil again"):
         student.predict(rows(3, 1))

@@ -127,13 +127,11 @@ def distil(
     Distilled(memory, _made(shape, "", seed), lmbda=lmbda, gamma=gamma, temperature=reader.temperature)
     with memory.reading():
         learned = lessons(reader, readout, imitation > 0, rows, seed, progress)
-    student = _made(shape, learned.rows, seed).to(memory.device)
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(memory.device.type, enabled=False):
         batch_size = batch_size or min(max(len(learned) // 100, SMALL), LARGE)
-        _taught(student, learned, float(imitation), int(epochs), int(batch_size), rate, seed, progress)
-    return Distilled(
-        memory, student.requires_grad_(False).eval(), lmbda=lmbda, gamma=gamma, temperature=reader.temperature
-    )
+        student = _standardised(_made(shape, learned.rows, seed), learned.keys)
+        _teach(student, learned, float(imitation), int(epochs), int(batch_size), rate, seed, progress)
+    return Distilled(memory, student, lmbda=lmbda, gamma=gamma, temperature=reader.temperature)
 
 
 def _made(shape: tuple[int, int, Readout, int, int], rows: str, seed: int) -> Student:
@@ -142,7 +140,15 @@ def _made(shape: tuple[int, int, Readout, int, int], rows: str, seed: int) -> St
         return Student(*shape, rows)
 
 
-def _taught(
+def _standardised(student: Student, keys: Tensor) -> Student:
+    """The student, on the keys' device, to which they have mean 0 and spread 1."""
+    shift = keys.mean(dim=0)
+    spread = (keys - shift).float().square().mean(dim=0).sqrt()
+    scale = torch.where(spread > ALIKE, 1 / spread, torch.ones_like(spread))
+    return student.with_numbers(student.rows, student.to(keys.device).numbers | {"shift": shift, "scale": scale})
+
+
+def _teach(
     student: Student,
     learned: Lessons,
     imitation: float,
@@ -154,11 +160,9 @@ def _taught(
 ) -> None:
     """Teach the student, in place."""
     device, n = learned.keys.device, len(learned)
-    student.shift = learned.keys.mean(dim=0)
-    spread = (learned.keys - student.shift).float().square().mean(dim=0).sqrt()
-    student.scale = torch.where(spread > ALIKE, 1 / spread, torch.ones_like(spread))
+    weights = [weight.requires_grad_() for weight in student.weights]
     steps = epochs * math.ceil(n / batch_size)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=DECAY)
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     chance, loss = torch.Generator().manual_seed(seed), torch.zeros(())
     with progress_bar(progress, desc="distil", unit="step", total=steps) as bar:
@@ -171,6 +175,8 @@ def _taught(
                 schedule.step()
                 bar.update()
             log.info("distil: epoch %d of %d, loss %.4f in its last step", epoch + 1, epochs, loss.item())
+    for weight in weights:
+        weight.requires_grad_(False).grad = None
 
 
 def _loss(student: Student, learned: Lessons, rows: Tensor, imitation: float) -> Tensor:

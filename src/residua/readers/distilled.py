@@ -126,7 +126,7 @@ class Distilled(Reader):
     @property
     def learned(self) -> dict[str, Tensor]:
         self._require_known()
-        return {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
+        return {f"student.{name}": tensor for name, tensor in self.student.numbers.items()}
 
     @property
     def bytes_per_row(self) -> dict[str, int]:
