@@ -152,7 +152,11 @@ def images(weights: str, data: str, device: str) -> dict:
 def teacher_of(memory: rs.Memory) -> rs.KNNLM:
     """Interpolation with settings of the memory's own rows, each answered without itself."""
     rows, reader = list(own_rows(memory, OWN)), rs.KNNLM(memory, kernel="exponential")
-    return rs.tune(reader, rows, grid_of(memory), evidence=None, progress=False)
+    best = rs.tune(reader, rows, grid_of(memory), evidence=None, progress=False)
+    found = best.results_
+    heard = np.flatnonzero(found["k"] > 0)  # a teacher has something to say
+    at = heard[found["score"][heard].argmax()]
+    return reader.with_params(**{name: found[name][at].item() for name in best.best_params_})
 
 
 def grid_of(memory: rs.Memory) -> dict[str, Any]:

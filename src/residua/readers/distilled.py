@@ -31,10 +31,11 @@ from residua.memory import Memory
 from residua.memory.arguments import excluded_ids
 from residua.memory.schema import unit
 from residua.readers.familiarity import Familiarity
-from residua.readers.neighbour import FEW, WIDE, positive
+from residua.readers.neighbour import FEW, positive
 from residua.readers.reader import OWN, Exclude, Reader, TextState, register_reader
 from residua.readers.student import Student
 
+ENTRIES = 2**20  # scores made at a time: what one step leaves is in the cache for the next
 CURE = "distil again, from the memory as it is: rs.distil(reader)"
 
 
@@ -158,7 +159,7 @@ class Distilled(Reader):
         else:
             none = torch.empty(len(keys), 0, device=memory.device)
             near = Neighbours(none.long(), none)
-        step = rows_at_once(memory.n_outputs, memory.device, WIDE)
+        step = rows_at_once(memory.n_outputs, memory.device, ENTRIES)
         for start in range(0, len(keys), step):
             rows = slice(start, start + step)
             yield rows, self.answered(base[rows], near[rows], None if self.is_noop else self.says(keys[rows]))
