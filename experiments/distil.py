@@ -33,7 +33,7 @@ OWN = 8000  # of the memory's own rows, each without itself, that the teacher is
 BATCHES = (1, 8, 64)
 REPEAT, WARM_UP = 60, 10
 ALONE = {"lmbda": 1.0}
-# Of each reader: what it is called, and, where it has a student, how it was taught.
+# Of each reader: what it is called, and, where it is a student, how it was taught, "of" whom.
 READERS: dict[str, tuple[str, dict | None]] = {
     "base": ("base, T tuned", None),
     "teacher": ("the teacher: k-NN interpolation, tuned on the memory's own rows", None),
@@ -44,6 +44,8 @@ READERS: dict[str, tuple[str, dict | None]] = {
     "labels_mixed": ("the same, taught by labels alone", {"imitation": 0.0}),
     "residual": ("**student, residual read-out**, γ tuned", {"readout": "residual"}),
     "labels_residual": ("the same, taught by labels alone", {"readout": "residual", "imitation": 0.0}),
+    "pooled": ("another teacher: pooled, fitted on the memory's own rows", None),
+    "pooled_residual": ("**its student, residual read-out**, γ tuned", {"readout": "residual", "of": "pooled"}),
 }
 PAIRS = (
     ("student", "teacher"),
@@ -54,6 +56,8 @@ PAIRS = (
     ("residual", "interpolation"),
     ("residual", "labels_residual"),
     ("residual", "mixed"),
+    ("pooled_residual", "residual"),
+    ("pooled_residual", "pooled"),
 )
 TEXT = {
     "knnlm": "kNN-LM, tuned",
@@ -125,15 +129,17 @@ def images(weights: str, data: str, device: str) -> dict:
     remembered, test = networks.encoded(weights, data, 1.0, 0, device)
     memory = rs.Memory(remembered, device=device_of(device))
     teacher = teacher_of(memory)
+    teachers = {"teacher": teacher, "pooled": rs.Pooled(memory).fit(evidence=None, progress=False)}
     students, seconds = dict[str, rs.Distilled](), dict[str, float]()
     for name, (_, how) in READERS.items():
         if how is not None:
             known = next((other for other in students if READERS[other][1] == how), None)
-            start = time.process_time()
-            students[name] = students[known] if known else rs.distil(teacher, progress=False, **how)
+            start, options = time.process_time(), dict(how)
+            reader = teachers[options.pop("of", "teacher")]
+            students[name] = students[known] if known else rs.distil(reader, progress=False, **options)
             if known is None:
                 seconds[name] = time.process_time() - start
-    said = answers(memory, teacher, students, test)
+    said = answers(memory, teachers, students, test)
     path = Path(weights)
     per_row = memory.bytes_per_row
     return {
@@ -166,12 +172,12 @@ def grid_of(memory: rs.Memory) -> dict[str, Any]:
 
 
 def answers(
-    memory: rs.Memory, teacher: rs.KNNLM, students: dict[str, rs.Distilled], test: Encoded
+    memory: rs.Memory, teachers: dict[str, Reader], students: dict[str, rs.Distilled], test: Encoded
 ) -> dict[str, np.ndarray]:
     """Of each reader its probabilities of all test rows (n, L). What is tuned is tuned on the other half of them."""
     said = {name: np.empty((len(test), memory.n_outputs), np.float32) for name in READERS}
     logits = test.logits.dense().numpy()
-    said["teacher"] = teacher.predict_proba(test)
+    said |= {name: teacher.predict_proba(test) for name, teacher in teachers.items()}
     for name in ("student", "labels"):
         said[name] = students[name].with_params(**ALONE).predict_proba(test)
     for half in (0, 1):
@@ -181,7 +187,7 @@ def answers(
         mixed = rs.KNNLM(memory, kernel="exponential")
         best = rs.tune(mixed, test[seen], grid_of(memory), **always)
         said["interpolation"][asked] = best.predict_proba(test[asked])
-        for name in ("mixed", "labels_mixed", "residual", "labels_residual"):
+        for name in ("mixed", "labels_mixed", "residual", "labels_residual", "pooled_residual"):
             best = rs.tune(students[name], test[seen], **always)
             said[name][asked] = best.predict_proba(test[asked])
     return said
@@ -306,6 +312,8 @@ def table(one: dict) -> Table:
 
 
 def _called(name: str) -> str:
+    if name == "pooled_residual":
+        return "pooled's student, residual read-out"
     taught = " taught by labels alone" if name.startswith("labels") else ""
     which = name.replace("labels", "student").replace("student_", "") if taught else name
     return READERS[which][0].replace("*", "") + taught
@@ -317,7 +325,7 @@ def draw(results: dict) -> Figure:
     figure, (row,) = panels(1, len(networks_), (4.8 * len(networks_), 4.6))
     colours = {"base": BASE, "teacher": KNN, "interpolation": KNN}
     for axes, network in zip(row, networks_):
-        for name, marker in zip(READERS, "sovDd^<P*"):
+        for name, marker in zip(READERS, "sovDd^<P*hX"):
             found = network["readers"][name]
             colour = colours.get(name, LIGHT if name.startswith("labels") else DARK)
             axes.plot(found["log_loss"], found["accuracy"], marker, color=colour, label=_called(name), ms=8, alpha=0.85)
