@@ -71,28 +71,29 @@ def measure(
     *,
     weights: tuple[str, ...] = ("results/networks/resnet8-100percent-256epochs-seed0-epoch128.safetensors",),
     data: str = "../shared/data/cifar100",
-    model: str = "../shared/models/code-gpt2",
+    model: str = "",
     domain: str = "package:sklearn",
     glob: str = "**/*.py",
-    domain_tokens: int = 200_000,
+    domain_tokens: int = 150_000,
     eval_tokens: int = 20_000,
     window: int = 256,
     stride: int = 192,
     epochs: int = 3,
+    rate: float = 2e-3,
     index: str = "knnlm-fast",
     checkpoints: str = "out/knnlm",
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> dict:
-    """Images, then text.
+    """Images, and with --model text.
 
     Parameters
     ----------
     weights : tuple of str
-        Trained CIFAR-ResNets (.safetensors, or their folders).
+        Trained CIFAR-ResNets (.safetensors, or their folders); - is none.
     data : str
         Folder of cifar-100-python, or of train/ and test/ mosaics.
     model : str
-        A transformers causal language model: folder or name. Empty: no text.
+        A transformers causal language model: folder or name.
     domain : str
         Text that the model never saw: a folder, or package:NAME (its source).
     glob : str
@@ -106,7 +107,9 @@ def measure(
     stride : int
         By how much windows advance.
     epochs : int
-        Of a student of text.
+        Of a student of text, whose steps are of 256 tokens.
+    rate : float
+        The same.
     index : str
         Of the text's memory, as rs.Memory takes it.
     checkpoints : str
@@ -114,13 +117,20 @@ def measure(
     device : str
         Where models and memories live.
     """
-    if not weights:
-        raise ParameterError("weights is empty; expected trained networks' files")
+    weights = tuple(file for file in weights if file != "-")
+    if not weights and not model:
+        raise ParameterError("neither weights nor a model is given; expected trained networks' files, or --model")
     found: dict[str, Any] = {"networks": work.map(images, [(file, data, device) for file in weights], desc="images")}
     sizes = {"memory_tokens": domain_tokens, "eval_tokens": eval_tokens, "window": window, "stride": stride}
     settings = {"model": model, "texts": "", "validation": "", "test": "", "glob": glob, "index": index}
     settings |= {"checkpoints": checkpoints, "device": device, **sizes}
-    return found | {"texts": work.map(text, [(settings, domain, epochs)] if model else [], desc="text")}
+    return found | {
+        "texts": work.map(
+            text,
+            [(settings, domain, {"epochs": epochs, "rate": rate, "batch_size": 256})] if model else [],
+            desc="text",
+        )
+    }
 
 
 def images(weights: str, data: str, device: str) -> dict:
@@ -214,7 +224,7 @@ def latency(weights: str, data: str, readers: dict[str, Reader]) -> dict:
     return {"milliseconds": found, "threads": torch.get_num_threads()}
 
 
-def text(settings: dict, domain: str, epochs: int) -> dict:
+def text(settings: dict, domain: str, how: dict) -> dict:
     """``name``, ``rows``, ``base`` (perplexity), ``tokens``; ``readers``: by name what ``gate.told`` gives against the
     model alone, ``lmbda``, the ``share`` of kNN-LM's gain in log-perplexity, and ``microseconds`` a token takes;
     ``seconds`` to teach each, and ``bytes`` of the student."""
@@ -229,7 +239,7 @@ def text(settings: dict, domain: str, epochs: int) -> dict:
     students = dict[str, rs.Distilled]()
     for name, imitation in (("student", 0.5), ("labels", 0.0)):
         start = time.process_time()
-        students[name] = rs.distil(teacher, imitation=imitation, epochs=epochs, progress=False)
+        students[name] = rs.distil(teacher, imitation=imitation, progress=False, **how)
         seconds[name] = time.process_time() - start
         made[name] = rs.tune(students[name], tune, **always)
     silent = teacher.with_params(k=0)
@@ -248,7 +258,7 @@ def text(settings: dict, domain: str, epochs: int) -> dict:
         "rows": len(memory),
         "base": alone.perplexity,
         "tokens": alone.n,
-        "epochs": epochs,
+        "taught": how,
         "readers": readers,
         "seconds": seconds,
         "bytes": students["student"].student.nbytes,
@@ -290,14 +300,20 @@ def tables(results: dict) -> dict[str, Table]:
         ]
         rows.append(["MB", "", *(f"{network['bytes'][name] / 1e6:.2f}" for name in ("student", "memory"))])
         out[f"cost {place + 1}"] = Table((what, "the network alone", "with the student", "with the teacher"), rows)
-    rows = []
-    for pair in results["networks"][0]["pairs"]:
-        one, other = (_called(name) for name in pair.split(", "))
-        each = [network["pairs"][pair] for network in results["networks"]]
-        rows.append([f"{one} - {other}", *(interval(found["accuracy"], bold=True) for found in each)])
-        rows.append(["log-loss", *(small(found["log_loss"]) for found in each)])
-    out["pairs"] = Table(("difference", *(network["network"] for network in results["networks"])), rows)
+    if results["networks"]:
+        out["pairs"] = pairs_table(results["networks"])
     return out | ({"text": table(results["texts"][0])} if results["texts"] else {})
+
+
+def pairs_table(found: list[dict]) -> Table:
+    """How far readers are apart on each network."""
+    rows = []
+    for pair in found[0]["pairs"]:
+        one, other = (_called(name) for name in pair.split(", "))
+        each = [network["pairs"][pair] for network in found]
+        rows.append([f"{one} - {other}", *(interval(difference["accuracy"], bold=True) for difference in each)])
+        rows.append(["log-loss", *(small(difference["log_loss"]) for difference in each)])
+    return Table(("difference", *(network["network"] for network in found)), rows)
 
 
 def table(one: dict) -> Table:
@@ -320,8 +336,17 @@ def _called(name: str) -> str:
 
 
 def draw(results: dict) -> Figure:
-    """Of each network the readers by log-loss and accuracy: better is up and left."""
+    """Of each network the readers by log-loss and accuracy: better is up and left; of text their perplexities."""
     networks_ = results["networks"]
+    if not networks_:
+        (one,) = results["texts"]
+        figure, ((axes,),) = panels(1, 1, (7, 2.4))
+        shown = {"the model alone": one["base"]} | {
+            TEXT[name].replace("*", ""): found["perplexity"] for name, found in one["readers"].items()
+        }
+        axes.barh(list(shown)[::-1], list(shown.values())[::-1], color=[LIGHT, DARK, KNN, BASE])
+        axes.set(xlabel="perplexity", title=one["name"])
+        return figure
     figure, (row,) = panels(1, len(networks_), (4.8 * len(networks_), 4.6))
     colours = {"base": BASE, "teacher": KNN, "interpolation": KNN}
     for axes, network in zip(row, networks_):

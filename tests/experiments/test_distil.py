@@ -57,14 +57,15 @@ def test_text(tmp_path, tiny_model, tiny_tokenizer):
     settings = {"model": str(tmp_path / "model"), "texts": "", "validation": "", "test": "", "glob": "**/*.py"}
     settings |= {"memory_tokens": 500, "eval_tokens": 150, "window": 32, "stride": 24, "index": "exact"}
     settings |= {"checkpoints": str(tmp_path / "memories"), "device": "cpu"}
-    found = distil.text(settings, str(tmp_path / "other"), 8)
+    found = distil.text(settings, str(tmp_path / "other"), {"epochs": 8})
     assert list(found["readers"]) == list(distil.TEXT) and abs(found["rows"] - 500) < 30
     assert found["readers"]["knnlm"]["share"] == pytest.approx(100)
     student = found["readers"]["student"]
     assert student["share"] > 50 and student["perplexity"] < found["base"] / 2
-    assert len(distil.table(found).rows) == 4
+    results = {"networks": [], "texts": [found]}
+    assert len(distil.tables(results)["text"].rows) == 4 and distil.draw(results).axes
 
 
-def test_it_needs_a_network():
-    with pytest.raises(ParameterError, match="weights is empty"):
+def test_it_needs_a_network_or_a_language_model():
+    with pytest.raises(ParameterError, match="neither weights nor a model"):
         distil.measure(None, weights=())
