@@ -107,9 +107,9 @@ def measure(
     stride : int
         By how much windows advance.
     epochs : int
-        Of a student of text, whose steps are of 256 tokens.
+        Of a student of text, in steps of 256 tokens.
     rate : float
-        The same.
+        Of a student of text.
     index : str
         Of the text's memory, as rs.Memory takes it.
     checkpoints : str
