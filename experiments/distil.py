@@ -33,7 +33,7 @@ OWN = 8000  # of the memory's own rows, each without itself, that the teacher is
 BATCHES = (1, 8, 64)
 REPEAT, WARM_UP = 60, 10
 ALONE = {"lmbda": 1.0}
-# Of each reader: what it is called, and, where it is a student, how it was taught, "of" whom.
+# Of each reader: what it is called, and, where it is a student, how it was taught.
 READERS: dict[str, tuple[str, dict | None]] = {
     "base": ("base, T tuned", None),
     "teacher": ("the teacher: k-NN interpolation, tuned on the memory's own rows", None),
@@ -44,8 +44,6 @@ READERS: dict[str, tuple[str, dict | None]] = {
     "labels_mixed": ("the same, taught by labels alone", {"imitation": 0.0}),
     "residual": ("**student, residual read-out**, γ tuned", {"readout": "residual"}),
     "labels_residual": ("the same, taught by labels alone", {"readout": "residual", "imitation": 0.0}),
-    "pooled": ("another teacher: pooled, fitted on the memory's own rows", None),
-    "pooled_residual": ("**its student, residual read-out**, γ tuned", {"readout": "residual", "of": "pooled"}),
 }
 PAIRS = (
     ("student", "teacher"),
@@ -56,8 +54,6 @@ PAIRS = (
     ("residual", "interpolation"),
     ("residual", "labels_residual"),
     ("residual", "mixed"),
-    ("pooled_residual", "residual"),
-    ("pooled_residual", "pooled"),
 )
 TEXT = {
     "knnlm": "kNN-LM, tuned",
@@ -71,6 +67,7 @@ def measure(
     *,
     weights: tuple[str, ...] = ("results/networks/resnet8-100percent-256epochs-seed0-epoch128.safetensors",),
     data: str = "../shared/data/cifar100",
+    image_epochs: int = 50,
     model: str = "",
     domain: str = "package:sklearn",
     glob: str = "**/*.py",
@@ -92,6 +89,8 @@ def measure(
         Trained CIFAR-ResNets (.safetensors, or their folders); - is none.
     data : str
         Folder of cifar-100-python, or of train/ and test/ mosaics.
+    image_epochs : int
+        Of a student of images.
     model : str
         A transformers causal language model: folder or name.
     domain : str
@@ -120,7 +119,9 @@ def measure(
     weights = tuple(file for file in weights if file != "-")
     if not weights and not model:
         raise ParameterError("neither weights nor a model is given; expected trained networks' files, or --model")
-    found: dict[str, Any] = {"networks": work.map(images, [(file, data, device) for file in weights], desc="images")}
+    found: dict[str, Any] = {
+        "networks": work.map(images, [(file, data, device, image_epochs) for file in weights], desc="images")
+    }
     sizes = {"memory_tokens": domain_tokens, "eval_tokens": eval_tokens, "window": window, "stride": stride}
     settings = {"model": model, "texts": "", "validation": "", "test": "", "glob": glob, "index": index}
     settings |= {"checkpoints": checkpoints, "device": device, **sizes}
@@ -133,23 +134,21 @@ def measure(
     }
 
 
-def images(weights: str, data: str, device: str) -> dict:
+def images(weights: str, data: str, device: str, epochs: int) -> dict:
     """``network``, ``memory`` and ``n`` (rows), ``readers``: name -> as ``pooled.judged`` says; ``pairs``: two names ->
     ``pooled.differences``; ``teacher`` (its settings), ``seconds`` (to teach each), ``bytes``, and ``latency``."""
     remembered, test = networks.encoded(weights, data, 1.0, 0, device)
     memory = rs.Memory(remembered, device=device_of(device))
     teacher = teacher_of(memory)
-    teachers = {"teacher": teacher, "pooled": rs.Pooled(memory).fit(evidence=None, progress=False)}
     students, seconds = dict[str, rs.Distilled](), dict[str, float]()
     for name, (_, how) in READERS.items():
         if how is not None:
             known = next((other for other in students if READERS[other][1] == how), None)
-            start, options = time.process_time(), dict(how)
-            reader = teachers[options.pop("of", "teacher")]
-            students[name] = students[known] if known else rs.distil(reader, progress=False, **options)
+            start = time.process_time()
+            students[name] = students[known] if known else rs.distil(teacher, epochs=epochs, progress=False, **how)
             if known is None:
                 seconds[name] = time.process_time() - start
-    said = answers(memory, teachers, students, test)
+    said = answers(memory, teacher, students, test)
     path = Path(weights)
     per_row = memory.bytes_per_row
     return {
@@ -182,12 +181,12 @@ def grid_of(memory: rs.Memory) -> dict[str, Any]:
 
 
 def answers(
-    memory: rs.Memory, teachers: dict[str, Reader], students: dict[str, rs.Distilled], test: Encoded
+    memory: rs.Memory, teacher: rs.KNNLM, students: dict[str, rs.Distilled], test: Encoded
 ) -> dict[str, np.ndarray]:
     """Of each reader its probabilities of all test rows (n, L). What is tuned is tuned on the other half of them."""
     said = {name: np.empty((len(test), memory.n_outputs), np.float32) for name in READERS}
     logits = test.logits.dense().numpy()
-    said |= {name: teacher.predict_proba(test) for name, teacher in teachers.items()}
+    said["teacher"] = teacher.predict_proba(test)
     for name in ("student", "labels"):
         said[name] = students[name].with_params(**ALONE).predict_proba(test)
     for half in (0, 1):
@@ -197,7 +196,7 @@ def answers(
         mixed = rs.KNNLM(memory, kernel="exponential")
         best = rs.tune(mixed, test[seen], grid_of(memory), **always)
         said["interpolation"][asked] = best.predict_proba(test[asked])
-        for name in ("mixed", "labels_mixed", "residual", "labels_residual", "pooled_residual"):
+        for name in ("mixed", "labels_mixed", "residual", "labels_residual"):
             best = rs.tune(students[name], test[seen], **always)
             said[name][asked] = best.predict_proba(test[asked])
     return said
@@ -328,8 +327,6 @@ def table(one: dict) -> Table:
 
 
 def _called(name: str) -> str:
-    if name == "pooled_residual":
-        return "pooled's student, residual read-out"
     taught = " taught by labels alone" if name.startswith("labels") else ""
     which = name.replace("labels", "student").replace("student_", "") if taught else name
     return READERS[which][0].replace("*", "") + taught
@@ -350,7 +347,7 @@ def draw(results: dict) -> Figure:
     figure, (row,) = panels(1, len(networks_), (4.8 * len(networks_), 4.6))
     colours = {"base": BASE, "teacher": KNN, "interpolation": KNN}
     for axes, network in zip(row, networks_):
-        for name, marker in zip(READERS, "sovDd^<P*hX"):
+        for name, marker in zip(READERS, "sovDd^<P*"):
             found = network["readers"][name]
             colour = colours.get(name, LIGHT if name.startswith("labels") else DARK)
             axes.plot(found["log_loss"], found["accuracy"], marker, color=colour, label=_called(name), ms=8, alpha=0.85)

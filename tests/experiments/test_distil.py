@@ -24,13 +24,12 @@ def test_every_reader_answers_every_test_row(monkeypatch):
     memory, test = rs.Memory(task(300, 0)), task(200, 1)
     teacher = distil.teacher_of(memory)
     assert teacher.k in (10, 20)
-    teachers, students = {"teacher": teacher, "pooled": rs.Pooled(memory).fit(progress=False)}, {}
-    for name, (_, how) in distil.READERS.items():
-        if how is not None:
-            options = {name: value for name, value in how.items() if name != "of"}
-            reader = teachers[how.get("of", "teacher")]
-            students[name] = rs.distil(reader, epochs=5, batch_size=32, rate=2e-3, progress=False, **options)
-    said = distil.answers(memory, teachers, students, test)
+    students = {
+        name: rs.distil(teacher, epochs=5, batch_size=32, rate=2e-3, progress=False, **how)
+        for name, (_, how) in distil.READERS.items()
+        if how is not None
+    }
+    said = distil.answers(memory, teacher, students, test)
     assert list(said) == list(distil.READERS)
     readers = {name: judged(table, test.labels, said["base"]) for name, table in said.items()}
     for name, found in readers.items():
