@@ -23,9 +23,11 @@ _HOME = {
     "ContinuousCache": "residua.readers",
     "AdaptiveLambda": "residua.readers",
     "Gated": "residua.readers",
+    "Distilled": "residua.readers",
     "from_pretrained": "residua.readers",
     "load": "residua.readers",
     "encode": "residua.encoding",
+    "distil": "residua.distillation",
     "tune": "residua.tuning",
     "evaluate": "residua.evaluation",
     "audit": "residua.review",
@@ -48,6 +50,7 @@ __all__ = [
     "AdaptiveLambda",
     "ContinuousCache",
     "DenseLogits",
+    "Distilled",
     "Encoded",
     "Gated",
     "HeadLogits",
@@ -60,6 +63,7 @@ __all__ = [
     "attach",
     "audit",
     "conformal",
+    "distil",
     "encode",
     "errors",
     "evaluate",
@@ -75,13 +79,24 @@ __all__ = [
 if TYPE_CHECKING:
     from residua import errors, lm
     from residua.core import DenseLogits, Encoded, HeadLogits, Logits, TopLogits
+    from residua.distillation import distil
     from residua.encoding import encode
     from residua.evaluation import evaluate
     from residua.explanation import explain
     from residua.hooks import attach
     from residua.inspector import inspect
     from residua.memory import Memory
-    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, from_pretrained, load
+    from residua.readers import (
+        KNNLM,
+        AdaptiveLambda,
+        ContinuousCache,
+        Distilled,
+        Gated,
+        Pooled,
+        ResMem,
+        from_pretrained,
+        load,
+    )
     from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune

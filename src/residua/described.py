@@ -170,7 +170,7 @@ summary: Check = record(
         "windowing": nullable(map_of(anything)),
     },
 )
-READER: Check = record({"reader": text(), "params": map_of(anything)}, {"module": nullable(text())})
+READER: Check = record({"reader": text(), "params": map_of(anything)}, {"module": nullable(text()), "learned": file})
 _manifest: Check = record(
     {
         "generation": word,

@@ -69,6 +69,11 @@ def explain(
             f"a {type(reader).__name__} looks back over a whole text, and one row of it was given; explain a reader "
             "that does not: a cache is over one, rs.explain(reader.over, query)"
         )
+    if not reader.has_neighbours:
+        raise ParameterError(
+            f"a {type(reader).__name__} has no neighbours: all rows that it learned move every answer; explain the "
+            "reader that it learned from"
+        )
     given = exclude if exclude is None or isinstance(exclude, str) else np.asarray(exclude).reshape(1, -1)
     ((_, now),) = reader.predictions(query, exclude=given)
     memory, base, scores = reader.memory, now.start[0], now.scores[0]

@@ -157,7 +157,8 @@ def save(
 ) -> Saved:
     """Write a memory, and `reader`, into folder `path`: only what changed, if that still holds what was `saved`.
 
-    Files of that which are missing or torn are written again. Without a `reader`, the one that is there stays, if the
+    Files of that which are missing or torn are written again. What a reader has ``"learned"``, tensors by name, is in a
+    file of its own. Without a `reader`, the one that is there stays, if the
     folder is one of those `known`. ``StaleMemoryError`` where it is, and holds a generation that is not this memory's.
     """
     path = folder_of(path)
@@ -169,6 +170,9 @@ def save(
         old = saved.manifest if saved is not None and same else {}
         if reader is None and there is not None and now in known.get(path, ()):
             reader = reader_in(path, there)
+            learned = (reader or {}).get("learned")
+            if learned and (_drops_rows(saved) or not _is_whole(path, learned)):
+                reader = None  # it learned from rows that are dropped for good, or is torn
         with files.new_generation(path) as generation:
             known[path] = {*known.get(path, ()), generation}  # an interrupt may come when it is in place already
             shards, start = _kept(path, old.get("shards", []), "rows", len(table))
@@ -184,9 +188,23 @@ def save(
                 about = put_tensors(path, f"edits-{generation}.safetensors", tensors)
                 edits.append(about | {"events": len(events) - start})
             keys = table.rows("key") if contents.keys_kept else None
+            reader = _put_learned(path, generation, reader)
             manifest = write_manifest(path, generation, contents, index, shards, edits, old, reader, keys)
         known[path] = {generation}
     return Saved.of(path, manifest, table, contents)
+
+
+def _drops_rows(saved: Saved | None) -> bool:
+    """Whether this save leaves out rows that are in the files."""
+    return saved is not None and saved.moved is not None and int((saved.moved >= 0).sum()) < len(saved.table)
+
+
+def _put_learned(path: Path, generation: str, reader: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Write what a reader has learned, where that is not in a file already; the reader as a manifest says it."""
+    learned = (reader or {}).get("learned")
+    if reader is None or learned is None or isinstance(learned.get("file"), str):
+        return reader
+    return reader | {"learned": put_tensors(path, f"learned-{generation}.safetensors", learned)}
 
 
 def mapped_anew(saved: Saved, table: Table) -> Table:
@@ -438,7 +456,7 @@ def _load(
             median_nn_distance=manifest.get("median_nn_distance", manifest.get("typical_distance")),
             about=manifest.get("about"),
             names=Names.from_json(names),
-            reader=reader_in(path, manifest),
+            reader=_get_reader(path, manifest, held),
             keys_left=left,
         )
         saved = Saved.of(path, manifest | {"shards": shards}, table, contents)
@@ -447,6 +465,14 @@ def _load(
         if given is not None and isinstance(error, ParameterError):  # what the caller gave
             raise
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
+
+
+def _get_reader(path: Path, manifest: dict[str, Any], held: files.Held) -> dict[str, Any] | None:
+    """The reader that was saved with the memory, and what it has learned."""
+    reader = reader_in(path, manifest)
+    if reader is None or "learned" not in reader:
+        return reader
+    return reader | {"learned": get_tensors(path, reader["learned"], held)}
 
 
 def _get_events(path: Path, manifest: dict[str, Any], table: Table, schema: Schema, held: files.Held) -> list[Event]:

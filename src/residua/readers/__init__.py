@@ -2,6 +2,7 @@
 
 from residua.readers.adaptive import AdaptiveLambda
 from residua.readers.cache import ContinuousCache
+from residua.readers.distilled import Distilled
 from residua.readers.gate import Shares
 from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM
@@ -9,6 +10,7 @@ from residua.readers.neighbour import KERNELS, Kernel, NeighbourReader, register
 from residua.readers.pooled import Pooled
 from residua.readers.reader import READERS, Reader, from_pretrained, load, register_reader
 from residua.readers.resmem import ResMem
+from residua.readers.student import Student
 
 __all__ = [
     "KERNELS",
@@ -16,6 +18,7 @@ __all__ = [
     "READERS",
     "AdaptiveLambda",
     "ContinuousCache",
+    "Distilled",
     "Gated",
     "Kernel",
     "NeighbourReader",
@@ -23,6 +26,7 @@ __all__ = [
     "Reader",
     "ResMem",
     "Shares",
+    "Student",
     "from_pretrained",
     "load",
     "register_kernel",

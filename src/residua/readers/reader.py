@@ -89,6 +89,7 @@ class Reader(Shared):
     memory: Memory
     k: int  # how many neighbours it reads of each query
     temperature: float
+    has_neighbours: bool = True  # whether some remembered rows, and not all together, move each answer
 
     # Added by ``rs.tune``; the last three where ``adaptive=``, ``skip=`` and ``budget=`` ask for them.
     best_params_: dict[str, Any]
@@ -166,6 +167,12 @@ class Reader(Shared):
         made: list[Any] = [value for _, value in vars(self).get("_made_once", {}).values()]
         kept = sum(value.nbytes for value in made if isinstance(value, Tensor))
         return self.memory.bytes_per_row | {"reader": kept // max(self.memory.n_rows, 1)}
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """Arrays that ``save`` writes into a file beside the parameters, by name: a parameter's, and its own."""
+        over = {name: one.learned for name, one in self.params.items() if isinstance(one, Reader)}
+        return {f"{name}.{part}": tensor for name, held in over.items() for part, tensor in held.items()}
 
     def start(self) -> TextState | None:
         """What is kept from row to row of a text; None for a reader that answers each row by itself."""
@@ -347,7 +354,8 @@ class Reader(Shared):
                 f"the parameters of this {type(self).__name__} are not all JSON types ({error}); give the odd one a "
                 "to_json, and the reader a from_json"
             ) from error
-        self.memory._write(path, about)
+        learned = self.learned
+        self.memory._write(path, about | {"learned": learned} if learned else about)
 
     def _require_registered(self) -> None:
         """That ``load`` knows this reader's class, and those of the readers it holds."""
@@ -453,4 +461,8 @@ def reader_of(about: dict[str, Any], memory: Memory) -> Reader:
             f"this is a reader {name!r}, and none of that name is registered; import the module that defines it"
             f"{where}, then load again"
         )
-    return READERS.get(name).from_json(about["params"], memory)
+    params, learned = about["params"], about.get("learned", {})
+    for parameter, value in params.items():
+        own = {n.removeprefix(f"{parameter}."): one for n, one in learned.items() if n.startswith(f"{parameter}.")}
+        params = params | ({parameter: value | {"learned": own}} if own and isinstance(value, dict) else {})
+    return READERS.get(name).from_json(params, memory)
