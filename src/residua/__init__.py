@@ -23,6 +23,8 @@ _HOME = {
     "ContinuousCache": "residua.readers",
     "AdaptiveLambda": "residua.readers",
     "Gated": "residua.readers",
+    "Edited": "residua.readers",
+    "edit": "residua.readers",
     "from_pretrained": "residua.readers",
     "load": "residua.readers",
     "encode": "residua.encoding",
@@ -48,6 +50,7 @@ __all__ = [
     "AdaptiveLambda",
     "ContinuousCache",
     "DenseLogits",
+    "Edited",
     "Encoded",
     "Gated",
     "HeadLogits",
@@ -60,6 +63,7 @@ __all__ = [
     "attach",
     "audit",
     "conformal",
+    "edit",
     "encode",
     "errors",
     "evaluate",
@@ -81,7 +85,18 @@ if TYPE_CHECKING:
     from residua.hooks import attach
     from residua.inspector import inspect
     from residua.memory import Memory
-    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, from_pretrained, load
+    from residua.readers import (
+        KNNLM,
+        AdaptiveLambda,
+        ContinuousCache,
+        Edited,
+        Gated,
+        Pooled,
+        ResMem,
+        edit,
+        from_pretrained,
+        load,
+    )
     from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune

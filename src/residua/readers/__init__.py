@@ -2,6 +2,8 @@
 
 from residua.readers.adaptive import AdaptiveLambda
 from residua.readers.cache import ContinuousCache
+from residua.readers.editing import edit
+from residua.readers.edited import Edited
 from residua.readers.gate import Shares
 from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM
@@ -16,6 +18,7 @@ __all__ = [
     "READERS",
     "AdaptiveLambda",
     "ContinuousCache",
+    "Edited",
     "Gated",
     "Kernel",
     "NeighbourReader",
@@ -23,6 +26,7 @@ __all__ = [
     "Reader",
     "ResMem",
     "Shares",
+    "edit",
     "from_pretrained",
     "load",
     "register_kernel",

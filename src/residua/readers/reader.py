@@ -347,7 +347,13 @@ class Reader(Shared):
                 f"the parameters of this {type(self).__name__} are not all JSON types ({error}); give the odd one a "
                 "to_json, and the reader a from_json"
             ) from error
-        self.memory._write(path, about)
+        self.memory._write(path, about, self.beside())
+
+    def beside(self) -> dict[str, Memory]:
+        """Memories of its own, or of the readers it holds, by the folders that they are saved in, beside the one it
+        reads."""
+        held = (value.beside() for value in self.params.values() if isinstance(value, Reader))
+        return {name: memory for own in held for name, memory in own.items()}
 
     def _require_registered(self) -> None:
         """That ``load`` knows this reader's class, and those of the readers it holds."""
@@ -441,6 +447,8 @@ def from_pretrained(
     with fetched(repo_or_folder, **options) as folder:
         reader = load(folder, device, mmap=mmap, trust=trust)
     reader.memory._leave_if_gone(folder)
+    for name, own in reader.beside().items():
+        own._leave_if_gone(folder / name)
     return reader
 
 
