@@ -19,11 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "jinja2", "starlette"}
 OURS = {"browser", "docs", "experiments", "tables", "test", "translation"}  # extras for whoever works on residua
-VERBS = ["attach", "audit", "encode", "evaluate", "explain", "inspect", "report", "tune"]
+VERBS = ["attach", "audit", "edit", "encode", "evaluate", "explain", "inspect", "report", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
     "ContinuousCache",
     "DenseLogits",
+    "Edited",
     "Encoded",
     "Gated",
     "HeadLogits",
@@ -37,6 +38,7 @@ PUBLIC = [
     "attach",
     "audit",
     "conformal",
+    "edit",
     "encode",
     "errors",
     "evaluate",

@@ -114,6 +114,14 @@ def reader_in(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
         raise MemoryFileError(f"{file} does not describe a reader: {error}") from error
 
 
+def reads_edits(about: dict[str, Any] | None) -> bool:
+    """Whether a saved reader, or one that it holds, has edits in a folder of their own."""
+    if about is None:
+        return False
+    held = (value for value in about["params"].values() if isinstance(value, dict) and "reader" in value)
+    return about["reader"] == "Edited" or any(map(reads_edits, held))
+
+
 def _renamed(about: dict[str, Any]) -> dict[str, Any]:
     """A reader as it is described now: version 0.1 called ``skip`` ``gate``. A reader's parameter may be a reader."""
     described.READER(about, "reader")

@@ -2,8 +2,8 @@
 
 from residua.readers.adaptive import AdaptiveLambda
 from residua.readers.cache import ContinuousCache
-from residua.readers.editing import edit
 from residua.readers.edited import Edited
+from residua.readers.editing import edit
 from residua.readers.gate import Shares
 from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM

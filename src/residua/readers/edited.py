@@ -42,9 +42,9 @@ class Edited(Reader):
     """Read edits before another reader: the nearest one decides, where the query lies within its radius (GRACE,
     arXiv 2211.11031).
 
-    An edit reaches `reach` of the way to the nearest remembered row of another label; as far as the nearest edit of its
-    own label, where that is nearer than any such row; never more than half the way to an edit of another label. So a
-    new edit splits what it contradicts, widens what it confirms, and, once forgotten, leaves no trace.
+    An edit reaches `reach` of the way to its nearest neighbour of another label, among the remembered rows and the
+    edits; and as far as the nearest edit of its own label, where that is nearer. So a new edit splits the radius of
+    what it contradicts, grows that of what it confirms, and, once forgotten, leaves no trace.
 
     Where an edit decides, ``p = (1 - lmbda) * p_over + lmbda * onehot(label)``; everywhere else ``p = p_over``.
     ``scores`` are proper probabilities. ``rs.edit`` makes one, and adds to it.
@@ -92,10 +92,8 @@ class Edited(Reader):
         if not isinstance(edits, Memory):
             raise ParameterError(f"edits are a {type(edits).__name__}; expected a Memory of them, as rs.edit makes one")
         if (edits.task, edits.dim) != (over.memory.task, over.memory.dim):
-            raise ShapeError(
-                f"the edits are of {edits.task} and keys of {edits.dim}; the reader's memory is of {over.memory.task} and "
-                f"keys of {over.memory.dim}"
-            )
+            given = f"edits of {edits.task} and keys of {edits.dim}"
+            raise ShapeError(f"{given} for a memory of {over.memory.task} and keys of {over.memory.dim}")
         if not edits.has_column(MARGIN):
             raise InputError(f"the edits lack the column {MARGIN!r}: make them by rs.edit(reader, examples, labels)")
         if positive("reach", reach) > 1:
@@ -174,9 +172,10 @@ class Edited(Reader):
         """How far the edits in these rows (m,) reach, float32 (m,)."""
         margin, same = _margins(edits, rows), self.same
         labels = edits.column("label")[rows].long()
-        own, other = nearest(edits, edits.keys_at(rows), labels, same, far=2 * margin)
+        own, other = nearest(edits, edits.keys_at(rows), labels, same, far=margin)
+        margin = torch.minimum(margin, other)
         radius = torch.where(own < margin, torch.maximum(own, self.reach * margin), self.reach * margin)
-        return torch.minimum(radius, other / 2).clamp_min(same)
+        return radius.clamp_min(same)
 
     @property
     def same(self) -> float:

@@ -66,9 +66,10 @@ def edit(
     """
     edited = reader if isinstance(reader, Edited) else None
     memory = editable(reader).memory if edited is None else edited.memory
-    rows = _labelled(memory, [batch for batch in batches(examples) if len(batch)], labels)
-    if not rows:
+    given = [batch for batch in batches(examples) if len(batch)]
+    if not given:
         raise EmptyMemoryError("the examples hold no rows; expected at least one that is to be answered otherwise")
+    rows = _labelled(memory, given, labels)
     same = SAME * memory.median_nn_distance() if edited is None else edited.same
     rows = [_measured(memory, batch, same) for batch in rows]
     if edited is None:
@@ -96,14 +97,10 @@ def _labelled(memory: Memory, given: list[Encoded], labels: ArrayLike | None) ->
         batch.task, batch.columns, batch.head = "classification", {}, None
         rows.append(batch)
         start += len(batch)
-    if rows:
-        keys, said = (
-            np.concatenate([row.keys for row in rows]),
-            np.concatenate([labels_of(row, WANTED) for row in rows]),
-        )
-        distinct, which = np.unique(keys, axis=0, return_inverse=True)
-        if len(np.unique(np.stack([which.reshape(-1), said]), axis=1).T) > len(distinct):
-            raise LabelError("two of the examples have the same key and different labels; expected one label for a key")
+    keys, said = (np.concatenate(parts) for parts in zip(*((row.keys, labels_of(row, WANTED)) for row in rows)))
+    distinct, which = np.unique(keys, axis=0, return_inverse=True)
+    if len(np.unique(np.stack([which.reshape(-1), said]), axis=1).T) > len(distinct):
+        raise LabelError("two of the examples have the same key and different labels; expected one label for a key")
     return rows
 
 
