@@ -17,6 +17,7 @@ NAMES = (
     "audit",
     "cifar100",
     "controls",
+    "edit",
     "efficientnet",
     "examples",
     "familiarity",
