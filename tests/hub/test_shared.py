@@ -260,5 +260,6 @@ def test_edits_go_with_their_reader(hub, memory):
     again = rs.from_pretrained("me/edited")
     assert again.predict(wrong).tolist() == [1]
     again.edits.forget(0)
-    again.push_to_hub("me/edited")
+    with pytest.warns(UserWarning, match="1 forgotten row went"):
+        again.push_to_hub("me/edited")
     assert rs.from_pretrained("me/edited").edits.ids.tolist() == []

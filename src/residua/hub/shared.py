@@ -108,7 +108,8 @@ class Shared(ABC):
             if card is not None:
                 shutil.copyfile(card, Path(folder, CARD))
             self.save_pretrained(folder, evaluation=evaluation, base_model=base_model, license=license)
-            forgotten = read_manifest(Path(folder))["summary"]["forgotten"]
+            saved = (one for one in (Path(folder), Path(folder, EDITS)) if (one / MANIFEST).exists())
+            forgotten = sum(read_manifest(one)["summary"]["forgotten"] for one in saved)
             if forgotten:
                 warn(
                     f"{count(forgotten, 'forgotten row')} went to {repo_id} with the memory's files: rebuild() it and "
