@@ -256,6 +256,15 @@ def test_saved_aside_and_nothing_foreign_touched(tmp_path):
         rs.load(folder)
 
 
+def test_what_was_calibrated_before_is_warned_of():
+    reader = rs.edit(rs.ResMem(rs.Memory(blobs(200, 0)), k=3), blobs(1, 1), [0])
+    sets = rs.conformal(reader, blobs(200, 2))
+    sets.predict_set(blobs(5, 3))
+    rs.edit(reader, blobs(1, 4), [1])
+    with pytest.warns(UserWarning, match="edited after this was calibrated"):
+        sets.predict_set(blobs(5, 3))
+
+
 def test_of_normalised_keys():
     rows = rs.Memory(rs.Encoded([[1.0, 0], [0, 2.0]], np.zeros((2, 2)), [0, 1]), normalise=True)
     reader = rs.edit(rs.KNNLM(rows, k=0), rs.Encoded([[5.0, 5.0]], np.zeros((1, 2))), [1])
@@ -270,6 +279,18 @@ def test_labels_of_one_kind_alone():
     assert reader.edits.to_frame()["margin"].tolist() == [LOOKED_AT[-1] - 1 - 0.5]
     few = rs.edit(rs.KNNLM(rs.Memory(line(0, 2, labels=[0, 0])), k=0), line(1), [0])
     assert few.edits.to_frame()["margin"].tolist() == [2.0]  # the typical distance
+
+
+def test_of_a_memory_that_holds_nothing_any_more():
+    empty = memory()
+    reader = rs.edit(rs.ResMem(empty, k=1), line(5), [1])
+    empty.forget(empty.ids)
+    sure = np.eye(3)[[0, 0, 0]]
+    assert reader.predict(rs.Encoded([[5.0], [7.0], [8.0]], sure)).tolist() == [1, 1, 0]  # with the radius it had
+    rs.edit(reader, line(20), [2])
+    assert reader.predict(rs.Encoded([[20.0], [20.7], [22.0]], sure)).tolist() == [2, 2, 0]  # typical distance: 1
+    alike = rs.KNNLM(rs.Memory(line(3, 3, labels=[0, 0])), k=0)
+    assert rs.edit(alike, line(4), [1]).predict(line(4, 3)).tolist() == [1, 1]
 
 
 def test_a_tiny_difference_is_the_same_example():

@@ -180,7 +180,7 @@ class Edited(Reader):
     @property
     def same(self) -> float:
         """How far two keys of one example may be from each other: the least radius."""
-        return SAME * self._kept("typical", (), self.memory.median_nn_distance)
+        return SAME * self._kept("typical", (), lambda: typical(self.memory))
 
     def _made(self, params: dict[str, Any]) -> Self:
         return type(self)(**params)
@@ -214,6 +214,14 @@ def editable(reader: Reader) -> Reader:
     return reader
 
 
+def typical(memory: Memory) -> float:
+    """The typical distance between neighbours; 0 where all keys are the same."""
+    try:
+        return memory.median_nn_distance()
+    except InputError:
+        return 0.0
+
+
 def nearest(memory: Memory, keys: Tensor, labels: Tensor, apart: float, far: Tensor) -> tuple[Tensor, Tensor]:
     """Distances (m,) from `keys` (m, d) to the nearest rows of the same label and of another, of those farther than
     `apart`; inf where there is none.
@@ -222,7 +230,7 @@ def nearest(memory: Memory, keys: Tensor, labels: Tensor, apart: float, far: Ten
     the last of them stands for that to another one.
     """
     own, other = far.new_full(far.shape, torch.inf), far.new_full(far.shape, torch.inf)
-    left = torch.arange(len(keys), device=far.device)
+    left = torch.arange(len(keys) if len(memory) else 0, device=far.device)
     for k in LOOKED_AT:
         if not len(left):
             break

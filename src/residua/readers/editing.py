@@ -12,7 +12,7 @@ from residua.core import ArrayLike, Encoded, as_tensor, batches
 from residua.core.encoded import labels_of
 from residua.errors import EmptyMemoryError, LabelError
 from residua.memory import Memory
-from residua.readers.edited import LOOKED_AT, MARGIN, SAME, Edited, editable, nearest
+from residua.readers.edited import LOOKED_AT, MARGIN, SAME, Edited, editable, nearest, typical
 from residua.readers.reader import QUERIES, Reader
 
 WANTED = "give them: rs.edit(reader, examples, labels)"
@@ -70,14 +70,14 @@ def edit(
     if not given:
         raise EmptyMemoryError("the examples hold no rows; expected at least one that is to be answered otherwise")
     rows = _labelled(memory, given, labels)
-    same = SAME * memory.median_nn_distance() if edited is None else edited.same
-    rows = [_measured(memory, batch, same) for batch in rows]
+    usual = typical(memory) if edited is None else edited.same / SAME
+    rows = [_measured(memory, batch, usual) for batch in rows]
     if edited is None:
         schema = memory.schema
         kept: dict[str, Any] = {"key_dtype": schema.key_dtype, "normalise": schema.normalise, "device": memory.device}
         return Edited(reader, Memory(_numbered(rows, 0), storage="none", **kept))
     edits = edited.edits
-    replaced = np.unique(np.concatenate([_contradicted(edits, batch, same) for batch in rows]))
+    replaced = np.unique(np.concatenate([_contradicted(edits, batch, edited.same) for batch in rows]))
     with edits.editing("edit", note) as draft:
         if len(replaced):
             draft.forget(replaced)
@@ -104,13 +104,13 @@ def _labelled(memory: Memory, given: list[Encoded], labels: ArrayLike | None) ->
     return rows
 
 
-def _measured(memory: Memory, rows: Encoded, same: float) -> Encoded:
+def _measured(memory: Memory, rows: Encoded, usual: float) -> Encoded:
     """The same with their margins; without a row of another label, the typical distance between neighbours."""
     keys, labels = (as_tensor(array).to(memory.device) for array in (rows.keys, labels_of(rows, WANTED)))
     anywhere = torch.full((len(rows),), torch.inf, device=memory.device)
     parts = zip(keys.split(QUERIES), labels.split(QUERIES), anywhere.split(QUERIES))
-    margins = torch.cat([nearest(memory, *part[:2], same, part[2])[1] for part in parts])
-    rows.columns = {MARGIN: torch.where(margins.isinf(), same / SAME, margins).cpu().numpy()}
+    margins = torch.cat([nearest(memory, *part[:2], SAME * usual, part[2])[1] for part in parts])
+    rows.columns = {MARGIN: torch.where(margins.isinf(), usual, margins).cpu().numpy()}
     return rows
 
 

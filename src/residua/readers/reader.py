@@ -7,7 +7,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, Unpack, cast
@@ -70,8 +70,10 @@ def of_one_moment(verb: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[
     @wraps(verb)
     def whole(reader: Any, *args: Any, **kwargs: Any) -> T:
         there = not args or args[0] is None or isinstance(args[0], (Encoded, list, tuple))
-        memory = getattr(reader, "memory", None)  # what is no reader is refused by the verb
-        with memory.reading() if there and isinstance(memory, Memory) else nullcontext():
+        with ExitStack() as stack:
+            if there and isinstance(reader, Reader):  # what is none is refused by the verb
+                for memory in (reader.memory, *reader.beside().values()):
+                    stack.enter_context(memory.reading())
             return verb(reader, *args, **kwargs)
 
     return cast(Callable[Concatenate[R, P], T], whole)
@@ -348,6 +350,11 @@ class Reader(Shared):
                 "to_json, and the reader a from_json"
             ) from error
         self.memory._write(path, about, self.beside())
+
+    @property
+    def version(self) -> int:
+        """A count of edits of what it reads: its memory, and memories of its own."""
+        return self.memory.version + sum(memory.version for memory in self.beside().values())
 
     def beside(self) -> dict[str, Memory]:
         """Memories of its own, or of the readers it holds, by the folders that they are saved in, beside the one it
