@@ -285,7 +285,7 @@ def test_of_a_memory_that_holds_nothing_any_more():
     empty = memory()
     reader = rs.edit(rs.ResMem(empty, k=1), line(5), [1])
     empty.forget(empty.ids)
-    sure = np.eye(3)[[0, 0, 0]]
+    sure = 4 * np.eye(3)[[0, 0, 0]]
     assert reader.predict(rs.Encoded([[5.0], [7.0], [8.0]], sure)).tolist() == [1, 1, 0]  # with the radius it had
     rs.edit(reader, line(20), [2])
     assert reader.predict(rs.Encoded([[20.0], [20.7], [22.0]], sure)).tolist() == [2, 2, 0]  # typical distance: 1
