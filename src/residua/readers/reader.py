@@ -70,10 +70,11 @@ def of_one_moment(verb: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[
     @wraps(verb)
     def whole(reader: Any, *args: Any, **kwargs: Any) -> T:
         there = not args or args[0] is None or isinstance(args[0], (Encoded, list, tuple))
+        # What is no reader is refused by the verb.
+        held = [reader.memory, *reader.beside().values()] if there and isinstance(reader, Reader) else []
         with ExitStack() as stack:
-            if there and isinstance(reader, Reader):  # what is none is refused by the verb
-                for memory in (reader.memory, *reader.beside().values()):
-                    stack.enter_context(memory.reading())
+            for memory in held:
+                stack.enter_context(memory.reading())
             return verb(reader, *args, **kwargs)
 
     return cast(Callable[Concatenate[R, P], T], whole)
