@@ -120,8 +120,7 @@ def images(weights: str, data: str, counts: list[int], device: str) -> dict:
     reader = rs.ResMem(memory, **PAPER)
     before = reader.predict(test)
     wrong = np.random.default_rng(0).permutation(np.flatnonzero(before != test.labels))
-    distinct = np.sort(np.unique(test.keys[wrong], axis=0, return_index=True)[1])  # twins, with labels of their own
-    wrong = wrong[distinct][: max(counts)]
+    wrong = wrong[distinct(test.keys[wrong])][: max(counts)]  # twins have labels of their own
     counts = [count for count in counts if count <= len(wrong)]
     rest = np.setdiff1d(np.arange(len(test)), wrong)
 
@@ -170,6 +169,11 @@ def images(weights: str, data: str, counts: list[int], device: str) -> dict:
         "undone": percent((edited.predict_proba(test) == reader.predict_proba(test)).all(axis=1)),
         "seconds": seconds / len(wrong),
     }
+
+
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """The first row of each key, in order."""
+    return np.sort(np.unique(keys, axis=0, return_index=True)[1])
 
 
 def encoded(weights: str, data: str, device: str) -> tuple[rs.Memory, Encoded, list[Encoded]]:
@@ -236,12 +240,13 @@ def ages(weights: str, data: str, others: int, device: str) -> dict:
     reader = rs.ResMem(memory, **PAPER)
     before = reader.predict(test)
     wrong = np.random.default_rng(0).permutation(np.flatnonzero(before != test.labels))
-    wrong = wrong[np.sort(np.unique(test.keys[wrong], axis=0, return_index=True)[1])]
+    wrong = wrong[distinct(test.keys[wrong])]
     pictures, labels = networks.split(data, "train")
     model = load(weights).to(device_of(device), memory_format=torch.channels_last)
     order = np.random.default_rng(2).permutation(len(labels))
     halves = [(pictures[order], labels[order]), (pictures[order][:, :, ::-1], labels[order])]
     between = [through(model, *half) for half in halves]
+    between = [part[distinct(part.keys)] for part in between]  # some pictures are there twice, under two labels
     since = [1, *(age for age in (10**power for power in range(12)) if 2 * GROUP < age <= others)]
     groups = {age: wrong[at * GROUP : (at + 1) * GROUP] for at, age in enumerate(since)}
     edited: Reader = reader
