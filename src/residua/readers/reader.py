@@ -75,7 +75,7 @@ def of_one_moment(verb: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[
         with ExitStack() as stack:
             for memory in held:
                 stack.enter_context(memory.reading())
-            return verb(reader, *args, **kwargs)
+            return verb(cast(R, reader), *args, **kwargs)
 
     return cast(Callable[Concatenate[R, P], T], whole)
 
