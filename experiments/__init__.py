@@ -18,6 +18,7 @@ NAMES = (
     "cifar100",
     "controls",
     "distil",
+    "edit",
     "efficientnet",
     "examples",
     "familiarity",

@@ -226,7 +226,8 @@ def latency(weights: str, data: str, readers: dict[str, Reader]) -> dict:
 def text(settings: dict, domain: str, how: dict) -> dict:
     """``name``, ``rows``, ``base`` (perplexity), ``tokens``; ``readers``: by name what ``gate.told`` gives against the
     model alone, ``lmbda``, the ``share`` of kNN-LM's gain in log-perplexity, and ``microseconds`` a token takes;
-    ``seconds`` to teach each, and ``bytes`` of the student."""
+    ``over_labels``: the student against itself taught by labels alone; ``seconds`` to teach each, and ``bytes`` of the
+    student."""
     language = Language(settings)
     documents = language.texts(domain)
     memory = language.remember(pairs(documents.memory), "distil")
@@ -259,6 +260,7 @@ def text(settings: dict, domain: str, how: dict) -> dict:
         "tokens": alone.n,
         "taught": how,
         "readers": readers,
+        "over_labels": told(found["student"], found["labels"], made["student"])["change"],
         "seconds": seconds,
         "bytes": students["student"].student.nbytes,
     }
@@ -322,6 +324,7 @@ def table(one: dict) -> Table:
         numbers = (f"{found['perplexity']:.2f}", interval(found["change"]), f"{found['share']:.0f}")
         taught = f"{one['seconds'][name]:.0f}" if name in one["seconds"] else ""
         rows.append([TEXT[name], *numbers, f"{found['lmbda']:.2f}", f"{found['microseconds']:.0f}", taught])
+    rows.append(["student - the same, taught by labels alone", "", interval(one["over_labels"]), "", "", "", ""])
     heads = (one["name"], "perplexity", "change, %", "of kNN-LM's gain, %", "λ", "µs a token", "to teach it, s")
     return Table(heads, rows)
 

@@ -19,12 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "jinja2", "starlette"}
 OURS = {"browser", "docs", "experiments", "tables", "test", "translation"}  # extras for whoever works on residua
-VERBS = ["attach", "audit", "distil", "encode", "evaluate", "explain", "inspect", "report", "tune"]
+VERBS = ["attach", "audit", "distil", "edit", "encode", "evaluate", "explain", "inspect", "report", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
     "ContinuousCache",
     "DenseLogits",
     "Distilled",
+    "Edited",
     "Encoded",
     "Gated",
     "HeadLogits",
@@ -39,6 +40,7 @@ PUBLIC = [
     "audit",
     "conformal",
     "distil",
+    "edit",
     "encode",
     "errors",
     "evaluate",

@@ -13,6 +13,7 @@ from residua.strict import read_json
 MANIFEST = "manifest.json"  # names every file that counts; written last
 BUILD = "build.json"  # of a build that is not finished
 READER = "reader.json"  # a saved reader's parameters, beside a manifest of a format up to 3
+EDITS = "edits"  # the folder of a saved reader's edits, which are a memory of their own
 LOCK = "lock"  # held by whoever writes here; empty
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
 OWN = (
@@ -30,7 +31,7 @@ OWN = (
     ".tmp",
 )
 # What a folder may hold beside a memory before there is one: a card, and what a repository's clone or download brings.
-BESIDE = ("README.md", ".gitattributes", ".git", ".cache")
+BESIDE = (EDITS, "README.md", ".gitattributes", ".git", ".cache")
 FORMAT = 4
 # 1: ids and columns dense, labels int64; 1 and 2: no schema, keys as they are; up to 3: a reader in a file of its own
 READABLE = (1, 2, 3, 4)
@@ -125,6 +126,14 @@ def reader_in(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
         return None if about is None else _renamed(about)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise MemoryFileError(f"{file} does not describe a reader: {error}") from error
+
+
+def reads_edits(about: dict[str, Any] | None) -> bool:
+    """Whether a saved reader, or one that it holds, has edits in a folder of their own."""
+    if about is None:
+        return False
+    held = (value for value in about["params"].values() if isinstance(value, dict) and "reader" in value)
+    return about["reader"] == "Edited" or any(map(reads_edits, held))
 
 
 def _renamed(about: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_text(tmp_path, tiny_model, tiny_tokenizer):
     student = found["readers"]["student"]
     assert student["share"] > 50 and student["perplexity"] < found["base"] / 2
     results = {"networks": [], "texts": [found]}
-    assert len(distil.tables(results)["text"].rows) == 4 and distil.draw(results).axes
+    assert len(distil.tables(results)["text"].rows) == 5 and distil.draw(results).axes
 
 
 def test_it_needs_a_network_or_a_language_model():

@@ -323,7 +323,7 @@ class Explanation(Exported):
 
     @property
     def _is_mixed(self) -> bool:
-        return len(set(self.sources)) > 1
+        return any(source != "memory" for source in self.sources)
 
     def _name(self, id: int) -> str:
         return self.names.get(int(id), str(id))

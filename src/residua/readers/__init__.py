@@ -3,6 +3,8 @@
 from residua.readers.adaptive import AdaptiveLambda
 from residua.readers.cache import ContinuousCache
 from residua.readers.distilled import Distilled
+from residua.readers.edited import Edited
+from residua.readers.editing import edit
 from residua.readers.gate import Shares
 from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM
@@ -19,6 +21,7 @@ __all__ = [
     "AdaptiveLambda",
     "ContinuousCache",
     "Distilled",
+    "Edited",
     "Gated",
     "Kernel",
     "NeighbourReader",
@@ -27,6 +30,7 @@ __all__ = [
     "ResMem",
     "Shares",
     "Student",
+    "edit",
     "from_pretrained",
     "load",
     "register_kernel",

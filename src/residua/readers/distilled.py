@@ -76,8 +76,6 @@ class Distilled(Reader):
     True
     """
 
-    has_neighbours: bool = False
-
     student: Student
     lmbda: float | None
     gamma: float | None
@@ -119,6 +117,10 @@ class Distilled(Reader):
     def share(self) -> str:
         """By what name the student's share is given: ``"lmbda"`` or ``"gamma"``."""
         return "gamma" if self.lmbda is None else "lmbda"
+
+    @property
+    def has_neighbours(self) -> bool:
+        return False
 
     @property
     def is_noop(self) -> bool:

@@ -7,7 +7,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, Unpack, cast
@@ -70,9 +70,12 @@ def of_one_moment(verb: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[
     @wraps(verb)
     def whole(reader: Any, *args: Any, **kwargs: Any) -> T:
         there = not args or args[0] is None or isinstance(args[0], (Encoded, list, tuple))
-        memory = getattr(reader, "memory", None)  # what is no reader is refused by the verb
-        with memory.reading() if there and isinstance(memory, Memory) else nullcontext():
-            return verb(reader, *args, **kwargs)
+        # What is no reader is refused by the verb.
+        held = [reader.memory, *reader.beside().values()] if there and isinstance(reader, Reader) else []
+        with ExitStack() as stack:
+            for memory in held:
+                stack.enter_context(memory.reading())
+            return verb(cast(R, reader), *args, **kwargs)
 
     return cast(Callable[Concatenate[R, P], T], whole)
 
@@ -89,7 +92,6 @@ class Reader(Shared):
     memory: Memory
     k: int  # how many neighbours it reads of each query
     temperature: float
-    has_neighbours: bool = True  # whether some remembered rows, and not all together, move each answer
 
     # Added by ``rs.tune``; the last three where ``adaptive=``, ``skip=`` and ``budget=`` ask for them.
     best_params_: dict[str, Any]
@@ -167,6 +169,11 @@ class Reader(Shared):
         made: list[Any] = [value for _, value in vars(self).get("_made_once", {}).values()]
         kept = sum(value.nbytes for value in made if isinstance(value, Tensor))
         return self.memory.bytes_per_row | {"reader": kept // max(self.memory.n_rows, 1)}
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether some remembered rows, and not all together, move each answer."""
+        return all(value.has_neighbours for value in self.params.values() if isinstance(value, Reader))
 
     @property
     def learned(self) -> dict[str, Tensor]:
@@ -355,7 +362,18 @@ class Reader(Shared):
                 "to_json, and the reader a from_json"
             ) from error
         learned = self.learned
-        self.memory._write(path, about | {"learned": learned} if learned else about)
+        self.memory._write(path, about | {"learned": learned} if learned else about, self.beside())
+
+    @property
+    def version(self) -> int:
+        """A count of edits of what it reads: its memory, and memories of its own."""
+        return self.memory.version + sum(memory.version for memory in self.beside().values())
+
+    def beside(self) -> dict[str, Memory]:
+        """Memories of its own, or of the readers it holds, by the folders that they are saved in, beside the one it
+        reads."""
+        held = (value.beside() for value in self.params.values() if isinstance(value, Reader))
+        return {name: memory for own in held for name, memory in own.items()}
 
     def _require_registered(self) -> None:
         """That ``load`` knows this reader's class, and those of the readers it holds."""
@@ -449,6 +467,8 @@ def from_pretrained(
     with fetched(repo_or_folder, **options) as folder:
         reader = load(folder, device, mmap=mmap, trust=trust)
     reader.memory._leave_if_gone(folder)
+    for name, own in reader.beside().items():
+        own._leave_if_gone(folder / name)
     return reader
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from residua.core import Encoded, batches
 from residua.errors import EmptyMemoryError, ParameterError
 from residua.memory.schema import Objective, Scorer
-from residua.readers import ContinuousCache, Distilled, NeighbourReader, Reader, ResMem
+from residua.readers import ContinuousCache, Distilled, Edited, NeighbourReader, Reader, ResMem
 from residua.readers.evidence import USUAL
 from residua.readers.judged import check_evidence
 from residua.readers.reader import OWN, Exclude, of_one_moment
@@ -60,7 +60,7 @@ def tune(
     Parameters
     ----------
     reader : Reader
-        Whose class, memory, kernel and space are kept.
+        Whose class, memory, kernel and space are kept. Of one that was edited, the reader under the edits is tuned.
     validation : Encoded or iterable of Encoded
         Labelled rows, not in the memory: rows that are would make every setting look too good.
     grid : dict of str to sequence, optional
@@ -126,6 +126,13 @@ def tune(
     """
     if not isinstance(reader, Reader):
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
+    if isinstance(reader, Edited):  # whose edits stay as they are
+        options: dict[str, Any] = dict(adaptive=adaptive, skip=skip, budget=budget, evidence=evidence)
+        options |= dict(objective=objective, exclude=exclude, max_fpr=max_fpr, progress=progress)
+        under = tune(reader.over, validation, grid, **options)
+        best = reader.with_params(over=under)
+        vars(best).update({name: value for name, value in vars(under).items() if name.endswith("_")})
+        return best
     if isinstance(reader, ContinuousCache):
         if objective not in (None, "log_loss") or (adaptive, skip, budget) != (None, None, None):
             says = "a ContinuousCache is tuned for log_loss alone; adaptive=, skip= and budget= tune the one under it"
