@@ -15,7 +15,20 @@ BUILD = "build.json"  # of a build that is not finished
 READER = "reader.json"  # a saved reader's parameters, beside a manifest of a format up to 3
 LOCK = "lock"  # held by whoever writes here; empty
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
-OWN = ("rows-", "keys-", "edits-", "head-", "names-", "truth-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
+OWN = (
+    "rows-",
+    "keys-",
+    "edits-",
+    "head-",
+    "names-",
+    "truth-",
+    "members-",
+    "index-",
+    "manifest-",
+    f"{MANIFEST}.",
+    READER,
+    ".tmp",
+)
 # What a folder may hold beside a memory before there is one: a card, and what a repository's clone or download brings.
 BESIDE = ("README.md", ".gitattributes", ".git", ".cache")
 FORMAT = 4
@@ -61,6 +74,8 @@ def named_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     edits = manifest.get("edits", [])  # one file up to format 3
     others = [manifest[one] for one in ("head", "names", "truth") if one in manifest]
     edits, index = edits if isinstance(edits, list) else [edits], manifest["index"]
+    if "members" in manifest:
+        others += [manifest["members"]["entries"], *manifest["members"]["shards"]]
     return [*manifest["shards"], *index["files"], *index.get("tail", ()), *edits, *others]
 
 
