@@ -11,6 +11,7 @@ from scipy.special import expit, softmax
 
 import residua as rs
 from residua.errors import (
+    EmptyMemoryError,
     IdError,
     MemoryFileError,
     MissingDependencyError,
@@ -331,6 +332,27 @@ def test_explanations_say_how_many_a_row_stands_for(few):
     assert f"20, which stand for {N}" in few._repr_html_()
 
 
+def test_many_rows_are_clustered_in_parts(monkeypatch):
+    whole = rs.Memory(rows())
+
+    def spread(few):
+        owner = {id: n for n, own in enumerate(few.ids) for id in few.members_of(own)}
+        return np.square(KEYS - few.keys[[owner[id] for id in range(N)]]).sum()
+
+    at_once = whole.compress(rows=60)
+    monkeypatch.setattr("residua.memory.compress.MUCH", 200)
+    in_parts = whole.compress(rows=60)
+    assert len(in_parts) == 60 and in_parts.counts.sum() == N
+    assert spread(in_parts) < 1.3 * spread(at_once)
+
+
+def test_nothing_remembered_is_nothing_to_merge():
+    empty = rs.Memory(rows(slice(0, 3)))
+    empty.forget([0, 1, 2])
+    with pytest.raises(EmptyMemoryError, match="nothing is remembered"):
+        empty.compress(bytes=1000)
+
+
 def test_duplicates_are_one_row():
     keys = np.repeat(np.eye(3), 50, axis=0)
     few = rs.Memory(rs.Encoded(keys, np.zeros((150, 3)), np.repeat([0, 1, 2], 50))).compress(rows=30)
@@ -376,7 +398,9 @@ def test_what_cannot_be(whole, wanted):
         whole.compress(**wanted)
 
 
-@pytest.mark.parametrize("wanted", [{"rows": 5.5}, {"rows": True}, {"bytes": 3}, {"bytes": 100}])
+@pytest.mark.parametrize(
+    "wanted", [{"rows": 5.5}, {"rows": True}, {"bytes": 3}, {"bytes": 100}, {"bytes": float("inf")}, {"bytes": "1 MB"}]
+)
 def test_what_is_no_number_of_rows(whole, wanted):
     with pytest.raises(ParameterError, match="expected"):
         whole.compress(**wanted)

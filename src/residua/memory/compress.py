@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from residua.errors import MissingDependencyError, ParameterError, StorageError
+from residua.errors import EmptyMemoryError, MissingDependencyError, ParameterError, StorageError
 from residua.index import Index
 from residua.memory.history import Changes, Event
 from residua.memory.members import Members
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Memory")
 
 STEPS = 25  # of k-means
+MUCH = 10**7  # distances of one step
 
 
 def compressed(memory: M, rows: int | None, size: int | None, index: str | Index, note: str | None = None) -> M:
@@ -33,6 +36,8 @@ def compressed(memory: M, rows: int | None, size: int | None, index: str | Index
     if (rows is None) == (size is None):
         raise ParameterError(f"rows={rows!r} and bytes={size!r}; expected one of them")
     with memory.reading():
+        if not len(memory):
+            raise EmptyMemoryError("nothing is remembered, and nothing can be merged: add rows before")
         schema = schema_of(memory)
         table, members, places = unmerged(memory, schema)
         storage = make_storage(schema)
@@ -50,7 +55,7 @@ def compressed(memory: M, rows: int | None, size: int | None, index: str | Index
         said = f"of {len(memory)} rows"
     order = groups.argsort(stable=True)
     put(few, members[order], groups[order])
-    few.index = few._make_index(few._table)
+    few._begin_index()
     few._events = [Event.of("compress", Changes(0, len(few._table)), note or said)]
     return few
 
@@ -105,9 +110,9 @@ def budget(schema: Schema, storage: Storage, table: Table, given: int) -> int:
     """How many merged rows have `given` bytes, without an index."""
     one = torch.zeros(1, dtype=torch.int64)
     each = sum(column[:1].nbytes for column in merged(schema, storage, table, one, one).values()) if len(table) else 1
-    if given < each:
-        raise ParameterError(f"bytes={given}, and one row has {each}; expected at least as many")
-    return int(given) // each
+    if isinstance(given, bool) or not isinstance(given, Real) or not each <= given < math.inf:
+        raise ParameterError(f"bytes={given!r}, and one row has {each}; expected at least as many")
+    return int(min(given // each, len(table)))
 
 
 def grouped(memory: Memory, rows: int) -> Tensor:
@@ -118,23 +123,30 @@ def grouped(memory: Memory, rows: int) -> Tensor:
     kinds = torch.zeros(len(labels), dtype=torch.int64)
     if task != "regression":
         kinds = labels.unique(dim=0, return_inverse=True)[1]
-    sizes = torch.bincount(kinds).numpy()
-    if rows < len(sizes):
+    different = int(kinds.max()) + 1
+    if rows < different:
         what = "next tokens" if memory.schema.is_text else "labels" if task == "classification" else "sets of labels"
         raise ParameterError(
-            f"{rows} rows for a memory of {len(sizes)} different {what}, and rows of one are merged alone; expected "
-            f"at least rows={len(sizes)}"
+            f"{rows} rows for a memory of {different} different {what}, and rows of one are merged alone; expected at "
+            f"least rows={different}"
         )
-    clusters, first = torch.empty(len(labels), dtype=torch.int64), 0
     weights = memory.column("weight")[active].cpu().numpy() if memory.has_column("weight") else None
+    return divided(memory, active, weights, kinds, rows)
+
+
+def divided(memory: Memory, rows: Tensor, weights: np.ndarray | None, kinds: Tensor, count: int) -> Tensor:
+    """The cluster of each of some rows of a memory, int64 (n,), numbered 0 ... m-1, m <= `count`; a cluster is of one
+    of the `kinds`, int64 (n,)."""
+    sizes = torch.bincount(kinds).numpy()
+    clusters, first = torch.empty(len(rows), dtype=torch.int64), 0
     order, ends = kinds.argsort(stable=True), np.cumsum(sizes)
-    for count, size, end in zip(shares(sizes, rows), sizes, ends):
+    for many, size, end in zip(shares(sizes, count), sizes, ends):
         some = order[end - size : end]
         given = None if weights is None else weights[some.numpy()]
-        found = torch.from_numpy(clustered(memory, active[some.to(active.device)], given, int(count)))
+        found = clustered(memory, rows[some.to(rows.device)], given, int(many))
         found = found.unique(return_inverse=True)[1]  # k-means may leave a cluster empty
         clusters[some] = first + found
-        first += int(found.max()) + 1
+        first += int(found.max()) + 1 if size else 0
     return clusters
 
 
@@ -159,23 +171,30 @@ def shares(sizes: np.ndarray, total: int) -> np.ndarray:
     return found
 
 
-def clustered(memory: Memory, rows: Tensor, weights: np.ndarray | None, count: int) -> np.ndarray:
-    """The cluster of each of some rows, int64 (m,), by k-means of their keys."""
+def clustered(memory: Memory, rows: Tensor, weights: np.ndarray | None, count: int) -> Tensor:
+    """The cluster of each of some rows, int64 (m,), by k-means of their keys; of many rows, by k-means in each of
+    fewer clusters."""
     if count >= len(rows):
-        return np.arange(len(rows))
+        return torch.arange(len(rows))
     if count == 1:
-        return np.zeros(len(rows), np.int64)
+        return torch.zeros(len(rows), dtype=torch.int64)
+    if len(rows) * count > MUCH:
+        return divided(memory, rows, weights, by_means(memory, rows, weights, math.isqrt(count)), count)
+    return by_means(memory, rows, weights, count)
+
+
+def by_means(memory: Memory, rows: Tensor, weights: np.ndarray | None, count: int) -> Tensor:
+    """scikit-learn's k-means of some rows' keys, int64 (m,)."""
     try:
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
     except ImportError as error:
-        raise MissingDependencyError(
-            'compress needs scikit-learn for its k-means: pip install "residua[sklearn]"'
-        ) from error
+        hint = 'pip install "residua[sklearn]"'
+        raise MissingDependencyError(f"compress needs scikit-learn for its k-means: {hint}") from error
     assert memory._keys is not None
     keys = memory._keys.index_select(0, rows).float().cpu().numpy()
     weights = None if weights is None else np.maximum(weights, LEAST)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different keys than clusters
         means = KMeans(count, n_init=1, max_iter=STEPS, random_state=0)  # pyright: ignore[reportArgumentType]
-        return means.fit_predict(keys, sample_weight=weights).astype(np.int64)
+        return torch.from_numpy(means.fit_predict(keys, sample_weight=weights).astype(np.int64))

@@ -165,10 +165,7 @@ class Memory(Savable):
         self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=Names(names)), table, None)
         given = dict(self.names)
         ids = self._append(chain([first], batches), absent=False)
-        self.index = self._make_index(self._table)
-        if isinstance(self.index, RemoteIndex):  # which does not say its token to whoever copies it
-            self._given = self.index.fresh()
-            self._index_wanted = {"index": self._given, "params": None, "overfetch": overfetch}
+        self._begin_index()
         said, self.names = self.names, Names(arguments.names_of(data, ids))
         self.names |= said | given
         self._events = [Event.of("create", Changes(0, len(self._table)))]
@@ -815,6 +812,13 @@ class Memory(Savable):
             active[rows] = False
             self._table = self._table.with_column("active", active)
             self._refresh(self._active_count - len(rows))
+
+    def _begin_index(self) -> None:
+        """Make the index of a new memory."""
+        self.index = self._make_index(self._table)
+        if isinstance(self.index, RemoteIndex):  # which does not say its token to whoever copies it
+            self._given = self.index.fresh()
+            self._index_wanted = {**self._index_wanted, "index": self._given, "params": None}
 
     def _make_index(self, table: Table, instead: str | None = None) -> Index:
         """An index of the wanted kind, or of another, over the keys of `table`."""

@@ -116,10 +116,11 @@ def _traces_of_members(memory: Memory) -> np.ndarray:
     assert held is not None
     used = torch.zeros(len(held.table), dtype=torch.bool)
     used[held.rows[held.owned(active)]] = True
-    pieces = traces_of(held.table.with_column("active", used), False)
+    pieces = traces_of(held.table.with_column("active", used), memory.schema.is_text)
     kept = active.nonzero()[:, 0]
     for name in memory._table.names:
-        pieces = pieces[~_within(pieces, (part.reshape(-1) for part in _rows(memory._table[name], kept)))]
+        column = written(memory._table.dense(name)) if name == "label" else memory._table[name]
+        pieces = pieces[~_within(pieces, (part.reshape(-1) for part in _rows(column, kept)))]
     return pieces
 
 
