@@ -412,6 +412,30 @@ def test_without_scikit_learn_it_says_so(whole, monkeypatch):
         whole.compress(rows=20)
 
 
+def test_damaged_members_are_refused_by_name(few, tmp_path):
+    few.save(tmp_path / "few")
+    (file,) = (tmp_path / "few").glob("members-*-0*")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+    assert rs.Memory.verify(tmp_path / "few").damaged == (file.name,)
+    with pytest.raises(MemoryFileError, match=f"{file.name} is corrupted"):
+        rs.Memory.load(tmp_path / "few")
+
+
+def test_an_interrupted_edit_leaves_it_as_it_was(few, monkeypatch):
+    def interrupted(index, rows):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(few.index), "forget", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            few.forget([7])
+    assert 7 in few and few.counts.sum() == N and len(few) == 20
+    few.forget([7])
+    assert 7 not in few and few.counts.sum() == N - 1 and len(few) == 20
+
+
 @pytest.mark.parametrize("name", ["rows", "owners"])
 def test_a_folder_that_lies_about_its_members_is_refused(few, tmp_path, name):
     from safetensors.torch import load_file, save_file

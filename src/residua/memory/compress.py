@@ -157,7 +157,7 @@ def shares(sizes: np.ndarray, total: int) -> np.ndarray:
     Examples
     --------
     >>> shares(np.array([1, 9, 90]), 20).tolist(), shares(np.array([2, 2]), 9).tolist()
-    ([1, 2, 17], [2, 2])
+    ([1, 1, 18], [2, 2])
     """
     low, high = 0.0, float(total)  # what one row of a group is worth
     for _ in range(60):

@@ -335,10 +335,12 @@ def _put_members(path: Path, generation: str, members: Members, old: dict[str, A
     }
 
 
-def _get_members(path: Path, about: dict[str, Any], schema: Schema, rows: int, held: files.Held) -> Members:
-    """The inverse, verified but for the large columns, which stay in their files; of a memory of so many rows."""
+def _get_members(path: Path, about: dict[str, Any], schema: Schema, rows: int, held: files.Held, deep: bool) -> Members:
+    """The inverse, of a memory of so many rows. The large columns stay in their files, verified if `deep`."""
     table = Table("cpu")
     for shard in about["shards"]:
+        if deep:
+            verify(path, shard, held)
         columns = get_rows(path, shard, held, mmap=True)
         validate.members(schema, columns, shard["rows"])
         table = table.appended(columns | {"label": columns["label"][:].to(schema.label_dtype)})
@@ -459,7 +461,7 @@ def _load(
         validate.head(schema, head)
         members = None
         if "members" in manifest:
-            members = _get_members(path, manifest["members"], schema, len(table), held)
+            members = _get_members(path, manifest["members"], schema, len(table), held, deep=not mmap)
         names = loads(verify(path, manifest["names"], held).read_bytes()) if "names" in manifest else {}
         described.names(names, "names")
         contents = Contents(
