@@ -287,6 +287,11 @@ def test_keys_of_length_one_stay_so():
     np.testing.assert_allclose(few.keys, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
 
 
+def test_a_mean_without_a_direction_is_one_of_its_members():
+    two = rs.Memory(rs.Encoded([[1.0, 0.0], [-1.0, 0.0]], np.zeros((2, 2)), [1, 1]), normalise=True)
+    assert np.abs(two.compress(rows=1).keys).tolist() == [[1.0, 0.0]]
+
+
 def test_other_columns_are_of_the_row_it_is_called_by():
     few = rs.Memory(rows(columns={"year": np.arange(N) + 2000})).compress(rows=10)
     assert (few.column("year")[:].numpy() == few.ids + 2000).all()

@@ -102,6 +102,8 @@ def merged(schema: Schema, storage: Storage, table: Table, rows: Tensor, groups:
     for part in _parts(len(rows), schema.dim):
         keys.index_add_(0, groups[part], table["key"][rows[part]].double() * share[part, None])
     if schema.normalise:
+        opposite = (keys + schema.key_centre == 0).all(dim=1)  # a mean without a direction: one member stands for it
+        keys[opposite] = table["key"][rows[starts[opposite]]].double()
         keys = unit(keys + schema.key_centre) - schema.key_centre
     away = torch.empty(len(rows), dtype=torch.float64)
     for part in _parts(len(rows), schema.dim):
