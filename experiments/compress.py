@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 import residua as rs
 from experiments.cifar100 import networks
-from experiments.figures import BASE, DARK, KNN, LIGHT, MIXED, RESMEM, legend_below, panels
+from experiments.figures import BASE, DARK, KNN, LIGHT, MIXED, legend_below, panels
 from experiments.halves import crossed, paired, percent
 from experiments.shown import interval
 from experiments.table import Table
@@ -17,19 +17,18 @@ from experiments.work import Work
 from residua.core import Encoded
 from residua.errors import ParameterError
 
-ROWS = (500, 1000, 2000, 5000, 10_000)
-CODES = ("SQ8", "PQ64x4fs", "PQ32x4fs")
+ROWS = (500, 1000, 5000, 10_000)
+CODES = ("SQ8", "PQ64x4fs")
 WAYS = {
     "whole": "all rows",
     "merged": "**merged**",
     "head": "merged, answers by the head from the mean key",
-    "unweighted": "merged, without weights",
     "quantised": "all rows, quantised",
     "random": "random rows",
     "pruned": "rows of the largest residuals",
 }
-GRID: dict[str, list] = {"k": [3, 10, 30, 53, 130, 260], "temperature": [0.7, 1.0, 1.4, 2.0]}
-SIGMA = 2.0 ** np.arange(-4, 2)  # in multiples of the typical distance between neighbours
+GRID: dict[str, list] = {"k": [5, 10, 20, 53, 130, 260], "temperature": [0.7, 1.0, 1.4, 2.0]}
+SIGMA = 2.0 ** np.arange(-4, 1)  # in multiples of the typical distance between neighbours
 APART = ("index", "members")  # bytes that a row of the memory itself does not have
 
 
@@ -61,7 +60,7 @@ def measure(
         raise ParameterError("weights is empty; expected trained networks' files, such as cifar100 leaves")
     networks.split(data, "train", download)
     wanted = [("whole", 0), *(("quantised", code) for code in CODES)]
-    wanted += [(way, n) for way in ("merged", "head", "unweighted", "random", "pruned") for n in rows]
+    wanted += [(way, n) for way in ("merged", "head", "random", "pruned") for n in rows]
     found = []
     for file in weights:
         cells = [(file, data, device, way, size) for way, size in wanted]
@@ -78,8 +77,7 @@ def name_of(weights: str) -> str:
 
 def kept(weights: str, data: str, device: str, way: str, size: int | str) -> dict:
     """``way``, ``size``, ``rows``, ``bytes`` (of all rows, without an index of the keys themselves), ``base`` and
-    ``accuracy`` in %, ``gain`` over the base and ``behind`` the whole memory ([difference, low, high], paired), and the
-    two halves' ``settings``."""
+    ``accuracy`` in %, and the ``gain`` over the base, [difference, low, high], paired."""
     remembered, test = networks.encoded(weights, data, 1.0, 0, device)
     memory = small(remembered, way, size)
     right = {"base": test.logits.argmax().numpy() == test.labels, "reader": answers(memory, test) == test.labels}
@@ -109,20 +107,7 @@ def small(remembered: Encoded, way: str, size: int | str) -> rs.Memory:
     if way == "pruned":
         said = torch.softmax(remembered.logits.dense(), dim=1)[torch.arange(len(remembered)), remembered.labels]
         return rs.Memory(remembered[np.sort(np.argsort(said.numpy(), kind="stable")[:count])])
-    merged = rs.Memory(remembered).compress(rows=count)
-    if way == "merged":
-        return merged
-    assert merged.keys is not None
-    columns = {"weight": merged.column("weight")[:].numpy()}
-    if way == "unweighted":
-        logits = merged.logits
-        assert logits is not None
-        return rs.Memory(rs.Encoded(merged.keys, logits.dense(), merged.labels, merged.ids, output="logits"))
-    head = remembered.head
-    assert head is not None
-    keys = torch.from_numpy(merged.keys).float()
-    told = {"columns": columns, "head": head, "output": "logits"}
-    return rs.Memory(rs.Encoded(keys, head(keys), merged.labels, merged.ids, **told), storage="head")
+    return rs.Memory(remembered, storage="head" if way == "head" else "full").compress(rows=count)
 
 
 def answers(memory: rs.Memory, test: Encoded) -> np.ndarray:
@@ -165,9 +150,9 @@ def draw(results: dict) -> Figure:
     """Of each network the gain by bytes."""
     found = results["networks"]
     figure, (row,) = panels(1, len(found), (5.4 * len(found), 4.2))
-    colours = [BASE, DARK, RESMEM, LIGHT, MIXED, KNN, "#B8B8B8"]
+    colours = [BASE, DARK, LIGHT, MIXED, KNN, "#B8B8B8"]
     for axes, network in zip(row, found):
-        for (way, label), colour, marker in zip(WAYS.items(), colours, "*osv^DX"):
+        for (way, label), colour, marker in zip(WAYS.items(), colours, "*os^DX"):
             points = sorted((point for point in network["points"] if point["way"] == way), key=lambda p: p["bytes"])
             sizes, gains = [p["bytes"] / 1e6 for p in points], [p["gain"][0] for p in points]
             axes.plot(sizes, gains, marker=marker, color=colour, label=label.replace("*", ""), ms=7, lw=1.4)

@@ -39,8 +39,8 @@ def compressed(memory: M, rows: int | None, size: int | None, index: str | Index
         if not len(memory):
             raise EmptyMemoryError("nothing is remembered, and nothing can be merged: add rows before")
         schema = schema_of(memory)
-        table, members, places = unmerged(memory, schema)
-        storage = make_storage(schema)
+        table, members, places = unmerged(memory)
+        storage = make_storage(schema, memory.storage.head)
         if size is not None:
             rows = min(budget(schema, storage, table, size), len(memory))
         elif isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or not 0 < rows <= len(memory):
@@ -61,21 +61,13 @@ def compressed(memory: M, rows: int | None, size: int | None, index: str | Index
 
 
 def schema_of(memory: Memory) -> Schema:
-    """What rows have in common when they are merged: a weight, and what the model said, where it was recomputed."""
-    schema = memory.schema
+    """What rows have in common when they are merged: they have a weight."""
     if memory._keys is None:
         raise StorageError("this memory's keys were discarded, and rows are merged by their keys: compress it before")
-    if schema.storage["name"] == "head":
-        if schema.is_text:
-            raise StorageError(
-                "storage='head' recomputes what the model said from a key, and a mean of probabilities has none; of a "
-                "vocabulary they do not fit in full: build the memory with storage='none' or 'top-m'"
-            )
-        schema = replace(schema, storage={"name": "full"})
-    return replace(schema, columns=schema.columns | {"weight": ("float32", ())})
+    return replace(memory.schema, columns=memory.schema.columns | {"weight": ("float32", ())})
 
 
-def unmerged(memory: Memory, schema: Schema) -> tuple[Table, Tensor, Tensor]:
+def unmerged(memory: Memory) -> tuple[Table, Tensor, Tensor]:
     """All rows that a memory stands for, as a table on the CPU; numbers of them, and which place among the remembered
     rows (0 ... n-1) stands for each."""
     active, held = memory.active_rows.cpu(), memory._members
@@ -83,9 +75,6 @@ def unmerged(memory: Memory, schema: Schema) -> tuple[Table, Tensor, Tensor]:
     table = _apart(memory._table, active[own])
     if "column.weight" not in table.names:
         table = table.with_column("column.weight", torch.ones(len(table)))
-    if schema.storage["name"] == "full" and "logits" not in table.names and memory.stored_logits is not None:
-        at = active[own].to(memory.device)
-        table = table.with_column("logits", memory.stored_logits.rows(at).dense().float().cpu())
     if held is None:
         return table, torch.arange(len(table)), own
     if not held.kept:

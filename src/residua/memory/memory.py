@@ -615,15 +615,16 @@ class Memory(Savable):
         Returns
         -------
         Memory
-            With ``storage="full"`` where this one's is ``"head"``, for a mean of probabilities belongs to no key; it
-            cannot be undone, for the whole memory is still there.
+            Of the same storage. With ``"head"`` what the model said is recomputed from the mean key, which gives the
+            mean of the members' *logits* instead. Its own rows are nothing to fit a reader to (``Pooled.fit()``): give
+            that validation rows.
 
         Raises
         ------
         ParameterError
             Too few rows or bytes, or more rows than there are.
         StorageError
-            The keys, or the members, were discarded; or a text's logits are recomputed by the head.
+            The keys, or the members, were discarded.
         MissingDependencyError
             Without scikit-learn.
 

@@ -131,6 +131,8 @@ def _said(
     labels: Column,
 ) -> dict[str, Column]:
     """What the model said of each group in the mean, as `storage` keeps it."""
+    if storage.name == "head":  # which says it of the mean key
+        return {}
     logits = storage.logits(table, table.rows("key"))
     if logits is None:
         return {}
