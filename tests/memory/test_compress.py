@@ -294,7 +294,8 @@ def test_a_mean_without_a_direction_is_one_of_its_members():
 def test_no_reader_is_fitted_on_merged_rows(whole, few):
     with pytest.raises(StorageError, match="leaves out all that it stands for"):
         rs.Pooled(few).fit(progress=False)
-    assert rs.Pooled(few).fit(rows(slice(0, 200)), progress=False, evidence=None).fitted_rows == 200
+    fitted = rs.Pooled(few).fit(rows(slice(0, 200)), progress=False, evidence=None)
+    assert any(fitted.coefficients[1:])
 
 
 def test_other_columns_are_of_the_row_it_is_called_by():
