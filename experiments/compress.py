@@ -159,5 +159,5 @@ def draw(results: dict) -> Figure:
         axes.axhline(0, color=BASE, lw=1)
         axes.set(xscale="log", xlabel="MB of rows", ylabel="points over the base", title=network["network"])
         axes.title.set_fontsize(10)
-    legend_below(figure, row)
+    legend_below(figure, row, columns=2)
     return figure
