@@ -149,7 +149,7 @@ def tables(results: dict) -> dict[str, Table]:
 def draw(results: dict) -> Figure:
     """Of each network the gain by bytes."""
     found = results["networks"]
-    figure, (row,) = panels(1, len(found), (5.4 * len(found), 4.2))
+    figure, (row,) = panels(1, len(found), (7.6 * len(found), 4.4))
     colours = [BASE, DARK, LIGHT, MIXED, KNN, "#B8B8B8"]
     for axes, network in zip(row, found):
         for (way, label), colour, marker in zip(WAYS.items(), colours, "*os^DX"):
