@@ -16,6 +16,7 @@ NAMES = (
     "architectures",
     "audit",
     "cifar100",
+    "compress",
     "controls",
     "distil",
     "edit",

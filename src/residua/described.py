@@ -166,6 +166,7 @@ summary: Check = record(
         "normalised": flag,
         "exact": flag,
         "documents": whole(),
+        "stands_for": whole(),
         "model": nullable(anything),
         "windowing": nullable(map_of(anything)),
     },
@@ -194,6 +195,7 @@ _manifest: Check = record(
         "head": file,
         "names": file,
         "truth": file,
+        "members": record({"shards": list_of(shard), "entries": file}),
         "reader": nullable(READER),
     },
 )

@@ -24,6 +24,7 @@ OWN = (
     "names-",
     "truth-",
     "learned-",
+    "members-",
     "index-",
     "manifest-",
     f"{MANIFEST}.",
@@ -76,6 +77,8 @@ def named_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     others = [manifest[one] for one in ("head", "names", "truth") if one in manifest]
     edits, index = edits if isinstance(edits, list) else [edits], manifest["index"]
     learned = [one] if (one := (manifest.get("reader") or {}).get("learned")) else []
+    if "members" in manifest:
+        others += [manifest["members"]["entries"], *manifest["members"]["shards"]]
     return [*manifest["shards"], *index["files"], *index.get("tail", ()), *edits, *others, *learned]
 
 

@@ -253,6 +253,17 @@ def test_rows_that_it_learned_cannot_be_left_out(student):
         student.predict(rows(2, 1), exclude=[500, 501, 502])
 
 
+def test_of_merged_rows_no_member_can_be_left_out_or_forgotten():
+    few = rs.Memory(rows(200)).compress(rows=20)
+    own = rs.distil(rs.KNNLM(few, k=5), **QUICK)
+    member = np.setdiff1d(np.arange(200), few.ids)[0]
+    with pytest.raises(IdError, match=f"id {member} is to be excluded"):
+        own.predict(rows(1, 1), exclude=[member])
+    few.forget(member)
+    with pytest.raises(StorageError, match="has changed since"):
+        own.predict(rows(1, 1))
+
+
 def test_what_needs_neighbours_says_so(student):
     with pytest.raises(ParameterError, match="has no neighbours"):
         rs.explain(student, rows(1, 1)[0])

@@ -119,7 +119,7 @@ def explain(
         prediction=prediction,
         base_prediction=base_prediction,
         label=label if label is None or np.ndim(label) else label.item(),
-        columns={name: _of_rows(memory, name, rows) for name in memory.schema.columns},
+        columns={name: _of_rows(memory, name, rows) for name in memory.schema.columns} | _stands_for(memory, rows),
         names={id: ", ".join(memory.names.all(id)) for id in np.unique(ids).tolist() if id in memory.names},
         contexts=contexts,
         sources=tuple(sources),
@@ -172,6 +172,13 @@ def _columns(entries: list[tuple[Tensor, Tensor]], base: Tensor, spoken: set[int
     for (outputs, values), block in zip(entries, added.split(counts)):
         block.scatter_add_(1, place[outputs], values)
     return shown.nonzero()[:, 0], added
+
+
+def _stands_for(memory: Memory, rows: Tensor) -> dict[str, np.ndarray]:
+    """How many rows each of some stands for, where rows were merged."""
+    if not memory.is_compressed:
+        return {}
+    return {"stands_for": memory.counts_at(rows.clamp_min(0)).cpu().numpy()}
 
 
 def _of_rows(memory: Memory, name: str, rows: Tensor) -> np.ndarray:

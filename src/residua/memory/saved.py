@@ -6,6 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
@@ -75,8 +76,12 @@ class Savable(Editable, Shared):
                 for name, other in (beside or {}).items():
                     other.save(Path(path) / name)
                 self._saved = now._saved = now._put(path, now._events, reader)
-                table = store.mapped_anew(now._saved, now._table)
-            if table is not now._table:
+                written, held = now._saved.manifest, now._members
+                table = store.mapped_anew(now._saved.path, written["shards"], now._table)
+                if held is not None:
+                    own = store.mapped_anew(now._saved.path, written["members"]["shards"], held.table)
+                    now._members = replace(held, table=own)
+            if table is not now._table or (now._members and now._members.table) is not (held and held.table):
                 now._table = table
                 now._refresh()
                 now.version = self.version  # it holds what it held

@@ -29,6 +29,7 @@ from residua.core.probabilities import TINY
 from residua.errors import IdError, MemoryFileError, ParameterError, ShapeError, StorageError, TaskError
 from residua.memory import Memory
 from residua.memory.arguments import excluded_ids
+from residua.memory.merging import ids_held
 from residua.memory.schema import unit
 from residua.readers.familiarity import Familiarity
 from residua.readers.neighbour import FEW, positive
@@ -222,7 +223,7 @@ class Distilled(Reader):
         if excluded is None or not queries:
             return
         ids = excluded_ids(excluded, queries).unique().numpy()
-        known = ids[np.isin(ids, self._kept("ids", (), lambda: np.unique(self.memory.ids)))]
+        known = ids[np.isin(ids, self._kept("ids", (), lambda: np.unique(ids_held(self.memory))))]
         if len(known):
             raise IdError(
                 f"id {known[0]} is to be excluded and is remembered: a student has learned from every row, and cannot "
