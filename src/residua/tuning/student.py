@@ -58,7 +58,7 @@ class StudentSweep:
             right.append(now.argmax().to(truth.device) == truth)
         self._losses.append(torch.stack(losses).cpu())
         self._right.append(torch.stack(right).cpu())
-        self._matched.append(remembered(near, self.reader.memory.column("id"), part.ids).cpu())
+        self._matched.append(remembered(near, self.reader.memory.bears, part.ids).cpu())
         self._ids.append(part.ids)
 
     def proven(self, needed: float | None) -> Distilled:
