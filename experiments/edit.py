@@ -249,14 +249,15 @@ def ages(weights: str, data: str, others: int, device: str) -> dict:
     halves = [(pictures[order], labels[order]), (pictures[order][:, :, ::-1], labels[order])]
     between = [through(model, *half) for half in halves]
     between = [part[distinct(part.keys)] for part in between]  # some pictures are there twice, under two labels
-    since = [1, *(age for age in (10**power for power in range(12)) if 2 * GROUP < age <= others)]
+    since = [1, *(age for age in (10**power for power in range(12)) if 2 * GROUP < age < others), others]
     groups = {age: wrong[at * GROUP : (at + 1) * GROUP] for at, age in enumerate(since)}
     edited: Reader = reader
-    added, taken, fresh = copy.copy(memory), 0, {}
+    added, taken, fresh, numbers = copy.copy(memory), 0, {}, {}
     for age, after in zip(reversed(since), [*reversed(since[:-1]), None]):
         rows = groups[age]
         fresh[age] = share(rs.edit(reader, test[rows]).predict(views[0][rows]) == test.labels[rows])
         edited = rs.edit(edited, test[rows])
+        numbers[age] = edited.edits.ids[-len(rows) :]
         added.add(test[rows])
         more = 0 if after is None else age - GROUP - (after if after > 1 else 0)
         for part in _taken(between, taken, more):
@@ -264,14 +265,12 @@ def ages(weights: str, data: str, others: int, device: str) -> dict:
             added.add(part)
         taken += more
     assert isinstance(edited, rs.Edited)
-    numbers = dict(zip(map(bytes, edited.edits.keys.astype(np.float32)), edited.edits.ids.tolist()))
     beside, found = rs.ResMem(added, **PAPER), {}
     for age, rows in groups.items():
         deciding, _, edits = edited._deciding(torch.from_numpy(test.keys[rows]))
         said = edits.column("id")[deciding[:, 0].clamp_min(0)].cpu().numpy()
-        own = np.array([numbers.get(bytes(key.astype(np.float32)), -1) for key in test.keys[rows]])
         found[age] = {
-            "recognition": share((said == own) & (deciding[:, 0] >= 0).cpu().numpy()),
+            "recognition": share((said == numbers[age]) & (deciding[:, 0] >= 0).cpu().numpy()),
             "recall": share(edited.predict(test[rows]) == test.labels[rows]),
             "retention": share(edited.predict(views[0][rows]) == test.labels[rows]),
             "fresh": fresh[age],

@@ -60,7 +60,7 @@ def test_images(small_cifar, small_weights, tmp_path, monkeypatch):
     assert one["ways"]["edits"]["5"]["reliability"][0] == 100
     assert one["undone"] == one["undone_half"] == 100
     assert aged["total"] == 10 + 3 and list(aged["ages"]) == ["1", "10"]
-    assert aged["ages"]["10"]["recall"][0] == 100
+    assert aged["ages"]["10"]["recall"][0] == aged["ages"]["10"]["recognition"][0] == 100
     assert set(edit.tables(found["results"])) == {one["name"], f"{one['name']} reach", "ages"}
 
 
