@@ -29,6 +29,7 @@ NAMES = (
     "knnmt",
     "new_classes",
     "pooled",
+    "reasoning",
     "tables",
     "tabular",
     "theorem33",
