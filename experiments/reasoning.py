@@ -53,7 +53,7 @@ def measure(
     device : str
         Where the model and the memory live.
     """
-    settings = {"model": model, "device": device, "window": 256, "stride": 192, "index": "exact"}
+    settings = {"model": model, "device": device, "window": 128, "stride": 96, "index": "exact"}
     (found,) = work.map(answered, [(settings | {"checkpoints": checkpoints}, facts)], desc="facts")
     return found
 
