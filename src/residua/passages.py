@@ -1,0 +1,411 @@
+"""Passages of remembered text, read in front of what a language model continues: retrieval-augmented generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from scipy.special import logsumexp
+from torch import nn
+
+from residua.core import AbsentLogits, ArrayLike, Encoded, Ids, Source, as_tensor
+from residua.core.logits import Softmax
+from residua.encoding.causal import TextEncoder
+from residua.encoding.options import Texts, Tokenizer
+from residua.encoding.stream import text_encoder
+from residua.encoding.text import Document, document_id, encode_prompts, eos_token
+from residua.encoding.windows import TokenBatch, Window
+from residua.errors import EncodeError, InputError, ParameterError, StorageError
+from residua.memory import Memory
+from residua.readers import Reader
+from residua.readers.neighbour import weigh
+
+Embedder: TypeAlias = Callable[[list[str]], ArrayLike]
+Said: TypeAlias = str | Sequence[int] | np.ndarray  # a text, or its tokens
+TOKENS = "tokens"  # the column that holds a passage, int32 (length,), filled up with
+NOTHING = -1
+BATCH = 32  # sequences that the model reads at a time
+
+
+@dataclass(frozen=True)
+class Found:
+    """The k passages that a context retrieves, the nearest first."""
+
+    rows: np.ndarray  # int64 (k,): their row numbers in the memory
+    names: list[str]  # of their documents
+    texts: list[str]
+    tokens: list[np.ndarray]  # int64 (t,) each
+    distances: np.ndarray  # float32 (k,): plain Euclidean, of their keys to the context's
+    shares: np.ndarray  # float64 (k,): η, which sum to 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a target of t tokens is worth after a context: natural logarithms of probabilities, float64."""
+
+    token: np.ndarray  # (t,): RAG-Token
+    sequence: np.ndarray  # (t,): RAG-Sequence, of each token given those before it
+    alone: np.ndarray  # (t,): without any passage
+    each: np.ndarray  # (k, t): with each passage in front
+    found: Found
+
+
+class Passages:
+    """A language model that reads the passages of a memory before it speaks (RAG, arXiv 2005.11401, section 2.1).
+
+    With η(z|x) the shares of the k passages that the context x retrieves, kernel weights ``exp(-d²/sigma)`` of their
+    distances that sum to 1, a target y has the probability ::
+
+        RAG-Token     Π_i Σ_z η(z|x) p(y_i | z, x, y_<i)
+        RAG-Sequence  Σ_z η(z|x) Π_i p(y_i | z, x, y_<i)
+
+    The model without any passage is one more z (the null document of REALM, arXiv 2002.08909): its share is
+    ``1 - lmbda``, and what a passage takes of its window it has for more of the context. ``lmbda=1`` is the paper's
+    RAG, ``lmbda=0`` or ``k=0`` the model itself.
+
+    Parameters
+    ----------
+    model, tokenizer : transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase
+        A causal language model.
+    memory : Memory
+        Its rows are passages, as ``Passages.remember`` makes them.
+    k : int, default 8
+        How many are read. The model runs once for each, in one batch.
+    lmbda : float in [0, 1], default 0.5
+        The passages' share.
+    sigma : float, optional
+        A squared distance, as of ``KNNLM``. None: the squared median nearest-neighbour distance in the memory.
+    window : int, optional
+        Tokens the model sees at a time: passage, context and target; of the context the end that fits. By default the
+        model's own maximum, at most 1024.
+    encoder : callable, optional
+        Where the memory was made with one: a list of n str to keys (n, d).
+    reader : Reader, optional
+        Also hear another memory, of tokens, at each of them: such as a ``KNNLM`` made with the same model.
+
+    Raises
+    ------
+    StorageError, ParameterError, SourceMismatchError, EncodeError
+
+    Examples
+    --------
+    >>> sorted(passages.find("def add(zero, second):").names)  # doctest: +SKIP
+    ['add.py']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        memory: Memory,
+        k: int = 8,
+        lmbda: float = 0.5,
+        sigma: float | None = None,
+        *,
+        window: int | None = None,
+        encoder: Embedder | None = None,
+        reader: Reader | None = None,
+    ):
+        if not memory.has_column(TOKENS) or "passages" not in memory.about:
+            raise StorageError("this memory's rows are no passages; make one with rs.Passages.remember")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 0:
+            raise ParameterError(f"k={k!r}; expected how many passages to read, 0 or more")
+        if not 0 <= lmbda <= 1:
+            raise ParameterError(f"lmbda={lmbda!r}; expected the passages' share, between 0 and 1")
+        if sigma is not None and not sigma > 0:
+            raise ParameterError(f"sigma={sigma!r}; expected a positive squared distance")
+        if (encoder is None) != (memory.source is not None):
+            made = "with an encoder= of one's own" if memory.source is None else "by the model's own states"
+            raise ParameterError(f"the keys of this memory were made {made}; queries need the same")
+        self.model, self.tokenizer, self.memory = model, tokenizer, memory
+        self.k, self.lmbda, self.sigma, self.encoder, self.reader = int(k), float(lmbda), sigma, encoder, reader
+        self._embedder = _states(model, tokenizer, memory.source.key if memory.source else None)
+        if memory.source is not None:
+            memory.source.require(_source(self._embedder))
+        self._speaker = self._embedder if reader is None else _states(model, tokenizer, None, like=reader)
+        limit = self._embedder.windowing.window
+        self.window = limit if window is None else int(window)
+        if not 2 <= self.window <= limit:
+            raise ParameterError(f"window={window!r}; expected 2 to {limit}, what the model reads")
+
+    @classmethod
+    def remember(
+        cls,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        texts: Texts,
+        *,
+        by: Iterable[str] | None = None,
+        length: int | None = None,
+        stride: int | None = None,
+        key: str = "head",
+        encoder: Embedder | None = None,
+        index: str = "exact",
+        **options: Any,
+    ) -> Self:
+        """Cut texts into passages, and remember each by its key.
+
+        Parameters
+        ----------
+        model, tokenizer, texts
+            As in ``rs.lm.remember``.
+        by : iterable of str, optional
+            What each text is found by, such as the question that it answers (QA-Memory, arXiv 2204.04581): a text is
+            then one passage. By default a passage is found by what it says itself.
+        length : int, default 64
+            Tokens of a passage; with `by`, of the longest text.
+        stride : int, optional
+            From the beginning of a passage to that of the next, by default ``length // 2``.
+        key : str, default "head"
+            The layer whose states, averaged over the tokens, are the key; as in ``TextStream``.
+        encoder : callable, optional
+            Makes keys instead: a list of n str to an array (n, d).
+        index : str, default "exact"
+            As in ``Memory``.
+        **options
+            Those of the constructor.
+
+        Returns
+        -------
+        Passages
+            Its ``memory`` has one row for each passage. Its id is the document (a hash of its tokens), ``names`` says
+            which, the column ``"tokens"`` holds the passage and ``"begin"`` says where in the document it begins, and
+            the label is its first token.
+        """
+        embedder = _states(model, tokenizer, key if encoder is None else None)
+        documents = list(embedder.documents(texts))
+        keyed = None if by is None else list(by)
+        if keyed is not None and length is None:
+            length = max(len(one.tokens) for one in documents)
+        length = 64 if length is None else int(length)
+        step = max(1, length // 2) if stride is None else int(stride)
+        if length < 1 or not 1 <= step <= length:
+            raise ParameterError(f"length={length}, stride={step}; expected 1 <= stride <= length")
+        about = {"passages": {"length": length, "stride": step, "whole": keyed is not None}}
+        rows = _rows(documents, keyed, about["passages"], embedder, encoder)
+        names = {one.id: one.name for one in documents}
+        memory = Memory(rows, index=index, storage="none", about=about, names=names)
+        return cls(model, tokenizer, memory, encoder=encoder, **options)
+
+    def add(self, texts: Texts, *, by: Iterable[str] | None = None) -> np.ndarray:
+        """Remember more texts, cut as the others; the id of each passage, int64 (m,). Parameters are those of
+        ``remember``."""
+        documents = list(self._embedder.documents(texts))
+        cut = self.memory.about["passages"]
+        rows = _rows(documents, None if by is None else list(by), cut, self._embedder, self.encoder)
+        ids = self.memory.add(rows)
+        self.memory.rename({one.id: (one.name,) for one in documents})
+        return ids
+
+    def find(self, context: Said, *, exclude: Ids | None = None) -> Found:
+        """The k passages nearest to a context's end (its last tokens, as many as a passage has; with `by`, all of it),
+        without those of the documents `exclude`, ids int (m,)."""
+        tokens = self._tokens(context)
+        cut, k = self.memory.about["passages"], min(self.k, len(self.memory))
+        end = tokens if cut["whole"] else tokens[-cut["length"] :]
+        if k == 0 or not len(end):
+            return self._found(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0))
+        key = _keys([end[-self._embedder.windowing.window :]], self._embedder, self.encoder)
+        excluded = None if exclude is None else np.asarray(exclude).reshape(1, -1)
+        near = self.memory.search(key, k, excluded)
+        sigma = self.memory.median_nn_distance() ** 2 if self.sigma is None else self.sigma
+        there = near.found[0].cpu().numpy()
+        shares = weigh(near, sigma, "gaussian")[0].cpu().double().numpy()[there]
+        rows, distances = (part[0].cpu().numpy()[there] for part in (near.rows, near.distances))
+        return self._found(rows, distances, shares / shares.sum() if len(shares) else shares)
+
+    def score(self, context: Said, target: Said, *, found: Found | None = None, exclude: Ids | None = None) -> Scored:
+        """The log-probability of each token of `target` after `context`.
+
+        Parameters
+        ----------
+        context, target : str, or int array of tokens
+        found : Found, optional
+            Passages to read instead of those that ``find`` gives, with their shares.
+        exclude : int array of shape (m,), optional
+            Documents whose passages are not read.
+
+        Raises
+        ------
+        InputError
+            Where there is no target, or the window has no room for the longest passage and the target.
+        """
+        before, after = self._tokens(context), self._tokens(target)
+        if not len(after):
+            raise InputError("the target has no token; expected what comes after the context")
+        found = self.find(before, exclude=exclude) if found is None else found
+        rows = self._speaker.encode(TokenBatch(self._windows(found, before, after)))
+        *each, alone = self._log_prob(rows).reshape(len(found) + 1, len(after))
+        shares, said = self._shares(found), np.stack([*each, alone])
+        return Scored(token(shares, said), sequence(shares, said), alone, said[:-1], found)
+
+    def generate(self, context: Said, max_new_tokens: int = 20) -> str:
+        """The greedy continuation by RAG-Token, with the passages that the context retrieves; without the context."""
+        before, made = self._tokens(context), list[int]()
+        found, end = self.find(before), eos_token(self.tokenizer)
+        shares = self._shares(found)
+        for _ in range(max_new_tokens):
+            windows = self._windows(found, np.append(before, made).astype(np.int64), np.zeros(1, np.int64))
+            rows = self._speaker.encode(TokenBatch(windows))
+            best = int((shares @ self._probabilities(rows)).argmax())
+            if best == end:
+                break
+            made.append(best)
+        return str(self.tokenizer.decode(made))
+
+    def _found(self, rows: np.ndarray, distances: np.ndarray, shares: np.ndarray) -> Found:
+        at = as_tensor(rows)
+        held, ids = self.memory.column(TOKENS)[at].cpu().numpy(), self.memory.column("id")[at].tolist()
+        tokens = [row[row != NOTHING].astype(np.int64) for row in held]
+        names = [self.memory.names.get(id, str(id)) for id in ids]
+        return Found(rows, names, [self.tokenizer.decode(one) for one in tokens], tokens, distances, shares)
+
+    def _shares(self, found: Found) -> np.ndarray:
+        """Those of the passages, and of the model alone: they sum to 1."""
+        return np.append(self.lmbda * found.shares, 1 - self.lmbda) if len(found) else np.ones(1)
+
+    def _windows(self, found: Found, context: np.ndarray, target: np.ndarray) -> list[Window]:
+        """The target after each passage and as much of the context as there is room for; last, without a passage."""
+        prefix = self._speaker.windowing.prefix
+        start = np.array([] if prefix is None else [prefix], np.int64)
+        windows = []
+        for number, passage in enumerate([*found.tokens, np.empty(0, np.int64)]):
+            room = self.window - len(start) - len(passage) - len(target) + 1
+            if room < min(1, len(context)):
+                raise InputError(
+                    f"a passage of {len(passage)} tokens and a target of {len(target)} leave no room for the context "
+                    f"in a window of {self.window}; give a shorter target, or remember shorter passages"
+                )
+            before = np.concatenate([start, passage, context[max(0, len(context) - room) :]])
+            if not len(before):
+                raise InputError("there is no token before the target; give a context")
+            tokens = np.concatenate([before, target[:-1]])
+            windows.append(Window(number, tokens, len(before) - 1, 0, target))
+        return windows
+
+    def _log_prob(self, rows: Encoded) -> np.ndarray:
+        if self.reader is None:
+            return Softmax(rows.logits, 1.0).log_prob(as_tensor(rows.labels)).double().cpu().numpy()
+        said = self.reader.predictions(rows, exclude=None)
+        return np.concatenate([now.log_prob(as_tensor(part.labels)).double().cpu().numpy() for part, now in said])
+
+    def _probabilities(self, rows: Encoded) -> np.ndarray:
+        if self.reader is None:
+            return rows.logits.probabilities().double().cpu().numpy()
+        return self.reader.predict_proba(rows, exclude=None).astype(np.float64)
+
+    def _tokens(self, text: Said) -> np.ndarray:
+        if isinstance(text, str):
+            (given,) = encode_prompts(self.tokenizer, [text], True) if text else ([],)
+        else:
+            given = text
+        tokens = np.asarray(given)
+        if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
+            raise InputError(f"got tokens of shape {tokens.shape} and dtype {tokens.dtype}; expected a str, or int (t,)")
+        return tokens.astype(np.int64)
+
+    def __repr__(self) -> str:
+        return f"Passages({len(self.memory)} passages, k={self.k}, lmbda={self.lmbda:g}, window={self.window})"
+
+
+def token(shares: np.ndarray, each: np.ndarray) -> np.ndarray:
+    """RAG-Token: log Σ_z η_z p_z(y_i) of each token, (t,), of shares η (k,) and log-probabilities (k, t).
+
+    >>> token(np.array([0.5, 0.5]), np.log([[0.2, 0.4], [0.6, 0.8]])).tolist() == np.log([0.4, 0.6]).tolist()
+    True
+    """
+    with np.errstate(divide="ignore"):
+        return logsumexp(np.log(shares)[:, None] + each, axis=0)
+
+
+def sequence(shares: np.ndarray, each: np.ndarray) -> np.ndarray:
+    """RAG-Sequence, of each token given those before it, (t,): they add up to log Σ_z η_z Π_i p_z(y_i).
+
+    It is RAG-Token whose shares are corrected by Bayes' rule after each token.
+
+    >>> np.exp(sequence(np.array([0.5, 0.5]), np.log([[0.2, 0.4], [0.6, 0.8]])).sum()).round(6).item()
+    0.28
+    """
+    return np.diff(token(shares, each.cumsum(axis=1)), prepend=0.0)
+
+
+def _states(model: nn.Module, tokenizer: Tokenizer, key: str | None, like: Reader | None = None) -> TextEncoder:
+    """What reads tokens: an end of text after each, so that the state after the last token counts, too."""
+    encoder = text_encoder(model, tokenizer, key=key or (None if like else "head"), like=like, end_of_text=True)
+    if not isinstance(encoder, TextEncoder):
+        raise EncodeError(f"the model is a {type(model).__name__}; passages are read by a causal language model")
+    return encoder
+
+
+def _source(encoder: TextEncoder) -> Source:
+    return replace(encoder.source, position="mean")
+
+
+def _rows(
+    documents: list[Document],
+    by: list[str] | None,
+    cut: dict[str, Any],
+    embedder: TextEncoder,
+    encoder: Embedder | None,
+) -> Encoded:
+    """Passages as rows of a memory."""
+    length, step = cut["length"], cut["stride"]
+    if (by is not None) != cut["whole"]:
+        what = "are found by texts of their own, and none are given" if by is None else "are found by what they say"
+        raise InputError(f"these passages {what}; expected by= where the memory was made with it, and only there")
+    if by is None:
+        pieces = [(one, start) for one in documents for start in _starts(len(one.tokens), length, step)]
+        ids = [one.id for one, _ in pieces]
+        keyed = [one.tokens[start : start + length] for one, start in pieces]
+    else:
+        if len(by) != len(documents):
+            raise InputError(f"by= has {len(by)} texts for {len(documents)} passages; expected one for each")
+        if (longest := max(len(one.tokens) for one in documents)) > length:
+            raise InputError(f"a text has {longest} tokens, and this memory's passages have {length} at most")
+        pieces = [(one, 0) for one in documents]
+        keyed = [np.asarray(tokens, np.int64) for tokens in encode_prompts(embedder.tokenizer, by, True)]
+        if not all(map(len, keyed)):
+            raise InputError("a text of by= is empty; expected what its passage is found by")
+        ids = [document_id(tokens, one.tokens) for tokens, one in zip(keyed, documents)]
+    tokens = np.full((len(pieces), length), NOTHING, np.int32)
+    for row, (one, start) in zip(tokens, pieces):
+        part = one.tokens[start : start + length]
+        row[: len(part)] = part
+    return Encoded(
+        _keys(keyed, embedder, encoder),
+        AbsentLogits(len(pieces), embedder.n_outputs),
+        tokens[:, 0].astype(np.int64),
+        np.asarray(ids, np.int64),
+        task="classification",
+        columns={TOKENS: tokens, "begin": np.array([start for _, start in pieces], np.int64)},
+        source=None if encoder else _source(embedder),
+        names=[one.name for one, _ in pieces],
+    )
+
+
+def _starts(tokens: int, length: int, step: int) -> range:
+    """Where passages begin: the last one holds the end, and none lies inside the one before it."""
+    return range(0, max(1, tokens - length + step), step)
+
+
+def _keys(sequences: list[np.ndarray], embedder: TextEncoder, encoder: Embedder | None) -> np.ndarray:
+    """Keys (n, d): the mean of the states over each sequence's tokens, or what an encoder makes of its text."""
+    if encoder is not None:
+        keys = np.asarray(encoder([embedder.tokenizer.decode(tokens) for tokens in sequences]))
+        if keys.ndim != 2 or len(keys) != len(sequences):
+            raise EncodeError(f"encoder= gave shape {keys.shape} for {len(sequences)} texts; expected ({len(sequences)}, d)")
+        return keys
+    sums, counts = 0.0, np.zeros((len(sequences), 1))
+    numbered = [Document(number, str(number), tokens, 0) for number, tokens in enumerate(sequences)]
+    for batch in embedder.batches(numbered, BATCH):
+        states = embedder.encode(batch)
+        if isinstance(sums, float):
+            sums = np.zeros((len(sequences), states.dim))
+        np.add.at(sums, batch.ids, states.keys)
+        np.add.at(counts, batch.ids, 1)
+    return sums / counts
