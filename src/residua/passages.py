@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+import torch
 from scipy.special import logsumexp
 from torch import nn
 
-from residua.core import AbsentLogits, ArrayLike, Encoded, Ids, Source, as_tensor
+from residua.core import AbsentLogits, ArrayLike, Encoded, Ids, Neighbours, Source, as_tensor
 from residua.core.logits import Softmax
 from residua.encoding.causal import TextEncoder
 from residua.encoding.options import Texts, Tokenizer
@@ -209,15 +210,25 @@ class Passages:
         cut, k = self.memory.about["passages"], min(self.k, len(self.memory))
         end = tokens if cut["whole"] else tokens[-cut["length"] :]
         if k == 0 or not len(end):
-            return self._found(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0))
+            return self.read([], [])
         key = _keys([end[-self._embedder.windowing.window :]], self._embedder, self.encoder)
-        excluded = None if exclude is None else np.asarray(exclude).reshape(1, -1)
-        near = self.memory.search(key, k, excluded)
-        sigma = self.memory.median_nn_distance() ** 2 if self.sigma is None else self.sigma
-        there = near.found[0].cpu().numpy()
-        shares = weigh(near, sigma, "gaussian")[0].cpu().double().numpy()[there]
-        rows, distances = (part[0].cpu().numpy()[there] for part in (near.rows, near.distances))
-        return self._found(rows, distances, shares / shares.sum() if len(shares) else shares)
+        near = self.memory.search(key, k, None if exclude is None else np.asarray(exclude).reshape(1, -1))
+        there = near.found[0]
+        return self.read(near.rows[0][there], near.distances[0][there])
+
+    def read(self, rows: ArrayLike, distances: ArrayLike) -> Found:
+        """Passages by their row numbers int (k,), however they were found; their shares by `distances` (k,), ascending."""
+        at, far = as_tensor(rows, torch.int64).reshape(-1), as_tensor(distances, torch.float32).reshape(-1)
+        held, ids = self.memory.column(TOKENS)[at].cpu().numpy(), self.memory.column("id")[at].tolist()
+        tokens = [row[row != NOTHING].astype(np.int64) for row in held]
+        names = [self.memory.names.get(id, str(id)) for id in ids]
+        texts = [str(self.tokenizer.decode(one)) for one in tokens]
+        shares = np.empty(0)
+        if len(at):
+            sigma = self.memory.median_nn_distance() ** 2 if self.sigma is None else self.sigma
+            shares = weigh(Neighbours(at[None], far[None]), sigma, "gaussian")[0].cpu().double().numpy()
+            shares /= shares.sum()
+        return Found(at.cpu().numpy(), names, texts, tokens, far.cpu().numpy(), shares)
 
     def score(self, context: Said, target: Said, *, found: Found | None = None, exclude: Ids | None = None) -> Scored:
         """The log-probability of each token of `target` after `context`.
@@ -257,13 +268,6 @@ class Passages:
                 break
             made.append(best)
         return str(self.tokenizer.decode(made))
-
-    def _found(self, rows: np.ndarray, distances: np.ndarray, shares: np.ndarray) -> Found:
-        at = as_tensor(rows)
-        held, ids = self.memory.column(TOKENS)[at].cpu().numpy(), self.memory.column("id")[at].tolist()
-        tokens = [row[row != NOTHING].astype(np.int64) for row in held]
-        names = [self.memory.names.get(id, str(id)) for id in ids]
-        return Found(rows, names, [self.tokenizer.decode(one) for one in tokens], tokens, distances, shares)
 
     def _shares(self, found: Found) -> np.ndarray:
         """Those of the passages, and of the model alone: they sum to 1."""
