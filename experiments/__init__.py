@@ -25,6 +25,7 @@ NAMES = (
     "knnlm",
     "knnmt",
     "new_classes",
+    "passages",
     "pooled",
     "tables",
     "tabular",

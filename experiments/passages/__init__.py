@@ -43,7 +43,8 @@ def measure(
     length: int = 64,
     target: int = 64,
     memory_tokens: int = 600_000,
-    eval_tokens: int = 16_000,
+    eval_tokens: int = 20_000,
+    every: int = 3,
     index: str = "knnlm-fast",
     checkpoints: str = "out/knnlm",
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -69,7 +70,9 @@ def measure(
     memory_tokens : int
         Tokens to remember.
     eval_tokens : int
-        Tokens to score; half as many others are tuned on.
+        Tokens of documents to score; half as many others are tuned on.
+    every : int
+        One of so many targets is read.
     index : str
         Of kNN-LM's memory, as rs.Memory takes it.
     checkpoints : str
@@ -77,7 +80,7 @@ def measure(
     device : str
         Where the model runs.
     """
-    if min(length, target, memory_tokens, eval_tokens) < 1 or length + target >= window:
+    if min(length, target, every, memory_tokens, eval_tokens) < 1 or length + target >= window:
         numbers = f"length={length}, target={target}, window={window}"
         raise ParameterError(f"{numbers}; expected passage and target to leave room for the context in the window")
     settings = {name: value for name, value in locals().items() if name != "work"}
@@ -95,8 +98,10 @@ def continued(settings: dict) -> dict:
     memory = language.remember(pairs(texts.memory), "domain")
     knn = rs.tune(rs.KNNLM(memory), list(language.encoded(texts.tune, memory)), evidence=None, progress=False)
     length, window = settings["length"], settings["window"]
-    plain = Passages.remember(language.model, language.tokenizer, pairs(texts.memory), length=length, k=K, window=window)
-    cells = {name: pieces(language, part, settings) for name, part in (("tune", texts.tune), ("score", texts.score))}
+    cut = {"length": length, "stride": length, "k": K, "window": window}
+    plain = Passages.remember(language.model, language.tokenizer, pairs(texts.memory), **cut)
+    sets = {"tune": texts.tune, "score": texts.score}
+    cells = {name: pieces(language, part, settings) for name, part in sets.items()}
     found = compared(plain, cells, knn)
     return found | {"passages": len(plain.memory), "rows": len(memory), "lmbda": knn.lmbda}
 
@@ -107,7 +112,7 @@ def pieces(language: Language, texts: list[Text], settings: dict) -> list[tuple[
     for number, text in enumerate(texts):
         (tokens,) = encode_texts(language.tokenizer, [text.text], split_special_tokens=False)
         tokens = np.asarray(tokens)
-        out += [(number, tokens[:at], tokens[at : at + step]) for at in range(step, len(tokens), step)]
+        out += [(number, tokens[:at], tokens[at : at + step]) for at in range(step, len(tokens), step * settings["every"])]
     return out
 
 

@@ -4,17 +4,15 @@ import numpy as np
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfTransformer
 
-import residua as rs
-from residua.passages import Found
+from residua.passages import Found, Passages
 
-WAYS = ("keys", "words", "random")
 BLOCK = 256  # queries whose likeness to all passages is held at a time
 
 
 class Ranking:
-    """The `k` first passages for contexts, in each way; `passages` has no index but the exact one."""
+    """The first `k` passages of contexts, in each of three ways: by ``keys``, by ``words`` (TF-IDF of tokens), ``random``."""
 
-    def __init__(self, passages: rs.Passages, k: int):
+    def __init__(self, passages: Passages, k: int):
         self.passages, self.k = passages, k
         memory = passages.memory
         tokens = memory.column("tokens")[:].numpy()
@@ -23,7 +21,7 @@ class Ranking:
         self.words = self.tfidf.fit_transform(counted([row[row >= 0] for row in tokens], self.vocabulary))
 
     def find(self, way: str, contexts: list[np.ndarray], seed: int = 0) -> list[Found]:
-        """What each context retrieves; shares are equal."""
+        """What each context retrieves, the nearest first."""
         n = len(self.passages.memory)
         if way == "keys":
             return [self.passages.find(context) for context in contexts]
