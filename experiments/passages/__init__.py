@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from itertools import product
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -108,11 +107,12 @@ def continued(settings: dict) -> dict:
 
 def pieces(language: Language, texts: list[Text], settings: dict) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """(document, context, target) of documents cut into targets; each has at least so many tokens before it."""
-    step, out = settings["target"], []
+    length, out = settings["target"], []
     for number, text in enumerate(texts):
         (tokens,) = encode_texts(language.tokenizer, [text.text], split_special_tokens=False)
         tokens = np.asarray(tokens)
-        out += [(number, tokens[:at], tokens[at : at + step]) for at in range(step, len(tokens), step * settings["every"])]
+        starts = range(length, len(tokens), length * settings["every"])
+        out += [(number, tokens[:at], tokens[at : at + length]) for at in starts]
     return out
 
 

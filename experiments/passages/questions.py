@@ -61,9 +61,9 @@ def plain(words: str) -> str:
 def _documented(files: list[tuple[str, Path]]):
     for _, path in files:
         for node in ast.parse(path.read_text(encoding="utf-8", errors="replace")).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-                if text := ast.get_docstring(node):
-                    yield node, text
+            public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+            if public and (text := ast.get_docstring(node)):
+                yield node, text
 
 
 def _defined(node: ast.FunctionDef | ast.ClassDef) -> str:

@@ -10,7 +10,7 @@ BLOCK = 256  # queries whose likeness to all passages is held at a time
 
 
 class Ranking:
-    """The first `k` passages of contexts, in each of three ways: by ``keys``, by ``words`` (TF-IDF of tokens), ``random``."""
+    """The first `k` passages of contexts, in three ways: by ``keys``, by ``words`` (TF-IDF of tokens), ``random``."""
 
     def __init__(self, passages: Passages, k: int):
         self.passages, self.k = passages, k

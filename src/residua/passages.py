@@ -8,16 +8,16 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 from torch import nn
 
 from residua.core import AbsentLogits, ArrayLike, Encoded, Ids, Neighbours, Source, as_tensor
+from residua.core.encoded import labels_of
 from residua.core.logits import Softmax
 from residua.encoding.causal import TextEncoder
 from residua.encoding.options import Texts, Tokenizer
 from residua.encoding.stream import text_encoder
 from residua.encoding.text import Document, document_id, encode_prompts, eos_token
-from residua.encoding.windows import TokenBatch, Window
+from residua.encoding.windows import TokenBatch, Window, windows
 from residua.errors import EncodeError, InputError, ParameterError, StorageError
 from residua.memory import Memory
 from residua.readers import Reader
@@ -98,6 +98,16 @@ class Passages:
     >>> sorted(passages.find("def add(zero, second):").names)  # doctest: +SKIP
     ['add.py']
     """
+
+    model: nn.Module
+    tokenizer: Any
+    memory: Memory
+    k: int
+    lmbda: float
+    sigma: float | None
+    encoder: Embedder | None
+    reader: Reader | None
+    window: int
 
     def __init__(
         self,
@@ -217,7 +227,7 @@ class Passages:
         return self.read(near.rows[0][there], near.distances[0][there])
 
     def read(self, rows: ArrayLike, distances: ArrayLike) -> Found:
-        """Passages by their row numbers int (k,), however they were found; their shares by `distances` (k,), ascending."""
+        """Passages by their row numbers int (k,), however they were found; shares are by ascending `distances` (k,)."""
         at, far = as_tensor(rows, torch.int64).reshape(-1), as_tensor(distances, torch.float32).reshape(-1)
         held, ids = self.memory.column(TOKENS)[at].cpu().numpy(), self.memory.column("id")[at].tolist()
         tokens = [row[row != NOTHING].astype(np.int64) for row in held]
@@ -261,8 +271,8 @@ class Passages:
         found, end = self.find(before), eos_token(self.tokenizer)
         shares = self._shares(found)
         for _ in range(max_new_tokens):
-            windows = self._windows(found, np.append(before, made).astype(np.int64), np.zeros(1, np.int64))
-            rows = self._speaker.encode(TokenBatch(windows))
+            so_far = np.append(before, np.array(made, np.int64))
+            rows = self._speaker.encode(TokenBatch(self._windows(found, so_far, np.zeros(1, np.int64))))
             best = int((shares @ self._probabilities(rows)).argmax())
             if best == end:
                 break
@@ -277,7 +287,7 @@ class Passages:
         """The target after each passage and as much of the context as there is room for; last, without a passage."""
         prefix = self._speaker.windowing.prefix
         start = np.array([] if prefix is None else [prefix], np.int64)
-        windows = []
+        made = list[Window]()
         for number, passage in enumerate([*found.tokens, np.empty(0, np.int64)]):
             room = self.window - len(start) - len(passage) - len(target) + 1
             if room < min(1, len(context)):
@@ -289,14 +299,16 @@ class Passages:
             if not len(before):
                 raise InputError("there is no token before the target; give a context")
             tokens = np.concatenate([before, target[:-1]])
-            windows.append(Window(number, tokens, len(before) - 1, 0, target))
-        return windows
+            made.append(Window(number, tokens, len(before) - 1, 0, target))
+        return made
 
     def _log_prob(self, rows: Encoded) -> np.ndarray:
         if self.reader is None:
-            return Softmax(rows.logits, 1.0).log_prob(as_tensor(rows.labels)).double().cpu().numpy()
-        said = self.reader.predictions(rows, exclude=None)
-        return np.concatenate([now.log_prob(as_tensor(part.labels)).double().cpu().numpy() for part, now in said])
+            said = [(rows, Softmax(rows.logits, 1.0))]
+        else:
+            said = self.reader.predictions(rows, exclude=None)
+        of_each = (now.log_prob(as_tensor(labels_of(part, "a target has"))) for part, now in said)
+        return np.concatenate([one.double().cpu().numpy() for one in of_each])
 
     def _probabilities(self, rows: Encoded) -> np.ndarray:
         if self.reader is None:
@@ -310,7 +322,8 @@ class Passages:
             given = text
         tokens = np.asarray(given)
         if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
-            raise InputError(f"got tokens of shape {tokens.shape} and dtype {tokens.dtype}; expected a str, or int (t,)")
+            given = f"tokens of shape {tokens.shape} and dtype {tokens.dtype}"
+            raise InputError(f"got {given}; expected a str, or int (t,)")
         return tokens.astype(np.int64)
 
     def __repr__(self) -> str:
@@ -323,8 +336,8 @@ def token(shares: np.ndarray, each: np.ndarray) -> np.ndarray:
     >>> token(np.array([0.5, 0.5]), np.log([[0.2, 0.4], [0.6, 0.8]])).tolist() == np.log([0.4, 0.6]).tolist()
     True
     """
-    with np.errstate(divide="ignore"):
-        return logsumexp(np.log(shares)[:, None] + each, axis=0)
+    with np.errstate(divide="ignore"):  # of a share of 0
+        return np.logaddexp.reduce(np.log(shares)[:, None] + each, axis=0)
 
 
 def sequence(shares: np.ndarray, each: np.ndarray) -> np.ndarray:
@@ -400,16 +413,18 @@ def _starts(tokens: int, length: int, step: int) -> range:
 def _keys(sequences: list[np.ndarray], embedder: TextEncoder, encoder: Embedder | None) -> np.ndarray:
     """Keys (n, d): the mean of the states over each sequence's tokens, or what an encoder makes of its text."""
     if encoder is not None:
-        keys = np.asarray(encoder([embedder.tokenizer.decode(tokens) for tokens in sequences]))
+        keys: np.ndarray = np.asarray(encoder([embedder.tokenizer.decode(tokens) for tokens in sequences]))
         if keys.ndim != 2 or len(keys) != len(sequences):
-            raise EncodeError(f"encoder= gave shape {keys.shape} for {len(sequences)} texts; expected ({len(sequences)}, d)")
+            n = len(sequences)
+            raise EncodeError(f"encoder= gave shape {keys.shape} for {n} texts; expected ({n}, d)")
         return keys
-    sums, counts = 0.0, np.zeros((len(sequences), 1))
-    numbered = [Document(number, str(number), tokens, 0) for number, tokens in enumerate(sequences)]
-    for batch in embedder.batches(numbered, BATCH):
-        states = embedder.encode(batch)
-        if isinstance(sums, float):
-            sums = np.zeros((len(sequences), states.dim))
-        np.add.at(sums, batch.ids, states.keys)
-        np.add.at(counts, batch.ids, 1)
-    return sums / counts
+    means = list[np.ndarray]()
+    for start in range(0, len(sequences), BATCH):
+        group = sequences[start : start + BATCH]
+        cut = (windows(number, tokens, embedder.windowing) for number, tokens in enumerate(group))
+        batch = TokenBatch([window for one in cut for window in one])
+        keys = embedder.encode(batch).keys
+        sums = np.zeros((len(group), keys.shape[1]))
+        np.add.at(sums, batch.ids, keys)
+        means.append(sums / np.bincount(batch.ids, minlength=len(group))[:, None])
+    return np.concatenate(means)

@@ -55,7 +55,8 @@ def given(tmp_path_factory, tiny_model, tiny_tokenizer):
 
 def test_see_also_asks_in_other_words(tmp_path):
     (tmp_path / "a.py").write_text(module("bias", "bias", "spread", "spread") + module("_own", "x", "bias", "x"))
-    (tmp_path / "b.py").write_text(module("spread", "spread", "bias", "bias") + module("twice", "first", "bias", "bias"))
+    twice = module("twice", "first", "bias", "bias")
+    (tmp_path / "b.py").write_text(module("spread", "spread", "bias", "bias") + twice)
     (tmp_path / "c.py").write_text(module("twice", "second", "spread", "spread"))
     files = [(path.name, path) for path in sorted(tmp_path.glob("*.py"))]
     known = definitions(files)
