@@ -144,7 +144,9 @@ def test_questions_find_answers(pair):
     assert memory.find(by[2]).distances[0] < 1e-3
     ids = memory.add([("end", "In May.\n")], by=["When does it end, and where?"])
     assert memory.find("When does it end, and where").names == ["end"] and len(memory.memory) == 4
+    assert sorted(memory.memory.names.values()) == ["end", "limit", "name", "start"]
     memory.memory.forget(ids)
+    assert "end" not in memory.memory.names.values()
     assert "end" not in memory.find("When does it end, and where?").names
     with pytest.raises(InputError, match="found by texts of their own"):
         memory.add([("x", "x")])
@@ -162,20 +164,23 @@ def test_the_same_answer_to_two_questions_is_two_rows(pair):
     assert memory.find("Was he there?").names == ["b"]
 
 
-def test_another_memory_of_tokens_is_heard_too(pair, passages):
+def test_another_memory_of_tokens_answers_where_no_passage_is_read(pair, passages):
     knn = rs.KNNLM(rs.lm.remember(*pair, TEXTS, window=64, progress=False), k=8, lmbda=0.5)
     base = passages.score(CONTEXT, TARGET)
-    both = Passages(*pair, passages.memory, k=3, lmbda=0.6, reader=knn).score(CONTEXT, TARGET)
-    none = Passages(*pair, passages.memory, k=3, lmbda=0.6, reader=knn.with_params(k=0)).score(CONTEXT, TARGET)
-    np.testing.assert_allclose(none.each, base.each, atol=1e-4)
-    context, target = tokens_of(pair, CONTEXT), tokens_of(pair, TARGET)
-    for said, passage in [*zip(both.each, both.found.texts), (both.alone, "")]:
-        before = [pair[1].bos_token_id, *tokens_of(pair, passage), *context]
-        with rs.attach(pair[0], knn), torch.no_grad():
-            logits = pair[0](torch.tensor([before + target])).logits[0, len(before) - 1 : -1]
-        wanted = logits.double().log_softmax(1)[torch.arange(len(target)), target]
-        np.testing.assert_allclose(said, wanted.numpy(), atol=1e-3)
-    assert both.alone.sum() > base.alone.sum() + 1
+    both = Passages(*pair, passages.memory, k=3, lmbda=0.6, reader=knn)
+    scored = both.score(CONTEXT, TARGET)
+    np.testing.assert_allclose(scored.each, base.each, atol=1e-5)
+    before, target = [0, *tokens_of(pair, CONTEXT)], tokens_of(pair, TARGET)
+    with rs.attach(pair[0], knn), torch.no_grad():
+        logits = pair[0](torch.tensor([before + target])).logits[0, len(before) - 1 :]
+    wanted = logits.double().log_softmax(1)
+    np.testing.assert_allclose(scored.alone, wanted[torch.arange(len(target)), target].numpy(), atol=1e-3)
+    assert scored.alone.sum() > base.alone.sum() + 1
+    np.testing.assert_allclose(
+        np.exp(scored.token), 0.6 * (scored.found.shares @ np.exp(scored.each)) + 0.4 * np.exp(scored.alone)
+    )
+    both.lmbda = 0
+    assert both.generate(CONTEXT, 1) == pair[1].decode([int(wanted[0].argmax())])
 
 
 def test_greedy_tokens_are_the_likeliest_of_the_mixture(pair):

@@ -1,6 +1,7 @@
 """Passages in front of the context (RAG), beside kNN-LM over the same text, and questions that find their answers."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import product
 from typing import Literal
 
@@ -28,6 +29,7 @@ WIDTHS = (0.25, 1.0, 4.0, np.inf)  # σ, in squared typical distances; infinite:
 ALONE, LESS = "the model alone", "the model, a passage's length less of the context"
 RANKED = {"keys": "passages by the model's states", "words": "passages by TF-IDF", "random": "random passages"}
 FORMS = {"token": "RAG-Token", "sequence": "RAG-Sequence"}
+KNN_LM = "kNN-LM"
 ANSWER = 120  # characters of a definition
 
 
@@ -84,10 +86,9 @@ def measure(
         raise ParameterError(f"{numbers}; expected passage and target to leave room for the context in the window")
     settings = {name: value for name, value in locals().items() if name != "work"}
     settings |= {"texts": "", "validation": "", "test": ""}  # of the model's own domain, which is not asked for
-    return {
-        "text": work.map(continued, [(settings,)], "text")[0],
-        "questions": work.map(answered, [(settings,)], "questions")[0],
-    }
+    (questions,) = work.map(answered, [(settings,)], "questions")
+    (text,) = work.map(continued, [(settings,)], "text")
+    return {"text": text, "questions": questions}
 
 
 def continued(settings: dict) -> dict:
@@ -147,38 +148,38 @@ def compared(
     ``systems``, by name ``perplexity``, its ``change`` in % against `against` with an interval over documents, and
     ``settings``. `meant`: which passage each scored cell asks for; ``hits`` are then shares of %, by way, among the
     first 1 and 8."""
-    ranking = Ranking(passages, K)
-    speakers = {"": passages} | ({"knn": spoken(passages, reader=knn)} if knn is not None else {})
+    ranking, nothing = Ranking(passages, K), passages.read([], [])
     short = spoken(passages, window=passages.window - passages.memory.about["passages"]["length"])
-    heard: dict[tuple[str, str, str], list[Scored]] = {}
-    less = {}
+    beside = spoken(passages, reader=knn)
+    heard: dict[tuple[str, str], list[Scored]] = {}
+    less, neighbours = {}, {}
     for name, part in cells.items():
+        less[name], neighbours[name] = (
+            [one.score(c, t, found=nothing).alone for _, c, t in part] for one in (short, beside)
+        )
         contexts = [context for _, context, _ in part]
-        less[name] = [short.score(c, t, found=short.read([], [])).alone for _, c, t in part]
         for way in RANKED:
             found = ranking.find(way, contexts)
-            for who, speaker in speakers.items():
-                if who and way == "keys":
-                    continue
-                heard[name, way, who] = [speaker.score(c, t, found=f) for (_, c, t), f in zip(part, found)]
+            heard[name, way] = [passages.score(c, t, found=f) for (_, c, t), f in zip(part, found)]
     documents = np.concatenate([np.full(len(t), d) for d, _, t in cells["score"]])
-    alone = flat(one.alone for one in heard["score", "words", ""])
+    alone = flat(one.alone for one in heard["score", "words"])
     systems = {ALONE: told(alone, None, documents), LESS: told(flat(less["score"]), alone, documents, ALONE)}
-    base, against = alone, ALONE
-    for who in speakers:
-        if who:
-            base, against = flat(one.alone for one in heard["score", "words", who]), "kNN-LM"
-            systems[against] = told(base, alone, documents, ALONE)
-        for way, label in RANKED.items():
-            if ("score", way, who) not in heard:
-                continue
-            for form, title in FORMS.items():
-                chosen, said = best(form, heard["tune", way, who], heard["score", way, who])
-                systems[f"{who and 'kNN-LM + '}{title}, {label}"] = told(said, base, documents, against) | chosen
+    for over in ("", KNN_LM) if knn is not None else ("",):
+        base = flat(neighbours["score"]) if over else alone
+        if over:
+            systems[over] = told(base, alone, documents, ALONE)
+            heard = {
+                (name, way): [replace(one, alone=other) for one, other in zip(part, neighbours[name])]
+                for (name, way), part in heard.items()
+            }
+        for (way, label), (form, title) in product(RANKED.items(), FORMS.items()):
+            chosen, said = best(form, heard["tune", way], heard["score", way])
+            label = f"{over and f'{over} + '}{title}, {label}"
+            systems[label] = told(said, base, documents, over or ALONE) | chosen
     hits = {}
     if meant is not None:
         for way in RANKED:
-            right = [[n == name for n in one.found.names] for one, name in zip(heard["score", way, ""], meant)]
+            right = [[n == name for n in one.found.names] for one, name in zip(heard["score", way], meant)]
             hits[way] = [100 * float(np.mean([any(one[:k]) for one in right])) for k in (1, K)]
     return {"tokens": len(alone), "documents": len(np.unique(documents)), "systems": systems, "hits": hits}
 
@@ -261,8 +262,8 @@ def draw(results: dict) -> Figure:
         ]
         dot_rows(panel, rows)
         title = f"{name}: the model alone {one['systems'][ALONE]['perplexity']:.2f}"
-        if "kNN-LM" in one["systems"]:
-            title += f", kNN-LM {one['systems']['kNN-LM']['perplexity']:.2f}"
+        if KNN_LM in one["systems"]:
+            title += f", kNN-LM {one['systems'][KNN_LM]['perplexity']:.2f}"
         panel.set(xlabel="perplexity against the model alone, or against kNN-LM, %", title=title)
     return figure
 
@@ -271,6 +272,6 @@ def colour(label: str) -> str:
     """By how passages are found; those beside kNN-LM dark."""
     if label.endswith(RANKED["random"]):
         return KNN
-    if label.startswith("kNN-LM"):
+    if label.startswith(KNN_LM):
         return DARK
     return RESMEM if label.endswith(RANKED["words"]) else LIGHT if "Token" in label else MIXED

@@ -51,7 +51,7 @@ class Scored:
 
     token: np.ndarray  # (t,): RAG-Token
     sequence: np.ndarray  # (t,): RAG-Sequence, of each token given those before it
-    alone: np.ndarray  # (t,): without any passage
+    alone: np.ndarray  # (t,): without any passage, by the reader where there is one
     each: np.ndarray  # (k, t): with each passage in front
     found: Found
 
@@ -87,7 +87,8 @@ class Passages:
     encoder : callable, optional
         Where the memory was made with one: a list of n str to keys (n, d).
     reader : Reader, optional
-        Also hear another memory, of tokens, at each of them: such as a ``KNNLM`` made with the same model.
+        Answers where no passage is read, in the model's place: such as a ``KNNLM`` over a memory of tokens that the
+        same model made. Both memories then have a say.
 
     Raises
     ------
@@ -199,8 +200,7 @@ class Passages:
             raise ParameterError(f"length={length}, stride={step}; expected 1 <= stride <= length")
         about = {"passages": {"length": length, "stride": step, "whole": keyed is not None}}
         rows = _rows(documents, keyed, about["passages"], embedder, encoder)
-        names = {one.id: one.name for one in documents}
-        memory = Memory(rows, index=index, storage="none", about=about, names=names)
+        memory = Memory(rows, index=index, storage="none", about=about)
         return cls(model, tokenizer, memory, encoder=encoder, **options)
 
     def add(self, texts: Texts, *, by: Iterable[str] | None = None) -> np.ndarray:
@@ -209,9 +209,7 @@ class Passages:
         documents = list(self._embedder.documents(texts))
         cut = self.memory.about["passages"]
         rows = _rows(documents, None if by is None else list(by), cut, self._embedder, self.encoder)
-        ids = self.memory.add(rows)
-        self.memory.rename({one.id: (one.name,) for one in documents})
-        return ids
+        return self.memory.add(rows)
 
     def find(self, context: Said, *, exclude: Ids | None = None) -> Found:
         """The k passages nearest to a context's end (its last tokens, as many as a passage has; with `by`, all of it),
@@ -261,7 +259,7 @@ class Passages:
             raise InputError("the target has no token; expected what comes after the context")
         found = self.find(before, exclude=exclude) if found is None else found
         rows = self._speaker.encode(TokenBatch(self._windows(found, before, after)))
-        *each, alone = self._log_prob(rows).reshape(len(found) + 1, len(after))
+        *each, alone = self._log_prob(rows, len(after)).reshape(len(found) + 1, len(after))
         shares, said = self._shares(found), np.stack([*each, alone])
         return Scored(token(shares, said), sequence(shares, said), alone, said[:-1], found)
 
@@ -302,18 +300,21 @@ class Passages:
             made.append(Window(number, tokens, len(before) - 1, 0, target))
         return made
 
-    def _log_prob(self, rows: Encoded) -> np.ndarray:
-        if self.reader is None:
-            said = [(rows, Softmax(rows.logits, 1.0))]
-        else:
-            said = self.reader.predictions(rows, exclude=None)
-        of_each = (now.log_prob(as_tensor(labels_of(part, "a target has"))) for part, now in said)
-        return np.concatenate([one.double().cpu().numpy() for one in of_each])
+    def _log_prob(self, rows: Encoded, last: int) -> np.ndarray:
+        """Log-probabilities (n,) of the rows' labels; the `last` of them, without a passage, are the reader's."""
+        said = Softmax(rows.logits, 1.0).log_prob(as_tensor(labels_of(rows, "a target has"))).double().cpu().numpy()
+        if self.reader is not None:
+            heard = self.reader.predictions(rows[-last:], exclude=None)
+            of_each = [now.log_prob(as_tensor(labels_of(part, "a target has"))) for part, now in heard]
+            said[-last:] = torch.cat(of_each).double().cpu().numpy()
+        return said
 
     def _probabilities(self, rows: Encoded) -> np.ndarray:
-        if self.reader is None:
-            return rows.logits.probabilities().double().cpu().numpy()
-        return self.reader.predict_proba(rows, exclude=None).astype(np.float64)
+        """Of every token, (n, V); the last row's, without a passage, are the reader's."""
+        said = rows.logits.probabilities().double().cpu().numpy()
+        if self.reader is not None:
+            said[-1] = self.reader.predict_proba(rows[-1:], exclude=None)[0]
+        return said
 
     def _tokens(self, text: Said) -> np.ndarray:
         if isinstance(text, str):
