@@ -30,6 +30,7 @@ ALONE, LESS = "the model alone", "the model, a passage's length less of the cont
 RANKED = {"keys": "passages by the model's states", "words": "passages by TF-IDF", "random": "random passages"}
 FORMS = {"token": "RAG-Token", "sequence": "RAG-Sequence"}
 KNN_LM = "kNN-LM"
+OTHERS = {"externals", "tests"}  # folders of what is not the package's own documentation
 ANSWER = 120  # characters of a definition
 
 
@@ -120,7 +121,8 @@ def pieces(language: Language, texts: list[Text], settings: dict) -> list[tuple[
 def answered(settings: dict) -> dict:
     """What *See Also* entries of the package ask, and definitions that answer; see ``compared``."""
     language = Language(settings)
-    found = [one for one in files(settings["domain"], settings["glob"]) if "externals/" not in one[0]]
+    every = files(settings["domain"], settings["glob"])
+    found = [(name, path) for name, path in every if not OTHERS & set(name.split("/"))]
     known = asked.definitions(found)
     questions = asked.questions(found, known)
     answers = {name: f"{said[:ANSWER]}\n" for name, (_, said) in known.items()}

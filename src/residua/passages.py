@@ -215,12 +215,12 @@ class Passages:
         """The k passages nearest to a context's end (its last tokens, as many as a passage has; with `by`, all of it),
         without those of the documents `exclude`, ids int (m,)."""
         tokens = self._tokens(context)
-        cut, k = self.memory.about["passages"], min(self.k, len(self.memory))
+        cut = self.memory.about["passages"]
         end = tokens if cut["whole"] else tokens[-cut["length"] :]
-        if k == 0 or not len(end):
+        if self.k == 0 or not len(end):
             return self.read([], [])
         key = _keys([end[-self._embedder.windowing.window :]], self._embedder, self.encoder)
-        near = self.memory.search(key, k, None if exclude is None else np.asarray(exclude).reshape(1, -1))
+        near = self.memory.search(key, self.k, None if exclude is None else np.asarray(exclude).reshape(1, -1))
         there = near.found[0]
         return self.read(near.rows[0][there], near.distances[0][there])
 
