@@ -30,6 +30,7 @@ PUBLIC = [
     "KNNLM",
     "Logits",
     "Memory",
+    "Passages",
     "Pooled",
     "ResMem",
     "TopLogits",

@@ -1,5 +1,7 @@
 """Passages: the formulas of RAG by hand, against the model itself, and what is remembered, found and forgotten."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,13 @@ def test_a_passage_is_found_by_what_it_says_and_a_key_is_the_mean_of_its_states(
     assert found.texts[0] == pair[1].decode(row[row >= 0])
 
 
+def test_a_long_context_is_known_by_its_end(pair, passages):
+    row = passages.memory.column("tokens")[4].numpy()
+    before = np.array(tokens_of(pair, TEXTS[2][1]) * 2)
+    found = passages.find(np.append(before, row))
+    assert found.rows[0] == 4 and found.distances[0] < 1e-3
+
+
 def test_every_token_is_in_a_passage_and_half_of_them_in_two(pair, passages):
     rows, begin, ids = (passages.memory.column(name)[:] for name in ("tokens", "begin", "id"))
     names = passages.memory.names
@@ -158,6 +167,31 @@ def test_questions_find_answers(pair):
         memory.add(["x"], by=[""])
 
 
+@pytest.mark.slow
+def test_a_question_in_other_words_makes_its_answer_likelier():
+    transformers = pytest.importorskip("transformers")
+    folder = Path(__file__).resolve().parents[1] / "examples" / "models" / "code-gpt2"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    known = {
+        "# Split arrays into random train and test subsets.\n": "def split_rows(*arrays, test_share=0.25, seed=0):\n",
+        "# Scale each feature to a given range.\n": "class RangeScaler(Transformer):\n",
+        "# Fetch a data set by name or number.\n": "def fetch_table(name, version='active'):\n",
+    }
+    asked = [
+        "# Splits data randomly into subsets for train and test.\n",
+        "# Scales features to a range that is given.\n",
+        "# Fetch data by its name.\n",
+    ]
+    rows = [(answer, question + answer) for question, answer in known.items()]
+    passages = Passages.remember(model, tokenizer, rows, by=list(known), k=1, lmbda=0.8, window=256)
+    for at, (words, answer) in enumerate(zip(asked, known.values())):
+        scored = passages.score(words, answer)
+        assert scored.found.names == [answer]
+        other = passages.score(words, answer, found=passages.read([(at + 1) % 3], [0.0]))
+        assert scored.token.sum() > max(scored.alone.sum(), other.token.sum()) + 10
+
+
 def test_the_same_answer_to_two_questions_is_two_rows(pair):
     memory = Passages.remember(*pair, [("a", "Yes."), ("b", "Yes.")], by=["Is it red?", "Was he there?"], k=1)
     assert len(np.unique(memory.memory.ids)) == 2
@@ -179,8 +213,8 @@ def test_another_memory_of_tokens_answers_where_no_passage_is_read(pair, passage
     np.testing.assert_allclose(
         np.exp(scored.token), 0.6 * (scored.found.shares @ np.exp(scored.each)) + 0.4 * np.exp(scored.alone)
     )
-    both.lmbda = 0
-    assert both.generate(CONTEXT, 1) == pair[1].decode([int(wanted[0].argmax())])
+    alone = Passages(*pair, passages.memory, lmbda=0, reader=knn.with_params(k=1, lmbda=1))
+    assert alone.generate(TEXTS[0][1][:40], 60) == TEXTS[0][1][40:]  # to the end of the text, and not on
 
 
 def test_greedy_tokens_are_the_likeliest_of_the_mixture(pair):

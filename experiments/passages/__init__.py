@@ -25,7 +25,7 @@ from residua.readers import Reader
 
 K = 8  # passages that are read of each context; the first of them compete
 SHARES = (0.25, 0.5, 0.75, 1.0)  # λ, all passages' together
-WIDTHS = (0.25, 1.0, 4.0, np.inf)  # σ, in squared typical distances; infinite: equal shares
+WIDTHS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, np.inf)  # σ, in squared typical distances; infinite: equal shares
 ALONE, LESS = "the model alone", "the model, a passage's length less of the context"
 RANKED = {"keys": "passages by the model's states", "words": "passages by TF-IDF", "random": "random passages"}
 FORMS = {"token": "RAG-Token", "sequence": "RAG-Sequence"}
@@ -154,18 +154,19 @@ def compared(
     short = spoken(passages, window=passages.window - passages.memory.about["passages"]["length"])
     beside = spoken(passages, reader=knn)
     heard: dict[tuple[str, str], list[Scored]] = {}
-    less, neighbours = {}, {}
+    less = [short.score(c, t, found=nothing).alone for _, c, t in cells["score"]]
+    neighbours = {}
     for name, part in cells.items():
-        less[name], neighbours[name] = (
-            [one.score(c, t, found=nothing).alone for _, c, t in part] for one in (short, beside)
-        )
+        neighbours[name] = [beside.score(c, t, found=nothing).alone for _, c, t in part]
         contexts = [context for _, context, _ in part]
         for way in RANKED:
             found = ranking.find(way, contexts)
             heard[name, way] = [passages.score(c, t, found=f) for (_, c, t), f in zip(part, found)]
     documents = np.concatenate([np.full(len(t), d) for d, _, t in cells["score"]])
     alone = flat(one.alone for one in heard["score", "words"])
-    systems = {ALONE: told(alone, None, documents), LESS: told(flat(less["score"]), alone, documents, ALONE)}
+    systems = {ALONE: told(alone, None, documents)}
+    if meant is None:  # a question leaves the window half empty
+        systems[LESS] = told(flat(less), alone, documents, ALONE)
     for over in ("", KNN_LM) if knn is not None else ("",):
         base = flat(neighbours["score"]) if over else alone
         if over:

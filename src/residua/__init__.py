@@ -36,6 +36,7 @@ _HOME = {
     "report": "residua.reporting",
     "errors": "residua.errors",
     "lm": "residua.lm",
+    "Passages": "residua.passages",
 }
 
 MODULES = ("errors", "lm")  # public names that are modules themselves
@@ -53,6 +54,7 @@ __all__ = [
     "HeadLogits",
     "Logits",
     "Memory",
+    "Passages",
     "Pooled",
     "ResMem",
     "TopLogits",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from residua.hooks import attach
     from residua.inspector import inspect
     from residua.memory import Memory
+    from residua.passages import Passages
     from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, from_pretrained, load
     from residua.reporting import report
     from residua.review import audit

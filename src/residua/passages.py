@@ -96,8 +96,26 @@ class Passages:
 
     Examples
     --------
-    >>> sorted(passages.find("def add(zero, second):").names)  # doctest: +SKIP
-    ['add.py']
+    >>> import residua as rs, torch
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> class Letters:
+    ...     bos_token_id = eos_token_id = 0
+    ...     def __call__(self, texts, **options):
+    ...         return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
+    ...     def decode(self, tokens):
+    ...         return "".join(map(chr, tokens))
+    ...     def get_vocab(self):
+    ...         return {chr(i): i for i in range(128)}
+    >>> sizes = {"vocab_size": 128, "n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 64}
+    >>> model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    >>> texts = [("add.py", "def add(x, y):"), ("os.py", "import os, sys")]
+    >>> passages = rs.Passages.remember(model, Letters(), texts, length=16, k=2)
+    >>> passages
+    Passages(2 passages, k=2, lmbda=0.5, window=64)
+    >>> passages.find("import os, sys").names
+    ['os.py', 'add.py']
+    >>> passages.score("import ", "os").token.shape
+    (2,)
     """
 
     model: nn.Module
@@ -334,8 +352,8 @@ class Passages:
 def token(shares: np.ndarray, each: np.ndarray) -> np.ndarray:
     """RAG-Token: log Σ_z η_z p_z(y_i) of each token, (t,), of shares η (k,) and log-probabilities (k, t).
 
-    >>> token(np.array([0.5, 0.5]), np.log([[0.2, 0.4], [0.6, 0.8]])).tolist() == np.log([0.4, 0.6]).tolist()
-    True
+    >>> np.exp(token(np.array([0.5, 0.5]), np.log([[0.2, 0.4], [0.6, 0.8]]))).round(6).tolist()
+    [0.4, 0.6]
     """
     with np.errstate(divide="ignore"):  # of a share of 0
         return np.logaddexp.reduce(np.log(shares)[:, None] + each, axis=0)

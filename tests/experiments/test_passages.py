@@ -101,7 +101,7 @@ def test_every_system_on_text_and_questions(given):
     root, options = given
     results = run("passages", root / "results", **options)["results"]
     text, asked = results["text"]["systems"], results["questions"]["systems"]
-    assert len(asked) == 2 + 6 and len(text) == 8 + 1 + 6
+    assert len(asked) == 1 + 6 and len(text) == 8 + 1 + 6
     for one in (text, asked):
         for found in one.values():
             if "change" in found:
