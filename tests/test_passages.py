@@ -124,7 +124,10 @@ def test_what_is_forgotten_is_in_no_score(pair, passages):
     before = passages.score(CONTEXT, TARGET)
     assert "add.py" in before.found.names
     left_out = passages.score(CONTEXT, TARGET, exclude=[id])
+    row = int(before.found.rows[before.found.names.index("add.py")])
     passages.memory.forget(id)
+    with pytest.raises(InputError, match="not all remembered"):
+        passages.read([row], [0.0])
     after, never = passages.score(CONTEXT, TARGET), Passages.remember(*pair, TEXTS[1:], length=16, k=3, lmbda=0.6)
     assert "add.py" not in after.found.names
     np.testing.assert_array_equal(left_out.found.rows, after.found.rows)
@@ -163,8 +166,11 @@ def test_questions_find_answers(pair):
         memory.add(["x", "y"], by=["z"])
     with pytest.raises(InputError, match="tokens, and this memory's passages have"):
         memory.add(["x " * 60], by=["z"])
-    with pytest.raises(InputError, match="is empty"):
-        memory.add(["x"], by=[""])
+    for by in ([""], [3]):
+        with pytest.raises(InputError, match="empty, or no str"):
+            memory.add(["x"], by=by)
+    memory.add([("colour", "Red.\n")], by="Which colour is it?")
+    assert memory.find("Which colour is it?").names == ["colour"]
 
 
 @pytest.mark.slow
@@ -285,6 +291,11 @@ def test_no_context_and_no_passage(pair, passages):
         ({"window": 1}, ParameterError, "window=1"),
         ({"window": 500}, ParameterError, "window=500"),
         ({"encoder": len}, ParameterError, "by the model's own states"),
+        ({"k": 2.0}, ParameterError, "k=2.0"),
+        ({"lmbda": "half"}, ParameterError, "lmbda='half'"),
+        ({"sigma": float("nan")}, ParameterError, "sigma=nan"),
+        ({"window": "64"}, ParameterError, "window='64'"),
+        ({"reader": "knnlm"}, ParameterError, "reader='knnlm'"),
     ],
 )
 def test_settings_that_make_no_sense(pair, passages, options, error, words):
@@ -294,17 +305,23 @@ def test_settings_that_make_no_sense(pair, passages, options, error, words):
 
 def test_what_is_no_memory_of_passages(pair, passages, tiny_model):
     tokens = rs.lm.remember(*pair, TEXTS, window=64, progress=False)
-    with pytest.raises(StorageError, match="no passages"):
+    with pytest.raises(StorageError, match="no remembered passages"):
         Passages(*pair, tokens)
+    with pytest.raises(StorageError, match="no remembered passages"):
+        Passages(*pair, "mem/")
+    with pytest.raises(ParameterError, match="each token by itself"):
+        Passages(*pair, passages.memory, reader=rs.ContinuousCache(rs.KNNLM(tokens)))
     with pytest.raises(SourceMismatchError):
         Passages(tiny_model("gpt2", n_layer=1), pair[1], passages.memory)
     with pytest.raises(EncodeError, match="causal language model"):
         Passages.remember(tiny_model("t5"), pair[1], TEXTS)
 
 
-@pytest.mark.parametrize("cut", [{"length": 0}, {"length": 4, "stride": 5}, {"length": 4, "stride": 0}])
+@pytest.mark.parametrize(
+    "cut", [{"length": 0}, {"length": 4, "stride": 5}, {"length": 4, "stride": 0}, {"length": "8"}, {"length": 8.5}]
+)
 def test_cuts_that_make_no_sense(pair, cut):
-    with pytest.raises(ParameterError, match="stride"):
+    with pytest.raises(ParameterError, match=r"stride=|length="):
         Passages.remember(*pair, TEXTS, **cut)
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
-from residua.core import AbsentLogits, ArrayLike, Encoded, Ids, Neighbours, Source, as_tensor
+from residua.core import ArrayLike, Encoded, Ids, Neighbours, as_tensor
 from residua.core.encoded import labels_of
 from residua.core.logits import Softmax
-from residua.encoding.causal import TextEncoder
 from residua.encoding.options import Texts, Tokenizer
-from residua.encoding.stream import text_encoder
-from residua.encoding.text import Document, document_id, encode_prompts, eos_token
-from residua.encoding.windows import TokenBatch, Window, windows
-from residua.errors import EncodeError, InputError, ParameterError, StorageError
+from residua.encoding.passages import NOTHING, TOKENS, Embedder, keys_of, passage_rows, source_of, states_encoder
+from residua.encoding.text import encode_prompts, eos_token
+from residua.encoding.windows import TokenBatch, Window
+from residua.errors import InputError, ParameterError, StorageError
 from residua.memory import Memory
 from residua.readers import Reader
 from residua.readers.neighbour import weigh
 
-Embedder: TypeAlias = Callable[[list[str]], ArrayLike]
 Said: TypeAlias = str | Sequence[int] | np.ndarray  # a text, or its tokens
-TOKENS = "tokens"  # the column that holds a passage, int32 (length,), filled up with
-NOTHING = -1
-BATCH = 32  # sequences that the model reads at a time
 
 
 @dataclass(frozen=True)
@@ -141,27 +137,29 @@ class Passages:
         encoder: Embedder | None = None,
         reader: Reader | None = None,
     ):
-        if not memory.has_column(TOKENS) or "passages" not in memory.about:
-            raise StorageError("this memory's rows are no passages; make one with rs.Passages.remember")
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 0:
-            raise ParameterError(f"k={k!r}; expected how many passages to read, 0 or more")
-        if not 0 <= lmbda <= 1:
+        if not isinstance(memory, Memory) or not memory.has_column(TOKENS) or "passages" not in memory.about:
+            raise StorageError("these are no remembered passages; make a memory of them with rs.Passages.remember")
+        if not (isinstance(lmbda, Real) and 0 <= lmbda <= 1):
             raise ParameterError(f"lmbda={lmbda!r}; expected the passages' share, between 0 and 1")
-        if sigma is not None and not sigma > 0:
+        if sigma is not None and not (isinstance(sigma, Real) and sigma > 0):
             raise ParameterError(f"sigma={sigma!r}; expected a positive squared distance")
         if (encoder is None) != (memory.source is not None):
             made = "with an encoder= of one's own" if memory.source is None else "by the model's own states"
             raise ParameterError(f"the keys of this memory were made {made}; queries need the same")
-        self.model, self.tokenizer, self.memory = model, tokenizer, memory
-        self.k, self.lmbda, self.sigma, self.encoder, self.reader = int(k), float(lmbda), sigma, encoder, reader
-        self._embedder = _states(model, tokenizer, memory.source.key if memory.source else None)
+        if reader is not None and (not isinstance(reader, Reader) or reader.start() is not None):
+            raise ParameterError(
+                f"reader={reader!r}; expected one that answers each token by itself, as rs.KNNLM(memory)"
+            )
+        self.model, self.tokenizer, self.memory, self.encoder, self.reader = model, tokenizer, memory, encoder, reader
+        self.k, self.lmbda, self.sigma = _whole("k", k, 0), float(lmbda), sigma
+        self._embedder = states_encoder(model, tokenizer, memory.source.key if memory.source else None)
         if memory.source is not None:
-            memory.source.require(_source(self._embedder))
-        self._speaker = self._embedder if reader is None else _states(model, tokenizer, None, like=reader)
+            memory.source.require(source_of(self._embedder))
+        self._speaker = self._embedder if reader is None else states_encoder(model, tokenizer, None, like=reader)
         limit = self._embedder.windowing.window
-        self.window = limit if window is None else int(window)
-        if not 2 <= self.window <= limit:
-            raise ParameterError(f"window={window!r}; expected 2 to {limit}, what the model reads")
+        self.window = limit if window is None else _whole("window", window, 2)
+        if self.window > limit:
+            raise ParameterError(f"window={window}; the model reads {limit} tokens at most")
 
     @classmethod
     def remember(
@@ -207,17 +205,16 @@ class Passages:
             which, the column ``"tokens"`` holds the passage and ``"begin"`` says where in the document it begins, and
             the label is its first token.
         """
-        embedder = _states(model, tokenizer, key if encoder is None else None)
+        embedder = states_encoder(model, tokenizer, key if encoder is None else None)
         documents = list(embedder.documents(texts))
-        keyed = None if by is None else list(by)
-        if keyed is not None and length is None:
-            length = max(len(one.tokens) for one in documents)
-        length = 64 if length is None else int(length)
-        step = max(1, length // 2) if stride is None else int(stride)
-        if length < 1 or not 1 <= step <= length:
-            raise ParameterError(f"length={length}, stride={step}; expected 1 <= stride <= length")
-        about = {"passages": {"length": length, "stride": step, "whole": keyed is not None}}
-        rows = _rows(documents, keyed, about["passages"], embedder, encoder)
+        if length is None:
+            length = 64 if by is None else max(len(one.tokens) for one in documents)
+        length = _whole("length", length, 1)
+        step = max(1, length // 2) if stride is None else _whole("stride", stride, 1)
+        if step > length:
+            raise ParameterError(f"stride={step}; expected at most length={length}: more would leave tokens out")
+        about = {"passages": {"length": length, "stride": step, "whole": by is not None}}
+        rows = passage_rows(documents, by, about["passages"], embedder, encoder)
         memory = Memory(rows, index=index, storage="none", about=about)
         return cls(model, tokenizer, memory, encoder=encoder, **options)
 
@@ -226,8 +223,7 @@ class Passages:
         ``remember``."""
         documents = list(self._embedder.documents(texts))
         cut = self.memory.about["passages"]
-        rows = _rows(documents, None if by is None else list(by), cut, self._embedder, self.encoder)
-        return self.memory.add(rows)
+        return self.memory.add(passage_rows(documents, by, cut, self._embedder, self.encoder))
 
     def find(self, context: Said, *, exclude: Ids | None = None) -> Found:
         """The k passages nearest to a context's end (its last tokens, as many as a passage has; with `by`, all of it),
@@ -237,14 +233,19 @@ class Passages:
         end = tokens if cut["whole"] else tokens[-cut["length"] :]
         if self.k == 0 or not len(end):
             return self.read([], [])
-        key = _keys([end[-self._embedder.windowing.window :]], self._embedder, self.encoder)
+        key = keys_of([end[-self._embedder.windowing.window :]], self._embedder, self.encoder)
         near = self.memory.search(key, self.k, None if exclude is None else np.asarray(exclude).reshape(1, -1))
         there = near.found[0]
         return self.read(near.rows[0][there], near.distances[0][there])
 
     def read(self, rows: ArrayLike, distances: ArrayLike) -> Found:
-        """Passages by their row numbers int (k,), however they were found; shares are by ascending `distances` (k,)."""
+        """Passages by their row numbers int (k,), however they were found; shares are by ascending `distances` (k,).
+
+        ``InputError`` for a row that is not remembered (any more).
+        """
         at, far = as_tensor(rows, torch.int64).reshape(-1), as_tensor(distances, torch.float32).reshape(-1)
+        if not bool(torch.isin(at, self.memory.active_rows).all()):
+            raise InputError(f"rows {at.tolist()} are not all remembered; expected row numbers, as find(...).rows")
         held, ids = self.memory.column(TOKENS)[at].cpu().numpy(), self.memory.column("id")[at].tolist()
         tokens = [row[row != NOTHING].astype(np.int64) for row in held]
         names = [self.memory.names.get(id, str(id)) for id in ids]
@@ -370,80 +371,7 @@ def sequence(shares: np.ndarray, each: np.ndarray) -> np.ndarray:
     return np.diff(token(shares, each.cumsum(axis=1)), prepend=0.0)
 
 
-def _states(model: nn.Module, tokenizer: Tokenizer, key: str | None, like: Reader | None = None) -> TextEncoder:
-    """What reads tokens: an end of text after each, so that the state after the last token counts, too."""
-    encoder = text_encoder(model, tokenizer, key=key or (None if like else "head"), like=like, end_of_text=True)
-    if not isinstance(encoder, TextEncoder):
-        raise EncodeError(f"the model is a {type(model).__name__}; passages are read by a causal language model")
-    return encoder
-
-
-def _source(encoder: TextEncoder) -> Source:
-    return replace(encoder.source, position="mean")
-
-
-def _rows(
-    documents: list[Document],
-    by: list[str] | None,
-    cut: dict[str, Any],
-    embedder: TextEncoder,
-    encoder: Embedder | None,
-) -> Encoded:
-    """Passages as rows of a memory."""
-    length, step = cut["length"], cut["stride"]
-    if (by is not None) != cut["whole"]:
-        what = "are found by texts of their own, and none are given" if by is None else "are found by what they say"
-        raise InputError(f"these passages {what}; expected by= where the memory was made with it, and only there")
-    if by is None:
-        pieces = [(one, start) for one in documents for start in _starts(len(one.tokens), length, step)]
-        ids = [one.id for one, _ in pieces]
-        keyed = [one.tokens[start : start + length] for one, start in pieces]
-    else:
-        if len(by) != len(documents):
-            raise InputError(f"by= has {len(by)} texts for {len(documents)} passages; expected one for each")
-        if (longest := max(len(one.tokens) for one in documents)) > length:
-            raise InputError(f"a text has {longest} tokens, and this memory's passages have {length} at most")
-        pieces = [(one, 0) for one in documents]
-        keyed = [np.asarray(tokens, np.int64) for tokens in encode_prompts(embedder.tokenizer, by, True)]
-        if not all(map(len, keyed)):
-            raise InputError("a text of by= is empty; expected what its passage is found by")
-        ids = [document_id(tokens, one.tokens) for tokens, one in zip(keyed, documents)]
-    tokens = np.full((len(pieces), length), NOTHING, np.int32)
-    for row, (one, start) in zip(tokens, pieces):
-        part = one.tokens[start : start + length]
-        row[: len(part)] = part
-    return Encoded(
-        _keys(keyed, embedder, encoder),
-        AbsentLogits(len(pieces), embedder.n_outputs),
-        tokens[:, 0].astype(np.int64),
-        np.asarray(ids, np.int64),
-        task="classification",
-        columns={TOKENS: tokens, "begin": np.array([start for _, start in pieces], np.int64)},
-        source=None if encoder else _source(embedder),
-        names=[one.name for one, _ in pieces],
-    )
-
-
-def _starts(tokens: int, length: int, step: int) -> range:
-    """Where passages begin: the last one holds the end, and none lies inside the one before it."""
-    return range(0, max(1, tokens - length + step), step)
-
-
-def _keys(sequences: list[np.ndarray], embedder: TextEncoder, encoder: Embedder | None) -> np.ndarray:
-    """Keys (n, d): the mean of the states over each sequence's tokens, or what an encoder makes of its text."""
-    if encoder is not None:
-        keys: np.ndarray = np.asarray(encoder([embedder.tokenizer.decode(tokens) for tokens in sequences]))
-        if keys.ndim != 2 or len(keys) != len(sequences):
-            n = len(sequences)
-            raise EncodeError(f"encoder= gave shape {keys.shape} for {n} texts; expected ({n}, d)")
-        return keys
-    means = list[np.ndarray]()
-    for start in range(0, len(sequences), BATCH):
-        group = sequences[start : start + BATCH]
-        cut = (windows(number, tokens, embedder.windowing) for number, tokens in enumerate(group))
-        batch = TokenBatch([window for one in cut for window in one])
-        keys = embedder.encode(batch).keys
-        sums = np.zeros((len(group), keys.shape[1]))
-        np.add.at(sums, batch.ids, keys)
-        means.append(sums / np.bincount(batch.ids, minlength=len(group))[:, None])
-    return np.concatenate(means)
+def _whole(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ParameterError(f"{name}={value!r}; expected a whole number, {least} or more")
+    return int(value)
