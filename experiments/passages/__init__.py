@@ -37,6 +37,7 @@ ANSWER = 120  # characters of a definition
 def measure(
     work: Work,
     *,
+    parts: tuple[str, ...] = ("text", "questions"),
     model: str = "../shared/models/code-gpt2",
     domain: str = "package:sklearn",
     glob: str = "**/*.py",
@@ -55,6 +56,8 @@ def measure(
 
     Parameters
     ----------
+    parts : tuple of str
+        Of "text" and "questions", which.
     model : str
         A transformers causal language model: folder or name.
     domain : str
@@ -74,7 +77,7 @@ def measure(
     eval_tokens : int
         Tokens of documents to score; half as many others are tuned on.
     every : int
-        One of so many targets is read.
+        One of so many targets, and of so many questions, is read.
     index : str
         Of kNN-LM's memory, as rs.Memory takes it.
     checkpoints : str
@@ -85,11 +88,12 @@ def measure(
     if min(length, target, every, memory_tokens, eval_tokens) < 1 or length + target >= window:
         numbers = f"length={length}, target={target}, window={window}"
         raise ParameterError(f"{numbers}; expected passage and target to leave room for the context in the window")
-    settings = {name: value for name, value in locals().items() if name != "work"}
+    settings = {name: value for name, value in locals().items() if name not in ("work", "parts")}
     settings |= {"texts": "", "validation": "", "test": ""}  # of the model's own domain, which is not asked for
-    (questions,) = work.map(answered, [(settings,)], "questions")
-    (text,) = work.map(continued, [(settings,)], "text")
-    return {"text": text, "questions": questions}
+    ways = {"text": continued, "questions": answered}
+    if not parts or set(parts) - ways.keys():
+        raise ParameterError(f"parts={parts!r}; expected some of {', '.join(ways)}")
+    return {part: work.map(ways[part], [(settings,)], part)[0] for part in parts}
 
 
 def continued(settings: dict) -> dict:
@@ -124,7 +128,7 @@ def answered(settings: dict) -> dict:
     every = files(settings["domain"], settings["glob"])
     found = [(name, path) for name, path in every if not OTHERS & set(name.split("/"))]
     known = asked.definitions(found)
-    questions = asked.questions(found, known)
+    questions = asked.questions(found, known)[:: settings["every"]]
     answers = {name: f"{said[:ANSWER]}\n" for name, (_, said) in known.items()}
     rows = [(name, f"# {known[name][0]}\n{answers[name]}") for name in known]
     by = [f"# {summary}\n" for summary, _ in known.values()]
@@ -230,14 +234,12 @@ def told(said: np.ndarray, other: np.ndarray | None, documents: np.ndarray, agai
 
 def tables(results: dict) -> dict[str, Table]:
     """Perplexity of each system on text and on answers, and which passages questions find."""
-    hits = [
-        [RANKED[way], *(f"{share:.1f}" for share in shares)] for way, shares in results["questions"]["hits"].items()
-    ]
-    return {
-        "text": table(results["text"]),
-        "answers": table(results["questions"]),
-        "hits": Table(("", "the first, %", f"among the first {K}, %"), hits),
-    }
+    found = {name: table(one) for name, one in results.items()}
+    if "questions" in results:
+        hits = results["questions"]["hits"].items()
+        rows = [[RANKED[way], *(f"{share:.1f}" for share in shares)] for way, shares in hits]
+        found["found"] = Table(("", "the first, %", f"among the first {K}, %"), rows)
+    return found
 
 
 def table(one: dict) -> Table:
@@ -256,7 +258,7 @@ def table(one: dict) -> Table:
 
 def draw(results: dict) -> Figure:
     """How each system changes perplexity against what it is compared with."""
-    figure, axes = panels(2, 1, (10, 9))
+    figure, axes = panels(len(results), 1, (10, 1 + 4 * len(results)))
     for panel, (name, one) in zip(axes[:, 0], results.items()):
         systems = {label: found for label, found in one["systems"].items() if "k" in found}
         rows = [

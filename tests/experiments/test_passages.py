@@ -109,10 +109,13 @@ def test_every_system_on_text_and_questions(given):
                 assert found["change"][0] == pytest.approx(exact, abs=0.01)
                 assert found["change"][1] <= found["change"][0] <= found["change"][2]
     assert results["questions"]["hits"]["words"][1] > results["questions"]["hits"]["random"][1]
-    assert {name: len(table.rows) for name, table in passages.tables(results).items()}["hits"] == 3
-    assert len(passages.draw(results).axes) == 2
+    shown = {name: len(table.rows) for name, table in passages.tables(results).items()}
+    assert shown == {"text": len(text), "questions": len(asked), "found": 3}
+    assert len(passages.draw(results).axes) == 2 and len(passages.draw({"text": results["text"]}).axes) == 1
 
 
 def test_passage_and_target_fit_the_window(given):
+    with pytest.raises(ParameterError, match="parts="):
+        run("passages", given[0] / "results", **given[1] | {"parts": ("answers",)})
     with pytest.raises(ParameterError, match="length=90"):
         run("passages", given[0] / "results", **given[1] | {"length": 90})
