@@ -28,6 +28,7 @@ NAMES = (
     "knnlm",
     "knnmt",
     "new_classes",
+    "passages",
     "pooled",
     "reasoning",
     "tables",

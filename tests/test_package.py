@@ -32,6 +32,7 @@ PUBLIC = [
     "KNNLM",
     "Logits",
     "Memory",
+    "Passages",
     "Pooled",
     "ResMem",
     "TopLogits",

@@ -40,6 +40,7 @@ _HOME = {
     "report": "residua.reporting",
     "errors": "residua.errors",
     "lm": "residua.lm",
+    "Passages": "residua.passages",
 }
 
 MODULES = ("errors", "lm")  # public names that are modules themselves
@@ -59,6 +60,7 @@ __all__ = [
     "HeadLogits",
     "Logits",
     "Memory",
+    "Passages",
     "Pooled",
     "ResMem",
     "TopLogits",
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from residua.hooks import attach
     from residua.inspector import inspect
     from residua.memory import Memory
+    from residua.passages import Passages
     from residua.readers import (
         KNNLM,
         AdaptiveLambda,
