@@ -18,6 +18,7 @@ _HOME = {
     "TopLogits": "residua.core",
     "Memory": "residua.memory",
     "Pooled": "residua.readers",
+    "RanPAC": "residua.readers",
     "ResMem": "residua.readers",
     "KNNLM": "residua.readers",
     "ContinuousCache": "residua.readers",
@@ -54,6 +55,7 @@ __all__ = [
     "Logits",
     "Memory",
     "Pooled",
+    "RanPAC",
     "ResMem",
     "TopLogits",
     "__version__",
@@ -81,7 +83,17 @@ if TYPE_CHECKING:
     from residua.hooks import attach
     from residua.inspector import inspect
     from residua.memory import Memory
-    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, from_pretrained, load
+    from residua.readers import (
+        KNNLM,
+        AdaptiveLambda,
+        ContinuousCache,
+        Gated,
+        Pooled,
+        RanPAC,
+        ResMem,
+        from_pretrained,
+        load,
+    )
     from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune

@@ -7,6 +7,7 @@ from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM
 from residua.readers.neighbour import KERNELS, Kernel, NeighbourReader, register_kernel
 from residua.readers.pooled import Pooled
+from residua.readers.ranpac import RanPAC
 from residua.readers.reader import READERS, Reader, from_pretrained, load, register_reader
 from residua.readers.resmem import ResMem
 
@@ -20,6 +21,7 @@ __all__ = [
     "Kernel",
     "NeighbourReader",
     "Pooled",
+    "RanPAC",
     "Reader",
     "ResMem",
     "Shares",
