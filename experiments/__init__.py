@@ -26,6 +26,8 @@ NAMES = (
     "knnmt",
     "new_classes",
     "pooled",
+    "shift",
+    "streams",
     "tables",
     "tabular",
     "theorem33",

@@ -18,6 +18,15 @@ def rows(n, seed=0, **more):
     return rs.Encoded(keys, rng.normal(size=(n, 4)), labels % 3, **more)
 
 
+def best(F, memory):
+    """The ridge of the best generalised cross-validation, from the hat matrix itself."""
+    mean, Y, found = np.mean((F**2).sum(axis=0)), np.eye(memory.n_outputs)[memory.labels], {}
+    for ridge in 10.0 ** np.arange(-8, 2):
+        hat = F @ np.linalg.solve(F.T @ F + ridge * mean * np.eye(F.shape[1]), F.T)
+        found[ridge] = np.square(Y - hat @ Y).sum() / (len(F) - np.trace(hat)) ** 2
+    return min(found, key=found.get)
+
+
 def closed_form(reader, query, ridge=None):
     """The same by scikit-learn, from nothing but the memory's keys, labels and weights."""
     memory = reader.memory
@@ -31,7 +40,9 @@ def closed_form(reader, query, ridge=None):
         memory.column("weight")[memory.active_rows].numpy() if memory.has_column("weight") else np.ones(len(memory))
     )
     F = features(memory.keys)
-    alpha = reader.ridge * np.mean((weight[:, None] * F**2).sum(axis=0)) if ridge is None else ridge
+    alpha = (
+        (reader.ridge or best(F, memory)) * np.mean((weight[:, None] * F**2).sum(axis=0)) if ridge is None else ridge
+    )
     fit = Ridge(alpha=alpha, fit_intercept=False, solver="cholesky")
     fit.fit(F, np.eye(memory.n_outputs)[memory.labels], sample_weight=weight)
     return fit.predict(features(query.keys))

@@ -32,6 +32,7 @@ log: logging.Logger = logging.getLogger(__name__)
 MOST_ROWS = 8000  # of a memory's own, that the two numbers are fitted to
 FOLDS = 5
 LEAST = 1e-9  # of the ridge
+SURE = 10.0  # what makes probabilities of a regression's 0 and 1, about: b is fitted in units of it
 WHY = "the coefficients are fitted by them"
 
 
@@ -51,8 +52,9 @@ class RanPAC(Reader):
         Of classes, not of text, with its keys.
     features : int, default 1000
         M: more is better, and costs M² numbers of RAM and M² operations for each row that comes or goes.
-    ridge : float, default 1e-4
-        λ, beside the mean diagonal of G. Between 1e-5 and 1e-3 it makes little difference.
+    ridge : float, optional
+        λ, beside the mean diagonal of G. None: a power of ten, chosen anew for the rows of the moment by generalised
+        cross-validation, which needs nothing but G and C. With about as many features as rows much depends on it.
     temperature : float, default 1.0
         The model's T.
     seed : int, default 0
@@ -77,7 +79,7 @@ class RanPAC(Reader):
     """
 
     features: int
-    ridge: float
+    ridge: float | None
     seed: int
     coefficients: list[float] | None
 
@@ -85,7 +87,7 @@ class RanPAC(Reader):
         self,
         memory: Memory | None = None,
         features: int = 1000,
-        ridge: float = 1e-4,
+        ridge: float | None = None,
         temperature: float = 1.0,
         *,
         seed: int = 0,
@@ -100,8 +102,9 @@ class RanPAC(Reader):
             raise StorageError("RanPAC sums over the keys, and this memory's were discarded")
         self.memory, self.k = memory, 1  # neighbours, of which nothing is read: who asks for more gets them
         self.features = whole("features", features, 1, "a whole number >= 1")
-        self.ridge, self.temperature = positive("ridge", ridge), positive("temperature", temperature)
-        if self.ridge < LEAST:
+        self.ridge = None if ridge is None else positive("ridge", ridge)
+        self.temperature = positive("temperature", temperature)
+        if self.ridge is not None and self.ridge < LEAST:
             raise ParameterError(f"ridge={ridge!r}; expected {LEAST:g} or more: less is lost in rounding")
         self.seed = whole("seed", seed, 0, "a whole number >= 0")
         if coefficients is not None and len(coefficients) != 2:
@@ -198,7 +201,7 @@ class RanPAC(Reader):
         own, seen = validation is None, list[Seen]()
         rows = own_rows(self.memory, MOST_ROWS) if validation is None else watched(validation, seen)
         parts, groups, matched, first = list[LogitFeatures](), [], [], 0
-        both = self.with_params(coefficients=(1.0, 1.0))
+        both = self.with_params(coefficients=(1.0, SURE))
         with progress_bar(progress, desc="fit", unit="row") as bar:
             for part, now in both.predictions(rows or (), exclude=OWN if own else exclude, depth=1):
                 truth = as_tensor(labels_of(part, WHY)).to(now.scores.device)
@@ -229,6 +232,6 @@ class RanPAC(Reader):
                 "key or id is remembered, and the model alone is kept; fit on rows that are not in the memory"
             )
         log.info("%s", self.evidence_)
-        self.coefficients = (best if self.evidence_.used else every.base).tolist()
+        self.coefficients = ((best if self.evidence_.used else every.base) * (1.0, SURE)).tolist()
         self.tuned_on_ = Seen.join(seen)
         return self

@@ -15,6 +15,7 @@ from residua.memory import Memory
 from residua.readers.seen import prints_of
 
 BLOCK = 8192  # rows whose features are made at a time
+RIDGES = tuple(10.0**power for power in range(-8, 2))
 TINY = 1e-30  # of a memory whose rows all weigh nothing
 ABSENT = -1  # the label of a row that is not remembered
 
@@ -87,11 +88,26 @@ class Sums:
         """Of keys as differences from the memory's centre, float32 (n, d): float32 (n, M)."""
         return torch.relu(keys @ self.projection)
 
-    def solved(self, ridge: float) -> Ridge:
-        """The regression, under a penalty of `ridge` times the mean diagonal of the Gram matrix."""
-        penalty = max(ridge * float(self.gram.diagonal().mean()), TINY)
+    def solved(self, ridge: float | None) -> Ridge:
+        """The regression, under a penalty of `ridge` times the mean diagonal of the Gram matrix; None: the best one by
+        generalised cross-validation, for which these sums are all that is needed."""
+        mean = max(float(self.gram.diagonal().mean()), TINY)
+        penalty = mean * (self._best() if ridge is None else ridge)
         factor = torch.linalg.cholesky(self.gram + penalty * torch.eye(len(self.gram)).to(self.gram))
         return Ridge(self, factor, torch.cholesky_solve(self.by_class, factor))
+
+    def _best(self) -> float:
+        present = self.labels != ABSENT
+        n, truth = int(present.sum()), float(self.weights[present].sum())
+        values, vectors = torch.linalg.eigh(self.gram)
+        values, moved = values.clamp_min(0), (vectors.T @ self.by_class).square().sum(dim=1)
+
+        def error(ridge: float) -> float:
+            by = 1 / (values + ridge * max(float(values.mean()), TINY))
+            lost = truth - float((moved * by * (2 - values * by)).sum())
+            return lost / max(n - float((values * by).sum()), 1e-9) ** 2
+
+        return min(RIDGES, key=error)
 
 
 def _keys(memory: Memory, rows: Tensor) -> Tensor:
