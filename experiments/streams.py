@@ -100,8 +100,8 @@ def trained(data: str, known: int, epochs: int, checkpoints: str, device: str) -
 
 
 def stream(weights: str, data: str, known: int, step: int, device: str) -> dict:
-    """``model`` (bytes), ``steps`` (classes), and of each method ``accuracy`` after each step, ``bytes`` after the last,
-    ``average`` [mean over steps, low, high], and ``over``: the same of the paired difference to its rival."""
+    """``model`` (bytes), ``steps`` (classes), and of each method ``accuracy`` after each step, ``bytes`` and ``new`` after
+    the last, ``average`` [mean over steps, low, high], and ``over``: the same of the difference to its rival, paired."""
     remembered, test = encoded(weights, data, known, device)
     model = load(weights)
     count = sum(p.numel() for p in model.parameters()) - (len(CLASS_NAMES) - known) * (model.fc.in_features + 1)
