@@ -14,7 +14,7 @@ from experiments.cifar100.data import normalise
 from experiments.cifar100.recipe import subset
 from experiments.cifar100.resnet import load
 from experiments.figures import BASE, DARK, INK, KNN, MIXED, RESMEM, dot, legend_below, panels
-from experiments.halves import crossed, paired, percent
+from experiments.halves import paired, percent
 from experiments.machine import device_of
 from experiments.shown import interval
 from experiments.table import Table
@@ -40,6 +40,8 @@ NAMES = {
     "pooled": "pooled",
     "ranpac": "RanPAC, `fit`",
 }
+
+READERS = ("resmem", "knnlm", "pooled", "ranpac")
 
 
 def measure(
@@ -248,16 +250,13 @@ def settled(memory: rs.Memory, other: Encoded) -> rs.ResMem:
 
 
 def tables(results: dict) -> dict[str, Table]:
-    """Accuracy by corruption and amount of target rows, with gains; and the stream."""
-    rows = []
+    """Accuracies, log-losses, and gains over the better head, by corruption and amount of target rows; the stream."""
+    accuracies, losses, beside = [], [], []
     for one in results["cells"]:
-        where = f"{KINDS[one['kind']]}, {one['rows']:,} target rows"
-        for name, reader in one["readers"].items():
-            gain = "" if name == "base" else interval(reader["gain"])
-            over = "" if name in ("base", "temperature") or name.startswith("head") else interval(reader["over"])
-            cells = [f"{reader['accuracy']:.2f}", f"{reader['log_loss']:.3f}", gain, over]
-            rows.append([f"{where}: {NAMES[name]}", *cells])
-    columns = ("", "accuracy, %", "log-loss", "over the network, points", "over the better head")
+        where, readers = f"{KINDS[one['kind']]}: {one['rows']:,}", one["readers"]
+        accuracies.append([where, *(f"{readers[name]['accuracy']:.2f}" if name in readers else "" for name in NAMES)])
+        losses.append([where, *(f"{readers[name]['log_loss']:.3f}" if name in readers else "" for name in NAMES)])
+        beside.append([where, *(interval(readers[name]["over"]) for name in READERS)])
     found, names = results["stream"], {"base": "the network", "alike": "all rows weigh alike"}
     names |= {"fading": "rows fade", "newest": "clean and newest rows alone"}
     moved = [
@@ -270,7 +269,9 @@ def tables(results: dict) -> dict[str, Table]:
         for name, label in names.items()
     ]
     return {
-        "readers": Table(columns, rows),
+        "accuracies": Table(("accuracy, %: target rows", *NAMES.values()), accuracies),
+        "log-losses": Table(("log-loss: target rows", *NAMES.values()), losses),
+        "gains": Table(("over the better head, points", *(NAMES[name] for name in READERS)), beside),
         "stream": Table(("accuracy, %", *STAGES, "mean", "over all alike, points"), moved),
     }
 

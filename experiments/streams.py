@@ -100,8 +100,8 @@ def trained(data: str, known: int, epochs: int, checkpoints: str, device: str) -
 
 
 def stream(weights: str, data: str, known: int, step: int, device: str) -> dict:
-    """``model`` (bytes), ``steps`` (classes), and of each method ``accuracy`` after each step, ``bytes`` and ``new`` after
-    the last, ``average`` [mean over steps, low, high], and ``over``: the same of the difference to its rival, paired."""
+    """``model`` (bytes), ``steps`` (classes), and of each method ``accuracy`` after each step, ``bytes``, ``new`` (in %,
+    after the last), ``average`` [mean over steps, low, high], and ``over``, its paired difference to the rival's."""
     remembered, test = encoded(weights, data, known, device)
     model = load(weights)
     count = sum(p.numel() for p in model.parameters()) - (len(CLASS_NAMES) - known) * (model.fc.in_features + 1)
@@ -135,7 +135,7 @@ def stream(weights: str, data: str, known: int, step: int, device: str) -> dict:
                 "average": mean_of(shares[name], rng),
                 "over": None if (other := NAMES[name][1]) is None else mean_of(shares[name] - shares[other], rng),
             }
-            for name, found in right.items()
+            for name, found in ((name, right[name]) for name in NAMES)
         },
     }
 
@@ -268,8 +268,8 @@ def bytes_of(dim: int, classes: int, known: int, rows: int) -> dict[str, int]:
 def tables(results: dict) -> dict[str, Table]:
     """Of every method its bytes, accuracy by step, their mean, and that beside a rival of about as many bytes."""
     methods, rows = results["methods"], []
-    for name, one in methods.items():
-        label, other = NAMES[name]
+    for name, (label, other) in NAMES.items():
+        one = methods[name]
         first, last = one["accuracy"][0], one["accuracy"][-1]
         beside = "" if other is None else f"{interval(one['over'])} over {NAMES[other][0]}"
         size = f"{(one['bytes'] + results['model']) / 1e6:.2f}"

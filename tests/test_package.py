@@ -31,6 +31,7 @@ PUBLIC = [
     "Logits",
     "Memory",
     "Pooled",
+    "RanPAC",
     "ResMem",
     "TopLogits",
     "__version__",
