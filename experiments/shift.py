@@ -27,6 +27,7 @@ KINDS = {"jpeg": f"JPEG, quality {QUALITY}", "blur": f"blur, {RADIUS:g} pixel", 
 SHARES = (0.0, 0.01, 0.1)  # of the training images, corrupted, that are remembered beside the clean ones
 K, SIGMA, LMBDA = (10, 20, 50, 100, 200), 2.0 ** np.arange(-3, 1), (0.2, 0.4, 0.6, 0.8)
 TEMPERATURE = (1.0, 1.4, 2.0)
+FEATURES = 1000  # of RanPAC
 STAGES = ("jpeg", "blur", "noise") * 2
 HALF_LIVES = (0.5, 1.0, 2.0)  # in stages
 
@@ -163,7 +164,7 @@ def probabilities(memory: rs.Memory, target: Encoded | None, test: Encoded) -> d
     grid = {"k": K, "sigma": memory.median_nn_distance() * SIGMA, "temperature": TEMPERATURE}
     found["resmem"] = tuned(rs.ResMem(memory), test, grid)
     found["knnlm"] = tuned(rs.KNNLM(memory, kernel="exponential"), test, grid | {"lmbda": LMBDA})
-    ranpac = rs.RanPAC(memory)
+    ranpac = rs.RanPAC(memory, FEATURES)
     for name, make in (("pooled", lambda: rs.Pooled(memory)), ("ranpac", ranpac.with_params)):
         found[name] = np.empty_like(found["base"])
         for half in (0, 1):
@@ -251,11 +252,12 @@ def settled(memory: rs.Memory, other: Encoded) -> rs.ResMem:
 
 def tables(results: dict) -> dict[str, Table]:
     """Accuracies, log-losses, and gains over the better head, by corruption and amount of target rows; the stream."""
-    accuracies, losses, beside = [], [], []
+    accuracies, losses, beside, above = [], [], [], []
     for one in results["cells"]:
         where, readers = f"{KINDS[one['kind']]}: {one['rows']:,}", one["readers"]
         accuracies.append([where, *(f"{readers[name]['accuracy']:.2f}" if name in readers else "" for name in NAMES)])
         losses.append([where, *(f"{readers[name]['log_loss']:.3f}" if name in readers else "" for name in NAMES)])
+        above.append([where, *(interval(readers[name]["gain"]) for name in READERS)])
         beside.append([where, *(interval(readers[name]["over"]) for name in READERS)])
     found, names = results["stream"], {"base": "the network", "alike": "all rows weigh alike"}
     names |= {"fading": "rows fade", "newest": "clean and newest rows alone"}
@@ -272,6 +274,7 @@ def tables(results: dict) -> dict[str, Table]:
         "accuracies": Table(("accuracy, %: target rows", *NAMES.values()), accuracies),
         "log-losses": Table(("log-loss: target rows", *NAMES.values()), losses),
         "gains": Table(("over the better head, points", *(NAMES[name] for name in READERS)), beside),
+        "gains over the network": Table(("over the network, points", *(NAMES[name] for name in READERS)), above),
         "stream": Table(("accuracy, %", *STAGES, "mean", "over all alike, points"), moved),
     }
 

@@ -100,7 +100,7 @@ def trained(data: str, known: int, epochs: int, checkpoints: str, device: str) -
 
 
 def stream(weights: str, data: str, known: int, step: int, device: str) -> dict:
-    """``model`` (bytes), ``steps`` (classes), and of each method ``accuracy`` after each step, ``bytes``, ``new`` (in %,
+    """``model`` (bytes), ``steps`` (classes), and of each method ``accuracy`` after each step, ``bytes``, ``new`` (%,
     after the last), ``average`` [mean over steps, low, high], and ``over``, its paired difference to the rival's."""
     remembered, test = encoded(weights, data, known, device)
     model = load(weights)

@@ -11,23 +11,29 @@ from experiments.work import Work
 def rows(part, kind, count, *_):
     rng = np.random.default_rng([part == "train", *kind.encode()])
     labels = np.arange(count) % 4
-    moved = {"clean": 0, "jpeg": 2, "blur": -2, "noise": 4}[kind]
-    keys = 3 * np.eye(4)[labels] + rng.normal(size=(count, 4))
-    return rs.Encoded(np.roll(keys, moved // 2, axis=1), 3 * np.eye(4)[labels] * (kind == "clean"), labels)
+    keys = rng.normal(size=(count, 16))
+    keys[np.arange(count), labels + 4 * ["clean", *shift.KINDS].index(kind)] += 3
+    return rs.Encoded(keys, 3 * np.eye(4)[labels] * (kind == "clean"), labels)
 
 
 @pytest.mark.slow
 def test_target_rows_mend_what_the_network_cannot_say(monkeypatch):
     monkeypatch.setattr(shift.networks, "split", lambda *_: (None, np.arange(1000) % 4))
     monkeypatch.setattr(shift, "encoded", lambda _, __, part, kind, count, ___: rows(part, kind, count))
-    monkeypatch.setattr(shift, "KINDS", {"jpeg": "JPEG"})
+    smaller = {"K": (10, 20), "SIGMA": np.array([0.5, 1.0]), "TEMPERATURE": (1.0,), "LMBDA": (0.8,), "FEATURES": 50}
+    smaller |= {"KINDS": {"jpeg": "JPEG"}, "STAGES": ("jpeg", "jpeg"), "HALF_LIVES": (1.0,)}
+    for name, value in smaller.items():
+        monkeypatch.setattr(shift, name, value)
     found = shift.measure(Work(), weights="x", images=200, clean_rows=400)
     none, one, ten = (cell["readers"] for cell in found["cells"])
     for name in ("head_all", "resmem", "pooled"):
         assert ten[name]["accuracy"] > none[name]["accuracy"] + 10
-    assert ten["base"] == none["base"] and "head_target" not in none and "head_target" in one
+    assert ten["base"]["accuracy"] == none["base"]["accuracy"] and "head_target" not in none and "head_target" in one
     assert len(found["stream"]["half_lives"]) == len(shift.STAGES)
-    assert set(shift.tables(found)) == {"accuracies", "log-losses", "gains", "stream"} and shift.draw(found).axes
+    assert (
+        set(shift.tables(found)) == {"accuracies", "log-losses", "gains", "gains over the network", "stream"}
+        and shift.draw(found).axes
+    )
 
 
 def test_corruptions_change_an_image_and_not_its_shape():

@@ -16,8 +16,9 @@ def rows(n, seed):
 
 @pytest.mark.slow
 def test_new_classes_are_answered_by_all_but_the_head(monkeypatch):
-    for size, features in (("SMALL", 20), ("MEDIUM", 40), ("LARGE", 80)):
-        monkeypatch.setattr(streams, size, features)
+    smaller = {"SMALL": 20, "MEDIUM": 40, "LARGE": 80, "K": (5,), "SIGMA": np.array([0.5]), "LMBDA": (0.8,)}
+    for name, value in (smaller | {"TEMPERATURE": (1.0,)}).items():
+        monkeypatch.setattr(streams, name, value)
     monkeypatch.setattr(streams, "encoded", lambda *_: (rows(600, 0), rows(400, 1)))
     monkeypatch.setattr(streams, "load", lambda _: streams.torch.nn.Module())
     monkeypatch.setattr(streams.torch.nn.Module, "fc", streams.torch.nn.Linear(8, 100), raising=False)
