@@ -31,6 +31,8 @@ NAMES = (
     "passages",
     "pooled",
     "reasoning",
+    "shift",
+    "streams",
     "tables",
     "tabular",
     "theorem33",
