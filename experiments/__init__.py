@@ -18,6 +18,7 @@ NAMES = (
     "cifar100",
     "controls",
     "distil",
+    "drafts",
     "edit",
     "efficientnet",
     "examples",
