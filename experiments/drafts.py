@@ -17,7 +17,7 @@ from experiments.knnlm.language import Language
 from experiments.knnlm.texts import Text, pairs
 from experiments.table import Table
 from experiments.work import Work
-from residua.errors import ParameterError
+from residua.errors import InputError, ParameterError
 from residua.hooks.drafts import Drafts
 from residua.memory.suffixes import goes_on
 
@@ -156,6 +156,8 @@ def corpus(settings: dict, name: str, folder: str | None) -> dict:
             made = written(language.model, reader, prompt, options, settings["new_tokens"], settings["rounds"])
             for way, one in made.items():
                 found[way].append(one)
+    if not groups:
+        raise InputError(f"no document has prompt_tokens={settings['prompt_tokens']} tokens; expected fewer")
     return {
         "name": name,
         "rows": len(memory),

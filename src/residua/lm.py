@@ -255,7 +255,9 @@ def draft(memory: Memory | Reader, *, tokens: int = 16) -> Drafts:
     Notes
     -----
     REST, retrieval-based speculative decoding (He et al., 2023, arXiv 2311.08252), with one draft in place of a tree,
-    through transformers' assisted decoding, whose limits hold: one sequence at a time, and a cache that can be cropped.
+    through transformers' assisted decoding, whose limits hold: one sequence at a time, and a cache that can be cropped;
+    stopping criteria other than a length and an end token are asked after each draft, so that some tokens more than
+    ``stop_strings`` allow may come.
 
     Examples
     --------
