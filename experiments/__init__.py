@@ -19,6 +19,7 @@ NAMES = (
     "compress",
     "controls",
     "distil",
+    "drafts",
     "edit",
     "efficientnet",
     "examples",
