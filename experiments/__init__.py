@@ -26,6 +26,7 @@ NAMES = (
     "familiarity",
     "gate",
     "imagenet",
+    "joint",
     "knnlm",
     "knnmt",
     "new_classes",
