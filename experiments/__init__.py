@@ -34,4 +34,5 @@ NAMES = (
     "theorem33",
     "trained_keys",
     "uncertainty",
+    "unlearn",
 )
