@@ -61,6 +61,7 @@ def measure(
     tests: int = 2000,
     forgotten: int = 500,
     category: str = "rocket",
+    alphas: tuple[float, ...] = ALPHAS,
     model: str = "../shared/models/code-gpt2",
     secrets: int = 20,
     candidates: int = 64,
@@ -84,6 +85,8 @@ def measure(
         Training images to be forgotten, at random; of the class all.
     category : str
         The class.
+    alphas : tuple of float
+        How many times as important to the forgotten as to the others a parameter must be, to be dampened.
     model : str
         A transformers causal language model, with the split.json of its texts; empty: no text.
     secrets : int
@@ -98,12 +101,21 @@ def measure(
     if weights:
         networks.split(data, "train", download)
     label = CLASS_NAMES.index(category)
-    cells = [(one, data, remembered, tests, forgotten, label, device) for one in weights]
+    cells = [(one, data, remembered, tests, forgotten, label, list(alphas), device) for one in weights]
     texts = [(model, device, secrets, candidates)] if model else []
     return {"images": work.map(images, cells, "images"), "text": work.map(leaks, texts, "text")}
 
 
-def images(weights: str, data: str, remembered: int, tests: int, forgotten: int, label: int, device: str) -> dict:
+def images(
+    weights: str,
+    data: str,
+    remembered: int,
+    tests: int,
+    forgotten: int,
+    label: int,
+    alphas: list[float],
+    device: str,
+) -> dict:
     """One network: ``name``, ``remembered``, ``sets``: what is forgotten -> see ``forget``."""
     model = load(weights).to(device_of(device), memory_format=torch.channels_last)
     (pictures, labels), (asked, truth) = networks.split(data, "train"), networks.split(data, "test")
@@ -135,9 +147,8 @@ def images(weights: str, data: str, remembered: int, tests: int, forgotten: int,
     importances, found = weighed(kept), {}
     for name, rows in sets.items():
         one = label if name == "one class" else None
-        found[name] = forget(
-            model, through, (kept, rows, scored, tuned), (retained, test, settings), one, (weighed(rows), importances)
-        )
+        sides, before = (kept, rows, scored, tuned), (retained, test, settings)
+        found[name] = forget(model, through, sides, before, one, (weighed(rows), importances), alphas)
     return {"name": name_of(weights), "remembered": len(kept), "sets": found}
 
 
@@ -148,6 +159,7 @@ def forget(
     before: tuple[Encoded, Encoded, Encoded],
     label: int | None,
     importances: tuple[Importance, Importance],
+    alphas: list[float],
 ) -> dict:
     """Rows of training images forgotten in every way: ``ways`` -> see ``answered``; ``sweep`` by α: ``dampened`` (% of
     all parameters), ``forgotten`` and ``others`` (accuracy of the network, the latter on rows that are not scored);
@@ -158,7 +170,7 @@ def forget(
     leaving = through(model, "train", gone)
     counted = settings.labels != label if label is not None else np.ones(len(settings), bool)
     most, sweep, networks_by_alpha = percent(right(settings)[counted]), [], {}
-    for alpha in ALPHAS:
+    for alpha in alphas:
         networks_by_alpha[alpha], part = dampened(model, *importances, alpha=alpha)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a network knows nothing any more is what is measured
@@ -169,7 +181,7 @@ def forget(
             {"alpha": alpha, "dampened": 100 * part, "forgotten": percent(now), "others": percent(others[counted])}
         )
     cheap = [one["alpha"] for one in sweep if one["others"] >= most - SPENT]
-    alpha = min(cheap, default=max(ALPHAS))
+    alpha = min(cheap, default=max(alphas))
     after = networks_by_alpha[alpha]
     again = [through(after, which, some) for which, some in (("train", kept), ("train", gone), ("test", scored))]
     memories = {}

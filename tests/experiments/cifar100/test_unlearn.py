@@ -55,9 +55,10 @@ def test_tokens_are_found_in_files_as_labels_are_stored(tmp_path):
 @pytest.mark.slow
 def test_images(small_cifar, small_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(unlearn, "BATCH", 4)
-    monkeypatch.setattr(unlearn, "ALPHAS", (1e-9, 1e9))
-    options = {"remembered": 60, "tests": 30, "forgotten": 20, "category": "bear", "model": "", "device": "cpu"}
-    found = run("unlearn", tmp_path, weights=(str(small_weights),), data="here", **options)["results"]
+    options = {"remembered": 60, "tests": 30, "forgotten": 20, "category": "bear", "alphas": (1e-9, 1e9)}
+    found = run("unlearn", tmp_path, weights=(str(small_weights),), data="here", model="", device="cpu", **options)[
+        "results"
+    ]
     ((name, one), (_, random)) = found["images"][0]["sets"].items()
     assert name == "one class" and one["n"] == 24 and random["n"] == 20  # of 120 every fifth; as asked for
     assert one["exact"] and random["exact"]
