@@ -73,6 +73,7 @@ rs.tune(memory, enc)                                                #!
 
 reveal_type(rs.Pooled(memory, widths=[0.3, 1]).fit(calibration=enc))  #: Pooled
 rs.Pooled(memory).fit(evidence="sure")                              #!
+reveal_type(rs.RanPAC(memory, 500, coefficients=(0, 1)).fit(enc))   #: RanPAC
 
 gated = rs.Gated(memory, form="gate", cache=2000).fit(enc, evidence=None)
 reveal_type(gated)                                                  #: Gated

@@ -18,6 +18,7 @@ _HOME = {
     "TopLogits": "residua.core",
     "Memory": "residua.memory",
     "Pooled": "residua.readers",
+    "RanPAC": "residua.readers",
     "ResMem": "residua.readers",
     "KNNLM": "residua.readers",
     "ContinuousCache": "residua.readers",
@@ -40,6 +41,7 @@ _HOME = {
     "report": "residua.reporting",
     "errors": "residua.errors",
     "lm": "residua.lm",
+    "Passages": "residua.passages",
 }
 
 MODULES = ("errors", "lm")  # public names that are modules themselves
@@ -59,7 +61,9 @@ __all__ = [
     "HeadLogits",
     "Logits",
     "Memory",
+    "Passages",
     "Pooled",
+    "RanPAC",
     "ResMem",
     "TopLogits",
     "__version__",
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
     from residua.hooks import attach
     from residua.inspector import inspect
     from residua.memory import Memory
+    from residua.passages import Passages
     from residua.readers import (
         KNNLM,
         AdaptiveLambda,
@@ -98,6 +103,7 @@ if TYPE_CHECKING:
         Edited,
         Gated,
         Pooled,
+        RanPAC,
         ResMem,
         edit,
         from_pretrained,

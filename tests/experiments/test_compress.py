@@ -1,5 +1,7 @@
 """How small a memory may be: the parts on a toy memory."""
 
+import keyword
+
 import numpy as np
 import pytest
 
@@ -40,5 +42,24 @@ def test_every_way_makes_a_memory_that_is_read(monkeypatch):
 
 
 def test_it_needs_a_network():
-    with pytest.raises(ParameterError, match="weights is empty"):
+    with pytest.raises(ParameterError, match="neither weights nor a model is given"):
         compress.measure(None)
+
+
+@pytest.mark.slow
+def test_text(tmp_path, tiny_model, tiny_tokenizer):
+    tiny_model("gpt2").save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "other").mkdir()
+    for number in range(24):
+        words = np.random.default_rng(number).choice(keyword.kwlist[:12], 15)
+        (tmp_path / "other" / f"{number}.py").write_text(" ".join(words))
+    settings = {"model": str(tmp_path / "model"), "texts": "", "validation": "", "test": "", "glob": "**/*.py"}
+    settings |= {"memory_tokens": 500, "eval_tokens": 150, "window": 32, "stride": 24, "index": "exact"}
+    settings |= {"checkpoints": str(tmp_path / "memories"), "device": "cpu"}
+    found = [compress.kept_text(settings, str(tmp_path / "other"), way, 0.5) for way in compress.TEXT]
+    whole, merged, random = found
+    assert merged["rows"] == random["rows"] == round(whole["rows"] / 2)
+    assert all(one["perplexity"] < one["base"] for one in found)
+    results = {"networks": [], "texts": found}
+    assert compress.tables(results)["text"].rows[0][-1] == "100" and compress.draw(results).axes

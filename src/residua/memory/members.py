@@ -67,10 +67,13 @@ class Members:
     def holds(self, owners: Tensor, ids: Tensor) -> Tensor:
         """Whether rows of the memory (q, k) stand for one that bears the id of (q,); bool (q, k)."""
         known, pairs = self._pairs
-        ids = ids.cpu()
+        ids, found = ids.cpu(), torch.zeros(owners.shape, dtype=torch.bool)
         place = torch.searchsorted(known, ids).clamp_max(max(len(known) - 1, 0))
-        found = torch.isin(owners.cpu() * len(known) + place[:, None], pairs)
-        return (found & (known[place] == ids)[:, None]).to(owners.device)
+        some = (known[place] == ids).nonzero()[:, 0] if len(known) else place[:0]  # mostly none: strangers ask
+        wanted = owners.cpu()[some] * len(known) + place[some, None]
+        if len(some):
+            found[some] = pairs[torch.searchsorted(pairs, wanted).clamp_max(len(pairs) - 1)] == wanted
+        return found.to(owners.device)
 
     @cached_property
     def _pairs(self) -> tuple[Tensor, Tensor]:

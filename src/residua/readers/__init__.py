@@ -10,6 +10,7 @@ from residua.readers.gated import Gated
 from residua.readers.knnlm import KNNLM
 from residua.readers.neighbour import KERNELS, Kernel, NeighbourReader, register_kernel
 from residua.readers.pooled import Pooled
+from residua.readers.ranpac import RanPAC
 from residua.readers.reader import READERS, Reader, from_pretrained, load, register_reader
 from residua.readers.resmem import ResMem
 from residua.readers.student import Student
@@ -26,6 +27,7 @@ __all__ = [
     "Kernel",
     "NeighbourReader",
     "Pooled",
+    "RanPAC",
     "Reader",
     "ResMem",
     "Shares",

@@ -167,7 +167,7 @@ class Reader(Shared):
         """Bytes of one remembered row in RAM: the memory's own, and ``"reader"``, what this reader has made of all rows
         and keeps until an edit, such as the residuals that answer a batch."""
         made: list[Any] = [value for _, value in vars(self).get("_made_once", {}).values()]
-        kept = sum(value.nbytes for value in made if isinstance(value, Tensor))
+        kept = sum(getattr(value, "nbytes", 0) for value in made)
         return self.memory.bytes_per_row | {"reader": kept // max(self.memory.n_rows, 1)}
 
     @property
