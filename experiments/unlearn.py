@@ -332,6 +332,8 @@ def tables(results: dict) -> dict[str, Table]:
                 bits = ["{:.2f} [{:.2f}, {:.2f}]".format(*prompts[prompt]["exposure"]) for prompt in PROMPTS]
                 counts = [str(prompts[prompt][what]) for prompt in PROMPTS for what in ("first", "extracted")]
                 rows.append([label, *bits, *counts])
+        chance = found["most"] - np.log2(np.arange(1, found["candidates"] + 1)).mean()
+        rows.append(["by chance", *[f"{chance:.2f}"] * len(PROMPTS), *[""] * 2 * len(PROMPTS)])
         heads = [f"exposure given {ASKED[prompt]}, bits" for prompt in PROMPTS]
         heads += [f"{what}, given {ASKED[prompt]}" for prompt in PROMPTS for what in ("ranked first", "recited")]
         out["secrets"] = Table((f"{found['secrets']} secrets among {found['candidates']} candidates", *heads), rows)
