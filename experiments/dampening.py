@@ -17,8 +17,8 @@ def importance(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Im
 
     >>> model = nn.Linear(1, 2, bias=False)
     >>> _ = nn.init.zeros_(model.weight)
-    >>> importance(model, [(torch.ones(3, 1), torch.tensor([0, 0, 1]))])["weight"].round(decimals=4).tolist()
-    [[0.0278], [0.0278]]
+    >>> (36 * importance(model, [(torch.ones(3, 1), torch.tensor([0, 0, 1]))])["weight"]).round().tolist()
+    [[1.0], [1.0]]
     """
     found = {name: torch.zeros_like(one) for name, one in model.named_parameters()}
     parameters, count = dict(model.named_parameters()), 0
