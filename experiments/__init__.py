@@ -40,4 +40,5 @@ NAMES = (
     "theorem33",
     "trained_keys",
     "uncertainty",
+    "unlearn",
 )
