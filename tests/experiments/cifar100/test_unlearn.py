@@ -55,6 +55,7 @@ def test_tokens_are_found_in_files_as_labels_are_stored(tmp_path):
 @pytest.mark.slow
 def test_images(small_cifar, small_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(unlearn, "BATCH", 4)
+    monkeypatch.setattr(unlearn, "RESAMPLES", 80)
     options = {"remembered": 60, "tests": 30, "forgotten": 20, "category": "bear", "alphas": (1e-9, 1e9)}
     found = run("unlearn", tmp_path, weights=(str(small_weights),), data="here", model="", device="cpu", **options)[
         "results"
