@@ -16,7 +16,7 @@ import residua as rs
 from experiments.cifar100 import networks
 from experiments.cifar100.data import normalise
 from experiments.cifar100.resnet import CifarResNet, load
-from experiments.figures import BASE, RESMEM, dot, legend_below, panels
+from experiments.figures import BASE, MIXED, RESMEM, dot, legend_below, panels
 from experiments.halves import crossed, paired, percent
 from experiments.machine import device_of
 from experiments.shown import interval
@@ -29,6 +29,7 @@ SHARE, STRENGTH, QUEUE = 0.5, 4.0, 8192  # of the reader in the loss; of its res
 BATCH, RATE, MOMENTUM, DECAY = 128, 0.02, 0.9, 1e-4
 GRID: dict[str, list] = {"k": [5, 20, 53, 130], "temperature": [0.7, 1.0, 1.4, 2.0]}
 SIGMA = 2.0 ** np.arange(-3, 1)  # in multiples of the typical distance between neighbours
+READERS = {"base": "alone", "memory": "with ResMem", "exponent": "with ResMem in the exponent"}
 WAYS = {
     "before": "the network as it was",
     "steps": "trained on, plainly, as many steps",
@@ -107,8 +108,8 @@ def joint_loss(logits: Tensor, keys: Tensor, labels: Tensor, rows: Tensor, queue
 
 
 def run_of(weights: str, data: str, epochs: int, seed: int, device: str) -> dict:
-    """``ways``: by name the ``base``'s and the ``memory``'s accuracy in %, ``seconds`` and ``steps`` of training;
-    ``joint over plain``: paired differences of both."""
+    """``ways``: by name the accuracies of ``READERS`` in %, ``seconds`` and ``steps`` of training;
+    ``over``: paired differences of joint training and plain training for as long."""
     where = device_of(device)
     images, labels = networks.split(data, "train")
     asked, truth = networks.split(data, "test")
@@ -126,7 +127,7 @@ def run_of(weights: str, data: str, epochs: int, seed: int, device: str) -> dict
         right[way] = answered(network, seen, test, labels, truth)
         ways[way] = {name: percent(own) for name, own in right[way].items()} | {"seconds": seconds, "steps": steps}
     rng = np.random.default_rng(0)
-    over = {name: list(paired(right["joint"][name], right["plain"][name], rng)[:3]) for name in ("base", "memory")}
+    over = {name: list(paired(right["joint"][name], right["plain"][name], rng)[:3]) for name in READERS}
     return {"ways": ways, "over": over}
 
 
@@ -194,13 +195,16 @@ def batches(n: int, chance: torch.Generator) -> Iterator[Tensor]:
 def answered(
     network: CifarResNet, seen: Tensor, test: Tensor, labels: np.ndarray, truth: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Which test rows the network is right about, and the same with ResMem, tuned on the other half of them."""
+    """Which test rows the network is right about, and with ResMem, tuned on the other half of them: as in the paper,
+    and in the form that joint training sees."""
     memory, queries = (encoded(network, *one) for one in ((seen, labels), (test, truth)))
     reader = rs.ResMem(rs.Memory(memory), k=1)
-    grid = GRID | {"sigma": list(SIGMA * reader.memory.median_nn_distance())}
+    typical = reader.memory.median_nn_distance()
+    trained_for = rs.ResMem(reader.memory, k=1, kernel="gaussian", space="exponent")
     return {
         "base": queries.logits.argmax().numpy() == truth,
-        "memory": crossed(reader, queries, grid)[0] == truth,
+        "memory": crossed(reader, queries, GRID | {"sigma": list(SIGMA * typical)})[0] == truth,
+        "exponent": crossed(trained_for, queries, GRID | {"sigma": list((SIGMA * typical) ** 2)})[0] == truth,
     }
 
 
@@ -215,26 +219,13 @@ def tables(results: dict) -> dict[str, Table]:
     """Every way, in the mean over seeds; joint over plain training for the same time, by seed."""
     runs, rows = results["runs"], []
     for way, label in WAYS.items():
-        mean = {
-            name: np.mean([run["ways"][way][name] for run in runs]) for name in ("base", "memory", "steps", "seconds")
-        }
-        gain = f"{mean['memory'] - mean['base']:+.2f}"
-        numbers = (
-            f"{mean['base']:.2f}",
-            f"{mean['memory']:.2f}",
-            gain,
-            f"{mean['steps']:.0f}",
-            f"{mean['seconds']:.0f}",
-        )
-        rows.append([label, *numbers])
-    columns = ("accuracy, %", "alone", "with ResMem", "gain", "steps", "CPU seconds")
-    over = [
-        [str(seed), *(interval(run["over"][name], bold=True) for name in ("base", "memory"))]
-        for seed, run in enumerate(runs)
-    ]
+        mean = {name: np.mean([run["ways"][way][name] for run in runs]) for name in (*READERS, "steps", "seconds")}
+        spent = (f"{mean[name]:,.0f}" for name in ("steps", "seconds"))
+        rows.append([label, *(f"{mean[name]:.2f}" for name in READERS), *spent])
+    over = [[str(seed), *(interval(run["over"][name], bold=True) for name in READERS)] for seed, run in enumerate(runs)]
     return {
-        "ways": Table(columns, rows),
-        "over": Table(("seed", "joint − plain, as long: alone", "with ResMem"), over),
+        "ways": Table(("accuracy, %", *READERS.values(), "steps", "CPU seconds"), rows),
+        "over": Table(("joint − plain, as long; seed", *READERS.values()), over),
     }
 
 
@@ -243,7 +234,7 @@ def draw(results: dict) -> Figure:
     figure, ((axes,),) = panels(1, 1, (6, 3.2))
     for run in results["runs"]:
         for at, way in enumerate(WAYS):
-            for name, colour, label in (("base", BASE, "alone"), ("memory", RESMEM, "with ResMem")):
+            for (name, label), colour in zip(READERS.items(), (BASE, RESMEM, MIXED)):
                 dot(axes, at, run["ways"][way][name], colour=colour, label=label)
     axes.set(ylabel="accuracy, %", xticks=range(len(WAYS)))
     axes.set_xticklabels([label.replace("*", "").replace(", ", ",\n") for label in WAYS.values()], fontsize=8)

@@ -4,6 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import residua as rs
+from residua.errors import InputError
 from residua.tuning.likelihood import Targets
 
 
@@ -51,3 +53,21 @@ def test_joined_parts_are_the_whole():
     assert len(whole) == 14
     shares = np.array([0.3])
     np.testing.assert_allclose(whole.log_likelihood(shares), sum(part.log_likelihood(shares) for part in parts))
+
+
+def test_remembered_weights_are_counted_as_quickly_and_as_exactly():
+    rng = np.random.default_rng(5)
+
+    def rows(n, **columns):
+        keys = rng.normal(size=(n, 2)).astype(np.float32)
+        labels = (keys[:, 0] > 0).astype(int)
+        return rs.Encoded(keys, rng.normal(size=(n, 2)), labels, columns=columns)
+
+    memory, asked = rs.Memory(rows(80, weight=rng.uniform(0, 2, 80).astype(np.float32))), rows(60)
+    grid = {"k": [1, 5, 20], "sigma": [0.1, 0.5], "temperature": [1.0, 2.0], "lmbda": [0.2, 0.5]}
+    quick, slow = (rs.tune(rs.KNNLM(memory), data, grid, evidence=None) for data in (asked, iter([asked])))
+    assert quick.best_params_ == slow.best_params_
+    assert quick.results_["score"] == pytest.approx(slow.results_["score"], rel=1e-5)
+    weighed = rows(60, weight=rng.uniform(0, 2, 60).astype(np.float32))
+    with pytest.raises(InputError, match="some of the rows have a column 'weight'"):
+        rs.tune(rs.KNNLM(memory), [asked, weighed], grid)

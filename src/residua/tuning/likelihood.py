@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from residua.core import Encoded, LabelValues, Logits, Neighbours, Prediction, TopLogits
+from residua.errors import InputError
 from residua.index.nearest import blocks
 from residua.memory.schema import Scorer
 from residua.readers import KNNLM, NeighbourReader
@@ -116,17 +117,18 @@ class Interpolation:
         self.kept = []
 
     @staticmethod
-    def serves(reader: NeighbourReader, grid: Grid, objective: str | Scorer) -> bool:
-        """Whether this reader, grid and objective are an interpolation's, all rows weigh alike, and no share leaves the
-        base too little."""
+    def serves(reader: NeighbourReader, grid: Grid, objective: str | Scorer, alike: bool) -> bool:
+        """Whether this reader, grid and objective are an interpolation's, all rows that are counted weigh `alike`, and
+        no share leaves the base too little."""
         if objective != "log_loss" or set(grid) != set(SWEPT[:4]) or grid["lmbda"][-1] > largest_share(reader):
             return False
-        alike = reader.class_weights is None and not reader.memory.has_column("weight")
-        mixes = alike and is_plain(reader) and type(reader).share is KNNLM.share
+        mixes = alike and reader.class_weights is None and is_plain(reader) and type(reader).share is KNNLM.share
         return mixes and isinstance(reader.values(1), LabelValues)
 
     def add(self, part: Encoded, prediction: Prediction, truth: Tensor) -> None:
         """Count a block, whose prediction holds the neighbours."""
+        if "weight" in part.columns and self.reader.memory.has_column("weight"):
+            raise InputError("some of the rows have a column 'weight' and others none; give it to all, or to none")
         near, given = prediction.neighbours, torch.empty(0, len(self.grid["sigma"]), len(part))
         nearest = torch.full((len(part),), torch.inf)
         if near.k:

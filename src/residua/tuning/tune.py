@@ -8,6 +8,7 @@ import numpy as np
 
 from residua.core import Encoded, batches
 from residua.errors import EmptyMemoryError, ParameterError
+from residua.memory import Memory
 from residua.memory.schema import Objective, Scorer
 from residua.readers import ContinuousCache, Distilled, Edited, NeighbourReader, Reader, ResMem
 from residua.readers.evidence import USUAL
@@ -175,7 +176,7 @@ def tune(
     if skip is not None or budget is not None:
         reader = reader.searching_all()
     full = full_grid(reader, grid, objective)
-    quick = Interpolation.serves(reader, full, objective)
+    quick = Interpolation.serves(reader, full, objective, _alike(validation, memory))
     sweep: Any
     if adaptive is not None and not quick:
         raise ParameterError(
@@ -221,3 +222,13 @@ def tune(
     if likely:
         log.info("the base alone is used: there is nothing to adapt and nothing to skip")
     return best if skip is None and budget is None else settled(best, skip=None, skipped_=0.0)
+
+
+def _alike(validation: Encoded | Iterable[Encoded], memory: Memory) -> bool:
+    """Whether all rows count alike: none has a weight, by the first of them that can be looked at without losing it."""
+    if not memory.has_column("weight"):
+        return True
+    if not isinstance(validation, Encoded) and iter(validation) is validation:
+        return False
+    first = next(iter(batches(validation)), None)
+    return first is None or "weight" not in first.columns

@@ -15,16 +15,6 @@ def queue_of(keys, labels, said, rows):
     return queue
 
 
-def test_the_residual_by_hand():
-    queue = queue_of([[0.0], [1.0], [3.0]], [0, 1, 1], [[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]], [7, 8, 9])
-    found = residual(torch.tensor([[0.0], [3.0]]), torch.tensor([7, 5]), queue, 2)
-    # The first goes without its own row: distances squared 1 and 9; the second's are 9, 4, 0. Their typical one is 0.
-    typical = 1e-12  # the lower median of 1 and 0
-    weights = np.exp(-np.array([1.0, 9.0]) / typical)
-    assert weights.sum() == 0  # so far apart that the nearest alone counts
-    assert found.numpy() == pytest.approx(np.array([[-0.2, 0.2], [-0.9, 0.9]]), abs=1e-6)
-
-
 def test_kernel_weights_by_hand():
     queue = queue_of([[0.0], [2.0]], [0, 1], [[0.5, 0.5], [0.5, 0.5]], [0, 1])
     found = residual(torch.tensor([[1.0], [0.0], [0.5]]), torch.tensor([5, 0, 6]), queue, 2).numpy()
