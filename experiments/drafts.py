@@ -205,8 +205,8 @@ def written(
 def repeated(tokens: list[int], n: int = 4) -> float:
     """The share of a text's runs of n tokens that it said before.
 
-    >>> repeated([1, 2, 3, 4, 1, 2, 3, 4, 1])
-    0.3333333333333333
+    >>> repeated([1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3])
+    0.5
     """
     runs = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
     return 1 - len(set(runs)) / max(len(runs), 1)

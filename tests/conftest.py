@@ -8,6 +8,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Index files are signed; nothing is written into the data folder of whoever runs the tests.
 os.environ.setdefault("RESIDUA_SECRET", "of the tests alone")
 
+# What a server in this process says of its connections would stand in what a test hears on stderr.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import hypothesis
 import pytest
 import torch

@@ -241,7 +241,7 @@ def test_readers_and_kernels_are_the_librarys():
     code = "from residua.readers import KERNELS, READERS\nprint(*map(str.lower, READERS))\nprint(*KERNELS)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     readers, kernels = map(str.split, done.stdout.splitlines())
-    assert sorted(readers) == sorted([*options.READERS, "continuouscache"])
+    assert sorted(readers) == sorted([*options.READERS, "continuouscache", "distilled", "edited"])
     assert sorted(kernels) == sorted(options.KERNELS)
 
 

@@ -14,7 +14,8 @@ from residua.cli.language import DTYPES
 # Click shows choices without importing the rooms that define them; a test holds the two equal.
 SPACES = ("probabilities", "exponent")
 ERRORS = ("strict", "replace", "skip")
-READERS = ("resmem", "knnlm", "pooled", "gated")  # those of a memory; a cache is put on top by its own options
+# Those made of a memory alone: a cache is put on top by its own options; students and edits are made in Python.
+READERS = ("resmem", "knnlm", "pooled", "gated", "ranpac")
 KERNELS = ("exponential", "gaussian")
 
 FILE = click.Path(path_type=Path)

@@ -21,7 +21,7 @@ MEASURES = {
     "squared_error": "mean squared error",
 }
 OBJECTIVES = tuple(MEASURES)
-FITTED = ("pooled", "gated")  # readers that can learn from the memory's own rows
+FITTED = ("pooled", "gated", "ranpac")  # readers that can learn from the memory's own rows
 GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_values}
 
 
@@ -58,11 +58,11 @@ GRID = {"multiple": True, "metavar": "NAME=V[,V...]", "callback": shared.named_v
 @click.option("--max-tokens", type=shared.AT_LEAST_1, help="Text: use only the first so many.")
 @shared.device_and_json
 def tune(memory: Path, validation, text, reader, objective, max_fpr, kernel, space, device, as_json: bool, **options):
-    """Choose k, sigma, temperature (and lmbda) on validation data; or fit a reader that is fitted (pooled, gated).
+    """Choose k, sigma, temperature (and lmbda) on validation data; or fit one that is fitted (pooled, gated, ranpac).
 
     VALIDATION are encoded .npz files, and their rows must not be in the memory; a memory of text takes --text, and
     leaves documents that it remembers out by itself. The best reader is saved into the memory's folder, where
-    evaluate, explain and generate find it. Without VALIDATION pooled and gated are fitted on the memory's own rows.
+    evaluate, explain and generate find it. Without VALIDATION these are fitted on the memory's own rows.
 
     \b
     Examples:

@@ -173,13 +173,13 @@ class Reader(Shared):
     @property
     def has_neighbours(self) -> bool:
         """Whether some remembered rows, and not all together, move each answer."""
-        return all(value.has_neighbours for value in self.params.values() if isinstance(value, Reader))
+        return all(held.has_neighbours for held in self._held.values())
 
     @property
     def learned(self) -> dict[str, Tensor]:
         """Arrays that ``save`` writes into a file beside the parameters, by name: a parameter's, and its own."""
-        over = {name: one.learned for name, one in self.params.items() if isinstance(one, Reader)}
-        return {f"{name}.{part}": tensor for name, held in over.items() for part, tensor in held.items()}
+        over = {name: held.learned for name, held in self._held.items()}
+        return {f"{name}.{part}": tensor for name, own in over.items() for part, tensor in own.items()}
 
     def start(self) -> TextState | None:
         """What is kept from row to row of a text; None for a reader that answers each row by itself."""
@@ -372,8 +372,13 @@ class Reader(Shared):
     def beside(self) -> dict[str, Memory]:
         """Memories of its own, or of the readers it holds, by the folders that they are saved in, beside the one it
         reads."""
-        held = (value.beside() for value in self.params.values() if isinstance(value, Reader))
-        return {name: memory for own in held for name, memory in own.items()}
+        return {name: memory for held in self._held.values() for name, memory in held.beside().items()}
+
+    @property
+    def _held(self) -> dict[str, Reader]:
+        """Its parameters that are readers, by name."""
+        found = {name: getattr(self, name, None) for name in self.parameter_names()}
+        return {name: value for name, value in found.items() if isinstance(value, Reader)}
 
     def _require_registered(self) -> None:
         """That ``load`` knows this reader's class, and those of the readers it holds."""
