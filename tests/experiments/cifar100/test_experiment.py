@@ -72,6 +72,22 @@ def test_given_weights_of_several_depths_make_a_curve(trained, small_cifar):
     assert {"depths", "epochs"} & set(cifar100.tables(results)) == {"depths"}
 
 
+def test_networks_called_as_trainings_are_measured_as_what_they_are_called(trained, small_cifar, tmp_path):
+    names = {"resnet8-100percent-2epochs-seed1": 2, "resnet8-100percent-2epochs-seed0": 2}
+    names |= {"resnet8-100percent-2epochs-seed0-epoch1": 1, "resnet8-50percent-2epochs-seed0": 2}
+    for name, epoch in names.items():
+        folder = trained["folder"] / name.removesuffix("-epoch1")
+        (tmp_path / f"{name}.safetensors").write_bytes((folder / f"epoch-{epoch:03d}.safetensors").read_bytes())
+    paths = tuple(str(tmp_path / f"{name}.safetensors") for name in names)
+    results = rounded(cifar100.measure(Work(), weights=paths, data="here"))
+    assert [network["seed"] for network in results["networks"]] == [1, 0]
+    own = [point for point in trained["results"]["points"] if point["depth"] == 8]
+    order = [own[3], own[1], own[0], own[4]]
+    assert results["points"] == order
+    assert results["epochs"] == 2
+    assert {"epochs", "fractions"} <= set(cifar100.tables(results))
+
+
 def test_stopped_run_goes_on_without_training_again(small_cifar, tmp_path, monkeypatch):
     chosen = {"epochs": 2, "seeds": 1, "checkpoints": str(tmp_path / "runs"), "data": "here"}
 
