@@ -20,6 +20,7 @@ NAMES = (
     "efficientnet",
     "examples",
     "familiarity",
+    "gains",
     "gate",
     "imagenet",
     "knnlm",
