@@ -105,6 +105,7 @@ def tables(results: dict) -> dict[str, Table]:
         "rates": headline.rates_table(main),
         "pairs": headline.pairs_table(main),
         **curves.tables(results["points"], results["epochs"]),
+        **curves.times(results["points"], results["trainings"], results["latency"]["milliseconds"]["base"]),
         "sweeps": sweeps.table(results["sweeps"]),
         "groups": groups.table(main[0]["groups"]),
         "family": family.table(results["family"]),

@@ -1,4 +1,4 @@
-"""Where kNN-LM's gain comes from: rare tokens, near contexts, examples (Figure 6); n-grams (Figure 7); other metrics."""
+"""Where kNN-LM's gain comes from: by token, with examples (Figure 6); beside n-grams (Figure 7); by other metrics."""
 
 from typing import Literal
 
@@ -20,6 +20,7 @@ from residua.core import AbsentLogits, Encoded
 from residua.errors import ParameterError
 
 OWN = "own domain"
+SHARES = np.array([0.0, *LMBDA])
 # Of each reader: what it is called, and what it is compared with.
 NAMES = {
     **{f"order {n}": (f"+ {n}-grams" if n > 1 else "+ unigrams", "base") for n in ORDERS},
@@ -119,25 +120,16 @@ def corpus(settings: dict, name: str, folder: str | None) -> dict:
     ngrams, longest = ([of(*one) for one in asked] for of in (model.probabilities, model.longest))
     flat = rs.tune(rs.KNNLM(memory), tune, evidence=None, progress=False)
     adaptive = rs.tune(rs.KNNLM(memory), tune, adaptive=BUCKETS, evidence=None, progress=False)
-    found = [
-        [rs.evaluate(reader, part, label_knn=False, progress=False) for part in (tune, score)]
-        for reader in (flat, adaptive)
-    ]
-    base, knnlm = (
-        [np.exp(one.per_row[said].astype(np.float64)) for one in found[0]] for said in ("base_log_prob", "log_prob")
+    readers = (flat, adaptive)
+    found = [[rs.evaluate(one, part, label_knn=False, progress=False) for part in (tune, score)] for one in readers]
+    base, knnlm, by_distance = (
+        [np.exp(one.per_row[of].astype(float)) for one in parts]
+        for parts, of in ((found[0], "base_log_prob"), (found[0], "log_prob"), (found[1], "log_prob"))
     )
-    by_distance = [np.exp(one.per_row["log_prob"].astype(np.float64)) for one in found[1]]
     said = {"base": (base[1], {})}
     for place, order in enumerate(ORDERS):
         said[f"order {order}"] = mixed(base, [part[place] for part in ngrams])
-    best = int(
-        np.argmax(
-            [
-                np.log(mixed(base, [part[place] for part in ngrams], tuned=True)[0]).mean()
-                for place in range(len(ORDERS))
-            ]
-        )
-    )
+    best = max(range(len(ORDERS)), key=lambda place: likelihood(base[0], ngrams[0][place]).max())
     chosen = [part[best] for part in ngrams]
     said["ngrams_by_match"] = mixed(base, chosen, longest)
     said["knnlm"] = (knnlm[1], {"k": flat.k, "sigma": flat.sigma, "temperature": flat.temperature, "lmbda": flat.lmbda})
@@ -169,23 +161,28 @@ def corpus(settings: dict, name: str, folder: str | None) -> dict:
     }
 
 
+def likelihood(base: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """log(λ other + (1 - λ) base) summed over tokens (n,), of every λ in SHARES."""
+    return np.log(SHARES[:, None] * other + (1 - SHARES[:, None]) * base).sum(axis=1)
+
+
 def mixed(
-    base: list[np.ndarray], other: list[np.ndarray], by: list[np.ndarray] | None = None, tuned: bool = False
+    base: list[np.ndarray], other: list[np.ndarray], by: list[np.ndarray] | None = None
 ) -> tuple[np.ndarray, dict]:
-    """λ other + (1 - λ) base on the tokens scored (or, with `tuned`, on those tuned on), and ``lmbda``: the λ of the
-    highest likelihood on the tokens tuned on, of all or of each value of `by`.
+    """λ other + (1 - λ) base on the tokens scored, and ``lmbda``: the λ of the highest likelihood on the tokens tuned
+    on, of all or of each value of `by`.
 
     Probabilities of the true tokens come as [of the tokens tuned on, of those scored].
     """
-    lmbdas = np.array([0.0, *LMBDA])
-    likely = np.log(lmbdas[:, None] * other[0] + (1 - lmbdas[:, None]) * base[0])
-    at = int(tuned is False)
-    share = lmbdas[likely.sum(axis=1).argmax()]
+    share = float(SHARES[likelihood(base[0], other[0]).argmax()])
     if by is None:
-        return share * other[at] + (1 - share) * base[at], {"lmbda": float(share)}
-    own = {int(value): float(lmbdas[likely[:, by[0] == value].sum(axis=1).argmax()]) for value in np.unique(by[0])}
-    shares = np.array([own.get(int(value), share) for value in by[at]])
-    return shares * other[at] + (1 - shares) * base[at], {"lmbda": {str(value): one for value, one in own.items()}}
+        return share * other[1] + (1 - share) * base[1], {"lmbda": share}
+    own = {}
+    for value in np.unique(by[0]).tolist():
+        those = by[0] == value
+        own[value] = float(SHARES[likelihood(base[0][those], other[0][those]).argmax()])
+    shares = np.array([own.get(value, share) for value in by[1].tolist()])
+    return shares * other[1] + (1 - shares) * base[1], {"lmbda": {str(value): one for value, one in own.items()}}
 
 
 def _joined(batches: list[Encoded]) -> Encoded:

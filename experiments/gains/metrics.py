@@ -23,14 +23,13 @@ def compared(language: Language, memory: rs.Memory, tokens: int, tune: list[Enco
     """Of each metric what ``Swept.best`` gives with T = 1, over the first `tokens` of a memory: ``rows``, ``norms``
     (the least and the largest), and ``metrics`` by name, each with the ``recall`` of its index."""
     share = min(1.0, tokens / memory.n_rows)
-    norms = [float(np.linalg.norm(batch.keys, axis=1).max()) for batch in beginning(memory, share)]
-    least = min(float(np.linalg.norm(batch.keys, axis=1).min()) for batch in beginning(memory, share))
-    most, found = max(norms), {}
+    lengths = np.concatenate([np.linalg.norm(batch.keys, axis=1) for batch in beginning(memory, share)])
+    least, most, found = float(lengths.min()), float(lengths.max()), {}
     for name in METRICS:
         grown = name == "inner product"
-        keys = (
-            moved(beginning(memory, share), lambda keys: with_rest(keys, most)) if grown else beginning(memory, share)
-        )
+        keys = beginning(memory, share)
+        if grown:
+            keys = moved(keys, lambda keys: with_rest(keys, most))
         index = language.settings["index"]
         own = rs.Memory(keys, index=index, storage="none", normalise=name == "cosine", key_dtype="float32")
         asked = [list(moved(part, with_zero)) if grown else part for part in (tune, score)]

@@ -1,10 +1,12 @@
 """Which tokens gain, and examples: perplexity by rarity, by distance and by the longest n-gram that is remembered."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
 import residua as rs
+from experiments.shown import interval
 from experiments.table import Table
 from residua.core import Encoded
 from residua.evaluation.significance import paired
@@ -29,7 +31,7 @@ def groups(values: dict[str, np.ndarray]) -> dict[str, list[tuple[str, np.ndarra
     edges = (0, *RARE, np.inf)
     rare = [
         ("never" if not low else f"{low:,} to {high - 1:,}" if high < np.inf else f"{low:,} or more", low, high)
-        for low, high in zip(edges, edges[1:])
+        for low, high in pairwise(edges)
     ]
     order = np.argsort(values["distance"], kind="stable")
     near = []
@@ -72,9 +74,7 @@ def table(by: str, found: list[dict]) -> Table:
     rows = []
     for one in found:
         perplexities = [f"{one['perplexity'][who]:.2f}" for who in ("base", "ngrams", "knnlm")]
-        shown = [
-            f"{one[name][0]:+.1f} [{one[name][1]:+.1f}, {one[name][2]:+.1f}]" for name in ("change", "over_ngrams")
-        ]
+        shown = [interval(one[name]) for name in ("change", "over_ngrams")]
         rows.append([one["name"], f"{one['share']:.1f}", *perplexities, *shown, f"{one['of_gain']:.1f}"])
     readers = ("base", "+ n-grams", "+ kNN-LM")
     return Table((by, "tokens, %", *readers, "kNN-LM: change, %", "against n-grams, %", "of the gain, %"), rows)
@@ -86,7 +86,7 @@ def examples(
     """``helped``: the rare tokens that kNN-LM helps most, and ``harmed``: the tokens that it harms most; of a document
     at most one each, with what the nearest neighbour is.
 
-    ``document``, ``context``, ``token``, probabilities in % by reader, ``distance``, ``neighbour`` (its document),
+    ``context``, ``token``, probabilities in % by reader, ``distance``, ``neighbour`` (its document),
     ``neighbour_context`` and ``neighbour_token``.
     """
     gain = log_probs["knnlm"] - log_probs["base"]
