@@ -73,7 +73,7 @@ def measure(
     memory_tokens : int
         Tokens to remember, of each corpus.
     metric_tokens : int
-        Tokens of it over which metrics are compared.
+        Tokens of it over which metrics are compared; 0: they are not.
     eval_tokens : int
         Tokens to score, of each; half as many others are tuned on.
     index : str
@@ -84,13 +84,13 @@ def measure(
         Where the model runs.
     """
     given = {name: value for name, value in locals().items() if name not in ("work", "domain", "metric_tokens")}
-    if min(memory_tokens, metric_tokens, eval_tokens) < 1:
+    if min(memory_tokens, metric_tokens + 1, eval_tokens) < 1:
         numbers = f"memory_tokens={memory_tokens}, metric_tokens={metric_tokens}, eval_tokens={eval_tokens}"
-        raise ParameterError(f"{numbers}; expected at least 1 token each")
+        raise ParameterError(f"{numbers}; expected at least 1 token each, or 0 over which to compare metrics")
     cells = [(given, OWN, None), (given, domain.removeprefix("package:"), domain)]
     found = work.map(corpus, cells, "corpora")
-    compared = work.map(by_metric, [(*cell, metric_tokens) for cell in cells], "metrics")
-    return {"corpora": [one | {"metrics": metric} for one, metric in zip(found, compared)]}
+    compared = work.map(by_metric, [(*cell, metric_tokens) for cell in cells if metric_tokens], "metrics")
+    return {"corpora": found, "metrics": compared}
 
 
 def remembered(
@@ -106,7 +106,7 @@ def remembered(
 def by_metric(settings: dict, name: str, folder: str | None, tokens: int) -> dict:
     """L2, inner product and cosine on one corpus."""
     language, memory, tune, score = remembered(settings, name, folder)
-    return metrics.compared(language, memory, tokens, tune, score)
+    return {"name": name, **metrics.compared(language, memory, tokens, tune, score)}
 
 
 def corpus(settings: dict, name: str, folder: str | None) -> dict:
@@ -202,7 +202,8 @@ def tables(results: dict) -> dict[str, Table]:
         out[f"readers {name}"] = table(one)
         out |= {f"{by} {name}": where.table(by, found) for by, found in one["groups"].items()}
         out |= {f"{kind} {name}": where.examples_table(found) for kind, found in one["examples"].items()}
-        out[f"metrics {name}"] = metrics.table(one["metrics"])
+    for one in results["metrics"]:
+        out[f"metrics {one['name']}"] = metrics.table(one)
     return out
 
 

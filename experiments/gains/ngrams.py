@@ -54,7 +54,7 @@ class Counts:
         self.contexts, place = np.unique(contexts[self.first], return_inverse=True)
         self.types, self.totals = np.bincount(place), np.bincount(place, self.counts)
         once, twice = ((self.counts == times).sum() for times in (1, 2))
-        self.discount = once / max(once + 2 * twice, 1)
+        self.discount = once / (once + 2 * twice) if once else 0.5  # else a token that is new would be impossible
 
     def of(self, grams: np.ndarray) -> np.ndarray:
         """How often each occurs, 0 of those that do not."""
