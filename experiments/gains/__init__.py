@@ -117,7 +117,7 @@ def corpus(settings: dict, name: str, folder: str | None) -> dict:
     joined = [_joined(part) for part in (tune, score)]
     model = NGrams(memory.labels, memory.column("id")[memory.active_rows].numpy(), memory.n_outputs)
     asked = [(one.labels, one.ids) for one in joined]
-    ngrams, longest = ([of(*one) for one in asked] for of in (model.probabilities, model.longest))
+    ngrams, match = ([of(*one) for one in asked] for of in (model.probabilities, model.match))
     flat = rs.tune(rs.KNNLM(memory), tune, evidence=None, progress=False)
     adaptive = rs.tune(rs.KNNLM(memory), tune, adaptive=BUCKETS, evidence=None, progress=False)
     readers = (flat, adaptive)
@@ -131,14 +131,14 @@ def corpus(settings: dict, name: str, folder: str | None) -> dict:
         said[f"order {order}"] = mixed(base, [part[place] for part in ngrams])
     best = max(range(len(ORDERS)), key=lambda place: likelihood(base[0], ngrams[0][place]).max())
     chosen = [part[best] for part in ngrams]
-    said["ngrams_by_match"] = mixed(base, chosen, longest)
+    said["ngrams_by_match"] = mixed(base, chosen, match)
     said["knnlm"] = (knnlm[1], {"k": flat.k, "sigma": flat.sigma, "temperature": flat.temperature, "lmbda": flat.lmbda})
     said["adaptive"] = (by_distance[1], {})
     said["both"] = mixed(knnlm, chosen)
-    said["both_by_match"] = mixed(by_distance, chosen, longest)
+    said["both_by_match"] = mixed(by_distance, chosen, match)
     logs = {who: np.log(probabilities) for who, (probabilities, _) in said.items()}
     documents, told = np.unique(joined[1].ids, return_inverse=True)[1], found[0][1].per_row
-    values = {"remembered": told["remembered"], "distance": told["distance"], "longest": longest[1]}
+    values = {"remembered": told["remembered"], "distance": told["distance"], "longest": model.longest(*asked[1])}
     shown = {"base": logs["base"], "ngrams": logs[f"order {ORDERS[best]}"], "knnlm": logs["knnlm"]}
     return {
         "name": name,

@@ -44,6 +44,13 @@ class NGrams:
         hashed = hashes(tokens, documents, max(self.orders))
         return np.sum([counted.of(grams) > 0 for (grams, _), counted in zip(hashed, self.counted)], axis=0)
 
+    def match(self, tokens: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """How many tokens before each, up to the highest order's, were counted in a row, int (n,): known before the
+        token is."""
+        hashed = hashes(tokens, documents, max(self.orders))
+        known = [counted.after(contexts) > 0 for (_, contexts), counted in zip(hashed, self.counted)]
+        return np.sum(known, axis=0) - 1
+
 
 class Counts:
     """Of n-grams and the contexts that they begin with, uint64 (n,), one entry each time: how often each occurs, and of
@@ -60,9 +67,13 @@ class Counts:
         """How often each occurs, 0 of those that do not."""
         return _found(self.grams, self.counts, grams)
 
+    def after(self, contexts: np.ndarray) -> np.ndarray:
+        """How often tokens followed each, 0 of those that nothing did."""
+        return _found(self.contexts, self.totals, contexts)
+
     def said(self, grams: np.ndarray, contexts: np.ndarray, lower: np.ndarray) -> np.ndarray:
         """Probabilities of tokens after their contexts, of which the lower order says `lower`."""
-        totals, types = (_found(self.contexts, of, contexts) for of in (self.totals, self.types))
+        totals, types = self.after(contexts), _found(self.contexts, self.types, contexts)
         own = np.maximum(self.of(grams) - self.discount, 0) + self.discount * types * lower
         return np.where(totals > 0, own / np.maximum(totals, 1), lower)
 

@@ -46,6 +46,17 @@ def test_the_longest_remembered_ngram_is_the_longest_in_any_document(text):
     assert model.longest(asked, np.zeros(60)).tolist() == expected
 
 
+def test_a_match_is_of_what_stands_before_a_token_and_never_of_it(text):
+    model = NGrams(*text, V, orders=(1, 2, 3, 4))
+    asked = np.random.default_rng(1).integers(0, V + 1, 60)
+    match, longest = (of(asked, np.zeros(60)) for of in (model.match, model.longest))
+    assert (match[1:] <= np.minimum(longest[:-1], 3)).all()  # less where a document ends there
+    for last in range(V + 1):
+        other = np.r_[asked[:-1], last]
+        assert np.array_equal(model.match(other, np.zeros(60)), match)
+    assert match[0] == 3  # marks of a beginning: every document has them
+
+
 def test_context_ends_where_a_document_does():
     model = NGrams(np.array([1, 2, 1, 2]), np.zeros(4), vocabulary=4, orders=(2,))
     together, apart = (model.probabilities(np.array([1, 2]), np.array(ids)) for ids in ([0, 0], [0, 1]))
