@@ -57,7 +57,8 @@ def test_a_memory_on_disk_is_the_one_in_ram(gpt2, tiny_tokenizer, memory, tmp_pa
 
 
 def test_it_is_the_verbs_of_rows_over_a_stream(gpt2, tiny_tokenizer, memory):
-    assert sorted(rs.lm.__all__) == ["encode", "evaluate", "explain", "fit", "forget", "prompt", "remember", "update"]
+    verbs = ["draft", "encode", "evaluate", "explain", "fit", "forget", "prompt", "remember", "update"]
+    assert sorted(rs.lm.__all__) == verbs
     stream = rs.encode((gpt2, tiny_tokenizer), TEXTS, like=memory)
     again = rs.Memory(stream, storage="none", about=stream.about)
     np.testing.assert_array_equal(np.asarray(again.keys), np.asarray(memory.keys))

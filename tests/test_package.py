@@ -19,24 +19,30 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONAL = {"faiss", "sklearn", "transformers", "pandas", "matplotlib", "torchvision", "PIL", "jinja2", "starlette"}
 OURS = {"browser", "docs", "experiments", "tables", "test", "translation"}  # extras for whoever works on residua
-VERBS = ["attach", "audit", "encode", "evaluate", "explain", "inspect", "report", "tune"]
+VERBS = ["attach", "audit", "distil", "edit", "encode", "evaluate", "explain", "inspect", "report", "tune"]
 PUBLIC = [
     "AdaptiveLambda",
     "ContinuousCache",
     "DenseLogits",
+    "Distilled",
+    "Edited",
     "Encoded",
     "Gated",
     "HeadLogits",
     "KNNLM",
     "Logits",
     "Memory",
+    "Passages",
     "Pooled",
+    "RanPAC",
     "ResMem",
     "TopLogits",
     "__version__",
     "attach",
     "audit",
     "conformal",
+    "distil",
+    "edit",
     "encode",
     "errors",
     "evaluate",
@@ -144,7 +150,7 @@ def test_the_wheel_is_small_typed_and_the_library_alone(tmp_path):
     building = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(building, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.iterdir()
-    assert wheel.stat().st_size <= 800_000  # and it holds no data, no picture, no experiment
+    assert wheel.stat().st_size <= 900_000  # and it holds no data, no picture, no experiment
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()

@@ -73,10 +73,13 @@ rs.tune(memory, enc)                                                #!
 
 reveal_type(rs.Pooled(memory, widths=[0.3, 1]).fit(calibration=enc))  #: Pooled
 rs.Pooled(memory).fit(evidence="sure")                              #!
+reveal_type(rs.RanPAC(memory, 500, coefficients=(0, 1)).fit(enc))   #: RanPAC
 
 gated = rs.Gated(memory, form="gate", cache=2000).fit(enc, evidence=None)
 reveal_type(gated)                                                  #: Gated
 reveal_type(rs.lm.fit(model, tokenizer, gated))                     #: Gated
+reveal_type(rs.lm.draft(gated, tokens=8))                           #: Drafts
+rs.lm.draft("mem/")                                                 #!
 rs.Gated(memory, form="soft")                                       #!
 gated.fit("texts/")                                                 #!
 

@@ -18,14 +18,19 @@ _HOME = {
     "TopLogits": "residua.core",
     "Memory": "residua.memory",
     "Pooled": "residua.readers",
+    "RanPAC": "residua.readers",
     "ResMem": "residua.readers",
     "KNNLM": "residua.readers",
     "ContinuousCache": "residua.readers",
     "AdaptiveLambda": "residua.readers",
     "Gated": "residua.readers",
+    "Distilled": "residua.readers",
+    "Edited": "residua.readers",
+    "edit": "residua.readers",
     "from_pretrained": "residua.readers",
     "load": "residua.readers",
     "encode": "residua.encoding",
+    "distil": "residua.distillation",
     "tune": "residua.tuning",
     "evaluate": "residua.evaluation",
     "audit": "residua.review",
@@ -36,6 +41,7 @@ _HOME = {
     "report": "residua.reporting",
     "errors": "residua.errors",
     "lm": "residua.lm",
+    "Passages": "residua.passages",
 }
 
 MODULES = ("errors", "lm")  # public names that are modules themselves
@@ -48,18 +54,24 @@ __all__ = [
     "AdaptiveLambda",
     "ContinuousCache",
     "DenseLogits",
+    "Distilled",
+    "Edited",
     "Encoded",
     "Gated",
     "HeadLogits",
     "Logits",
     "Memory",
+    "Passages",
     "Pooled",
+    "RanPAC",
     "ResMem",
     "TopLogits",
     "__version__",
     "attach",
     "audit",
     "conformal",
+    "distil",
+    "edit",
     "encode",
     "errors",
     "evaluate",
@@ -75,13 +87,28 @@ __all__ = [
 if TYPE_CHECKING:
     from residua import errors, lm
     from residua.core import DenseLogits, Encoded, HeadLogits, Logits, TopLogits
+    from residua.distillation import distil
     from residua.encoding import encode
     from residua.evaluation import evaluate
     from residua.explanation import explain
     from residua.hooks import attach
     from residua.inspector import inspect
     from residua.memory import Memory
-    from residua.readers import KNNLM, AdaptiveLambda, ContinuousCache, Gated, Pooled, ResMem, from_pretrained, load
+    from residua.passages import Passages
+    from residua.readers import (
+        KNNLM,
+        AdaptiveLambda,
+        ContinuousCache,
+        Distilled,
+        Edited,
+        Gated,
+        Pooled,
+        RanPAC,
+        ResMem,
+        edit,
+        from_pretrained,
+        load,
+    )
     from residua.reporting import report
     from residua.review import audit
     from residua.tuning import tune

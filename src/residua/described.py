@@ -166,11 +166,12 @@ summary: Check = record(
         "normalised": flag,
         "exact": flag,
         "documents": whole(),
+        "stands_for": whole(),
         "model": nullable(anything),
         "windowing": nullable(map_of(anything)),
     },
 )
-READER: Check = record({"reader": text(), "params": map_of(anything)}, {"module": nullable(text())})
+READER: Check = record({"reader": text(), "params": map_of(anything)}, {"module": nullable(text()), "learned": file})
 _manifest: Check = record(
     {
         "generation": word,
@@ -194,6 +195,7 @@ _manifest: Check = record(
         "head": file,
         "names": file,
         "truth": file,
+        "members": record({"shards": list_of(shard), "entries": file}),
         "reader": nullable(READER),
     },
 )

@@ -13,11 +13,26 @@ from residua.strict import read_json
 MANIFEST = "manifest.json"  # names every file that counts; written last
 BUILD = "build.json"  # of a build that is not finished
 READER = "reader.json"  # a saved reader's parameters, beside a manifest of a format up to 3
+EDITS = "edits"  # the folder of a saved reader's edits, which are a memory of their own
 LOCK = "lock"  # held by whoever writes here; empty
 # How the files that a save writes begin; safetensors writes into .tmpXXXXXX and renames, and so may be killed there.
-OWN = ("rows-", "keys-", "edits-", "head-", "names-", "truth-", "index-", "manifest-", f"{MANIFEST}.", READER, ".tmp")
+OWN = (
+    "rows-",
+    "keys-",
+    "edits-",
+    "head-",
+    "names-",
+    "truth-",
+    "learned-",
+    "members-",
+    "index-",
+    "manifest-",
+    f"{MANIFEST}.",
+    READER,
+    ".tmp",
+)
 # What a folder may hold beside a memory before there is one: a card, and what a repository's clone or download brings.
-BESIDE = ("README.md", ".gitattributes", ".git", ".cache")
+BESIDE = (EDITS, "README.md", ".gitattributes", ".git", ".cache")
 FORMAT = 4
 # 1: ids and columns dense, labels int64; 1 and 2: no schema, keys as they are; up to 3: a reader in a file of its own
 READABLE = (1, 2, 3, 4)
@@ -61,7 +76,10 @@ def named_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     edits = manifest.get("edits", [])  # one file up to format 3
     others = [manifest[one] for one in ("head", "names", "truth") if one in manifest]
     edits, index = edits if isinstance(edits, list) else [edits], manifest["index"]
-    return [*manifest["shards"], *index["files"], *index.get("tail", ()), *edits, *others]
+    learned = [one] if (one := (manifest.get("reader") or {}).get("learned")) else []
+    if "members" in manifest:
+        others += [manifest["members"]["entries"], *manifest["members"]["shards"]]
+    return [*manifest["shards"], *index["files"], *index.get("tail", ()), *edits, *others, *learned]
 
 
 def present(path: Path, about: dict[str, Any]) -> Path:
@@ -111,6 +129,14 @@ def reader_in(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
         return None if about is None else _renamed(about)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise MemoryFileError(f"{file} does not describe a reader: {error}") from error
+
+
+def reads_edits(about: dict[str, Any] | None) -> bool:
+    """Whether a saved reader, or one that it holds, has edits in a folder of their own."""
+    if about is None:
+        return False
+    held = (value for value in about["params"].values() if isinstance(value, dict) and "reader" in value)
+    return about["reader"] == "Edited" or any(map(reads_edits, held))
 
 
 def _renamed(about: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -33,7 +33,10 @@ from residua.readers import Gated, Reader
 from residua.readers.evidence import USUAL
 from residua.readers.reader import Exclude
 
-__all__ = ["encode", "evaluate", "explain", "fit", "forget", "prompt", "remember", "update"]
+if TYPE_CHECKING:
+    from residua.hooks.drafts import Drafts
+
+__all__ = ["draft", "encode", "evaluate", "explain", "fit", "forget", "prompt", "remember", "update"]
 
 
 class RememberOptions(TextOptions, total=False):
@@ -223,6 +226,53 @@ def prompt(model: nn.Module, tokenizer: Tokenizer, text: Text, reader: Reader) -
     '<|endoftext|>def add(...'
     """
     return encoding.prompt((model, tokenizer), text, like=reader)
+
+
+def draft(memory: Memory | Reader, *, tokens: int = 16) -> Drafts:
+    """What the memory says next, as drafts for ``model.generate``, which then runs once for several tokens.
+
+    The longest suffix of the text so far is looked up in what the memory holds and in the text itself. As many tokens
+    as it is long are drafted: each the one that followed most often. The model reads them all at once, and takes those
+    that it would have said: greedy text is the same token for token (but for ties within rounding), and sampled text
+    has the same distribution, with the memory attached or without.
+
+    Parameters
+    ----------
+    memory : Memory or Reader
+        Of text, as ``remember`` makes it; what is added or forgotten later counts from the next step on.
+    tokens : int, default 16
+        The most that are drafted at a time. Suffixes of up to 16 tokens are told apart.
+
+    Returns
+    -------
+    residua.hooks.drafts.Drafts
+        To be given as ``assistant_model``. It serves any number of calls, and keeps 8 bytes a remembered token.
+
+    Raises
+    ------
+    InputError, ParameterError, MissingDependencyError
+
+    Notes
+    -----
+    REST, retrieval-based speculative decoding (He et al., 2023, arXiv 2311.08252), with one draft in place of a tree,
+    through transformers' assisted decoding, whose limits hold: one sequence at a time, and a cache that can be cropped;
+    stopping criteria other than a length and an end token are asked after each draft, so that some tokens more than
+    ``stop_strings`` allow may come.
+
+    Examples
+    --------
+    >>> import residua as rs
+    >>> reader = rs.KNNLM(rs.lm.remember(model, tokenizer, "src/", window=256))
+    >>> with rs.attach(model, reader):
+    ...     given = rs.lm.prompt(model, tokenizer, "def add(", reader)
+    ...     plain = model.generate(**given, max_new_tokens=20)
+    ...     drafted = model.generate(**given, max_new_tokens=20, assistant_model=rs.lm.draft(reader))
+    >>> drafted.tolist() == plain.tolist()
+    True
+    """
+    from residua.hooks.drafts import Drafts
+
+    return Drafts(memory.memory if isinstance(memory, Reader) else memory, tokens)
 
 
 def update(

@@ -74,7 +74,8 @@ def shown_keys(kept: bool, dtype: str, normalised: bool) -> str:
 def shown_memory(summary: dict[str, Any]) -> dict[str, str]:
     """What a memory's summary (``residua.memory.summary``) says, in words, by name."""
     forgotten = f" ({summary['forgotten']:,} more are forgotten)" if summary["forgotten"] else ""
-    of_its_kind = {"rows": f"{summary['rows']:,}{forgotten}"}
+    many = f", which stand for {summary['stands_for']:,}" if "stands_for" in summary else ""
+    of_its_kind = {"rows": f"{summary['rows']:,}{many}{forgotten}"}
     if "documents" in summary:
         cut = summary.get("windowing") or {}
         of_its_kind = {

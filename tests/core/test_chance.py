@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import residua as rs
+from residua.core import AbsentLogits, Encoded
 
 X, Y = load_digits(return_X_y=True)
 MODEL = LogisticRegression(max_iter=50, tol=0.1).fit(X[:400], Y[:400])
@@ -80,3 +81,9 @@ def test_a_base_that_is_right_half_of_the_time_is_left_in_peace(seed, classes, n
     known = rng.random(n) < 0.5
     logits[known, labels[known]] += 8
     quiet(rng.normal(size=(n, 2)), logits, labels)
+
+
+def test_logits_that_were_not_kept_are_not_asked():
+    keys, labels = np.random.default_rng(0).normal(size=(200, 3)), np.arange(200) % 5
+    enc = Encoded(keys, AbsentLogits(200, 5), labels, task="classification")
+    assert len(rs.Memory(enc, storage="none")) == 200

@@ -251,3 +251,15 @@ def test_without_the_hubs_client(memory, tmp_path, monkeypatch):
         memory.push_to_hub("me/mem")
     with pytest.raises(MissingDependencyError, match=r"residua\[hub\]"):
         rs.from_pretrained("me/mem")
+
+
+def test_edits_go_with_their_reader(hub, memory):
+    wrong = rs.Encoded(np.ones((1, 4)), np.zeros((1, 3)), classes=["a", "b", "c"])
+    reader = rs.edit(rs.ResMem(memory, k=3), wrong, ["b"], note="seen by Ann")
+    reader.push_to_hub("me/edited")
+    again = rs.from_pretrained("me/edited")
+    assert again.predict(wrong).tolist() == [1]
+    again.edits.forget(0)
+    with pytest.warns(UserWarning, match="1 forgotten row went"):
+        again.push_to_hub("me/edited")
+    assert rs.from_pretrained("me/edited").edits.ids.tolist() == []

@@ -10,7 +10,7 @@ import torch
 from scipy.special import log_softmax
 
 from residua.caution import warn
-from residua.core.logits import Table
+from residua.core.logits import AbsentLogits, Table
 
 if TYPE_CHECKING:
     from residua.core.encoded import Encoded
@@ -28,8 +28,11 @@ _DOUBT = 2.0  # standard errors: a base that knows anything is further from chan
 def warn_if_chance(enc: Encoded) -> None:
     """``UserWarning`` when what the base says has nothing to do with the labels.
 
-    A base that says the same of every row knows nothing and claims nothing: it is left in peace.
+    A base that says the same of every row knows nothing and claims nothing: it is left in peace, as is one whose logits
+    were not kept.
     """
+    if isinstance(enc.logits, AbsentLogits):
+        return
     found = None if enc.labels is None or len(enc) < LEAST_ROWS else _found(enc, enc.labels)
     if found is not None:
         warn(f"{found}, and a gain over this base would mean little")

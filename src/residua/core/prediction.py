@@ -84,7 +84,8 @@ class Term:
     rows: Tensor  # int64 (q, k); -1 is missing and has weight 0
     weights: Tensor  # float32 (q, k): normalised, times the source's share
     values: Values  # what each row says
-    source: str = "memory"  # or "past", the text's own
+    source: str = "memory"  # or "past", the text's own, or "edit"
+    distances: Tensor | None = None  # float32 (q, k), plain: of a source that is not the memory, where it knows them
 
     shared: ClassVar[bool] = False  # whether neighbours have shares of a term that is no sum over them
 
@@ -97,6 +98,10 @@ class Term:
     def width(self) -> int | None:
         """Entries of each query; None where it speaks of every output."""
         return None if self.values.width is None else self.values.width * self.rows.shape[1]
+
+    def called(self, row: int) -> str:
+        """What an explanation calls the source of one row."""
+        return self.source
 
     def add_to(self, scores: Tensor) -> None:
         """Add it to scores (q, L), in place."""

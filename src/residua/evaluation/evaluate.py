@@ -205,7 +205,7 @@ def _measured(
             asked = slice(None) if prediction.asked is None else prediction.asked.cpu().numpy()
             distance[asked] = near.distances[:, 0].masked_fill(~near.found[:, 0], np.nan).cpu().numpy()
         own = {} if part.ids is None else {"id": part.ids}
-        known = remembered(prediction.neighbours, memory.column("id"), part.ids).cpu().numpy()
+        known = remembered(prediction.neighbours, memory.bears, part.ids).cpu().numpy()
         yield part, prediction, {**own, **measure(part, prediction), "distance": distance, "exact": known}
 
 

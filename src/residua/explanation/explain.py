@@ -69,8 +69,15 @@ def explain(
             f"a {type(reader).__name__} looks back over a whole text, and one row of it was given; explain a reader "
             "that does not: a cache is over one, rs.explain(reader.over, query)"
         )
+    if not reader.has_neighbours:
+        raise ParameterError(
+            f"a {type(reader).__name__} has no neighbours: all rows that it learned move every answer; explain the "
+            "reader that it learned from"
+        )
     given = exclude if exclude is None or isinstance(exclude, str) else np.asarray(exclude).reshape(1, -1)
     ((_, now),) = reader.predictions(query, exclude=given)
+    while now.change is None and isinstance(now.base, Prediction):
+        now = now.base  # a reader that changes nothing leaves it to the one under it
     memory, base, scores = reader.memory, now.start[0], now.scores[0]
     flat = memory.task == "regression" and memory.flat_labels
     label = None if query.labels is None else query.labels[0]
@@ -84,8 +91,7 @@ def explain(
             said = [now.argmax()[0], (base > (0.5 if now.space == "probability" else 0)).long()]
         prediction, base_prediction = (float(s[0]) if flat else s.cpu().numpy() for s in said)
         spoken = set(range(memory.n_outputs))
-    sources, rows, weights, most, entries = _neighbours(now)
-    near = dict(zip(now.neighbours.rows[0].tolist(), now.neighbours.distances[0].tolist())) | {-1: math.nan}
+    sources, rows, distances, weights, most, entries = _neighbours(now)
     outputs, contributions = _columns(entries, base, spoken)
     ids, labels = _of_rows(memory, "id", rows), _of_rows(memory, "label", rows)
     if memory.task == "multi-label":
@@ -103,7 +109,7 @@ def explain(
         rows=rows.cpu().numpy(),
         ids=ids,
         labels=labels,
-        distances=np.array([near.get(row, math.nan) for row in rows.tolist()], np.float32),
+        distances=distances,
         weights=weights.cpu().numpy(),
         outputs=outputs.cpu().numpy(),
         contributions=contributions.cpu().numpy(),
@@ -113,7 +119,7 @@ def explain(
         prediction=prediction,
         base_prediction=base_prediction,
         label=label if label is None or np.ndim(label) else label.item(),
-        columns={name: _of_rows(memory, name, rows) for name in memory.schema.columns},
+        columns={name: _of_rows(memory, name, rows) for name in memory.schema.columns} | _stands_for(memory, rows),
         names={id: ", ".join(memory.names.all(id)) for id in np.unique(ids).tolist() if id in memory.names},
         contexts=contexts,
         sources=tuple(sources),
@@ -126,23 +132,33 @@ def explain(
     )
 
 
-def _neighbours(now: Prediction) -> tuple[list[str], Tensor, Tensor, list[int], list[tuple[Tensor, Tensor]]]:
-    """Source, row (-1 where the source is another), weight and most spoken of output of each of k found neighbours.
+def _neighbours(
+    now: Prediction,
+) -> tuple[list[str], Tensor, np.ndarray, Tensor, list[int], list[tuple[Tensor, Tensor]]]:
+    """Source, row (-1 where the source is another), distance (NaN where the source knows none), weight and most spoken
+    of output of each of k found neighbours.
 
     And, term by term, the outputs (k, c) that each speaks of (repeated ones add up), with what it adds to them.
     """
-    sources, most, entries = [], [], []
+    sources, distances, most, entries = [], [], [], []
+    near = dict(zip(now.neighbours.rows[0].tolist(), now.neighbours.distances[0].tolist()))
     rows, weights = [now.start.new_empty(0, dtype=torch.int64)], [now.start.new_empty(0)]
     for term in () if now.change is None else now.change.terms:
         found = term.rows[0] >= 0
         own, weight = term.rows[0][found], term.weights[0][found]
         outputs, added = (part[found] for part in term.contributions(0))
-        sources += [term.source] * len(own)
-        rows.append(own if term.source == "memory" else torch.full_like(own, -1))
+        sources += [term.called(row) for row in own.tolist()]
+        if term.source == "memory":
+            rows.append(own)
+            distances += [near.get(row, math.nan) for row in own.tolist()]
+        else:
+            rows.append(torch.full_like(own, -1))
+            distances += [math.nan] * len(own) if term.distances is None else term.distances[0][found].tolist()
         weights.append(weight)
         most += outputs.gather(1, added.argmax(dim=1, keepdim=True))[:, 0].tolist()
         entries.append((outputs, added))
-    return sources, torch.cat(rows), torch.cat(weights), most, entries
+    far = np.array(distances, np.float32)
+    return sources, torch.cat(rows), far, torch.cat(weights), most, entries
 
 
 def _columns(entries: list[tuple[Tensor, Tensor]], base: Tensor, spoken: set[int]) -> tuple[Tensor, Tensor]:
@@ -156,6 +172,13 @@ def _columns(entries: list[tuple[Tensor, Tensor]], base: Tensor, spoken: set[int
     for (outputs, values), block in zip(entries, added.split(counts)):
         block.scatter_add_(1, place[outputs], values)
     return shown.nonzero()[:, 0], added
+
+
+def _stands_for(memory: Memory, rows: Tensor) -> dict[str, np.ndarray]:
+    """How many rows each of some stands for, where rows were merged."""
+    if not memory.is_compressed:
+        return {}
+    return {"stands_for": memory.counts_at(rows.clamp_min(0)).cpu().numpy()}
 
 
 def _of_rows(memory: Memory, name: str, rows: Tensor) -> np.ndarray:

@@ -281,12 +281,15 @@ class Explanation(Exported):
                 f"{'share of' if self.shared else 'to'} {class_name(self.classes, self.outputs[place])}"
                 for place in places
             )
-            rows = [["id", "label", "distance", "weight", *to, *(["name"] if self.names else [])]]
+            many = self.columns.get("stands_for")
+            for_rows = [] if many is None else ["for rows"]
+            rows = [["id", "label", *for_rows, "distance", "weight", *to, *(["name"] if self.names else [])]]
             for n in near:
                 numbers = [f"{self.distances[n]:.4g}", f"{self.weights[n]:.4f}"]
                 added = [f"{self.contributions[n, place]:{number}}" for place in places]
                 called = [one_line(self._name(self.ids[n]))] if self.names else []
-                rows.append([str(self.ids[n]), self._shown(self.labels[n]), *numbers, *added, *called])
+                count = [] if many is None else [f"{many[n]:,}"]
+                rows.append([str(self.ids[n]), self._shown(self.labels[n]), *count, *numbers, *added, *called])
         if self._is_mixed:
             rows = [[source, *row] for source, row in zip(["source", *map(one_line, self.sources)], rows)]
         return rows
@@ -323,7 +326,7 @@ class Explanation(Exported):
 
     @property
     def _is_mixed(self) -> bool:
-        return len(set(self.sources)) > 1
+        return any(source != "memory" for source in self.sources)
 
     def _name(self, id: int) -> str:
         return self.names.get(int(id), str(id))

@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 from residua.caution import warn
 from residua.errors import MemoryFileError, MissingDependencyError, ParameterError, ResiduaError
-from residua.folder import LOCK, MANIFEST, OWN, named_files, read_manifest
+from residua.folder import EDITS, LOCK, MANIFEST, OWN, named_files, read_manifest, reader_in, reads_edits
 from residua.hub.card import CARD, Findings, write_card
 from residua.printable import count
 
@@ -108,7 +108,8 @@ class Shared(ABC):
             if card is not None:
                 shutil.copyfile(card, Path(folder, CARD))
             self.save_pretrained(folder, evaluation=evaluation, base_model=base_model, license=license)
-            forgotten = read_manifest(Path(folder))["summary"]["forgotten"]
+            saved = (one for one in (Path(folder), Path(folder, EDITS)) if (one / MANIFEST).exists())
+            forgotten = sum(read_manifest(one)["summary"]["forgotten"] for one in saved)
             if forgotten:
                 warn(
                     f"{count(forgotten, 'forgotten row')} went to {repo_id} with the memory's files: rebuild() it and "
@@ -119,8 +120,8 @@ class Shared(ABC):
                 repo_id=repo_id,
                 revision=revision,
                 commit_message=commit_message or f"Save a {type(self).__name__} with residua",
-                ignore_patterns=[LOCK],
-                delete_patterns=[f"{name}*" for name in OWN],
+                ignore_patterns=[LOCK, f"{EDITS}/{LOCK}"],
+                delete_patterns=[f"{name}*" for name in (*OWN, f"{EDITS}/")],
             )
         return str(done.commit_url)
 
@@ -151,17 +152,25 @@ def fetched(repo_or_folder: str | os.PathLike[str], **options: Unpack[HubOptions
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps mapped files
         with _asking(f"{repo_id} is no folder here, and on the hub"):
             link = Path(hub.hf_hub_download(repo_id, MANIFEST, **options))
-            _put(link, Path(folder))
+            cache = link.parents[2]
+            _put(link, Path(folder), cache)
             options["revision"] = link.parent.name  # the cache calls a snapshot by its commit
-            for about in named_files(read_manifest(Path(folder))):
-                _put(Path(hub.hf_hub_download(repo_id, about["file"], **options)), Path(folder))
+            manifest = read_manifest(Path(folder))
+            names = [about["file"] for about in named_files(manifest)]
+            if reads_edits(reader_in(Path(folder), manifest)):
+                own = Path(folder, EDITS)
+                own.mkdir()
+                _put(Path(hub.hf_hub_download(repo_id, f"{EDITS}/{MANIFEST}", **options)), own, cache)
+                names += [f"{EDITS}/{about['file']}" for about in named_files(read_manifest(own))]
+            for name in names:
+                _put(Path(hub.hf_hub_download(repo_id, name, **options)), Path(folder, name).parent, cache)
         yield Path(folder)
 
 
-def _put(link: Path, folder: Path) -> None:
+def _put(link: Path, folder: Path, cache: Path) -> None:
     """A file of the cache, where names are links to what they stand for, as a file of `folder`: a memory's has no
     links, which may lead anywhere."""
-    cache, real = link.parents[2].resolve(), link.resolve()
+    cache, real = cache.resolve(), link.resolve()
     if not real.is_relative_to(cache):
         raise MemoryFileError(f"{link} leads to {real}, which is not in the cache of its repository")
     try:

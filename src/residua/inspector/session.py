@@ -26,7 +26,7 @@ from residua.memory.facts import facts
 from residua.memory.history import last_to_undo
 from residua.memory.lock import locked
 from residua.printable import short
-from residua.readers import ContinuousCache, NeighbourReader, Reader
+from residua.readers import ContinuousCache, Edited, NeighbourReader, Reader
 
 PAGE = 24  # examples at a time
 LOGGED = 200  # edits that are listed
@@ -271,6 +271,9 @@ class Session:
 
 def inspectable(reader: Reader) -> NeighbourReader:
     """`reader`, or the one under it, if one search serves all of its settings; else ``ParameterError``."""
+    if isinstance(reader, Edited):
+        warn("the edits are left out: what they say is no question of settings")
+        reader = reader.over
     if isinstance(reader, ContinuousCache):
         warn("the continuous cache is left out: an example is looked at without the text before it")
         reader = reader.over

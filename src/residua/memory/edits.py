@@ -19,6 +19,7 @@ from residua.index import Index, RemoteIndex, keep_recall_true
 from residua.memory.history import Changes, Event, barred, last_to_undo
 from residua.memory.keys_left import KeysLeft
 from residua.memory.locks import Locks
+from residua.memory.members import Members
 from residua.memory.table import Table
 
 # What a memory is to itself; all other attributes are what it holds, and change together.
@@ -44,6 +45,7 @@ class Editable(ABC):
     _events: list[Event]
     _known: dict[Any, set[str]]
     _keys_left: KeysLeft | None  # where they are not kept
+    _members: Members | None  # where rows were merged
 
     def _stand_alone(self) -> None:
         self._locks = Locks()

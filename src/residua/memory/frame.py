@@ -55,6 +55,8 @@ def _table(memory: Memory, keys: bool) -> dict[str, np.ndarray | list[str]]:
     for name in memory.schema.columns:
         values = np.asarray(memory.column(name)[memory.active_rows].cpu())
         table[f"column.{name}" if name in table else name] = values
+    if memory._members is not None:
+        table["stands_for"] = memory.counts
     if keys:
         found = memory.keys
         if found is None:

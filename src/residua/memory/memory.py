@@ -28,12 +28,14 @@ from residua.index import (
     median_nn_distance,
 )
 from residua.memory import arguments, store
+from residua.memory.compress import compressed
 from residua.memory.context import context
 from residua.memory.exclusion import search_excluding
 from residua.memory.facts import facts
 from residua.memory.frame import to_arrow, to_frame
 from residua.memory.history import Changes, Event
 from residua.memory.keys_left import KeysLeft
+from residua.memory.merging import bearing, ids_held, set_apart, take_out
 from residua.memory.run_length import RunLengthArray
 from residua.memory.saved import Savable
 from residua.memory.schema import KeyDtype, Schema, unit
@@ -163,10 +165,7 @@ class Memory(Savable):
         self._begin(store.Contents(schema, make_storage(schema), wanted, about=about, names=Names(names)), table, None)
         given = dict(self.names)
         ids = self._append(chain([first], batches), absent=False)
-        self.index = self._make_index(self._table)
-        if isinstance(self.index, RemoteIndex):  # which does not say its token to whoever copies it
-            self._given = self.index.fresh()
-            self._index_wanted = {"index": self._given, "params": None, "overfetch": overfetch}
+        self._begin_index()
         said, self.names = self.names, Names(arguments.names_of(data, ids))
         self.names |= said | given
         self._events = [Event.of("create", Changes(0, len(self._table)))]
@@ -183,13 +182,13 @@ class Memory(Savable):
         self._centre = self.schema.key_centre.to(self.device) if self.schema.key_centre.any() else None
         self.target_centre = None if self.schema.target_centre is None else self.schema.target_centre.to(self.device)
         self._events: list[Event] = []
-        self._keys_left = contents.keys_left
+        self._keys_left, self._members = contents.keys_left, contents.members
         self._trust, self._given = False, None  # whoever wrote the folder, and what stands for its index
         self._assigned: tuple[tuple[int, int], ...] = ()  # ids first ... last - 1 that no caller gave
 
     def _to_contents(self) -> store.Contents:
         inner = self._index_wanted, self._next_id, self.keys_kept, self._median_nn_distance
-        more = self.about, self.names, summary(self), None, self._keys_left
+        more = self.about, self.names, summary(self), None, self._keys_left, self._members
         return store.Contents(self.schema, self.storage, *inner, *more)
 
     def _refresh(self, active: int = 0) -> None:
@@ -208,7 +207,8 @@ class Memory(Savable):
         return self._active_count
 
     def __contains__(self, id: int) -> bool:
-        return len(self._table.active_with_ids(arguments.integer_ids(id))) > 0
+        rows, entries = bearing(self, arguments.integer_ids(id))
+        return len(rows) + len(entries) > 0
 
     def __repr__(self) -> str:
         what = f"{len(self)} rows, keys of {self.dim}, {self.n_outputs} outputs, {self.task}"
@@ -279,13 +279,16 @@ class Memory(Savable):
         """Bytes of one row in RAM, by column, rounded down.
 
         ``"index"`` is what the index holds beside the keys once it was searched, and ``"tail"`` the keys that are left
-        for a while where they are discarded. A column that lies in a file (``load(mmap=True)``) counts as well: what is
-        read of it stays in RAM while there is room. A reader may keep more: its own ``bytes_per_row`` says it.
+        for a while where they are discarded; ``"members"`` is what merged rows stand for (``compress``). A column that
+        lies in a file (``load(mmap=True)``) counts as well: what is read of it stays in RAM while there is room. A
+        reader may keep more: its own ``bytes_per_row`` says it.
         """
         now = self.now
         beside = {"index": now.index.nbytes(now._keys)}
         if now._keys_left is not None:
             beside["tail"] = now._keys_left.nbytes
+        if now._members is not None:
+            beside["members"] = now._members.nbytes
         return now._table.bytes_per_row | {name: size // max(now.n_rows, 1) for name, size in beside.items()}
 
     @overload
@@ -360,12 +363,53 @@ class Memory(Savable):
 
     def rows_with_ids(self, ids: Ids) -> Tensor:
         """Row numbers of the remembered rows that bear one of `ids`, ascending; ``IdError`` where none bears one."""
-        ids, table = arguments.integer_ids(ids), self._table
-        rows = table.active_with_ids(ids)
-        missing = np.setdiff1d(ids, table["id"][rows].cpu().numpy())
-        if len(missing):
-            raise IdError(f"{len(missing)} of the ids are not in the memory, such as {missing[:5].tolist()}")
-        return rows
+        rows, entries = bearing(self, arguments.integer_ids(ids), required=True)
+        if self._members is None:
+            return rows
+        return torch.cat([rows, self._members.owners[entries].unique().to(rows.device)]).sort().values
+
+    def bears(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """Whether rows (q, k) bear the id of (q,), or stand for one that does; bool (q, k)."""
+        own = self._columns["id"][rows] == ids[:, None]
+        return own if self._members is None else own | self._members.holds(rows, ids)
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether rows were merged (``compress``)."""
+        return self._members is not None
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many rows each remembered row stands for, int64 (n,), in row order: 1 unless it was merged
+        (``compress``)."""
+        now = self.now
+        return now.counts_at(now.active_rows).cpu().numpy()
+
+    def counts_at(self, rows: Tensor) -> Tensor:
+        """``counts`` by row numbers of any shape, int64."""
+        if self._members is None:
+            return torch.ones_like(rows)
+        return self._members.counts(self.n_rows).to(rows.device)[rows]
+
+    def members_of(self, id: int) -> np.ndarray:
+        """The ids of all rows that stand together with `id` in a merged row (``compress``), itself among them, int64,
+        ascending; ``IdError`` where nobody bears it.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> keys = np.array([[0.0], [0.1], [9.0], [9.1]])
+        >>> few = rs.Memory(rs.Encoded(keys, np.zeros((4, 2)), [0, 0, 1, 1])).compress(rows=2)
+        >>> few.members_of(3).tolist(), few.counts.tolist(), len(few)
+        ([2, 3], [2, 2], 2)
+        """
+        now = self.now
+        rows, held = now.rows_with_ids(id), now._members
+        found = now._table["id"][rows].cpu().numpy()
+        if held is not None:
+            entries = torch.isin(held.owners, rows.cpu()).nonzero()[:, 0]
+            found = np.concatenate([found, held.ids(entries)])
+        return np.unique(found)
 
     def context(self, row: int, length: int) -> np.ndarray:
         """The tokens before a remembered token: labels of up to `length` rows before `row`, oldest first, int64.
@@ -402,10 +446,9 @@ class Memory(Savable):
         with self.reading():
             self._require_now()
             # Ids that no row bears exclude nothing: a text that is not remembered is searched for as without them.
-            if excluded is None or not len(self._table.rows_with("id", excluded.unique().numpy())):
+            if excluded is None or not any(map(len, bearing(self, excluded.unique().numpy()))):
                 return self.index.search(queries, int(k), self._keys)
-            ids = self._columns["id"]
-            return search_excluding(self.index, queries, int(k), self._keys, ids, excluded.to(self.device))
+            return search_excluding(self.index, queries, int(k), self._keys, self.bears, excluded.to(self.device))
 
     def read_at_once(self, reading: Reading, keys: Tensor, logits: Tensor) -> Tensor | None:
         """What `reading` makes of the logits (q, L) of a few queries, keys float32 (q, d), both contiguous and on the
@@ -470,7 +513,9 @@ class Memory(Savable):
                 draft._grow(max([draft.n_outputs, *(batch.n_outputs for batch in batches)]))
             ids = draft._append(batches, absent=not replace)
             if replace:
-                draft._drop(draft._table.active_with_ids(ids, before))
+                rows, entries = bearing(draft, ids)
+                draft._drop(rows[rows < before])
+                take_out(draft, entries)
             draft._call(arguments.names_of(data, ids))
             return ids
 
@@ -482,13 +527,17 @@ class Memory(Savable):
         The exact index answers as if the rows had never been there; a trained one never returns them, and
         ``rebuild`` removes what its training kept of them (and what saved files hold). ``IdError`` where an id is not
         in the memory; nothing is forgotten then. The log says `note` of it.
+
+        A row that was merged with others (``compress``) is taken out of them: what is left is merged anew.
+        ``StorageError`` where the rows for that were discarded.
         """
 
         def forgotten(draft: Memory) -> int:
-            rows = draft.rows_with_ids(ids)
+            rows, entries = bearing(draft, arguments.integer_ids(ids), required=True)
             draft._drop(rows)
+            take_out(draft, entries)
             draft.rename({id: () for id in arguments.integer_ids(ids).tolist()})  # its name is forgotten with it
-            return len(rows)
+            return len(rows) + len(entries)
 
         return self._edited("forget", note, forgotten)
 
@@ -524,12 +573,90 @@ class Memory(Savable):
 
         def forgotten(draft: Memory) -> None:
             draft._drop(others(draft, columns))
-            left = set(draft.ids.tolist()) if draft.names else set[int]()
+            left = set(ids_held(draft).tolist()) if draft.names else set[int]()
             draft.rename({id: () for id in draft.names if id not in left})
 
         some = copy(self)
         some._edited("forget", said(columns), forgotten)
         return some
+
+    def compress(
+        self,
+        rows: int | None = None,
+        *,
+        bytes: int | None = None,
+        index: str | Index = "exact",
+        note: str | None = None,
+    ) -> Self:
+        """A memory of its own of fewer rows, each of which stands for many: this one stays as it is.
+
+        Rows of one label (a text's: of one next token) are clustered by their keys, by k-means, and each cluster
+        becomes one row: the mean of its members' keys and of the model's *probabilities* there, so that its residual is
+        the mean of theirs, and with their sum for a column ``weight``, which multiplies kernel weights. Of a regression
+        all rows are clustered, and targets are means, too. A merged row has the id, the name and the other columns of
+        the member nearest to it; ``counts`` and ``members_of`` say what it stands for.
+
+        ``forget`` of any member merges the others anew, ``relabel`` makes it a row of its own, and a query does not
+        find a row that stands for its own id. For that the members are kept beside the merged rows, and saved in the
+        same folder, from which a loaded memory reads them when one is forgotten. ``discard_members`` drops them.
+
+        Parameters
+        ----------
+        rows : int
+            At most so many; at least one for each label.
+        bytes : int
+            As many as have at most so many bytes, counting their keys, labels, logits, ids and other columns, and
+            neither an index nor the members.
+        index : str or Index, default "exact"
+            As of ``Memory``.
+        note : str, optional
+            What the log says of it.
+
+        Returns
+        -------
+        Memory
+            Of the same storage. With ``"head"`` what the model said is recomputed from the mean key, which gives the
+            mean of the members' *logits* instead. Its own rows are nothing to fit a reader to (``Pooled.fit()``): give
+            that validation rows.
+
+        Raises
+        ------
+        ParameterError
+            Too few rows or bytes, or more rows than there are.
+        StorageError
+            The keys, or the members, were discarded.
+        MissingDependencyError
+            Without scikit-learn.
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rs
+        >>> keys = np.array([[0.0], [1.0], [9.0], [10.0], [11.0]])
+        >>> memory = rs.Memory(rs.Encoded(keys, np.zeros((5, 2)), [0, 0, 1, 1, 1]))
+        >>> few = memory.compress(rows=2)
+        >>> few.keys[:, 0].tolist(), few.counts.tolist(), few.column("weight").tolist()
+        ([0.5, 10.0], [2, 3], [2.0, 3.0])
+        >>> few.forget(2)
+        1
+        >>> few.keys[:, 0].tolist(), few.counts.tolist(), len(memory)
+        ([0.5, 10.5], [2, 2], 5)
+        """
+        return compressed(self, rows, bytes, index, note)
+
+    def discard_members(self, *, note: str | None = None) -> None:
+        """Keep of the rows that were merged (``compress``) their ids and labels alone: in RAM now, and in the folder
+        once the memory is saved.
+
+        A merged row can then be forgotten with all that it stands for, and none of these alone (``StorageError``).
+        """
+
+        def discarded(draft: Memory) -> None:
+            if draft._members is not None and draft._members.kept:
+                draft._members = draft._members.discarded()
+                draft._saved = draft._saved and draft._saved.anew(draft.n_rows)
+                draft._refresh()
+
+        self._edited("discard_members", note, discarded)
 
     def relabel(self, ids: Ids, labels: ArrayLike, *, note: str | None = None) -> int:
         """Give every row that bears ``ids[i]`` the label ``labels[i]`` (or one label for all); returns the row count.
@@ -543,6 +670,7 @@ class Memory(Savable):
             raise IdError("an id is given twice; expected one label per id")
 
         def relabelled(draft: Memory) -> int:
+            set_apart(draft, bearing(draft, ids, required=True)[1])
             rows = draft.rows_with_ids(ids)
             given, order = draft.schema.labels(labels, len(ids)), np.argsort(ids)
             position = order[np.searchsorted(ids[order], draft._columns["id"][rows].cpu().numpy())]
@@ -589,6 +717,7 @@ class Memory(Savable):
                 log.info("index %r is replaced by %r", index.name, asked)
                 index = draft._make_index(table, asked)
             draft._saved = draft._saved and draft._saved.anew(draft.n_rows, draft.active_rows)
+            draft._members = draft._members and draft._members.take(draft.active_rows)
             draft.index, draft._table, draft._renumbered = index, table, table
             draft._refresh()
 
@@ -631,6 +760,7 @@ class Memory(Savable):
             self._table = self._table.with_column("logits", column)
         self.schema = self.schema.grown(wanted)
         self._table = self._table.with_column("label", self._table.dense("label").to(self.schema.label_dtype))
+        self._members = self._members and self._members.grown(wanted, self.schema.label_dtype)
         self.storage, self._saved = make_storage(self.schema), self._saved and self._saved.anew(len(self._table))
         self._refresh()
 
@@ -641,6 +771,9 @@ class Memory(Savable):
         added, left, names = [np.empty(0, np.int64)], self._keys_left, dict[int, str]()
         for batch in batches:
             batch = schema.widened(batch)
+            if self._members is not None and "weight" not in batch.columns:  # it stands for itself
+                batch = batch[:]
+                batch.columns["weight"] = np.ones(len(batch), np.float32)
             schema = schema.check(batch)
             for start in range(0, len(batch), _BATCH):
                 part = batch[start : start + _BATCH] if len(batch) > _BATCH else batch
@@ -658,6 +791,8 @@ class Memory(Savable):
         ids = np.concatenate(added)
         if absent and before and len(ids) and int(ids.min()) < self._next_id:
             arguments.check_absent(table["id"][table.active_with_ids(ids, before)])
+            if self._members is not None:
+                arguments.check_absent(torch.from_numpy(self._members.ids(bearing(self, ids)[1])))
         self.schema, self._next_id, self._table = schema, next_id, table
         self._keys_left = left
         self._call(names)
@@ -678,6 +813,13 @@ class Memory(Savable):
             active[rows] = False
             self._table = self._table.with_column("active", active)
             self._refresh(self._active_count - len(rows))
+
+    def _begin_index(self) -> None:
+        """Make the index of a new memory."""
+        self.index = self._make_index(self._table)
+        if isinstance(self.index, RemoteIndex):  # which does not say its token to whoever copies it
+            self._given = self.index.fresh()
+            self._index_wanted = {**self._index_wanted, "index": self._given, "params": None}
 
     def _make_index(self, table: Table, instead: str | None = None) -> Index:
         """An index of the wanted kind, or of another, over the keys of `table`."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from residua.errors import MemoryFileError
 from residua.index.nearest import blocks
 from residua.memory.lock import locked
+from residua.memory.merging import ids_held
 from residua.memory.schema import written
 from residua.printable import count
 from residua.progress import progress_bar
@@ -69,7 +70,9 @@ def purge(memory: Memory, path: Path, note: str | None = None, progress: bool | 
     with memory.editing("purge", note) as draft:  # what others did in the folder of a live memory is in it
         rows = draft.n_rows - len(draft)
         traces = traces_of(draft._table, draft.schema.is_text)
-        gone = np.setdiff1d(np.array(list(draft.names), np.int64), draft.ids)
+        if draft._members is not None:
+            traces = np.concatenate([traces, _traces_of_members(draft)])
+        gone = np.setdiff1d(np.array(list(draft.names), np.int64), ids_held(draft))
         draft.rename({id: () for id in gone.tolist()})
         if rows:
             draft.rebuild()
@@ -105,6 +108,20 @@ def traces_of(table: Table, is_text: bool) -> np.ndarray:
             pieces = np.unique(pieces, axis=0)
             found.append(pieces[~_within(pieces, (part.reshape(-1) for part in _rows(column, kept)))])
     return np.unique(np.concatenate(found), axis=0)
+
+
+def _traces_of_members(memory: Memory) -> np.ndarray:
+    """Pieces of rows that no merged row stands for any more, that none that is left and no remembered row has."""
+    held, active = memory._members, memory._table.dense("active")
+    assert held is not None
+    used = torch.zeros(len(held.table), dtype=torch.bool)
+    used[held.rows[held.owned(active)]] = True
+    pieces = traces_of(held.table.with_column("active", used), memory.schema.is_text)
+    kept = active.nonzero()[:, 0]
+    for name in memory._table.names:
+        column = written(memory._table.dense(name)) if name == "label" else memory._table[name]
+        pieces = pieces[~_within(pieces, (part.reshape(-1) for part in _rows(column, kept)))]
+    return pieces
 
 
 def _parts(file: Path) -> Iterator[np.ndarray]:

@@ -45,6 +45,11 @@ def refreshed(memory: Memory) -> tuple[Memory, dict[int, int]]:
     if _same(memory) != _same(fresh):
         raise StorageError(f"{path} holds another memory by now; load that, or save this one into another folder")
     local = memory._events[events_in(saved.manifest) :]
+    if local and memory._members is not None:
+        raise StorageError(
+            "rows were merged, and which rows stand for others cannot be told of two edits at once; load the folder "
+            "again and repeat your own, or open it live (rs.Memory.open)"
+        )
     grown, rebuilt = memory.n_outputs > saved.n_outputs, any(event.changes is None for event in local)
     if grown and fresh.n_outputs > saved.n_outputs:
         raise StorageError(

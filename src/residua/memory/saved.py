@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import torch
 
 from residua.errors import StorageError
-from residua.folder import read_manifest
+from residua.folder import folder_of, read_manifest
 from residua.hub import HubOptions, Shared, fetched
 from residua.index import Index, RemoteIndex
 from residua.memory import arguments, manifest, store
@@ -33,6 +34,7 @@ class Savable(Editable, Shared):
     states of which folders are its own."""
 
     keys_kept: bool
+    device: torch.device
     _saved: store.Saved | None
     _known: store.Known
     _trust: bool  # whoever wrote the folder
@@ -58,17 +60,39 @@ class Savable(Editable, Shared):
         """
         self._write(path)
 
-    def _write(self, path: str | os.PathLike[str], reader: dict[str, Any] | None = None) -> None:
+    def _write(
+        self,
+        path: str | os.PathLike[str],
+        reader: dict[str, Any] | None = None,
+        beside: Mapping[str, Savable] | None = None,
+    ) -> None:
+        """``save``, with a reader, and the memories `beside` it, in folders of these names: they first, for the reader
+        is of use with them alone."""
         with self._locks.edits, self._turn():
             now = self._draft()
             with locked(Path(path)):  # nobody takes the new files away before they are mapped
+                if beside:
+                    manifest.check_folder(folder_of(path), "save")
+                for name, other in (beside or {}).items():
+                    other.save(Path(path) / name)
                 self._saved = now._saved = now._put(path, now._events, reader)
-                table = store.mapped_anew(now._saved, now._table)
-            if table is not now._table:
+                written, held = now._saved.manifest, now._members
+                table = store.mapped_anew(now._saved.path, written["shards"], now._table)
+                if held is not None:
+                    own = store.mapped_anew(now._saved.path, written["members"]["shards"], held.table)
+                    now._members = replace(held, table=own)
+            if table is not now._table or (now._members and now._members.table) is not (held and held.table):
                 now._table = table
                 now._refresh()
                 now.version = self.version  # it holds what it held
                 self._become(now)
+
+    def _beside(self, name: str) -> Self:
+        """The memory in a folder of that name beside this one, loaded as this one was."""
+        if self._saved is None:
+            raise StorageError(f"this memory is of no folder, and {name!r} would lie beside it")
+        live = self._live is not None
+        return type(self).load(self._saved.path / name, self.device, trust=self._trust, live=live)
 
     def _put(
         self, path: str | os.PathLike[str], events: list[Event], reader: dict[str, Any] | None = None

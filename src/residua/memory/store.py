@@ -31,6 +31,7 @@ from residua.memory.history import Changes, Event
 from residua.memory.keys_left import TAIL, KeysLeft
 from residua.memory.lock import locked
 from residua.memory.manifest import get_tensors, map_tensors, put_tensors, small_crc32, verify, writing
+from residua.memory.members import Members
 from residua.memory.run_length import RunLengthArray
 from residua.memory.schema import Schema, written
 from residua.memory.storage import Storage, make_storage
@@ -60,6 +61,7 @@ class Contents:
     summary: dict[str, Any] | None = None  # what `residua info` shows; only written
     reader: dict[str, Any] | None = None  # that was saved with it; only read
     keys_left: KeysLeft | None = None  # where keys are not kept
+    members: Members | None = None  # where rows were merged
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def save(
 ) -> Saved:
     """Write a memory, and `reader`, into folder `path`: only what changed, if that still holds what was `saved`.
 
-    Files of that which are missing or torn are written again. Without a `reader`, the one that is there stays, if the
+    Files of that which are missing or torn are written again. What a reader has ``"learned"``, tensors by name, is in a
+    file of its own. Without a `reader`, the one that is there stays, if the
     folder is one of those `known`. ``StaleMemoryError`` where it is, and holds a generation that is not this memory's.
     """
     path = folder_of(path)
@@ -169,6 +172,9 @@ def save(
         old = saved.manifest if saved is not None and same else {}
         if reader is None and there is not None and now in known.get(path, ()):
             reader = reader_in(path, there)
+            learned = (reader or {}).get("learned")
+            if learned and (_drops_rows(saved) or not _is_whole(path, learned)):
+                reader = None  # it learned from rows that are dropped for good, or is torn
         with files.new_generation(path) as generation:
             known[path] = {*known.get(path, ()), generation}  # an interrupt may come when it is in place already
             shards, start = _kept(path, old.get("shards", []), "rows", len(table))
@@ -184,17 +190,31 @@ def save(
                 about = put_tensors(path, f"edits-{generation}.safetensors", tensors)
                 edits.append(about | {"events": len(events) - start})
             keys = table.rows("key") if contents.keys_kept else None
+            reader = _put_learned(path, generation, reader)
             manifest = write_manifest(path, generation, contents, index, shards, edits, old, reader, keys)
         known[path] = {generation}
     return Saved.of(path, manifest, table, contents)
 
 
-def mapped_anew(saved: Saved, table: Table) -> Table:
-    """`table`, which was just saved: where it was some of the rows of older files, it is now all rows of the new ones,
-    and what these older files held besides is on no disk any more."""
+def _drops_rows(saved: Saved | None) -> bool:
+    """Whether this save leaves out rows that are in the files."""
+    return saved is not None and saved.moved is not None and int((saved.moved >= 0).sum()) < len(saved.table)
+
+
+def _put_learned(path: Path, generation: str, reader: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Write what a reader has learned, where that is not in a file already; the reader as a manifest says it."""
+    learned = (reader or {}).get("learned")
+    if reader is None or learned is None or isinstance(learned.get("file"), str):
+        return reader
+    return reader | {"learned": put_tensors(path, f"learned-{generation}.safetensors", learned)}
+
+
+def mapped_anew(path: Path, written: Sequence[dict[str, Any]], table: Table) -> Table:
+    """`table`, which was just `written` as shards into folder `path`: where it was some of the rows of older files, it
+    is now all rows of the new ones, and what these older files held besides is on no disk any more."""
     columns = {name: table[name] for name in table.names}
     names = [name for name, column in columns.items() if isinstance(column, ChunkedTensor) and not column.is_whole]
-    shards = [map_tensors(saved.path, shard) for shard in saved.manifest["shards"]] if names else []
+    shards = [map_tensors(path, shard) for shard in written] if names else []
     for name in names:
         found = [column for shard in shards if isinstance(column := shard[name], ChunkedTensor)]
         table = table.with_column(name, ChunkedTensor([chunk for column in found for chunk in column.chunks]))
@@ -302,6 +322,8 @@ def write_manifest(
     before = files.generation_of(path) if isinstance(index, RemoteIndex) else None
     if isinstance(index, RemoteIndex):
         index.hold(generation, before, keys)
+    if contents.members is not None:
+        manifest["members"] = _put_members(path, generation, contents.members, old.get("members", {}))
     manifest["index"] = _put_index(path, generation, contents, index, old.get("index"))
     manifest = files.commit(path, manifest, files.kept(path, old) if old else ())
     if isinstance(index, RemoteIndex):
@@ -315,6 +337,34 @@ def _put_small(path: Path, name: str, data: bytes, old: dict[str, Any] | None) -
         return old
     (path / name).write_bytes(data)
     return files.described(path / name)
+
+
+def _put_members(path: Path, generation: str, members: Members, old: dict[str, Any]) -> dict[str, Any]:
+    """The rows that were merged, in shards that stay, and which row of the memory stands for each."""
+    shards, start = _kept(path, old.get("shards", []), "rows", len(members.table))
+    if start < len(members.table):
+        for part in _parts(members.table, start):
+            rows = {name: members.table[name][part] for name in members.table.names}
+            shards.append(put_rows(path, f"members-{generation}-{part.start:010}.safetensors", rows))
+    entries = safetensors_bytes({"rows": members.rows, "owners": members.owners})
+    return {
+        "shards": shards,
+        "entries": _put_small(path, f"members-{generation}.safetensors", entries, old.get("entries")),
+    }
+
+
+def _get_members(path: Path, about: dict[str, Any], schema: Schema, rows: int, held: files.Held, deep: bool) -> Members:
+    """The inverse, of a memory of so many rows. The large columns stay in their files, verified if `deep`."""
+    table = Table("cpu")
+    for shard in about["shards"]:
+        if deep:
+            verify(path, shard, held)
+        columns = get_rows(path, shard, held, mmap=True)
+        validate.members(schema, columns, shard["rows"])
+        table = table.appended(columns | {"label": columns["label"][:].to(schema.label_dtype)})
+    entries = get_tensors(path, about["entries"], held)
+    validate.entries(entries, len(table), rows)
+    return Members(table, entries["rows"], entries["owners"])
 
 
 def _put_index(
@@ -427,6 +477,9 @@ def _load(
             index, wanted = _get_given(path, manifest, table, left, given)
         head = get_head(path, manifest["head"], held) if "head" in manifest else None
         validate.head(schema, head)
+        members = None
+        if "members" in manifest:
+            members = _get_members(path, manifest["members"], schema, len(table), held, deep=not mmap)
         names = loads(verify(path, manifest["names"], held).read_bytes()) if "names" in manifest else {}
         described.names(names, "names")
         contents = Contents(
@@ -438,8 +491,9 @@ def _load(
             median_nn_distance=manifest.get("median_nn_distance", manifest.get("typical_distance")),
             about=manifest.get("about"),
             names=Names.from_json(names),
-            reader=reader_in(path, manifest),
+            reader=_get_reader(path, manifest, held),
             keys_left=left,
+            members=members,
         )
         saved = Saved.of(path, manifest | {"shards": shards}, table, contents)
         return contents, index, table, events, saved
@@ -447,6 +501,14 @@ def _load(
         if given is not None and isinstance(error, ParameterError):  # what the caller gave
             raise
         raise MemoryFileError(f"{path / MANIFEST} is not a manifest this version understands: {error!r}") from error
+
+
+def _get_reader(path: Path, manifest: dict[str, Any], held: files.Held) -> dict[str, Any] | None:
+    """The reader that was saved with the memory, and what it has learned."""
+    reader = reader_in(path, manifest)
+    if reader is None or "learned" not in reader:
+        return reader
+    return reader | {"learned": get_tensors(path, reader["learned"], held)}
 
 
 def _get_events(path: Path, manifest: dict[str, Any], table: Table, schema: Schema, held: files.Held) -> list[Event]:

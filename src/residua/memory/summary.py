@@ -28,6 +28,8 @@ def summary(memory: Memory) -> dict[str, Any]:
         "recall": index.recall and index.recall.to_json(),
         "source": source and {"model": source.name, "key": source.key, "dtype": source.dtype, "output": source.output},
     }
+    if memory._members is not None:
+        said["stands_for"] = int(memory.counts.sum())
     if schema.is_text:
         said |= {name: memory.about.get(name) for name in ("windowing", "model")}
         said["documents"] = memory.distinct_ids

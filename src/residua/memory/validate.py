@@ -65,6 +65,27 @@ def _expected(schema: Schema, keys_kept: bool) -> dict[str, tuple[torch.dtype, t
     return found | own
 
 
+def members(schema: Schema, rows: Mapping[str, Column], count: int) -> None:
+    """``MemoryFileError`` where these are not columns of `count` rows that were merged."""
+    if "key" in rows:
+        columns(schema, rows, count, deep=False)
+        return
+    if rows.keys() != {"label", "id"} or rows["id"].dtype != torch.int64 or len(rows["id"]) != count:
+        raise MemoryFileError(f"the members have columns {sorted(rows)}; expected all, or {count} labels and ids")
+    labels(schema, rows["label"][:], count)
+
+
+def entries(given: Mapping[str, Tensor], members: int, n: int) -> None:
+    """``MemoryFileError`` where these do not say which of n rows stands for each of `members`."""
+    count = len(given.get("rows", ()))
+    _tensors(given, {name: (torch.int64, (count,)) for name in ("rows", "owners")}, "the members' entries")
+    if count:
+        _within(given["rows"], "rows", members - 1, 0)
+        _within(given["owners"], "owners", n - 1, 0)
+        if bool((given["owners"].diff() < 0).any()):
+            raise MemoryFileError("the members' owners do not ascend")
+
+
 def keys(schema: Schema, tensors: Mapping[str, Tensor], count: int) -> None:
     """``MemoryFileError`` where these are not `count` keys alone."""
     _tensors(tensors, {"key": (KEY_DTYPES[schema.key_dtype], (count, schema.dim))}, "the last rows' keys")

@@ -132,7 +132,7 @@ def fitted(
             parts.append(Heard.of(now.change.experts, own, truth, tempered))
             ids.append(part.ids)
             looked_at.append(Seen.of(part))
-            matched.append(remembered(now.neighbours, memory.column("id"), part.ids).cpu().numpy())
+            matched.append(remembered(now.neighbours, memory.bears, part.ids).cpu().numpy())
             faultless &= bool((now.softmax.argmax() == truth).all())
             rows += len(part)
             bar.update(len(part))

@@ -22,6 +22,11 @@ def own_rows(memory: Memory, most: int) -> Iterator[Encoded]:
         )
     if not memory.keys_kept:
         raise StorageError("this memory's keys were discarded; give rows to fit on that are not remembered")
+    if memory.is_compressed:
+        raise StorageError(
+            "these rows were merged (compress), and one of them left out leaves out all that it stands for, which no "
+            "new row does: give rows to fit on that are not remembered, or fit on the memory that was compressed"
+        )
     _, which, sizes = np.unique(memory.ids, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(sizes))
     place = np.empty(len(sizes), np.int64)

@@ -57,7 +57,7 @@ def features(
             kept = heard.cpu().numpy()
             names = np.arange(seen, seen + len(part)) if part.ids is None else part.ids
             groups.append(names[kept])
-            matched.append(remembered(near, memory.column("id"), part.ids).cpu().numpy()[kept])
+            matched.append(remembered(near, memory.bears, part.ids).cpu().numpy()[kept])
             seen += len(part)
             bar.update(len(part))
     if not sum(map(len, parts)):

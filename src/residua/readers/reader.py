@@ -7,7 +7,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, Unpack, cast
@@ -70,9 +70,12 @@ def of_one_moment(verb: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[
     @wraps(verb)
     def whole(reader: Any, *args: Any, **kwargs: Any) -> T:
         there = not args or args[0] is None or isinstance(args[0], (Encoded, list, tuple))
-        memory = getattr(reader, "memory", None)  # what is no reader is refused by the verb
-        with memory.reading() if there and isinstance(memory, Memory) else nullcontext():
-            return verb(reader, *args, **kwargs)
+        # What is no reader is refused by the verb.
+        held = [reader.memory, *reader.beside().values()] if there and isinstance(reader, Reader) else []
+        with ExitStack() as stack:
+            for memory in held:
+                stack.enter_context(memory.reading())
+            return verb(cast(R, reader), *args, **kwargs)
 
     return cast(Callable[Concatenate[R, P], T], whole)
 
@@ -164,8 +167,19 @@ class Reader(Shared):
         """Bytes of one remembered row in RAM: the memory's own, and ``"reader"``, what this reader has made of all rows
         and keeps until an edit, such as the residuals that answer a batch."""
         made: list[Any] = [value for _, value in vars(self).get("_made_once", {}).values()]
-        kept = sum(value.nbytes for value in made if isinstance(value, Tensor))
+        kept = sum(getattr(value, "nbytes", 0) for value in made)
         return self.memory.bytes_per_row | {"reader": kept // max(self.memory.n_rows, 1)}
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether some remembered rows, and not all together, move each answer."""
+        return all(value.has_neighbours for value in self.params.values() if isinstance(value, Reader))
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """Arrays that ``save`` writes into a file beside the parameters, by name: a parameter's, and its own."""
+        over = {name: one.learned for name, one in self.params.items() if isinstance(one, Reader)}
+        return {f"{name}.{part}": tensor for name, held in over.items() for part, tensor in held.items()}
 
     def start(self) -> TextState | None:
         """What is kept from row to row of a text; None for a reader that answers each row by itself."""
@@ -347,7 +361,19 @@ class Reader(Shared):
                 f"the parameters of this {type(self).__name__} are not all JSON types ({error}); give the odd one a "
                 "to_json, and the reader a from_json"
             ) from error
-        self.memory._write(path, about)
+        learned = self.learned
+        self.memory._write(path, about | {"learned": learned} if learned else about, self.beside())
+
+    @property
+    def version(self) -> int:
+        """A count of edits of what it reads: its memory, and memories of its own."""
+        return self.memory.version + sum(memory.version for memory in self.beside().values())
+
+    def beside(self) -> dict[str, Memory]:
+        """Memories of its own, or of the readers it holds, by the folders that they are saved in, beside the one it
+        reads."""
+        held = (value.beside() for value in self.params.values() if isinstance(value, Reader))
+        return {name: memory for own in held for name, memory in own.items()}
 
     def _require_registered(self) -> None:
         """That ``load`` knows this reader's class, and those of the readers it holds."""
@@ -441,6 +467,8 @@ def from_pretrained(
     with fetched(repo_or_folder, **options) as folder:
         reader = load(folder, device, mmap=mmap, trust=trust)
     reader.memory._leave_if_gone(folder)
+    for name, own in reader.beside().items():
+        own._leave_if_gone(folder / name)
     return reader
 
 
@@ -453,4 +481,8 @@ def reader_of(about: dict[str, Any], memory: Memory) -> Reader:
             f"this is a reader {name!r}, and none of that name is registered; import the module that defines it"
             f"{where}, then load again"
         )
-    return READERS.get(name).from_json(about["params"], memory)
+    params, learned = about["params"], about.get("learned", {})
+    for parameter, value in params.items():
+        own = {n.removeprefix(f"{parameter}."): one for n, one in learned.items() if n.startswith(f"{parameter}.")}
+        params = params | ({parameter: value | {"learned": own}} if own and isinstance(value, dict) else {})
+    return READERS.get(name).from_json(params, memory)

@@ -26,7 +26,7 @@ class Seen:
     @classmethod
     def of(cls, rows: Encoded) -> Self:
         """These rows."""
-        return cls(_prints(rows.keys), np.empty(0, np.int64) if rows.ids is None else np.unique(rows.ids))
+        return cls(prints_of(rows.keys), np.empty(0, np.int64) if rows.ids is None else np.unique(rows.ids))
 
     @classmethod
     def join(cls, parts: Sequence[Seen]) -> Self:
@@ -36,7 +36,7 @@ class Seen:
 
     def with_key_of(self, rows: Encoded) -> np.ndarray:
         """Bool (q,): the rows whose very key is here."""
-        return np.isin(_prints(rows.keys), self.prints)
+        return np.isin(prints_of(rows.keys), self.prints)
 
 
 def watched(data: Encoded | Iterable[Encoded] | None, seen: list[Seen]) -> Iterator[Encoded] | None:
@@ -50,7 +50,7 @@ def watched(data: Encoded | Iterable[Encoded] | None, seen: list[Seen]) -> Itera
     return None if data is None else read(data)
 
 
-def _prints(keys: np.ndarray) -> np.ndarray:
+def prints_of(keys: np.ndarray) -> np.ndarray:
     """A number for each key (n, d), uint64 (n,): the same for the same key, another for others but by a rare chance."""
     halves = np.ascontiguousarray(keys + 0.0, np.float64).view(np.uint32)  # + 0.0: -0 is 0
     factors = np.random.default_rng(0).integers(0, 2**63, halves.shape[1], dtype=np.uint64) * 2 + 1

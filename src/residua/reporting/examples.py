@@ -136,7 +136,7 @@ def answers_alone(reader: Reader) -> Reader | None:
     one: Reader | None = reader
     while one is not None and one.start() is not None:
         one = getattr(one, "over", None)
-    return one
+    return one if one is None or one.has_neighbours else None
 
 
 def picked(data: Encoded | Iterable[Encoded], rows: Sequence[int]) -> dict[int, Encoded]:

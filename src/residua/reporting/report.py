@@ -279,7 +279,9 @@ def report(
     how = {"images": images, "remembered": remembered, "tokenizer": tokenizer, "memories": memories}
     both = shown.examples(reader, test, result, rows[True] + rows[False], exclude=exclude, **how)
     if both and shown.answers_alone(reader) is None:
-        notes.append(f"A {type(reader).__name__} looks back over a whole text, and no row of it is taken apart alone.")
+        why = "looks back over a whole text, and no row of it is taken apart alone"
+        why = why if reader.has_neighbours else "has no neighbours, and no memories are shown that moved an answer"
+        notes.append(f"A {type(reader).__name__} {why}.")
     found = _review(reader, test, result, review, progress)
     made = Report(
         title=title,

@@ -146,7 +146,7 @@ def judged(
         ids.append(part.ids)
         near = prediction.neighbours
         near = near.first(min(searching.k, near.k))
-        matched.append(remembered(near, memory.column("id"), part.ids).cpu().numpy())
+        matched.append(remembered(near, memory.bears, part.ids).cpu().numpy())
     table = None
     if right:
         n = len(readers)

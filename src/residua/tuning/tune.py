@@ -9,7 +9,7 @@ import numpy as np
 from residua.core import Encoded, batches
 from residua.errors import EmptyMemoryError, ParameterError
 from residua.memory.schema import Objective, Scorer
-from residua.readers import ContinuousCache, NeighbourReader, Reader, ResMem
+from residua.readers import ContinuousCache, Distilled, Edited, NeighbourReader, Reader, ResMem
 from residua.readers.evidence import USUAL
 from residua.readers.judged import check_evidence
 from residua.readers.reader import OWN, Exclude, of_one_moment
@@ -22,6 +22,7 @@ from residua.tuning.likelihood import Interpolation
 from residua.tuning.objective import OBJECTIVES, best_of, flat, settled
 from residua.tuning.refine import check_tolerance, refined, skippable
 from residua.tuning.scorer import ScorerSweep
+from residua.tuning.student import StudentSweep
 from residua.tuning.sweep import QuickSweep, SlowSweep, count_rows, is_plain
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def tune(
     Parameters
     ----------
     reader : Reader
-        Whose class, memory, kernel and space are kept.
+        Whose class, memory, kernel and space are kept. Of one that was edited, the reader under the edits is tuned.
     validation : Encoded or iterable of Encoded
         Labelled rows, not in the memory: rows that are would make every setting look too good.
     grid : dict of str to sequence, optional
@@ -67,7 +68,8 @@ def tune(
         to 8 times the memory's median nearest-neighbour distance (squared for the gaussian kernel), temperature from
         0.25 to 5, lmbda from 0.05 to 1. For a memory of text: k doubling from 1 to 1024, sigma from 1/8 to 32 times,
         lmbda from 0.05 to 0.95, temperature from 0.7 to 1.5. ContinuousCache: ``theta``, ``window`` and ``lmbda``, over
-        the reader it holds, which stays as it is.
+        the reader it holds, which stays as it is. Distilled: its share, ``lmbda`` or ``gamma``, at the temperature it
+        has.
     objective : str or callable, optional
         ``"accuracy"``, ``"log_loss"`` (of ``predict_proba``), ``"conservative"`` (the most examples corrected, TPR,
         while fewer than `max_fpr` of them are broken, FPR: ResMem, section 4.1), or, for regression,
@@ -124,6 +126,13 @@ def tune(
     """
     if not isinstance(reader, Reader):
         raise ParameterError(f"got a {type(reader).__name__} where a reader is expected, such as rs.ResMem(memory)")
+    if isinstance(reader, Edited):  # whose edits stay as they are
+        options: dict[str, Any] = dict(adaptive=adaptive, skip=skip, budget=budget, evidence=evidence)
+        options |= dict(objective=objective, exclude=exclude, max_fpr=max_fpr, progress=progress)
+        under = tune(reader.over, validation, grid, **options)
+        best = reader.with_params(over=under)
+        vars(best).update({name: value for name, value in vars(under).items() if name.endswith("_")})
+        return best
     if isinstance(reader, ContinuousCache):
         if objective not in (None, "log_loss") or (adaptive, skip, budget) != (None, None, None):
             says = "a ContinuousCache is tuned for log_loss alone; adaptive=, skip= and budget= tune the one under it"
@@ -135,6 +144,16 @@ def tune(
         best.tuned_on_ = seen
         log.info("%s", best.evidence_)
         return best
+    if isinstance(reader, Distilled):
+        if (adaptive, skip, budget) != (None, None, None):
+            raise ParameterError("adaptive=, skip= and budget= are about searches, and a student has none")
+        check_evidence(evidence)
+        shares = StudentSweep(reader, grid, objective or "log_loss")
+        seen = count_rows(shares, reader, validation, exclude, 1, progress)
+        taught = shares.proven(evidence)
+        taught.tuned_on_ = seen
+        log.info("%s", taught.evidence_)
+        return cast(R, taught)
     if hasattr(reader, "fit"):
         raise ParameterError(f"a {type(reader).__name__} is fitted: call its fit(validation), which needs no grid")
     if not isinstance(reader, NeighbourReader):

@@ -137,7 +137,7 @@ class Conformal:
 
     def __init__(self, reader: Reader, score: Score, by: By | None, seed: int):
         self.reader, self.score, self.by, self.seed, self.n, self.matches = reader, score, by, seed, 0, 0
-        self._edges, self._rows, self._version = np.empty(0), dict[str, np.ndarray](), reader.memory.version
+        self._edges, self._rows, self._version = np.empty(0), dict[str, np.ndarray](), reader.version
         self._sizes: tuple[int, Tensor, Tensor] | None = None
 
     def predict_set(
@@ -295,7 +295,7 @@ class Conformal:
         if self.reader.memory.task != task:
             other = "predict_set" if task == "regression" else "predict_interval"
             raise TaskError(f"this is a {self.reader.memory.task} memory; call {other}")
-        if self.reader.memory.version != self._version:
+        if self.reader.version != self._version:
             warn(
                 "the memory was edited after this was calibrated, and nothing is promised of what it says now; "
                 "calibrate again"
