@@ -53,6 +53,9 @@ def test_trainings_have_the_curves_tables_and_panels_and_given_networks_not(trai
     every = cifar100.tables(trained["results"])
     assert {"headline", "epochs", "depths", "fractions", "crossed"} <= set(every)
     assert "not trained" in str(every["crossed"])  # the smaller share on the second depth
+    rows = every["training time"].rows
+    assert [row[0] for row in rows] == ["ResNet-8, 1 epochs", "ResNet-8, 2 epochs", "ResNet-14, 2 epochs"]
+    assert rows[1][3] == next(row for row in every["depths"].rows if row[0] == "ResNet-8")[1]
     assert " ± " in str(every["headline"])
     path = str(next(trained["folder"].glob("resnet8-100percent*seed0/epoch-002.safetensors")))
     monkeypatch.setattr(networks, "train", lambda *_, **__: pytest.fail("trained"))
@@ -60,7 +63,7 @@ def test_trainings_have_the_curves_tables_and_panels_and_given_networks_not(trai
     assert results["networks"] == trained["results"]["networks"][:1]
     assert results["points"] == []
     assert path not in str(results)
-    assert not {"epochs", "depths", "fractions", "crossed"} & set(cifar100.tables(results))
+    assert not {"epochs", "depths", "fractions", "crossed", "training time"} & set(cifar100.tables(results))
     assert len(cifar100.draw(trained["results"]).axes) == len(cifar100.draw(results).axes) + 3
 
 
