@@ -24,6 +24,7 @@ NAMES = (
     "efficientnet",
     "examples",
     "familiarity",
+    "gains",
     "gate",
     "imagenet",
     "joint",

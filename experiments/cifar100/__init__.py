@@ -51,7 +51,8 @@ def measure(
     equal_steps : bool
         Smaller shares take as many steps as all the images do, in more epochs.
     weights : tuple of str
-        Trained networks (.safetensors) to measure instead of training any.
+        Trained networks (.safetensors) to measure instead of training any; the first is the headline's. Where all are
+        called as trainings here, such as resnet8-50percent-512epochs-seed0, each is measured as what it is called.
     trained_epochs : int
         For how many epochs those were trained, to be told beside the result.
     data : str
@@ -85,7 +86,7 @@ def measure(
     first = where(main[0])
     return {
         "given": bool(weights),
-        "epochs": trained_epochs or None if weights else epochs,
+        "epochs": networks[0]["epoch"] if weights else epochs,
         "device": device_of(device),
         "networks": each(headline.compare, main),
         "points": each(curves.point, networks) if len(networks) > len(main) else [],
@@ -104,6 +105,7 @@ def tables(results: dict) -> dict[str, Table]:
         "rates": headline.rates_table(main),
         "pairs": headline.pairs_table(main),
         **curves.tables(results["points"], results["epochs"]),
+        **curves.times(results["points"], results["trainings"], results["latency"]["milliseconds"]["base"]),
         "sweeps": sweeps.table(results["sweeps"]),
         "groups": groups.table(main[0]["groups"]),
         "family": family.table(results["family"]),

@@ -129,6 +129,25 @@ def _epochs(by_epoch: dict, epochs: int) -> Table:
     return Table((f"epochs (of {PAPER_EPOCHS})", "paper: base", "paper: ResMem", *COLUMNS), rows)
 
 
+def times(points: list[dict], trainings: list[dict], milliseconds: float) -> dict[str, Table]:
+    """``training time``: minutes trained until each network was kept on all the data there are, and its accuracy
+    without and with a memory; `milliseconds` an image are what remembering takes at most. Empty where none was trained.
+    """
+    seconds = {(one["depth"], one["fraction"], one["seed"]): one for one in trainings}
+    whole = [point for point in points if point["fraction"] == max(point["fraction"] for point in points)]
+    rows = []
+    for depth, own in _by("depth", whole).items() if trainings else ():
+        for epoch, same in _by("epoch", own).items():
+            kept = [seconds[depth, point["fraction"], point["seed"]] for point in same]
+            minutes = np.mean([sum(one["seconds"][:epoch]) for one in kept]) / 60
+            more = f"{kept[0]['images'] * milliseconds / 60_000:.1f}" if depth == points[0]["depth"] else ""
+            readers = [point["readers"]["resmem_paper"] for point in same]
+            accuracies = _mean(same, "base"), _mean(readers, "accuracy")
+            rows.append([f"ResNet-{depth}, {epoch} epochs", f"{minutes:.1f}", more, *accuracies])
+    columns = ("", "minutes trained", "to remember, at most", "base, %", "ResMem, %")
+    return {"training time": Table(columns, rows)} if rows else {}
+
+
 def _crossed(points: list[dict]) -> Table:
     shares = sorted({point["fraction"] for point in points})
     rows = []

@@ -91,19 +91,31 @@ def marks(recipes: list[Recipe], checkpoints: str) -> list[dict]:
     """The networks that trainings keep: every mark of the headline's, for Table 1; of the others the last."""
     head, out = (recipes[0].depth, recipes[0].fraction), []
     for recipe in recipes:
-        about = {"depth": recipe.depth, "fraction": recipe.fraction, "seed": recipe.seed}
         for mark in recipe.marks if (recipe.depth, recipe.fraction) == head else (recipe.epochs,):
             path = Path(checkpoints) / recipe.name / mark_name(mark)
-            out.append({"file": str(path), **about, "epoch": mark, "last": mark == recipe.epochs})
+            out.append({"file": str(path), **where_of(recipe), "epoch": mark, "last": mark == recipe.epochs})
     return out
 
 
 def given(weights: tuple[str, ...], depth: tuple[int, ...], fraction: tuple[float, ...], epochs: int) -> list[dict]:
-    """Networks in files, trained elsewhere for so many epochs (0: not known), each on the same share of the images."""
+    """Networks in files that were trained elsewhere. Where each file's name tells its recipe, as trainings here are
+    called, that is what it was trained by; else all were trained for `epochs` epochs (0: not known) on the same share
+    of the images."""
     if len(fraction) > 1 or len(depth) > 1:
         raise ParameterError(
             f"weights are given, and depth={depth} and fraction={fraction} ask for trainings; give one fraction, the "
             "share of the training images that these networks saw and that is remembered"
         )
+    told = [Recipe.named(Path(path).name.removesuffix(".safetensors")) for path in weights]
+    if all(told):
+        return [
+            {"file": path, **where_of(recipe), "epoch": epoch, "last": epoch == recipe.epochs}
+            for path, (recipe, epoch) in zip(weights, told)
+        ]
     about = {"epoch": epochs or None, "fraction": fraction[0], "last": True}
     return [{"file": path, "depth": load(path).depth, "seed": seed, **about} for seed, path in enumerate(weights)]
+
+
+def where_of(recipe: Recipe) -> dict:
+    """The depth, share and seed that a point stands for."""
+    return {"depth": recipe.depth, "fraction": recipe.fraction, "seed": recipe.seed}

@@ -1,6 +1,7 @@
 """The paper's recipe (§4.1 of arXiv 2302.01576): learning rate by epoch, random crops and flips, and which rows."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ PAPER_EPOCHS = 256
 WARM_UP = 15  # epochs of linear growth
 DROPS = (96, 192, 224)  # epochs after which the rate is a tenth
 MARKS = (128, 160, 192, 224, 256)  # Table 1's
+NAME = re.compile(r"resnet(\d+)-([\d.]+)percent-(\d+)epochs-seed(\d+)(?:-epoch(\d+))?")
 PAD = 4  # pixels of black around an image before a crop
 
 
@@ -43,6 +45,21 @@ class Recipe:
     def name(self) -> str:
         """Of its folder of checkpoints: another recipe has another name."""
         return f"resnet{self.depth}-{100 * self.fraction:g}percent-{self.epochs}epochs-seed{self.seed}"
+
+    @staticmethod
+    def named(name: str) -> "tuple[Recipe, int] | None":
+        """The recipe that a network's name tells, and after how many epochs it was kept; None of any other name.
+
+        >>> recipe, epoch = Recipe.named("resnet8-50percent-512epochs-seed1-epoch256")
+        >>> recipe == Recipe(8, 512, 0.5, 1), epoch, Recipe.named("mine")
+        (True, 256, None)
+        """
+        found = NAME.fullmatch(name)
+        if found is None:
+            return None
+        depth, percent, epochs, seed, epoch = found.groups()
+        recipe = Recipe(int(depth), int(epochs), float(percent) / 100, int(seed))
+        return recipe, int(epoch or epochs)
 
     @property
     def marks(self) -> tuple[int, ...]:

@@ -104,7 +104,7 @@ def _of_dimension(d: int, sizes, radii, risk: dict[str, np.ndarray]) -> dict:
 
 
 def tables(results: dict) -> dict[str, Table]:
-    """Slopes, levels at the largest n, and what the theorem's steps come to."""
+    """Slopes, levels at the largest n, what the theorem's steps come to, and Lemma A.1."""
     slopes, estimation, levels = [], [], []
     for entry in results["dims"]:
         d, curves = entry["d"], entry["curves"]
@@ -125,7 +125,23 @@ def tables(results: dict) -> dict[str, Table]:
         "estimation": Table(["d", "theorem", "geometry", *(f"T1, {name}" for name in by_radius)], estimation),
         "levels": Table(columns, levels),
         "steps": _steps(results),
+        "lemma": _lemma(results),
     }
+
+
+def _lemma(results: dict) -> Table:
+    """Lemma A.1, E Z ≲ d² [log(n^(1/d)) / n]^(1/d), of the squared distance Z to the nearest of n points: by symmetry
+    it is in the mean d times its part along one direction, which is the risk of 1-NN."""
+    sizes, rows = results["sizes"], []
+    for entry in results["dims"]:
+        d = entry["d"]
+        measured, allowed = d * np.array(entry["knn"]), bound(d, sizes, 0.0)  # L = 0: the second term alone
+        shares = [f"{measured[at] / allowed[at]:.2g}" for at in (0, len(sizes) // 2, -1)]
+        rows.append(
+            [d, f"{measured[-1]:.3g}", f"{allowed[-1]:.3g}", *shares, f"{-1 / d:.2f}", _plain(entry["knn_slope"])]
+        )
+    at = [f"share at n = {sizes[place]:,}" for place in (0, len(sizes) // 2, -1)]
+    return Table(("d", f"E Z at n = {sizes[-1]:,}", "bound / constant", *at, "slope, lemma", "slope, measured"), rows)
 
 
 def _steps(results: dict) -> Table:

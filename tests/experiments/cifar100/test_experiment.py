@@ -53,6 +53,9 @@ def test_trainings_have_the_curves_tables_and_panels_and_given_networks_not(trai
     every = cifar100.tables(trained["results"])
     assert {"headline", "epochs", "depths", "fractions", "crossed"} <= set(every)
     assert "not trained" in str(every["crossed"])  # the smaller share on the second depth
+    rows = every["training time"].rows
+    assert [row[0] for row in rows] == ["ResNet-8, 1 epochs", "ResNet-8, 2 epochs", "ResNet-14, 2 epochs"]
+    assert rows[1][3] == next(row for row in every["depths"].rows if row[0] == "ResNet-8")[1]
     assert " ± " in str(every["headline"])
     path = str(next(trained["folder"].glob("resnet8-100percent*seed0/epoch-002.safetensors")))
     monkeypatch.setattr(networks, "train", lambda *_, **__: pytest.fail("trained"))
@@ -60,7 +63,7 @@ def test_trainings_have_the_curves_tables_and_panels_and_given_networks_not(trai
     assert results["networks"] == trained["results"]["networks"][:1]
     assert results["points"] == []
     assert path not in str(results)
-    assert not {"epochs", "depths", "fractions", "crossed"} & set(cifar100.tables(results))
+    assert not {"epochs", "depths", "fractions", "crossed", "training time"} & set(cifar100.tables(results))
     assert len(cifar100.draw(trained["results"]).axes) == len(cifar100.draw(results).axes) + 3
 
 
@@ -70,6 +73,22 @@ def test_given_weights_of_several_depths_make_a_curve(trained, small_cifar):
     assert [network["depth"] for network in results["networks"]] == [8]
     assert [point["depth"] for point in results["points"]] == [8, 14]
     assert {"depths", "epochs"} & set(cifar100.tables(results)) == {"depths"}
+
+
+def test_networks_called_as_trainings_are_measured_as_what_they_are_called(trained, small_cifar, tmp_path):
+    names = {"resnet8-100percent-2epochs-seed1": 2, "resnet8-100percent-2epochs-seed0": 2}
+    names |= {"resnet8-100percent-2epochs-seed0-epoch1": 1, "resnet8-50percent-2epochs-seed0": 2}
+    for name, epoch in names.items():
+        folder = trained["folder"] / name.removesuffix("-epoch1")
+        (tmp_path / f"{name}.safetensors").write_bytes((folder / f"epoch-{epoch:03d}.safetensors").read_bytes())
+    paths = tuple(str(tmp_path / f"{name}.safetensors") for name in names)
+    results = rounded(cifar100.measure(Work(), weights=paths, data="here"))
+    assert [network["seed"] for network in results["networks"]] == [1, 0]
+    own = [point for point in trained["results"]["points"] if point["depth"] == 8]
+    order = [own[3], own[1], own[0], own[4]]
+    assert results["points"] == order
+    assert results["epochs"] == 2
+    assert {"epochs", "fractions"} <= set(cifar100.tables(results))
 
 
 def test_stopped_run_goes_on_without_training_again(small_cifar, tmp_path, monkeypatch):
