@@ -242,5 +242,7 @@ def draw_text(found: list[dict]) -> Figure:
         rows, perplexities = [one["rows"] for one in points], [one["perplexity"] for one in points]
         axes.plot(rows, perplexities, marker=marker, color=colour, label=TEXT[way].replace("*", ""), lw=1.4)
     axes.set(xscale="log", xlabel="tokens remembered", ylabel="perplexity")
+    axes.set_xticks(rows, [f"{count:,}" for count in rows])
+    axes.minorticks_off()
     legend_below(figure, [axes])
     return figure
