@@ -49,6 +49,7 @@ _OPTIONS = (
 _EXPECTED = "postgresql://host:5432/database/collection"
 _TAGS = "residua.tags"
 _AWAY = ("refused", "starting up", "shutting down", "recovery", "no such file", "unexpectedly", "reset", "too many")
+_AWAY += ("lost synchronization",)  # what came over a connection made no sense: another one is made
 _AGAIN = ("57P01", "57P02", "57P03", "40001", "40P01", "23505")  # shut down, or another one was first
 _FULL = ("53100", "53200")  # no room on a disk, in memory, or in the shared memory of a container
 
