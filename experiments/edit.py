@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
 import residua as rs
 from experiments.cifar100 import networks
@@ -20,7 +19,7 @@ from experiments.cifar100.data import SIDE, normalise
 from experiments.cifar100.recipe import PAD
 from experiments.cifar100.resnet import load
 from experiments.figures import BASE, KNN, LIGHT, MIXED, RESMEM, dot, legend_below, panels
-from experiments.halves import percent
+from experiments.halves import percent, wilson
 from experiments.knnlm.cached_index import CachedIndex
 from experiments.knnlm.language import Language
 from experiments.knnlm.texts import Text
@@ -107,8 +106,7 @@ def measure(
 
 def share(right: np.ndarray) -> list[float]:
     """[%, low, high] of true values, with Wilson's 95 % interval."""
-    found = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    return [percent(right), 100 * float(found.low), 100 * float(found.high)]
+    return wilson(int(right.sum()), len(right))
 
 
 def images(weights: str, data: str, counts: list[int], device: str) -> dict:

@@ -2,6 +2,7 @@
 settings that saw it; and paired differences of such answers."""
 
 import numpy as np
+from scipy.stats import binomtest
 
 import residua as rs
 from residua.core import Encoded
@@ -60,3 +61,9 @@ def paired(one: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tupl
 def percent(right: np.ndarray) -> float:
     """Share of true values in %."""
     return 100 * float(np.mean(right))
+
+
+def wilson(right: int, asked: int) -> list[float]:
+    """[%, low, high] of so many right ones, with Wilson's 95 % interval."""
+    ends = binomtest(right, asked).proportion_ci(method="wilson")
+    return [100 * right / asked, 100 * float(ends.low), 100 * float(ends.high)]

@@ -5,10 +5,10 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
 import residua as rs
 from experiments.figures import BASE, KNN, RESMEM, dot, legend_below, panels
+from experiments.halves import wilson
 from experiments.knnlm.language import Language
 from experiments.table import Table
 from experiments.work import Work
@@ -145,9 +145,7 @@ def chosen(language: Language, reader: Reader, asked: list[tuple[str, list[str]]
 
 def share(one: dict) -> list[float]:
     """[%, low, high] with Wilson's 95 % interval."""
-    found = binomtest(one["right"], one["asked"])
-    ends = found.proportion_ci(method="wilson")
-    return [100 * edge for edge in (found.statistic, ends.low, ends.high)]
+    return wilson(one["right"], one["asked"])
 
 
 def tables(results: dict) -> dict[str, Table]:

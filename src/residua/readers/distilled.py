@@ -26,14 +26,14 @@ from residua.core import (
 )
 from residua.core.logits import rows_at_once
 from residua.core.probabilities import TINY
-from residua.errors import IdError, MemoryFileError, ParameterError, ShapeError, StorageError, TaskError
+from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.memory.arguments import excluded_ids
 from residua.memory.merging import ids_held
 from residua.memory.schema import unit
 from residua.readers.familiarity import Familiarity
 from residua.readers.neighbour import FEW, positive
-from residua.readers.reader import OWN, Exclude, Reader, TextState, register_reader
+from residua.readers.reader import OWN, Exclude, Reader, TextState, misshapen, register_reader
 from residua.readers.student import Student
 
 ENTRIES = 2**20  # scores made at a time: what one step leaves is in the cache for the next
@@ -149,10 +149,7 @@ class Distilled(Reader):
     ) -> Iterator[tuple[slice, Prediction]]:
         memory = self.memory
         if keys.ndim != 2 or (keys.shape[1], *logits.shape) != (memory.dim, len(keys), memory.n_outputs):
-            raise ShapeError(
-                f"keys have shape {tuple(keys.shape)} and logits {tuple(logits.shape)}; this memory has keys of "
-                f"{memory.dim} and {memory.n_outputs} outputs, and each row has one of both"
-            )
+            raise misshapen(memory, keys, logits)
         if not self.is_noop:
             self._require_known()
             self._require_strangers(excluded, len(keys))

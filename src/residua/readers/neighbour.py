@@ -18,12 +18,12 @@ from residua.core.neighbours import Neighbours
 from residua.core.prediction import Change, Few, Prediction, Queries, Term, Values
 from residua.core.registry import Registry
 from residua.core.source import ClassWeight
-from residua.errors import ParameterError, ShapeError
+from residua.errors import ParameterError
 from residua.memory import Memory
 from residua.native import Reading, kernels
 from residua.readers.class_weight import checked_class_weight, class_weights
 from residua.readers.few import LEAST, NOTICE, USUAL_KERNELS, Plain
-from residua.readers.reader import Reader, TextState
+from residua.readers.reader import Reader, TextState, misshapen
 
 ENTRIES = 2**18  # sparse entries read at a time, so that what one step leaves is in the cache for the next
 MUCH = 2**14  # neighbours; more than these, and than a memory has rows, no saved reader asks for
@@ -301,10 +301,7 @@ class NeighbourReader(Reader):
     ) -> Iterator[tuple[slice, Prediction]]:
         memory = self.memory
         if logits.shape != (len(keys), memory.n_outputs):
-            raise ShapeError(
-                f"keys have shape {tuple(keys.shape)} and logits {tuple(logits.shape)}; this memory has keys of "
-                f"{memory.dim} and {memory.n_outputs} outputs, and each row has one of both"
-            )
+            raise misshapen(memory, keys, logits)
         # What is recomputed is recomputed once.
         base = self.base(DenseLogits(logits.dense()) if isinstance(logits, HeadLogits) else logits)
         silent, asked, searched = self.is_noop, None, keys

@@ -15,7 +15,7 @@ from torch import Tensor
 from residua.caution import warn
 from residua.core import Array, Change, DenseLogits, Encoded, HeadLogits, Logits, Prediction, Softmax, as_tensor
 from residua.core.encoded import labels_of
-from residua.errors import EmptyMemoryError, InputError, ParameterError, ShapeError, StorageError, TaskError
+from residua.errors import EmptyMemoryError, InputError, ParameterError, StorageError, TaskError
 from residua.memory import Memory
 from residua.memory.exclusion import remembered
 from residua.progress import progress_bar
@@ -23,7 +23,7 @@ from residua.readers.evidence import USUAL
 from residua.readers.judged import check_evidence, groups_of
 from residua.readers.neighbour import positive, whole
 from residua.readers.own_rows import own_rows
-from residua.readers.reader import OWN, Exclude, Reader, TextState, of_one_moment, register_reader
+from residua.readers.reader import OWN, Exclude, Reader, TextState, misshapen, of_one_moment, register_reader
 from residua.readers.ridge import Ridge, RidgeTerm, Sums
 from residua.readers.seen import Seen, watched
 
@@ -145,10 +145,7 @@ class RanPAC(Reader):
     ) -> Iterator[tuple[slice, Prediction]]:
         memory = self.memory
         if logits.shape != (len(keys), memory.n_outputs):
-            raise ShapeError(
-                f"keys have shape {tuple(keys.shape)} and logits {tuple(logits.shape)}; this memory has keys of "
-                f"{memory.dim} and {memory.n_outputs} outputs, and each row has one of both"
-            )
+            raise misshapen(memory, keys, logits)
         near = memory.search(keys, depth, excluded)  # which checks them, too
         dense = DenseLogits(logits.dense()) if isinstance(logits, HeadLogits) else logits
         base = Softmax(dense, self.temperature)

@@ -20,7 +20,7 @@ from residua import html
 from residua.caution import warn
 from residua.core import Array, Encoded, Ids, Logits, Prediction, Registry, as_tensor, batches
 from residua.core.renamed import renamed
-from residua.errors import IdError, MemoryFileError, ParameterError, StorageError, TaskError
+from residua.errors import IdError, MemoryFileError, ParameterError, ShapeError, StorageError, TaskError
 from residua.folder import MANIFEST, require_reader
 from residua.hub import HubOptions, Shared, fetched
 from residua.index import Index
@@ -491,3 +491,11 @@ def reader_of(about: dict[str, Any], memory: Memory) -> Reader:
         own = {n.removeprefix(f"{parameter}."): one for n, one in learned.items() if n.startswith(f"{parameter}.")}
         params = params | ({parameter: value | {"learned": own}} if own and isinstance(value, dict) else {})
     return READERS.get(name).from_json(params, memory)
+
+
+def misshapen(memory: Memory, keys: Tensor, logits: Logits) -> ShapeError:
+    """What is raised where keys and logits are not those of rows of `memory`."""
+    return ShapeError(
+        f"keys have shape {tuple(keys.shape)} and logits {tuple(logits.shape)}; this memory has keys of "
+        f"{memory.dim} and {memory.n_outputs} outputs, and each row has one of both"
+    )
